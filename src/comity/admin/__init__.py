@@ -1,0 +1,1 @@
+"""Administrative acts, one typed function each."""

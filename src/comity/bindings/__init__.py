@@ -1,0 +1,1 @@
+"""Protocol bindings: parallel folders that never import each other."""

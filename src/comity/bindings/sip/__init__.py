@@ -1,0 +1,1 @@
+"""SIP: MESSAGE, registrar and digest (RFC 3261, 3428)."""

@@ -1,0 +1,1 @@
+"""XMPP: client streams, messages, end-to-end objects (RFC 6120, 6121, 3923)."""

@@ -1,0 +1,1 @@
+"""Clients for SIP and XMPP on the same sans-IO sessions as the server."""

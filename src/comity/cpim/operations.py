@@ -1,0 +1,229 @@
+"""The four operations in the middle, and their response (RFC 3859 section 3, RFC 3860 section 3).
+
+Place on the path: what every ``mapping.py`` makes of a protocol event (step 4), what the service admits,
+routes and stores (steps 5 to 7), and what the far ``mapping.py`` takes (step 8). Nothing here knows a
+protocol. The rule its readers must keep: ``MimeObject.octets`` is never re-made, only carried.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import Enum
+from functools import cached_property
+
+from comity.cpim.address import Address
+
+#: RFC 3860 section 3.4.2 asks for an initial value over 100.
+INITIAL_MAX_FORWARDS = 128
+
+
+class Status(Enum):
+    """The only three answers an operation has (RFC 3860 section 3.4.1, with the RFC's spelling)."""
+
+    SUCCESS = "success"
+    FAILURE = "failure"
+    INDETERMINANT = "indeterminant"
+
+
+class Reason(Enum):
+    """Why an operation failed; one native code per binding stands beside each in table T1 of conformance.md."""
+
+    SYNTAX = "syntax"
+    """Source, destination or object cannot be read."""
+    NO_SUCH_USER = "no-such-user"
+    NO_ROUTE = "no-route"
+    """The destination's domain cannot be resolved or is not served."""
+    TIMEOUT = "timeout"
+    """The next hop gave no answer in time."""
+    DENIED = "denied"
+    """Policy: the sender may not do this, or is not who the message says."""
+    AWAY = "away"
+    """Nobody is reachable there now and the message was not stored."""
+    SIZE = "size"
+    CONTENT = "content"
+    """The content type, a Require, or octets that the recipient's protocol cannot carry."""
+    HOPS = "hops"
+    LOOP = "loop"
+    SUBSCRIPTION_EXISTS = "subscription-exists"
+    INTERNAL = "internal"
+    OVERLOAD = "overload"
+    QUOTA = "quota"
+    """The recipient's stored messages are at their limit."""
+    EXPIRED = "expired"
+    """The message's lifetime ended before it could be delivered."""
+    TIMESTAMP = "timestamp"
+    """T8: the secured object's time is outside the window."""
+    SIGNATURE = "signature"
+    """T8: the recipient says the signature does not verify."""
+    DECRYPTION = "decryption"
+    """T8: the recipient says it cannot decrypt."""
+
+
+#: Reasons that say nothing about the next attempt: the item stays queued and is tried again.
+TEMPORARY_REASONS = frozenset({Reason.TIMEOUT, Reason.AWAY, Reason.OVERLOAD, Reason.INTERNAL})
+
+
+@dataclass(frozen=True)
+class MimeObject:
+    """An immutable MIME entity: the object that crosses untouched (RFC 3862 section 2.2).
+
+    ``header_block`` is the entity's MIME header lines as they stood outside the octets, each ended by CR LF,
+    without the empty line (a SIP request's ``Content-*`` headers, the lines inside an ``e2e`` element). It
+    always holds Content-Type. ``octets`` is everything after the empty line.
+    """
+
+    header_block: bytes
+    octets: bytes
+
+    @classmethod
+    def of(cls, content_type: str, octets: bytes) -> MimeObject:
+        """Make an object from a Content-Type value and its octets."""
+        return cls(b"Content-Type: " + content_type.encode("utf-8") + b"\r\n", octets)
+
+    @property
+    def entity(self) -> bytes:
+        """Header block, empty line and octets: the whole MIME entity."""
+        return self.header_block + b"\r\n" + self.octets
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of ``octets`` as lower-case hex; equal at ingress and at every egress (G3)."""
+        return hashlib.sha256(self.octets).hexdigest()
+
+    @cached_property
+    def content_type(self) -> str:
+        """The Content-Type value, unfolded, parameters included; "" if there is none."""
+        return self.header("content-type")
+
+    @cached_property
+    def media_type(self) -> str:
+        """``type/subtype`` in lower case, without parameters."""
+        return self.content_type.partition(";")[0].strip().lower()
+
+    def header(self, name: str) -> str:
+        """Value of the first MIME header called ``name`` (any case), unfolded; "" if absent."""
+        wanted = name.lower()
+        for line in unfold(self.header_block):
+            key, colon, value = line.partition(":")
+            if colon and key.strip().lower() == wanted:
+                return value.strip()
+        return ""
+
+
+def unfold(header_block: bytes) -> list[str]:
+    """Split a MIME header block into logical lines: folding joined (RFC 5322 section 2.2.3), text as UTF-8."""
+    lines: list[str] = []
+    for raw in header_block.replace(b"\r\n", b"\n").split(b"\n"):
+        text = raw.decode("utf-8", "replace")
+        if text[:1] in (" ", "\t") and lines:
+            lines[-1] += " " + text.strip()
+        elif text:
+            lines.append(text)
+    return lines
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryEntry:
+    """One "received line" of the transport-history layer, outside the signed octets (GW-8, SEED-54)."""
+
+    node: str
+    """Domain name of the node that handled the message."""
+    in_protocol: str
+    out_protocol: str
+    when: datetime
+    """Aware, UTC."""
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a failure report is about; travels in the context beside its IMDN object (RFC 5438)."""
+
+    reason: Reason
+    text: str
+    """One sentence for a person."""
+    recipient: Address
+    """Whom the failed message was for."""
+    native_id: str = ""
+    """The identifier the sender's own protocol gave the failed message, as in its context."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Optional hints a binding may use and any hop may drop; never signed, never trusted for identity."""
+
+    thread: str = ""
+    """SIP Call-ID or XMPP thread (T4, T5)."""
+    subject: str = ""
+    language: str = ""
+    source_resource: str = ""
+    """XMPP resource or SIP gr of the sender's device."""
+    resource: str = ""
+    """XMPP resource or SIP gr the message asks for."""
+    kind: str = ""
+    """XMPP message type as sent: normal, chat, headline …; "" where the protocol has none."""
+    native_id: str = ""
+    """The identifier the sender's protocol gave the message (SIP Call-ID, XMPP id)."""
+    transient: bool = False
+    """Worth nothing later (typing states): never stored for an offline recipient, never reported."""
+    native_protocol: str = ""
+    native: bytes = b""
+    """What only a device of ``native_protocol`` understands, serialised by that binding (XMPP extensions)."""
+    report: Report | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MessageOperation:
+    """The message operation (RFC 3860 section 3.1)."""
+
+    source: Address
+    destination: Address
+    trans_id: str
+    """Chosen by the sender's side; the response repeats it."""
+    object: MimeObject
+    max_forwards: int = INITIAL_MAX_FORWARDS
+    context: Context = field(default_factory=Context)
+    history: tuple[HistoryEntry, ...] = ()
+
+    def forwarded(self, entry: HistoryEntry) -> MessageOperation:
+        """This operation as it leaves for another node: one hop less, one history entry more (GW-8, T2)."""
+        return replace(self, max_forwards=self.max_forwards - 1, history=(*self.history, entry))
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """The response to an operation: exactly one per TransID (RFC 3860 section 3.1)."""
+
+    trans_id: str
+    status: Status
+    reason: Reason | None = None
+    """Set exactly when status is FAILURE."""
+    text: str = ""
+    """One sentence for a person; never holds the peer's octets unescaped."""
+    retry_after: int | None = None
+    """Seconds after which trying again makes sense."""
+    form: str = ""
+    """On success, what was handed over: "object", "text" (plain text of an unsecured object),
+    "text-of-signed" (readable part of a signed object and a statement of what was not proved)."""
+
+    @property
+    def is_temporary(self) -> bool:
+        """True for a failure that a later attempt may cure."""
+        return self.status is Status.FAILURE and self.reason in TEMPORARY_REASONS
+
+
+def success(trans_id: str, form: str = "") -> Response:
+    """The operation was carried out."""
+    return Response(trans_id, Status.SUCCESS, form=form)
+
+
+def indeterminant(trans_id: str) -> Response:
+    """The operation was accepted; its end is not known yet."""
+    return Response(trans_id, Status.INDETERMINANT)
+
+
+def failure(trans_id: str, reason: Reason, text: str = "", retry_after: int | None = None) -> Response:
+    """The operation was not carried out, for ``reason``."""
+    return Response(trans_id, Status.FAILURE, reason, text, retry_after)

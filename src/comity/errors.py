@@ -1,0 +1,106 @@
+"""Every exception Comity raises, in one place.
+
+    ComityError
+    ├── ProtocolError              octets or calls that break a protocol's rules
+    │   ├── LocalProtocolError     we erred: a caller asked a session for something its state forbids
+    │   └── RemoteProtocolError    they erred: what a peer sent breaks the grammar or the order
+    │       └── MalformedMessage   a message/cpim object that RFC 3862 does not allow
+    ├── AddressError               text that is not an address of the kind asked for
+    ├── ConfigError                a configuration mistake: key, problem, cure
+    ├── StoreError                 the store cannot keep or give back what it was asked to
+    │   └── StoreDamaged           the store's file fails its own checks; nothing is overwritten
+    ├── SecurityError              a key, certificate or signature operation cannot be carried out
+    └── DeliveryError              a next hop could not be reached or answered nonsense
+
+Expected outcomes (refused, unknown, queued, looped) are values: a ``Response`` with a reason. Exceptions
+are for broken peers, broken callers and broken disks. Each carries its facts as attributes and builds
+its own text from them.
+"""
+
+from __future__ import annotations
+
+
+class ComityError(Exception):
+    """Base of everything Comity raises on purpose."""
+
+
+class ProtocolError(ComityError):
+    """Octets or calls that break a protocol's rules."""
+
+
+class LocalProtocolError(ProtocolError):
+    """We erred: the caller asked for something the session's state forbids."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """They erred: the peer's octets break the grammar, a limit or the order of the protocol.
+
+    Args:
+        reason: what is wrong, in one sentence without the peer's octets.
+        offset: octet offset in the unit being read, or None where it has no meaning.
+        hint: the protocol's own name for the error to answer with (a SIP status code such as ``"400"``,
+            an XMPP stream condition such as ``"restricted-xml"``), or "" if the reader must choose.
+    """
+
+    def __init__(self, reason: str, *, offset: int | None = None, hint: str = "") -> None:
+        self.reason = reason
+        self.offset = offset
+        self.hint = hint
+        where = "" if offset is None else f" (at octet {offset})"
+        super().__init__(f"{reason}{where}")
+
+
+class MalformedMessage(RemoteProtocolError):
+    """A message/cpim object that RFC 3862 does not allow; ``offset`` counts octets from its start."""
+
+
+class AddressError(ComityError):
+    """Text that is not an address of the kind asked for.
+
+    Args:
+        text: what was given (cut to 128 characters in the message).
+        reason: what is wrong with it.
+    """
+
+    def __init__(self, text: str, reason: str) -> None:
+        self.text = text
+        self.reason = reason
+        super().__init__(f"{text[:128]!r} is not a usable address: {reason}")
+
+
+class ConfigError(ComityError):
+    """A configuration mistake, said as key, problem and cure."""
+
+    def __init__(self, key: str, problem: str, cure: str = "") -> None:
+        self.key = key
+        self.problem = problem
+        self.cure = cure
+        super().__init__(f"{key}: {problem}" + (f" {cure}" if cure else ""))
+
+
+class StoreError(ComityError):
+    """The store cannot keep or give back what it was asked to."""
+
+
+class StoreDamaged(StoreError):
+    """The store's file fails its own checks.
+
+    Args:
+        path: the file.
+        finding: the exact words of the check that failed.
+        cure: what the operator should do next.
+    """
+
+    def __init__(self, path: str, finding: str, cure: str) -> None:
+        self.path = path
+        self.finding = finding
+        self.cure = cure
+        super().__init__(f"{path} is damaged: {finding}. Nothing was changed. {cure}")
+
+
+class SecurityError(ComityError):
+    """A key, certificate or signature operation cannot be carried out."""
+
+
+class DeliveryError(ComityError):
+    """A next hop could not be reached or answered nonsense."""

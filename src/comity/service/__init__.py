@@ -1,0 +1,1 @@
+"""The service: admit, route, store and deliver CPIM operations; knows no protocol."""

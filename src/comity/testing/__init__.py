@@ -1,0 +1,1 @@
+"""Published test kit: pairs, recorders, fake clock."""

@@ -1,0 +1,116 @@
+"""The import table of shared/style.md, kept true: who may import whom."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parent.parent / "src" / "comity"
+
+#: (module prefix, modules of comity it may import by prefix, third-party packages); the first match counts.
+TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
+    ("errors", (), ()),
+    ("__init__", ("cpim", "errors"), ()),
+    ("__main__", ("cli",), ()),
+    ("xml", ("errors",), ()),
+    ("failpoints", ("errors",), ()),
+    ("cpim.address", ("errors",), ("idna", "precis_i18n")),
+    ("cpim.presence", ("cpim", "xml", "errors"), ()),
+    ("cpim", ("cpim", "errors"), ()),
+    ("secure", ("secure", "cpim", "errors"), ("cryptography", "pysequoia")),
+    ("bindings.__init__", ("bindings",), ()),
+    ("bindings.base", ("service.interfaces", "cpim", "errors"), ()),
+    ("bindings.*.config", ("errors",), ()),
+    ("bindings.*.mapping", ("bindings.*", "cpim", "errors", "xml"), ()),
+    (
+        "bindings.*.binding",
+        ("bindings.*", "bindings.base", "cpim", "service.interfaces", "errors", "xml", "failpoints"),
+        (),
+    ),
+    ("bindings.*", ("bindings.*", "errors", "xml"), ("idna", "precis_i18n")),
+    ("service", ("service", "cpim", "errors", "failpoints"), ("msgspec",)),
+    ("store", ("store", "cpim", "service.interfaces", "errors", "failpoints"), ("msgspec",)),
+    ("net", ("net", "bindings.base", "service.interfaces", "errors"), ("dns", "cryptography")),
+    ("client", ("client", "cpim", "secure", "bindings", "net", "errors"), ("aiohttp",)),
+    ("admin", ("admin", "service", "cpim", "config", "errors"), ("msgspec", "aiohttp", "cryptography")),
+    ("config", ("bindings.*.config", "bindings", "cpim", "errors"), ("msgspec", "idna")),
+    ("testing", ("*",), ("*",)),
+    ("server", ("*",), ("prometheus_client", "aiohttp", "cryptography", "msgspec")),
+    ("demo", ("server", "admin", "config", "client", "secure", "cpim", "errors", "demo", "testing"), ("click",)),
+    (
+        "cli",
+        ("cli", "server", "admin", "config", "client", "secure", "cpim", "errors", "demo", "__init__"),
+        ("click", "msgspec"),
+    ),
+]
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(SOURCE).with_suffix("").parts)
+
+
+def matches(name: str, prefix: str, folder: str) -> bool:
+    """``bindings.*`` stands for the importer's own binding folder on the right, for any on the left."""
+    if prefix == "*":
+        return True
+    if "*" in prefix:
+        parts = prefix.split(".")
+        own = name.split(".")
+        if len(own) < 2 or own[0] != "bindings":
+            return False
+        if folder and own[1] != folder:
+            return False
+        return len(parts) == 2 or own[2:3] == parts[2:3]
+    return name == prefix or name.startswith(prefix + ".")
+
+
+def rule_for(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    for prefix, ours, theirs in TABLE:
+        if matches(name, prefix, "") and not (prefix == "bindings.*" and name.count(".") < 2):
+            return ours, theirs
+    raise AssertionError(f"comity.{name} is not in the import table: add a row and say why")
+
+
+def imports(path: Path) -> set[str]:
+    """Dotted names a module imports, those under ``if TYPE_CHECKING`` left out."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    skipped = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for statement in node.body
+        for inner in ast.walk(statement)
+    }
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            if node.module == "comity" or (SOURCE / node.module.replace(".", "/").removeprefix("comity/")).is_dir():
+                found.update(f"{node.module}.{alias.name}" for alias in node.names)
+            else:
+                found.add(node.module)
+        assert not (isinstance(node, ast.ImportFrom) and node.level), f"relative import in {path}"
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=module_name)
+def test_module_imports_only_what_the_table_allows(path: Path) -> None:
+    name = module_name(path)
+    ours, theirs = rule_for(name)
+    parts = name.split(".")
+    folder = parts[1] if parts[0] == "bindings" and len(parts) > 2 else ""
+    for imported in imports(path):
+        top = imported.split(".")[0]
+        if top == "comity":
+            inner = imported.removeprefix("comity").lstrip(".") or "__init__"
+            if inner == name or inner.removesuffix(".__init__") == name:
+                continue
+            assert any(matches(inner, p, folder) for p in ours), f"comity.{name} may not import {imported}"
+        elif top not in sys.stdlib_module_names:
+            assert "*" in theirs or top in theirs, f"comity.{name} may not import {imported}"
