@@ -7,7 +7,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from comity.secure import Identity, ber, cms
+from comity.secure import Identity, ber, cms, cms_write
 from tests.secure import kit
 from tests.secure.kit import NOW, attribute, identity, signed_data, signer_info, usual_attributes
 
@@ -25,7 +25,7 @@ def with_attributes(*attributes: bytes) -> bytes:
 
 def test_what_we_write_is_der_and_has_the_attributes_asked_for() -> None:
     """Signed attributes contentType, messageDigest, signingTime, signingCertificateV2 (RFC 8551 section 2.5, RFC 5035)."""
-    raw = cms.sign_data(CONTENT, identity(), NOW, is_detached=False, certificates=identity().certificates)
+    raw = cms_write.sign_data(CONTENT, identity(), NOW, is_detached=False, certificates=identity().certificates)
     assert ber.read(raw).der() == raw
     signed = cms.parse_signed_data(raw)
     assert signed.content == CONTENT

@@ -22,6 +22,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
+from comity.secure import ber
+
 ExtensionT = TypeVar("ExtensionT", bound=x509.ExtensionType)
 
 MAX_DEPTH = 6
@@ -118,12 +120,18 @@ class TrustStore:
 
 
 def load_certificate(der: bytes) -> x509.Certificate | None:
-    """Read a certificate, None if it cannot be read."""
+    """Read a certificate, None if it cannot be read.
+
+    One without a positive serial number is not read (RFC 5280 section 4.1.2.2): the parser would only warn, on stderr."""
     try:
+        fields = ber.Cursor(ber.Cursor(ber.read(der).expect(ber.SEQUENCE)).next(ber.SEQUENCE))
+        fields.optional(0xA0)
+        if fields.next().integer() <= 0:
+            return None
         certificate = x509.load_der_x509_certificate(der)
         # These are parsed on first use; what is broken in them must fail here, not later.
         parsed = (certificate.extensions, certificate.subject, certificate.issuer, certificate.public_key())
-    except CERTIFICATE_ERRORS:
+    except (ber.BerError, *CERTIFICATE_ERRORS):
         return None
     return certificate if parsed else None
 
