@@ -227,7 +227,7 @@ class Pipeline:
 
     def _report(self, pending: Pending, response: Response) -> None:
         """Tell the sender by a stored report that an accepted message failed (OPS-13, GW-12)."""
-        report = report_operation(pending.operation, response, self.clock)
+        report = report_operation(pending.operation, pending.envelope.message_id, response, self.clock.when())
         if report is None or not self.accounts.serves(report.destination.domain):
             return
         self.counts["reported"] += 1

@@ -124,7 +124,9 @@ def refuses(reason: Reason) -> Callable[[Delivery], Response]:
 class Bench:
     """A pipeline over a memory store, with alice, bob and carol at a.test."""
 
-    def __init__(self, store: Store | None = None, limits: Limits | None = None, clock: FakeClock | None = None) -> None:
+    def __init__(
+        self, store: Store | None = None, limits: Limits | None = None, clock: FakeClock | None = None
+    ) -> None:
         self.clock = clock or FakeClock()
         self.store = store or MemoryStore()
         self.accounts = MemoryAccounts(["im:alice@a.test", "im:bob@a.test", "im:carol@a.test"])
