@@ -15,8 +15,6 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-import idna
-
 from comity.bindings.base import Listener, Transport
 from comity.config.conflicts import mistakes_between
 from comity.config.sections import (
@@ -27,9 +25,8 @@ from comity.config.sections import (
     RouteConfig,
     ServerConfig,
 )
-from comity.config.values import SIZES, TIMES, network, shown, split_url, with_unit
-from comity.cpim.address import Address
-from comity.errors import AddressError, ConfigError, ConfigErrors
+from comity.config.values import SIZES, TIMES, canonical_domain, domain_problem, network, shown, split_url, with_unit
+from comity.errors import ConfigError, ConfigErrors
 
 _WRONG: Any = object()
 _MOST_OCTETS = 1 << 40
@@ -253,18 +250,11 @@ class _Reader:
         return tuple(found)
 
     def _read_domain(self, key: str, value: object, spec: Mapping[str, Any]) -> Any:
-        cure = 'Write a domain name alone, as in "example.org": no user, no port, no slash.'
-        if not isinstance(value, str):
-            return self.say(key, f"{shown(value)} is not a domain.", cure)
-        try:
-            a_label = idna.encode(value.lower().removesuffix("."), uts46=True).decode("ascii")
-            ip_literal = re.fullmatch(r"[\d.]+", a_label)
-            domain = Address.parse(f"im:a@{value.lower().removesuffix('.')}").domain
-        except (idna.IDNAError, AddressError, UnicodeError):
-            return self.say(key, f"{shown(value)} is not a domain.", cure)
-        if ip_literal:
-            return self.say(key, f"{shown(value)} is an IP address.", "Accounts live in a domain: name it.")
-        return domain
+        problem = domain_problem(value) if isinstance(value, str) else "is not a domain."
+        if problem:
+            cure = 'Write a domain name alone, as in "example.org": no user, no port, no slash.'
+            return self.say(key, f"{shown(value)} {problem}", cure)
+        return canonical_domain(str(value))
 
     def _read_route_domain(self, key: str, value: object, spec: Mapping[str, Any]) -> Any:
         return "*" if value == "*" else self._read_domain(key, value, spec)

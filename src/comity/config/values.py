@@ -10,7 +10,11 @@ from collections.abc import Mapping
 from ipaddress import ip_address, ip_network
 from urllib.parse import urlsplit
 
+import idna
+
 from comity.config.sections import Network
+from comity.cpim.address import Address
+from comity.errors import AddressError
 
 SIZES = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 TIMES = {"s": 1, "min": 60, "h": 3600, "d": 86400}
@@ -28,6 +32,22 @@ def shown(value: object) -> str:
     text = f'"{value}"' if isinstance(value, str) else repr(value)
     text = "".join(c if c.isprintable() else "?" for c in text)
     return text if len(text) <= 80 else text[:77] + "…"
+
+
+def canonical_domain(text: str) -> str:
+    """A domain as ``Address`` writes it. Raises AddressError."""
+    return Address.parse(f"im:a@{text.lower().removesuffix('.')}").domain
+
+
+def domain_problem(text: str) -> str:
+    """What keeps ``text`` from being a domain with accounts, as the end of a sentence; "" if nothing does."""
+    name = text.lower().removesuffix(".")
+    try:
+        label = idna.encode(name, uts46=True).decode("ascii")
+        canonical_domain(text)
+    except (idna.IDNAError, AddressError, UnicodeError):
+        return "is not a domain."
+    return "is an IP address, and accounts live in a domain." if re.fullmatch(r"[\d.]+", label) else ""
 
 
 def with_unit(value: object, units: Mapping[str, int]) -> int | float | None:
