@@ -247,7 +247,7 @@ class Commands:
     async def add_account(self, request: AddAccount) -> Account:
         """Make an account."""
         address = self._own_address(request.address)
-        if address.local.casefold() in RESERVED:
+        if address.local in RESERVED:
             raise CommandRefused(f"{address.local} is reserved for the server itself. Choose another name.", 2)
         ops = await asyncio.to_thread(_password_ops, address, request.password)
         async with self._lock:
@@ -348,7 +348,11 @@ class Commands:
 
     def _own_address(self, text: str) -> Address:
         try:
-            address = Address.parse(text if text.partition(":")[0].lower() in ("im", "pres") else f"im:{text}")
+            if text.partition(":")[0].lower() in ("im", "pres", "sip", "sips", "xmpp"):
+                address = Address.from_any(text).folded()
+            else:
+                local, _, domain = text.rpartition("@")
+                address = Address.im(local, domain).folded()
         except AddressError as error:
             raise CommandRefused(f"{error}. Write it as alice@{self._domains[0]}.", 2) from error
         if not set(address.local).isdisjoint(_FORBIDDEN_IN_LOCAL) or not address.local.isprintable():
@@ -360,7 +364,7 @@ class Commands:
                 "Add it to domains below [server], or correct the address.",
                 2,
             )
-        return Address("im", address.local, address.domain)
+        return address
 
     async def _created(self, address: Address) -> str:
         entry = await self._store.get("account", address_key(address))

@@ -14,7 +14,6 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 
-import idna
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -22,6 +21,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from comity.admin.template import configuration_text
 from comity.config.machine import SRV_NAME
+from comity.config.values import canonical_domain
 from comity.errors import ConfigError
 
 #: The longest life that current clients accept of a server certificate.
@@ -141,7 +141,7 @@ def _server_certificate(
 
 def alternative_names(domains: Sequence[str]) -> list[x509.GeneralName]:
     """Names of a server for ``domains``: DNS, one SRVName a service (RFC 4985), and localhost for trials."""
-    labels = [idna.encode(domain, uts46=True).decode("ascii") for domain in domains]
+    labels = [canonical_domain(domain) for domain in domains]
     names: list[x509.GeneralName] = [x509.DNSName(label) for label in labels]
     for label in labels:
         for service in SERVICES:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import click
 
-from comity import __version__
+import comity
 from comity.cli.admin import account, queue, trace
 from comity.cli.output import Group
 from comity.cli.server import config, init, serve
@@ -17,7 +17,7 @@ __all__ = ["main"]
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(__version__, prog_name="comity")
+@click.version_option(comity.__version__, prog_name="comity")
 def main() -> None:
     """Signed instant messages across SIP, XMPP and APEX, unchanged.
 

@@ -70,7 +70,7 @@ def _store_mistakes(config: Config) -> Iterator[ConfigError]:
 def _double_routes(config: Config) -> Iterator[ConfigError]:
     seen: dict[str, int] = {}
     for index, route in enumerate(config.routes):
-        if route.domain in seen:
+        if route.domain and route.domain in seen:
             key, problem = f"route[{index}].domain", f'"{route.domain}" already has route[{seen[route.domain]}].'
             yield ConfigError(key, problem, "Keep one of the two.", where=config.where(key))
         seen.setdefault(route.domain, index)

@@ -24,6 +24,7 @@ from comity.config.sections import (
     Network,
     RouteConfig,
     ServerConfig,
+    line_of,
 )
 from comity.config.values import SIZES, TIMES, canonical_domain, domain_problem, network, shown, split_url, with_unit
 from comity.errors import ConfigError, ConfigErrors
@@ -99,8 +100,8 @@ class _Reader:
         self.mistakes: list[ConfigError] = []
 
     def say(self, key: str, problem: str, cure: str) -> Any:
-        """Note one mistake; the line is the key's, or that of the list it is an item of."""
-        line = self.lines.get(key) or self.lines.get(key.rpartition("[")[0])
+        """Note one mistake."""
+        line = line_of(self.lines, key)
         where = f"{self.path}:{line}" if line else str(self.path)
         self.mistakes.append(ConfigError(key, problem, cure, where=where))
         return _WRONG

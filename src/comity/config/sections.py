@@ -347,9 +347,18 @@ class Config:
         return [(f"{key}[{i}]", listener) for key, group in lists.items() for i, listener in enumerate(group)]
 
     def where(self, key: str) -> str:
-        """``file:line`` of ``key`` (an item's key is that of its list), or the file if the key was not written."""
-        line = self.lines.get(key) or self.lines.get(key.rpartition("[")[0])
+        """``file:line`` of ``key``, or the file alone if nothing of it was written."""
+        line = line_of(self.lines, key)
         return f"{self.path}:{line}" if line else str(self.path)
+
+
+def line_of(lines: Mapping[str, int], key: str) -> int:
+    """Line of ``key``, else of the list it is an item of, else of its section; 0 if none was written."""
+    while key:
+        if key in lines:
+            return lines[key]
+        key = key[: max(key.rfind("."), key.rfind("["), 0)]
+    return 0
 
 
 #: Sections that are one table, by name; ``[[route]]`` and ``[[xmpp.component]]`` are lists of tables.

@@ -14,6 +14,7 @@ import time
 import unicodedata
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
+from functools import lru_cache
 
 import msgspec
 from precis_i18n import get_profile
@@ -126,7 +127,7 @@ def derive_scram(password: str, iterations: int = MIN_ITERATIONS) -> dict[str, S
 
 def derive_ha1(address: Address, password: str) -> dict[str, str]:
     """HA1 of each digest algorithm: H(user:realm:password), realm = domain (RFC 7616 section 3.4.2)."""
-    text = f"{address.local}:{address.domain}:{prepare_password(password)}".encode()
+    text = f"{address.folded().local}:{address.domain}:{prepare_password(password)}".encode()
     # MD5 is what RFC 3261 phones speak; [policy] sip_md5 = false stops offering it.
     return {name: hashlib.new(kind, text, usedforsecurity=False).hexdigest() for name, kind in DIGEST_HASHES.items()}
 
@@ -184,12 +185,15 @@ class StoreAccounts:
 
     async def credentials(self, address: Address) -> Credentials | None:
         """Credentials of a local account, or None. Raises StoreError and BadRecord."""
-        key = address_key(address)
+        try:
+            key = address_key(address)
+        except AddressError:
+            return None
         if (cached := self._cache.get(key)) is not None:
             self._cache.move_to_end(key)
             return cached
         generation = self._generation
-        if not await self.exists(address):
+        if await self._store.get("account", key) is None:
             return None
         scram = await self._store.get("scram", key)
         ha1 = await self._store.get("ha1", key)
@@ -206,7 +210,10 @@ class StoreAccounts:
 
     async def exists(self, address: Address) -> bool:
         """True if ``address`` is an account here."""
-        key = address_key(address)
+        try:
+            key = address_key(address)
+        except AddressError:
+            return False
         return key in self._cache or await self._store.get("account", key) is not None
 
     def serves(self, domain: str) -> bool:
@@ -223,9 +230,14 @@ class StoreAccounts:
         self._cache.pop(address_key(address), None)
 
 
+@lru_cache(maxsize=8192)
 def address_key(address: Address) -> str:
-    """Key of an account in the store: the canonical ``im:user@domain``, whatever scheme was asked with."""
-    return Address("im", address.local, address.domain).key
+    """Key of an account in the store: ``im:user@domain`` without regard to case, whatever scheme was asked with.
+
+    Raises:
+        AddressError: no account can have this name (RFC 7622 section 3.3).
+    """
+    return address.with_scheme("im").folded().key
 
 
 def _canonical(domain: str) -> str:
