@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from comity.cpim.address import Address
 from comity.cpim.header import CORE, NamedAddress
 from comity.cpim.message import CpimMessage, check_profile, new_message_id
 from comity.errors import LocalProtocolError
@@ -119,6 +120,11 @@ def test_time_is_written_in_utc() -> None:
     assert build(date_time=WHEN + timedelta(microseconds=9)).date_time == WHEN
 
 
+def test_addresses_may_be_given_as_such() -> None:
+    message = build(from_=Address.im("a b", "x.example"), to=Address.im("c", "y.example"))
+    assert message.raw.startswith(b"From: <im:a%20b@x.example>\r\nTo: <im:c@y.example>\r\n")
+
+
 @pytest.mark.parametrize(
     "changed",
     [
@@ -140,6 +146,7 @@ def test_time_is_written_in_utc() -> None:
         {"content_headers": [("X Y", "z")]},
         {"content_headers": [("Content-Description", "a\nb")]},
         {"content_headers": [("content-transfer-encoding", "base64")]},
+        {"content_headers": [("content-type", "text/html")]},
     ],
 )
 def test_what_cannot_be_expressed_is_refused(changed: dict[str, Any]) -> None:

@@ -429,11 +429,16 @@ class TestLimits:
         self.size_error(raw(*["X: y"] * (DEFAULT.headers - 1)))
 
     def test_header_block(self) -> None:
-        block = len(FROM + TO)
-        parse(limited := "Subject: " + "x" * 5000)
-        limits = CpimLimits(header_block=block + len(limited) + 2)
-        CpimMessage.parse(raw(limited), limits=limits)
-        self.size_error(raw(limited + "x" * 8), limits)
+        octets = raw("Subject: " + "x" * 5000)
+        limits = CpimLimits(header_block=octets.index(b"\r\n\r\n") + 2)
+        CpimMessage.parse(octets, limits=limits)
+        self.size_error(raw("Subject: " + "x" * 5001), limits)
+
+    def test_content_header_block(self) -> None:
+        block = "Content-Type: a/b\r\nX: " + "y" * 5000 + "\r\n"
+        limits = CpimLimits(header_block=len(block))
+        CpimMessage.parse(raw(content=block + "\r\n"), limits=limits)
+        self.size_error(raw(content=block.replace("y\r", "yy\r") + "\r\n"), limits)
 
     def test_content_headers(self) -> None:
         self.size_error(raw(content="Content-Type: a/b\r\n" + "X: y\r\n" * 64 + "\r\n"))

@@ -46,6 +46,15 @@ class TestWrapping:
         assert message.content_header("content-disposition") == "inline"
         assert plain_text(obj) is None
 
+    def test_encoded_native_content_keeps_its_encoding(self) -> None:
+        """SEED-11, SEED-25: received encodings stay, none is added."""
+        obj = wrapped(b"aGk=", UTF8, content_headers=[("Content-Transfer-Encoding", "base64")])
+        assert CpimMessage.parse(obj.octets).content == b"aGk="
+        text = plain_text(obj)
+        assert text is not None
+        assert text.text == "hi"
+        assert b"transfer-encoding" not in wrapped(b"hi").octets.lower()
+
     def test_what_cannot_be_written_is_refused(self) -> None:
         with pytest.raises(LocalProtocolError):
             wrapped(b"", "text/plain\r\nX: y")

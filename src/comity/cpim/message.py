@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property, lru_cache
 
-from comity.cpim.compose import PLAIN, Subjects, compose
+from comity.cpim.compose import PLAIN, Named, Subjects, compose
 from comity.cpim.header import (
     BAD_CONTENT_OCTET,
     BAD_OCTET,
@@ -105,9 +105,9 @@ class CpimMessage:
     def build(
         cls,
         *,
-        from_: NamedAddress | str,
-        to: NamedAddress | str | Sequence[NamedAddress | str],
-        cc: Sequence[NamedAddress | str] = (),
+        from_: Named,
+        to: Named | Sequence[Named],
+        cc: Sequence[Named] = (),
         date_time: datetime | None = None,
         subject: Subjects = "",
         message_id: str = "",
@@ -208,7 +208,7 @@ class CpimMessage:
 def _parse(raw: bytes, limits: CpimLimits, lenient: bool) -> CpimMessage:
     if len(raw) > limits.message:
         raise MalformedMessage("the object is larger than allowed", offset=limits.message, hint="size")
-    end = 0 if raw.startswith(b"\r\n") else raw.find(b"\r\n\r\n", 0, limits.header_block + 4)
+    end = 0 if raw.startswith(b"\r\n") else raw.find(b"\r\n\r\n", 0, limits.header_block + 2)
     if end < 0:
         raise _unended(raw, 0, limits, "message headers")
     head = raw[:end]
@@ -261,12 +261,12 @@ def _parse(raw: bytes, limits: CpimLimits, lenient: bool) -> CpimMessage:
 
 
 def _unended(raw: bytes, start: int, limits: CpimLimits, what: str) -> MalformedMessage:
-    """Say why no empty line was found."""
-    if len(raw) - start > limits.header_block and raw.find(b"\r\n\r\n", start) >= 0:
-        return MalformedMessage(f"the {what} are longer than allowed", offset=start, hint="size")
+    """Say why no empty line was found within the limit."""
     found = BAD_OCTET.search(raw, start)
-    if found and raw[found.start()] in b"\r\n":
+    if found and found.start() < start + limits.header_block and raw[found.start()] in b"\r\n":
         return MalformedMessage("a header holds a line end other than CR LF", offset=found.start())
+    if len(raw) - start > limits.header_block:
+        return MalformedMessage(f"the {what} are longer than allowed", offset=start, hint="size")
     return MalformedMessage(f"no empty line ends the {what}", offset=len(raw))
 
 
@@ -289,7 +289,7 @@ def _read_content(
     try:
         if raw.startswith(b"\r\n", start):
             raise MalformedMessage("the content has no Content-Type", offset=start)
-        end = raw.find(b"\r\n\r\n", start, start + limits.header_block + 4)
+        end = raw.find(b"\r\n\r\n", start, start + limits.header_block + 2)
         if end < 0:
             raise _unended(raw, start, limits, "content headers")
         block = raw[start : end + 2]
