@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from comity.cpim.address import Address
 from comity.cpim.header import CORE, IMDN
 from comity.cpim.message import DEFAULT, CpimLimits, CpimMessage, check_profile, new_message_id
 from comity.errors import MalformedMessage
@@ -257,6 +258,24 @@ class TestAddresses:
         """FMT-35, SEED-13."""
         with pytest.raises(MalformedMessage, match="formal name"):
             CpimMessage.parse(raw(f"To: {value}"))
+
+    @pytest.mark.parametrize(
+        "uri", ["im:al@z.example", "sip:al@Z.example;x=y", "xmpp:al@z.example/r", "pres:%61l@z.example"]
+    )
+    def test_people_are_compared_whatever_the_scheme(self, uri: str) -> None:
+        """ADDR-4, C-20, C-22, C-23."""
+        al = Address.parse("im:al@z.example")
+        message = parse(f"From: <{uri}>", f"cc: <{uri}>", base=TO)
+        assert message.sender == al
+        assert message.names(al)
+        assert message.names(al.with_scheme("pres"))
+        assert not message.names(Address.parse("im:Al@z.example"))
+
+    def test_address_of_another_kind_is_nobody(self) -> None:
+        message = parse("From: <tel:+1555>", "cc: <tel:+1555>", base=TO)
+        assert message.sender is None
+        assert not message.names(Address.parse("im:a@x.example"))
+        assert parse("From: <im:a@x.example>").sender is None
 
 
 class TestDateTime:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property, lru_cache
 
+from comity.cpim.address import Address
 from comity.cpim.compose import PLAIN, Named, Subjects, compose
 from comity.cpim.header import (
     BAD_CONTENT_OCTET,
@@ -28,7 +29,7 @@ from comity.cpim.header import (
     read_header,
     read_timestamp,
 )
-from comity.errors import MalformedMessage
+from comity.errors import AddressError, MalformedMessage
 
 _MIME_NAME = re.compile(r"[!-9;-~]+")
 _FOLD = re.compile(r"\r\n[ \t]+")
@@ -199,10 +200,27 @@ class CpimMessage:
         found = self.core("Message-ID", IMDN)
         return found[0].value if len(found) == 1 else ""
 
+    @cached_property
+    def sender(self) -> Address | None:
+        """The im: address of ``from_``, whatever scheme it is written in; None if there is no usable one (C-20, C-22)."""
+        return _im_address(self.from_)
+
+    def names(self, address: Address) -> bool:
+        """True if ``address`` is among To and cc, schemes disregarded (C-23)."""
+        wanted = address.with_scheme("im")
+        return any(_im_address(named) == wanted for named in (*self.to, *self.cc))
+
     @property
     def unknown_requirements(self) -> list[tuple[str, str]]:
         """What Require asks for and Comity does not know: a recipient refuses such an object, a relay does not."""
         return [pair for pair in self.require if pair not in KNOWN_HEADERS]
+
+
+def _im_address(named: NamedAddress | None) -> Address | None:
+    try:
+        return Address.from_any(named.uri) if named else None
+    except AddressError:
+        return None
 
 
 def _parse(raw: bytes, limits: CpimLimits, lenient: bool) -> CpimMessage:
