@@ -113,7 +113,9 @@ def operation_of(record: Record, envelope: Envelope) -> MessageOperation:
 def operation_with(envelope: Envelope, thing: MimeObject) -> MessageOperation:
     """The operation of an envelope and an object."""
     kept = envelope.report
-    report = kept and Report(Reason(kept.reason), kept.text, Address.parse(kept.recipient), kept.native_id)
+    report = None
+    if kept is not None:
+        report = Report(Reason(kept.reason), kept.text, Address.parse(kept.recipient), kept.native_id)
     return MessageOperation(
         Address.parse(envelope.source),
         Address.parse(envelope.destination),

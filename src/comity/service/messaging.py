@@ -7,6 +7,7 @@ never made for a report, and is stored before the message it reports on becomes 
 from __future__ import annotations
 
 import os
+from datetime import datetime
 
 from comity.cpim.address import Address
 from comity.cpim.message import CpimMessage, new_message_id
@@ -14,7 +15,7 @@ from comity.cpim.native import failure_report, is_report
 from comity.cpim.operations import Context, MessageOperation, Reason, Report, Response
 from comity.service.envelope import Envelope, pack, unpack
 from comity.service.ids import dedup_key, new_spine_id
-from comity.service.interfaces import Clock, Origin, Record
+from comity.service.interfaces import Origin, Record
 from comity.service.routing import inbox_lane
 
 REPORTER = "comity"
@@ -71,22 +72,30 @@ def record_of(operation: MessageOperation, envelope: bytes, expires: float, dedu
     )
 
 
-def report_operation(operation: MessageOperation, response: Response, clock: Clock) -> MessageOperation | None:
-    """The failure report to the sender, as an operation from the server; None where none may be made."""
+def report_operation(
+    operation: MessageOperation, failed_id: str, response: Response, when: datetime
+) -> MessageOperation | None:
+    """The failure report to the sender, as an operation from the server; None where none may be made.
+
+    Args:
+        operation: the failed one; its object may be empty if its octets are gone already.
+        failed_id: the failed object's Message-ID as the envelope kept it.
+        response: the failure.
+        when: now, UTC.
+    """
     if operation.context.transient or operation.context.report is not None or is_report(operation.object):
         return None
     reason = response.reason or Reason.INTERNAL
     text = response.text or SENTENCES.get(reason, "It could not be delivered.")
     reporter = Address.im(REPORTER, operation.source.domain)
-    when = clock.when()
     thing = failure_report(
-        source=reporter,
-        destination=operation.source,
+        operation.object,
+        sender=operation.source,
         recipient=operation.destination,
-        failed=operation.object,
         when=when,
         message_id=new_message_id(os.urandom(12)),
-        text=text,
+        failed_id=failed_id,
+        reporter=reporter,
     )
     context = Context(
         thread=operation.context.thread,
