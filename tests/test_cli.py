@@ -54,13 +54,8 @@ class TestHelp:
         if not isinstance(command, click.Group):
             assert "Example" in result.output
             assert f"comity {' '.join(path)}" in result.output
-            assert all(
-                getattr(item, "help", "")
-                or isinstance(item, click.Argument)
-                or item.name == "form"
-                or item.name in ("kind",)
-                for item in command.params
-            )
+            options = [item for item in command.params if isinstance(item, click.Option)]
+            assert all(option.help for option in options)
 
     def test_every_name_of_the_design_exists(self) -> None:
         names = {" ".join(path) for path, _ in commands(main)}
@@ -365,6 +360,10 @@ class TestServe:
         assert "Traceback" not in err
         assert sentence in err
         assert not pidfile.exists()
+
+    def test_the_ready_line_can_be_json(self, house: Path) -> None:
+        with Serving(house, "--json") as server:
+            assert json.loads(server.line()) == {"ready": ["udp://127.0.0.1:5060", "tls://127.0.0.1:5061"]}
 
     def test_a_wrong_configuration_never_reaches_the_server(self, house: Path) -> None:
         house.write_text("[server]\n")

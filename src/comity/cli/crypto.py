@@ -126,7 +126,13 @@ def _show_layer(layer: Layer) -> None:
 @click.command()
 @file_argument
 @click.option("--from", "from_", metavar="ADDRESS", help="Who signs; by default whom the object's From names.")
-@click.option("--form", type=click.Choice(["multipart", "signed-data"]), default="multipart", show_default=True)
+@click.option(
+    "--form",
+    type=click.Choice(["multipart", "signed-data"]),
+    default="multipart",
+    show_default=True,
+    help="Readable everywhere, or one block that no path rewrites.",
+)
 @click.option("--crlf", is_flag=True, help="First make every line end CR LF, as signing demands.")
 @passphrase_option
 @output_option
@@ -233,7 +239,13 @@ def keys() -> None:
 
 @keys.command("new")
 @click.argument("address")
-@click.option("--kind", type=click.Choice(["p256", "ed25519", "rsa"]), default="p256", show_default=True)
+@click.option(
+    "--kind",
+    type=click.Choice(["p256", "ed25519", "rsa"]),
+    default="p256",
+    show_default=True,
+    help="Kind of key; every S/MIME program reads p256 and rsa.",
+)
 @click.option("--days", type=click.IntRange(1, 3650), default=730, show_default=True, help="How long it is valid.")
 @click.option(
     "--ca",

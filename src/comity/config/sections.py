@@ -106,7 +106,7 @@ class ComponentConfig:
     host: str = _of("text", "127.0.0.1")
     """Host of the XMPP server's component port."""
     port: int = field(default=5347, metadata={"kind": "count", "low": 1, "high": 65535})
-    secret: str = _of("secret", "")
+    secret: str = field(default="", repr=False, metadata={"kind": "secret"})
     """The shared secret; a file with a secret in it should be readable by its owner only."""
 
 

@@ -15,6 +15,7 @@ import unicodedata
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache
+from ipaddress import IPv4Address, ip_address, ip_network
 
 import msgspec
 from precis_i18n import get_profile
@@ -198,7 +199,7 @@ class StoreAccounts:
         scram = await self._store.get("scram", key)
         ha1 = await self._store.get("ha1", key)
         found = Credentials(
-            address,
+            Address.parse(key),
             decode_scram(scram.value) if scram else {},
             decode_ha1(ha1.value) if ha1 else {},
         )
@@ -254,6 +255,8 @@ def _canonical(domain: str) -> str:
 class FailureGuard:
     """Bans a remote address for a time after too many failed sign-ins (``Guard`` of interfaces.py).
 
+    IPv6 addresses count by their /64: every house and every rented server has all of one to change in.
+
     Args:
         limit: failures until the ban (``[limits] failures_per_address``).
         ban: seconds a ban lasts; failures older than that are forgotten too.
@@ -275,6 +278,7 @@ class FailureGuard:
 
     def is_banned(self, host: str) -> bool:
         """True while ``host`` has to be refused without looking at what it says."""
+        host = _origin(host)
         end = self._banned.get(host)
         if end is None:
             return False
@@ -285,6 +289,7 @@ class FailureGuard:
 
     def failed(self, host: str, address: Address | None) -> None:
         """Count one failed sign-in from ``host``; ``address`` is whom it claimed to be, for the log only."""
+        host = _origin(host)
         now = self._now()
         count, first = self._failures.pop(host, (0, now))
         if now - first >= self._ban:
@@ -305,3 +310,16 @@ class FailureGuard:
         One good password must not wash away a run of bad ones: an attacker with an account of its own would
         sign in between two guesses. Failures leave by age alone.
         """
+
+
+@lru_cache(maxsize=8192)
+def _origin(host: str) -> str:
+    """What failures are counted by: an IPv4 address (also when mapped into IPv6), or the /64 of an IPv6 one."""
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    if isinstance(address, IPv4Address):
+        return str(address)
+    mapped = address.ipv4_mapped
+    return str(mapped) if mapped else str(ip_network((address, 64), strict=False))
