@@ -49,11 +49,17 @@ _TIMESTAMP = re.compile(
 )
 
 
+# RFC 3862 section 2.2: no control characters, and no line end but CR LF.
+BAD_OCTET = re.compile(rb"[\x00-\x09\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|(?<!\r)\n")
+# MIME allows a tab where a header line is folded (RFC 5322 section 2.2.3).
+BAD_CONTENT_OCTET = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|(?<!\r)\n")
+
+
 class NamedAddress(NamedTuple):
     """Value of From, To or cc: who, by what name (RFC 3862 section 4.1)."""
 
     formal_name: str
-    """ "" if the header gives none."""
+    """Empty if the header gives none."""
     uri: str
     """As written between the angle brackets."""
 
@@ -136,6 +142,19 @@ class Namespaces:
                 namespace = self.prefixes.get(found[1], "")
                 pairs.append((namespace, found[2] if namespace else entry))
         return pairs
+
+
+def header_text(block: bytes, offset: int, bad: re.Pattern[bytes]) -> str:
+    """Decode a header block after refusing control characters and line ends other than CR LF."""
+    found = bad.search(block)
+    if found:
+        octet = block[found.start()]
+        what = "a line end other than CR LF" if octet in b"\r\n" else "a control character"
+        raise MalformedMessage(f"a header holds {what}", offset=offset + found.start())
+    try:
+        return block.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise MalformedMessage("a header is not UTF-8", offset=offset + error.start) from None
 
 
 def read_header(line: str, raw: bytes, offset: int, scope: Namespaces) -> tuple[CpimHeader, str]:

@@ -12,27 +12,27 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 
-from comity.cpim.compose import PLAIN, Subjects, compose
+from comity.cpim.address import Address
+from comity.cpim.compose import PLAIN, Named, Subjects, compose
 from comity.cpim.header import (
+    BAD_CONTENT_OCTET,
+    BAD_OCTET,
     CORE,
     IMDN,
     CpimHeader,
     NamedAddress,
     Namespaces,
+    header_text,
     read_address,
     read_header,
     read_timestamp,
 )
-from comity.errors import MalformedMessage
+from comity.errors import AddressError, MalformedMessage
 
-_BAD_OCTET = re.compile(rb"[\x00-\x09\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|(?<!\r)\n")
-# MIME allows a tab where a header line is folded (RFC 5322 section 2.2.3).
-_BAD_CONTENT_OCTET = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|(?<!\r)\n")
 _MIME_NAME = re.compile(r"[!-9;-~]+")
 _FOLD = re.compile(r"\r\n[ \t]+")
-_ADDRESS_HEADERS = ("From", "To", "cc")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,15 +98,17 @@ class CpimMessage:
         Raises:
             MalformedMessage: RFC 3862 does not allow it, or a limit is passed (hint "size").
         """
+        if len(raw) <= _MAX_CACHED and limits is DEFAULT and not lenient:
+            return _parse_small(raw)
         return _parse(raw, limits, lenient)
 
     @classmethod
     def build(
         cls,
         *,
-        from_: NamedAddress | str,
-        to: NamedAddress | str | Sequence[NamedAddress | str],
-        cc: Sequence[NamedAddress | str] = (),
+        from_: Named,
+        to: Named | Sequence[Named],
+        cc: Sequence[Named] = (),
         date_time: datetime | None = None,
         subject: Subjects = "",
         message_id: str = "",
@@ -198,16 +200,33 @@ class CpimMessage:
         found = self.core("Message-ID", IMDN)
         return found[0].value if len(found) == 1 else ""
 
+    @cached_property
+    def sender(self) -> Address | None:
+        """The im: address of ``from_``, whatever scheme it is written in; None if there is no usable one (C-20, C-22)."""
+        return _im_address(self.from_)
+
+    def names(self, address: Address) -> bool:
+        """True if ``address`` is among To and cc, schemes disregarded (C-23)."""
+        wanted = address.with_scheme("im")
+        return any(_im_address(named) == wanted for named in (*self.to, *self.cc))
+
     @property
     def unknown_requirements(self) -> list[tuple[str, str]]:
         """What Require asks for and Comity does not know: a recipient refuses such an object, a relay does not."""
         return [pair for pair in self.require if pair not in KNOWN_HEADERS]
 
 
+def _im_address(named: NamedAddress | None) -> Address | None:
+    try:
+        return Address.from_any(named.uri) if named else None
+    except AddressError:
+        return None
+
+
 def _parse(raw: bytes, limits: CpimLimits, lenient: bool) -> CpimMessage:
     if len(raw) > limits.message:
         raise MalformedMessage("the object is larger than allowed", offset=limits.message, hint="size")
-    end = 0 if raw.startswith(b"\r\n") else raw.find(b"\r\n\r\n", 0, limits.header_block + 4)
+    end = 0 if raw.startswith(b"\r\n") else raw.find(b"\r\n\r\n", 0, limits.header_block + 2)
     if end < 0:
         raise _unended(raw, 0, limits, "message headers")
     head = raw[:end]
@@ -217,7 +236,7 @@ def _parse(raw: bytes, limits: CpimLimits, lenient: bool) -> CpimMessage:
     require: list[tuple[str, str]] = []
     dates = 0
     offset = 0
-    text = _header_text(head, 0, _BAD_OCTET)
+    text = header_text(head, 0, BAD_OCTET)
     is_ascii = len(text) == end
     lines = text.split("\r\n") if end else []
     if len(lines) > limits.headers:
@@ -259,27 +278,23 @@ def _parse(raw: bytes, limits: CpimLimits, lenient: bool) -> CpimMessage:
     )
 
 
-def _header_text(block: bytes, offset: int, bad: re.Pattern[bytes]) -> str:
-    """Decode a header block after refusing control characters and line ends other than CR LF."""
-    found = bad.search(block)
-    if found:
-        octet = block[found.start()]
-        what = "a line end other than CR LF" if octet in b"\r\n" else "a control character"
-        raise MalformedMessage(f"a header holds {what}", offset=offset + found.start())
-    try:
-        return block.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise MalformedMessage("a header is not UTF-8", offset=offset + error.start) from None
-
-
 def _unended(raw: bytes, start: int, limits: CpimLimits, what: str) -> MalformedMessage:
-    """Say why no empty line was found."""
-    if len(raw) - start > limits.header_block and raw.find(b"\r\n\r\n", start) >= 0:
-        return MalformedMessage(f"the {what} are longer than allowed", offset=start, hint="size")
-    found = _BAD_OCTET.search(raw, start)
-    if found and raw[found.start()] in b"\r\n":
+    """Say why no empty line was found within the limit."""
+    found = BAD_OCTET.search(raw, start)
+    if found and found.start() < start + limits.header_block and raw[found.start()] in b"\r\n":
         return MalformedMessage("a header holds a line end other than CR LF", offset=found.start())
+    if len(raw) - start > limits.header_block:
+        return MalformedMessage(f"the {what} are longer than allowed", offset=start, hint="size")
     return MalformedMessage(f"no empty line ends the {what}", offset=len(raw))
+
+
+# Several steps of the path look into the same object within a few milliseconds; views are immutable, so they can share.
+_MAX_CACHED = 4096
+
+
+@lru_cache(maxsize=256)
+def _parse_small(raw: bytes) -> CpimMessage:
+    return _parse(raw, DEFAULT, False)
 
 
 Pairs = tuple[tuple[str, str], ...]
@@ -292,7 +307,7 @@ def _read_content(
     try:
         if raw.startswith(b"\r\n", start):
             raise MalformedMessage("the content has no Content-Type", offset=start)
-        end = raw.find(b"\r\n\r\n", start, start + limits.header_block + 4)
+        end = raw.find(b"\r\n\r\n", start, start + limits.header_block + 2)
         if end < 0:
             raise _unended(raw, start, limits, "content headers")
         block = raw[start : end + 2]
@@ -314,7 +329,7 @@ def _read_content(
 
 def read_mime_headers(block: bytes, offset: int, limits: CpimLimits = DEFAULT) -> Pairs:
     """Read MIME header lines (each ended by CR LF, folding allowed) as (name, unfolded value). Raises MalformedMessage."""
-    text = _header_text(block, offset, _BAD_CONTENT_OCTET)
+    text = header_text(block, offset, BAD_CONTENT_OCTET)
     if "\r\n " in text or "\r\n\t" in text:
         text = _FOLD.sub(" ", text)
     lines = text.split("\r\n")
