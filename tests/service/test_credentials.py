@@ -192,6 +192,22 @@ class TestStoreAccounts:
         assert later.ha1 == {"MD5": "two"}
 
     @in_loop
+    async def test_what_is_known_needs_no_look_into_the_store(self) -> None:
+        store = MemoryStore()
+        here = accounts(store)
+        assert here.known(ALICE) is None
+        assert not await here.exists(ALICE)
+        assert here.known(ALICE) is None
+        await put(store, ALICE, "one")
+        assert await here.exists(ALICE)
+        assert here.known(Address.parse("im:ALICE@example.org")) is True
+        assert here.known(Address("im", "\x00", "example.org")) is False
+        await store.commit([Delete("account", address_key(ALICE))])
+        here.forget(ALICE)
+        assert here.known(ALICE) is None
+        assert not await here.exists(ALICE)
+
+    @in_loop
     async def test_the_cache_is_bounded(self) -> None:
         store = MemoryStore()
         here = accounts(store, size=3)

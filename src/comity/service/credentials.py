@@ -34,6 +34,9 @@ SALT_OCTETS = 16
 MAX_PASSWORD_OCTETS = 1024
 """A bound on what one sign-in may make us hash, the same as other servers'."""
 
+#: Names of accounts kept in memory: some 10 MB at most.
+_MOST_EXISTING = 65_536
+
 #: SASLprep's prohibited output that OpaqueString does not refuse already (RFC 4013 section 2.3).
 _PROHIBITED = (
     stringprep.in_table_c21_c22,
@@ -181,6 +184,8 @@ class StoreAccounts:
         self._guard = guard
         self._size = size
         self._cache: OrderedDict[str, Credentials] = OrderedDict()
+        self._existing: OrderedDict[str, None] = OrderedDict()
+        """Accounts seen in the store: every message asks whether its recipient exists, few ask for credentials."""
         self._generation = 0
         """Counts ``forget``: what was read before one may not be cached after it."""
 
@@ -210,16 +215,30 @@ class StoreAccounts:
         return found
 
     async def exists(self, address: Address) -> bool:
-        """True if ``address`` is an account here."""
+        """True if ``address`` is an account here. Raises StoreError."""
+        known = self.known(address)
+        if known is not None:
+            return known
+        key, generation = address_key(address), self._generation
+        if await self._store.get("account", key) is None:
+            return False
+        if generation == self._generation:
+            self._existing[key] = None
+            if len(self._existing) > _MOST_EXISTING:
+                self._existing.popitem(last=False)
+        return True
+
+    def known(self, address: Address) -> bool | None:
+        """True or False if that needs no look into the store, else None."""
         try:
             key = address_key(address)
         except AddressError:
             return False
-        return key in self._cache or await self._store.get("account", key) is not None
+        return True if key in self._existing or key in self._cache else None
 
     def serves(self, domain: str) -> bool:
         """True if ``domain`` (any case, U- or A-label) is one of ours."""
-        return _canonical(domain) in self._domains
+        return domain in self._domains or _canonical(domain) in self._domains
 
     def guard(self) -> FailureGuard:
         """The counter of failed sign-ins."""
@@ -228,7 +247,9 @@ class StoreAccounts:
     def forget(self, address: Address) -> None:
         """Read ``address`` from the store next time: its account was changed."""
         self._generation += 1
-        self._cache.pop(address_key(address), None)
+        key = address_key(address)
+        self._cache.pop(key, None)
+        self._existing.pop(key, None)
 
 
 @lru_cache(maxsize=8192)
