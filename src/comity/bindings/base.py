@@ -105,7 +105,16 @@ class Link(Protocol):
         Several calls in one turn of the loop cost one write."""
 
     def start_tls(self) -> None:
-        """Become a TLS server on this connection once everything queued so far has been written (STARTTLS)."""
+        """Become a TLS server on this connection (STARTTLS).
+
+        What the session queued before the call goes out in the clear, what it queues afterwards waits for the
+        handshake. Octets received before the call were all handed to the session, none will be again: a session
+        that holds unparsed ones must refuse instead of asking for TLS (X-36). ``peer.tls`` is set before the
+        session gets its first octet from under TLS. Raises LocalProtocolError if there is no certificate or
+        TLS is on already."""
+
+    def authenticated(self) -> None:
+        """The peer has proved who it is: it no longer counts against the cap of unauthenticated connections."""
 
     def close(self) -> None:
         """Write what is queued, then close; the driver aborts 2 s later if the peer does not follow."""
@@ -153,12 +162,23 @@ class Network(Protocol):
     """What ``net`` offers a binding besides its listeners."""
 
     async def connect(self, binding: Binding, target: Target, *, role: str = "", client: bool = True) -> Link:
-        """Open a connection; its session comes from ``binding.new_session``. Raises DeliveryError."""
+        """Open a connection; its session comes from ``binding.new_session``, which is called before this returns.
+
+        ``client``: take the client's part in TLS. Raises DeliveryError."""
 
     async def resolve(
-        self, service: Literal["sip", "sips"], host: str, port: int | None, transport: Transport | None
+        self,
+        service: Literal["sip", "sips"],
+        host: str,
+        port: int | None,
+        transport: Transport | None,
+        *,
+        is_trusted: bool = False,
     ) -> Sequence[Target]:
-        """Targets for a SIP URI in the order of RFC 3263 section 4. Raises DeliveryError if there are none."""
+        """Targets for a SIP URI in the order of RFC 3263 section 4. Raises DeliveryError if there are none.
+
+        ``is_trusted``: the host comes from our own configuration or is a contact whose address was proved (U-08);
+        without it loopback, private, link-local and multicast addresses and our own listeners are left out (U-03)."""
 
     def datagram_link(self, binding: Binding, near: HostPort | None = None) -> Link | None:
         """The bound datagram socket of ``binding`` to send from (the one bound to ``near`` if given)."""

@@ -166,6 +166,8 @@ class Context:
     """XMPP message type as sent: normal, chat, headline …; "" where the protocol has none."""
     native_id: str = ""
     """The identifier the sender's protocol gave the message (SIP Call-ID, XMPP id)."""
+    lifetime: float | None = None
+    """Seconds the sender wants the message to be worth delivering (SIP Expires); None: the server's default."""
     transient: bool = False
     """Worth nothing later (typing states): never stored for an offline recipient, never reported."""
     native_protocol: str = ""
@@ -186,6 +188,8 @@ class MessageOperation:
     max_forwards: int = INITIAL_MAX_FORWARDS
     context: Context = field(default_factory=Context)
     history: tuple[HistoryEntry, ...] = ()
+    is_wrapped: bool = False
+    """True if the object was made at ingress from a native message, a moment ago (GW-1)."""
 
     def forwarded(self, entry: HistoryEntry) -> MessageOperation:
         """This operation as it leaves for another node: one hop less, one history entry more (GW-8, T2)."""

@@ -268,6 +268,9 @@ class Accounts(Protocol):
 
     async def exists(self, address: Address) -> bool: ...
 
+    def known(self, address: Address) -> bool | None:
+        """Whether the account exists, as far as that is known without asking the store; None: ask ``exists``."""
+
     def guard(self) -> Guard:
         """The counter of failed sign-ins."""
 
@@ -389,3 +392,10 @@ class Delivery:
     """True if it was stored because nobody was reachable; the recipient is told (XEP-0203, SIP Date)."""
     asserted_by: str = ""
     """Domain that vouches for From when the object was made here from a native message; "" if it came as an object."""
+
+
+class Deliverer(Protocol):
+    """The way down: a binding as the service sees it."""
+
+    def deliver(self, delivery: Delivery) -> asyncio.Future[Response]:
+        """Hand ``delivery.operation`` to ``delivery.contact`` (see ``bindings.base.Binding.deliver``)."""

@@ -1,0 +1,606 @@
+"""A SIP session over one stream connection or one datagram socket, both roles, sans-IO.
+
+Place on the path: steps 3 and 9. Octets and ``now`` come in; events, octets and one timer come out. The transaction
+layer is inside: retransmissions are absorbed and replayed, requests of ours are repeated until answered. What can be
+refused without policy is refused here, without state. Three rules its readers must keep:
+
+* Answers go to where the packet came from and nowhere else: no Via host is resolved, ``maddr`` is ignored, and the
+  port is the packet's even without ``rport`` (S-29, S-30). This departs from RFC 3261 section 18.2.2, which would
+  send to the sent-by port of a peer without rport: a port on the same host that never spoke to us.
+* Before an address is proved over UDP, it gets at most one packet per request and no more octets than it sent (S-28).
+* A response counts only if branch, sent-by, method and source all match the request (S-32, S-33).
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from ipaddress import ip_address
+
+from comity.bindings.sip.events import (
+    Event,
+    HostPort,
+    MalformedReceived,
+    PacketDropped,
+    RequestFailed,
+    RequestReceived,
+    RequestRefused,
+    RequestTimedOut,
+    ResponseReceived,
+)
+from comity.bindings.sip.headers import MAGIC_COOKIE
+from comity.bindings.sip.transaction import (
+    ClientAction,
+    ClientInput,
+    ClientTransaction,
+    ServerAction,
+    ServerInput,
+    ServerKey,
+    ServerTransaction,
+    State,
+    server_key,
+)
+from comity.bindings.sip.uri import OtherUri
+from comity.bindings.sip.wire import (
+    Limits,
+    Malformed,
+    Ping,
+    SipRequest,
+    SipResponse,
+    StreamReader,
+    Unit,
+    has_stray_control,
+    parse_datagram,
+)
+from comity.errors import LocalProtocolError, RemoteProtocolError
+
+#: A request larger than this is not sent over UDP (RFC 3428 section 8).
+MAX_DATAGRAM_REQUEST = 1300
+
+#: Methods with a specification of their own: known and not done here is 405, unknown is 501 (RFC 3261 section 8.2.1).
+KNOWN_METHODS = frozenset(
+    {
+        *("INVITE", "ACK", "BYE", "CANCEL", "REGISTER", "OPTIONS", "MESSAGE", "SUBSCRIBE", "NOTIFY", "PUBLISH"),
+        *("INFO", "UPDATE", "PRACK", "REFER"),
+    }
+)
+REASONS = {
+    200: "OK",
+    202: "Accepted",
+    400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    408: "Request Timeout",
+    413: "Request Entity Too Large",
+    414: "Request-URI Too Long",
+    415: "Unsupported Media Type",
+    416: "Unsupported URI Scheme",
+    420: "Bad Extension",
+    423: "Interval Too Brief",
+    480: "Temporarily Unavailable",
+    481: "Call/Transaction Does Not Exist",
+    482: "Merged Request",
+    483: "Too Many Hops",
+    488: "Not Acceptable Here",
+    493: "Undecipherable",
+    500: "Server Internal Error",
+    501: "Not Implemented",
+    503: "Service Unavailable",
+    505: "Version Not Supported",
+    513: "Message Too Large",
+}
+_ESSENTIAL = frozenset({"www-authenticate", "unsupported", "min-expires", "retry-after"})
+_SHORT = {"Via": "v", "From": "f", "To": "t", "Call-ID": "i"}
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSettings:
+    """What a session needs to know beforehand; durations in seconds."""
+
+    methods: frozenset[str] = frozenset({"MESSAGE", "OPTIONS"})
+    """Methods handed up; every other one is refused."""
+    schemes: frozenset[str] = frozenset({"sip", "sips", "im", "pres"})
+    """Request-URI schemes handed up; every other one is answered 416."""
+    extensions: frozenset[str] = frozenset()
+    """Option tags that may stand in Require."""
+    t1: float = 0.5
+    t2: float = 4.0
+    t4: float = 5.0
+    limits: Limits = field(default_factory=Limits)
+    most_transactions: int = 60_000
+    unproved_requests: int = 30
+    """Requests per /24 or /64 and ``unproved_window`` from addresses not proved (anchor: Kamailio pike)."""
+    unproved_window: float = 2.0
+    proof_lifetime: float = 3600.0
+
+
+class SipSession:
+    """One connection, or one datagram socket with all its peers."""
+
+    def __init__(
+        self,
+        settings: SessionSettings,
+        transport: str,
+        local: HostPort,
+        remote: HostPort | None = None,
+        *,
+        random: Callable[[int], bytes] = secrets.token_bytes,
+    ) -> None:
+        self.settings = settings
+        self.transport = transport
+        self.remote = remote
+        self.is_datagram = transport == "udp"
+        self.is_closed = False
+        host = f"[{local[0]}]" if ":" in local[0] else local[0]
+        self.sent_by = f"{host}:{local[1]}"
+        self._random = random
+        self._secret = random(16)
+        self._reader = StreamReader(settings.limits)
+        self._partial_deadline: float | None = None
+        self._events: deque[Event] = deque()
+        self._out: list[bytes] = []
+        self._datagrams: list[tuple[bytes, HostPort]] = []
+        self._timers: list[tuple[float, int, str, ClientTransaction | ServerTransaction]] = []
+        self._count = 0
+        self._clients: dict[str, ClientTransaction] = {}
+        self._servers: OrderedDict[ServerKey, ServerTransaction] = OrderedDict()
+        self._by_id: dict[int, ServerTransaction] = {}
+        self._merging: dict[tuple[str, str, str], ServerTransaction] = {}
+        self._proved: OrderedDict[HostPort, float] = OrderedDict()
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._asked: dict[HostPort, int] = {}
+
+    # --- octets in ---------------------------------------------------------------------------------------
+
+    def receive_data(self, data: bytes, now: float) -> None:
+        """Take octets of the stream."""
+        if self.is_closed:
+            return
+        self._reader.feed(data)
+        source = self.remote or ("", 0)
+        while not self.is_closed and (unit := self._reader.next_unit()) is not None:
+            self._partial_deadline = None
+            self._take(unit, source, now, len(data))
+        if not self._reader.is_partial:
+            self._partial_deadline = None
+        elif self._partial_deadline is None:
+            self._partial_deadline = now + 64 * self.settings.t1
+
+    def receive_datagram(self, data: bytes, address: HostPort, now: float) -> None:
+        """Take one datagram."""
+        # A peer we wait for is not a stranger: its answers are not counted.
+        is_known = address in self._asked or self.is_proved(address, now)
+        if not is_known and not self._take_token(address, now):
+            self._events.append(PacketDropped("too many requests from an unproved network", address))
+            return
+        unit = parse_datagram(data, self.settings.limits)
+        if unit is not None:
+            self._take(unit, address, now, len(data))
+
+    def receive_eof(self, now: float) -> None:
+        """The peer will send no more: what waits for an answer of its has failed; half a message is dropped."""
+        self._close("the peer closed the connection")
+
+    def connection_lost(self, reason: str) -> None:
+        """The transport is gone; nothing can be sent any more."""
+        self._close(reason)
+        self._out.clear()
+
+    # --- events, octets out, timer -----------------------------------------------------------------------
+
+    def next_event(self) -> Event | None:
+        return self._events.popleft() if self._events else None
+
+    def data_to_send(self, now: float) -> list[bytes]:
+        """Octets for the stream; an empty item asks for a half-close."""
+        out, self._out = self._out, []
+        return out
+
+    def datagrams_to_send(self, now: float) -> list[tuple[bytes, HostPort]]:
+        out, self._datagrams = self._datagrams, []
+        return out
+
+    def next_timer(self) -> float | None:
+        timers = self._timers
+        while timers and timers[0][3].state is State.TERMINATED:
+            heappop(timers)
+        first = timers[0][0] if timers else None
+        if self._partial_deadline is not None and (first is None or self._partial_deadline < first):
+            return self._partial_deadline
+        return first
+
+    def handle_timer(self, now: float) -> None:
+        if self._partial_deadline is not None and self._partial_deadline <= now:
+            # RFC 4475 section 3.1.2.2: the rest of a message that never comes.
+            self._partial_deadline = None
+            self._events.append(MalformedReceived(0, "a message did not end in time", self.remote or ("", 0)))
+            self._close("a message did not end in time")
+        while self._timers and self._timers[0][0] <= now:
+            _, _, name, transaction = heappop(self._timers)
+            if transaction.state is State.TERMINATED:
+                continue
+            if isinstance(transaction, ServerTransaction):
+                transaction.advance(ServerInput.TIMER_J)
+                self._forget_server(transaction)
+            else:
+                self._client_input(transaction, ClientInput[f"TIMER_{name}"], now, None)
+
+    # --- verbs -------------------------------------------------------------------------------------------
+
+    def send_request(self, request: SipRequest, now: float, address: HostPort | None = None) -> str:
+        """Send a request (without Via) in a new client transaction; returns the transaction's id.
+
+        Raises LocalProtocolError if the connection is closed, no address is given for a datagram, the request is
+        too large for one (RFC 3428 section 8), or a header holds what may not be sent.
+        """
+        if self.is_closed:
+            raise LocalProtocolError("the connection is closed")
+        target = address if self.is_datagram else self.remote or ("", 0)
+        if target is None:
+            raise LocalProtocolError("a datagram needs an address")
+        branch = MAGIC_COOKIE + self._random(12).hex()
+        via = f"SIP/2.0/{self.transport.upper()} {self.sent_by};branch={branch};rport"
+        octets = SipRequest(request.method, request.uri_text, [("Via", via), *request.headers], request.body).to_bytes()
+        if self.is_datagram and len(octets) > MAX_DATAGRAM_REQUEST:
+            raise LocalProtocolError(f"a request over {MAX_DATAGRAM_REQUEST} octets may not go over UDP")
+        transaction = ClientTransaction(branch, request.method, octets, target, self.settings.t1)
+        self._clients[branch] = transaction
+        if self.is_datagram:
+            self._asked[target] = self._asked.get(target, 0) + 1
+        self._send(octets, target)
+        if self.is_datagram:
+            self._arm(now + self.settings.t1, "E", transaction)
+        self._arm(now + 64 * self.settings.t1, "F", transaction)
+        return branch
+
+    def request_of(self, id: int) -> SipRequest | None:
+        """The request of a server transaction that has no final response yet."""
+        transaction = self._by_id.get(id)
+        return None if transaction is None else transaction.request
+
+    def respond(
+        self,
+        id: int,
+        status_code: int,
+        now: float,
+        *,
+        reason: str = "",
+        headers: Sequence[tuple[str, str]] = (),
+        body: bytes = b"",
+        is_stateless: bool = False,
+    ) -> None:
+        """Answer a received request; a second final answer, or one to a peer that left, is dropped.
+
+        ``is_stateless`` forgets the transaction at once: for challenges and refusals of strangers (S-01).
+        """
+        transaction = self._by_id.get(id)
+        if transaction is None or transaction.request is None or self.is_closed:
+            return
+        octets = self._answer(
+            transaction.request,
+            transaction.source,
+            transaction.octets,
+            status_code,
+            now,
+            reason=reason,
+            headers=headers,
+            body=body,
+        )
+        is_final = status_code >= 200
+        action = transaction.advance(ServerInput.FINAL if is_final else ServerInput.PROVISIONAL)
+        if action is ServerAction.NOTHING:
+            return
+        transaction.response = octets
+        if octets:
+            self._send(octets, transaction.source)
+        if action is ServerAction.SEND_AND_WAIT:
+            self._end_merging(transaction)
+            transaction.request = None
+            if self.is_datagram and not is_stateless:
+                self._arm(now + 64 * self.settings.t1, "J", transaction)
+            else:
+                transaction.advance(ServerInput.TIMER_J)
+                self._forget_server(transaction)
+
+    def prove(self, address: HostPort, now: float) -> None:
+        """Note that ``address`` showed it receives what is sent to it (it answered a challenge bound to its flow)."""
+        if self.is_datagram:
+            self._proved[address] = now + self.settings.proof_lifetime
+            self._proved.move_to_end(address)
+            while len(self._proved) > self.settings.most_transactions:
+                self._proved.popitem(last=False)
+
+    def is_proved(self, address: HostPort, now: float) -> bool:
+        """True for streams, loopback (nobody outside can forge it) and addresses proved within the lifetime."""
+        if not self.is_datagram or address[0].startswith("127.") or address[0] == "::1":
+            return True
+        return self._proved.get(address, 0.0) > now
+
+    def ping(self) -> None:
+        """Send the double CRLF keepalive (RFC 5626 section 3.5.1)."""
+        if not self.is_closed and not self.is_datagram:
+            self._out.append(b"\r\n\r\n")
+
+    @property
+    def pending_requests(self) -> int:
+        """Requests of ours without a final response."""
+        return sum(t.state in (State.TRYING, State.PROCEEDING) for t in self._clients.values())
+
+    # --- received units ----------------------------------------------------------------------------------
+
+    def _take(self, unit: Unit, source: HostPort, now: float, size: int) -> None:
+        if isinstance(unit, SipRequest):
+            self._take_request(unit, source, now, size)
+        elif isinstance(unit, SipResponse):
+            self._take_response(unit, source, now)
+        elif isinstance(unit, Ping):
+            if not self.is_datagram:
+                self._out.append(b"\r\n")  # RFC 5626 section 4.4.1
+        else:
+            self._take_malformed(unit, source, now, size)
+
+    def _take_malformed(self, unit: Malformed, source: HostPort, now: float, size: int) -> None:
+        status_code = 0
+        if isinstance(unit.partial, SipRequest) and unit.partial.method != "ACK":
+            code = int(unit.error.hint or "400")
+            octets = self._answer(unit.partial, source, size, code, now, reason=unit.error.reason)
+            if octets:
+                status_code = code
+                self._send(octets, source)
+        self._events.append(MalformedReceived(status_code, unit.error.reason, source))
+        if not unit.is_framed:
+            self._close("the stream cannot be cut into messages any more")
+
+    def _take_request(self, request: SipRequest, source: HostPort, now: float, size: int) -> None:
+        key = server_key(request, source if self.is_datagram else None)
+        known = self._servers.get(key)
+        if known is not None:
+            is_repeat = known.advance(ServerInput.REQUEST) is ServerAction.REPEAT and bool(known.response)
+            # The bound of S-28 holds for each retransmission by its own size.
+            if is_repeat and (len(known.response) <= size or self.is_proved(source, now)):
+                self._send(known.response, source)
+            return
+        try:
+            refusal = self._refusal(request)
+        except RemoteProtocolError as error:  # a header that is read only here: Route, Require
+            self._take_malformed(Malformed(error, request, True), source, now, size)
+            return
+        if refusal is not None:
+            status_code, headers = refusal
+            if status_code:
+                octets = self._answer(request, source, size, status_code, now, headers=headers)
+                if octets:
+                    self._send(octets, source)
+                self._events.append(RequestRefused(status_code, request.method, source))
+            return
+        self._count += 1
+        merge_key = None if request.to.tag else (request.call_id, request.from_.tag, str(request.cseq))
+        transaction = ServerTransaction(self._count, key, merge_key, request, source, size)
+        self._servers[key] = transaction
+        self._by_id[transaction.id] = transaction
+        if merge_key is not None:
+            self._merging[merge_key] = transaction
+        self._events.append(RequestReceived(transaction.id, request, source, size))
+
+    def _refusal(self, request: SipRequest) -> tuple[int, list[tuple[str, str]]] | None:
+        """What RFC 3261 section 8.2 refuses before any policy: (status code, headers); code 0 means silence."""
+        settings = self.settings
+        if request.method not in settings.methods:
+            allow = [("Allow", ", ".join(sorted(settings.methods)))]
+            if request.method == "ACK":
+                return 0, []
+            if request.method == "CANCEL":
+                return 481, []
+            if request.method == "INVITE":
+                return 488, []  # design.md section 1: no voice, and MSRP comes later
+            return (405 if request.method in KNOWN_METHODS else 501), allow
+        uri = request.uri
+        if uri.scheme not in settings.schemes:
+            return 416, []
+        if any(isinstance(route, OtherUri) for route in _route_uris(request)):
+            return 400, []  # RFC 3428 section 5: no im: URI in Route
+        merged = self._merging.get((request.call_id, request.from_.tag, str(request.cseq)))
+        if merged is not None and merged.request is not None and not request.to.tag:
+            is_retry = merged.request.body == request.body  # S-35, S-36: a retry goes up, another message does not
+            if not is_retry:
+                return 482, []
+        if request.values("require") or request.values("proxy-require"):
+            wanted = [*request.listed("require"), *request.listed("proxy-require")]
+            unknown = [tag for tag in wanted if tag.lower() not in settings.extensions]
+            if unknown:
+                return 420, [("Unsupported", ", ".join(unknown))]
+        if len(self._servers) >= settings.most_transactions and not self._make_room():
+            return 503, [("Retry-After", "32")]
+        return None
+
+    def _make_room(self) -> bool:
+        oldest = next(iter(self._servers.values()))
+        if oldest.state is not State.COMPLETED:
+            return False
+        oldest.advance(ServerInput.TIMER_J)
+        self._forget_server(oldest)
+        return True
+
+    def _take_response(self, response: SipResponse, source: HostPort, now: float) -> None:
+        transaction = self._clients.get(response.via.branch)
+        problem = ""
+        if len(response.vias) != 1:
+            problem = "a response with more than one Via is not for us"  # RFC 3261 section 8.1.3.3
+        elif transaction is None or response.via.sent_by != self.sent_by.lower():
+            problem = "a response to no request of ours"
+        elif response.cseq.method != transaction.method:
+            problem = "a response to another method"
+        elif self.is_datagram and source != transaction.address:
+            problem = "a response from where the request did not go"
+        if problem or transaction is None:
+            self._events.append(PacketDropped(problem, source))
+            return
+        given = ClientInput.PROVISIONAL if response.status_code < 200 else ClientInput.FINAL
+        self._client_input(transaction, given, now, response)
+
+    # --- transactions ------------------------------------------------------------------------------------
+
+    def _client_input(
+        self, transaction: ClientTransaction, given: ClientInput, now: float, response: SipResponse | None
+    ) -> None:
+        settings = self.settings
+        action = transaction.advance(given)
+        if action in (ClientAction.PASS, ClientAction.PASS_AND_WAIT) and response is not None:
+            self._events.append(ResponseReceived(transaction.id, response))
+            if action is ClientAction.PASS_AND_WAIT:
+                if self.is_datagram:
+                    self._arm(now + settings.t4, "K", transaction)
+                else:
+                    transaction.advance(ClientInput.TIMER_K)
+        elif action in (ClientAction.RETRANSMIT_DOUBLED, ClientAction.RETRANSMIT_CAPPED):
+            doubled = action is ClientAction.RETRANSMIT_DOUBLED
+            transaction.interval = min(2 * transaction.interval, settings.t2) if doubled else settings.t2
+            self._send(transaction.octets, transaction.address)
+            self._arm(now + transaction.interval, "E", transaction)
+        elif action is ClientAction.TIME_OUT:
+            self._events.append(RequestTimedOut(transaction.id))
+        elif action is ClientAction.FAIL:
+            self._events.append(RequestFailed(transaction.id, "the connection was lost"))
+        if transaction.state is State.COMPLETED:
+            transaction.octets = b""
+        elif transaction.state is State.TERMINATED:
+            self._forget_client(transaction)
+
+    def _forget_client(self, transaction: ClientTransaction) -> None:
+        self._clients.pop(transaction.id, None)
+        left = self._asked.pop(transaction.address, 1) - 1
+        if left > 0:
+            self._asked[transaction.address] = left
+
+    def _forget_server(self, transaction: ServerTransaction) -> None:
+        self._servers.pop(transaction.key, None)
+        self._by_id.pop(transaction.id, None)
+        self._end_merging(transaction)
+
+    def _end_merging(self, transaction: ServerTransaction) -> None:
+        if transaction.merge_key is not None and self._merging.get(transaction.merge_key) is transaction:
+            del self._merging[transaction.merge_key]
+
+    def _arm(self, when: float, name: str, transaction: ClientTransaction | ServerTransaction) -> None:
+        self._count += 1
+        heappush(self._timers, (when, self._count, name, transaction))
+
+    def _close(self, reason: str) -> None:
+        if self.is_closed:
+            return
+        self.is_closed = True
+        self._partial_deadline = None
+        for client in list(self._clients.values()):
+            if client.advance(ClientInput.TRANSPORT_ERROR) is ClientAction.FAIL:
+                self._events.append(RequestFailed(client.id, reason))
+        self._clients.clear()
+        for server in list(self._servers.values()):
+            server.advance(ServerInput.TRANSPORT_ERROR)
+        self._servers.clear()
+        self._by_id.clear()
+        self._merging.clear()
+        self._timers.clear()
+        self._out.append(b"")
+
+    # --- answers -----------------------------------------------------------------------------------------
+
+    def _answer(
+        self,
+        request: SipRequest,
+        source: HostPort,
+        size: int,
+        status_code: int,
+        now: float,
+        *,
+        reason: str = "",
+        headers: Sequence[tuple[str, str]] = (),
+        body: bytes = b"",
+    ) -> bytes:
+        """Octets of the answer, b"" if none can or may be sent."""
+        try:
+            common = self._common_headers(request, source)
+        except RemoteProtocolError:
+            return b""  # no Via that can be read: nobody could match an answer
+        reason = reason or REASONS.get(status_code, "")
+        octets = SipResponse(status_code, reason, [*common, *headers], body).to_bytes()
+        if self.is_proved(source, now) or len(octets) <= size:
+            return octets
+        for smaller in _smaller(status_code, common, headers):
+            octets = smaller.to_bytes().replace(b"\r\nContent-Length: 0\r\n\r\n", b"\r\nl:0\r\n\r\n")
+            if len(octets) <= size:
+                return octets
+        return b""
+
+    def _common_headers(self, request: SipRequest, source: HostPort) -> list[tuple[str, str]]:
+        """Via, From, To, Call-ID and CSeq as RFC 3261 section 8.2.6.2 wants them echoed; broken ones are left out.
+
+        Raises RemoteProtocolError if the top Via cannot be read: then nobody can match an answer.
+        """
+        headers = [("Via", str(request.via.received_from(*source)))]
+        headers += [("Via", via) for via in request.vias[1:] if not has_stray_control(via)]
+        from_, to, call_id, cseq = ((request.value(name) or "")[:2048] for name in ("from", "to", "call-id", "cseq"))
+        if to:
+            try:
+                if not request.to.tag:
+                    to += f";tag={self._tag(call_id, from_, cseq)}"
+            except RemoteProtocolError:
+                pass  # nowhere to put a tag
+        echoed = [("From", from_), ("To", to), ("Call-ID", call_id), ("CSeq", cseq)]
+        return headers + [(name, value) for name, value in echoed if value and not has_stray_control(value)]
+
+    def _tag(self, *parts: str) -> str:
+        """A To tag that is the same for every retransmission without keeping state (RFC 3261 section 8.2.7)."""
+        text = "\0".join(parts).encode("utf-8", "surrogateescape")
+        return hmac.digest(self._secret, text, "sha256")[:4].hex()
+
+    def _send(self, octets: bytes, address: HostPort) -> None:
+        if self.is_datagram:
+            self._datagrams.append((octets, address))
+        else:
+            self._out.append(octets)
+
+    # --- unproved sources --------------------------------------------------------------------------------
+
+    def _take_token(self, address: HostPort, now: float) -> bool:
+        most, window = self.settings.unproved_requests, self.settings.unproved_window
+        network = _network(address[0])
+        tokens, last = self._buckets.pop(network, (float(most), now))
+        tokens = min(float(most), tokens + (now - last) * most / window)
+        self._buckets[network] = (max(tokens - 1.0, 0.0) if tokens >= 1.0 else tokens, now)
+        if len(self._buckets) > 10_000:
+            self._buckets.popitem(last=False)
+        return tokens >= 1.0
+
+
+def _smaller(
+    status_code: int, common: Sequence[tuple[str, str]], headers: Sequence[tuple[str, str]]
+) -> Iterator[SipResponse]:
+    """The same answer in fewer octets, least loss first (S-28)."""
+    short = [(_SHORT.get(name, name), value) for name, value in common]
+    kept = [(name, value) for name, value in headers if name.lower() in _ESSENTIAL]
+    yield SipResponse(status_code, "", [*short, *kept])
+    while len(kept) > 1:
+        # The last challenge is the one every stock phone speaks (RFC 8760 orders by preference).
+        kept = kept[1:]
+        yield SipResponse(status_code, "", [*short, *kept])
+    if status_code != 401:
+        yield SipResponse(status_code, "", short)
+
+
+def _route_uris(request: SipRequest) -> list[object]:
+    return [route.uri for route in request.routes] if request.values("route") else []
+
+
+def _network(host: str) -> str:
+    """The /24 or /64 an address stands in."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host
+    return host.rpartition(".")[0] if address.version == 4 else address.exploded[:19]

@@ -1,0 +1,170 @@
+"""Non-INVITE transactions by the figures of RFC 3261: client (figure 6) and server (figure 8).
+
+Place on the path: inside step 3. The machines are data: ``CLIENT_TABLE`` and ``SERVER_TABLE`` map (state, input) to
+(state, action) in the order of the figures; ``session.py`` carries the actions out. Neither table knows a socket, a
+clock or an octet. Input that a figure does not draw for a state is on its own row, with the sentence that decides it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from comity.bindings.sip.wire import SipRequest
+
+HostPort = tuple[str, int]
+
+
+class State(Enum):
+    """The states both figures share."""
+
+    TRYING = "Trying"
+    PROCEEDING = "Proceeding"
+    COMPLETED = "Completed"
+    TERMINATED = "Terminated"
+
+
+class ClientInput(Enum):
+    """What can happen to a client transaction."""
+
+    PROVISIONAL = "1xx"
+    FINAL = "200-699"
+    TIMER_E = "Timer E"
+    TIMER_F = "Timer F"
+    TIMER_K = "Timer K"
+    TRANSPORT_ERROR = "transport error"
+
+
+class ClientAction(Enum):
+    """What the session then does."""
+
+    PASS = "response to TU"  # noqa: S105 - the figure's words, no password
+    PASS_AND_WAIT = "response to TU, set timer K"  # noqa: S105 - as above
+    RETRANSMIT_DOUBLED = "send request, timer E = MIN(2*E, T2)"
+    RETRANSMIT_CAPPED = "send request, timer E = T2"
+    TIME_OUT = "inform TU: timeout"
+    FAIL = "inform TU: transport error"
+    NOTHING = "-"
+
+
+_C, _CI, _CA = State, ClientInput, ClientAction
+CLIENT_TABLE: dict[tuple[State, ClientInput], tuple[State, ClientAction]] = {
+    (_C.TRYING, _CI.TIMER_E): (_C.TRYING, _CA.RETRANSMIT_DOUBLED),
+    (_C.TRYING, _CI.TIMER_F): (_C.TERMINATED, _CA.TIME_OUT),
+    (_C.TRYING, _CI.TRANSPORT_ERROR): (_C.TERMINATED, _CA.FAIL),
+    (_C.TRYING, _CI.PROVISIONAL): (_C.PROCEEDING, _CA.PASS),
+    (_C.TRYING, _CI.FINAL): (_C.COMPLETED, _CA.PASS_AND_WAIT),
+    (_C.PROCEEDING, _CI.TIMER_E): (_C.PROCEEDING, _CA.RETRANSMIT_CAPPED),
+    (_C.PROCEEDING, _CI.TIMER_F): (_C.TERMINATED, _CA.TIME_OUT),
+    (_C.PROCEEDING, _CI.TRANSPORT_ERROR): (_C.TERMINATED, _CA.FAIL),
+    (_C.PROCEEDING, _CI.PROVISIONAL): (_C.PROCEEDING, _CA.PASS),
+    (_C.PROCEEDING, _CI.FINAL): (_C.COMPLETED, _CA.PASS_AND_WAIT),
+    (_C.COMPLETED, _CI.TIMER_K): (_C.TERMINATED, _CA.NOTHING),
+    # "The Completed state exists to buffer any additional response retransmissions" (section 17.1.2.2).
+    (_C.COMPLETED, _CI.PROVISIONAL): (_C.COMPLETED, _CA.NOTHING),
+    (_C.COMPLETED, _CI.FINAL): (_C.COMPLETED, _CA.NOTHING),
+    (_C.COMPLETED, _CI.TRANSPORT_ERROR): (_C.TERMINATED, _CA.NOTHING),
+    # Timers E and F are not stopped by the figure; it draws no arrow for them here.
+    (_C.COMPLETED, _CI.TIMER_E): (_C.COMPLETED, _CA.NOTHING),
+    (_C.COMPLETED, _CI.TIMER_F): (_C.COMPLETED, _CA.NOTHING),
+}
+
+
+class ServerInput(Enum):
+    """What can happen to a server transaction."""
+
+    REQUEST = "request retransmission"
+    PROVISIONAL = "1xx from TU"
+    FINAL = "200-699 from TU"
+    TIMER_J = "Timer J"
+    TRANSPORT_ERROR = "transport error"
+
+
+class ServerAction(Enum):
+    """What the session then does."""
+
+    SEND = "send response"
+    SEND_AND_WAIT = "send response, set timer J"
+    REPEAT = "send the last response again"
+    INFORM = "inform TU"
+    NOTHING = "-"
+
+
+_S, _SI, _SA = State, ServerInput, ServerAction
+SERVER_TABLE: dict[tuple[State, ServerInput], tuple[State, ServerAction]] = {
+    # "Once in the Trying state, any further request retransmissions are discarded."
+    (_S.TRYING, _SI.REQUEST): (_S.TRYING, _SA.NOTHING),
+    (_S.TRYING, _SI.PROVISIONAL): (_S.PROCEEDING, _SA.SEND),
+    (_S.TRYING, _SI.FINAL): (_S.COMPLETED, _SA.SEND_AND_WAIT),
+    (_S.TRYING, _SI.TRANSPORT_ERROR): (_S.TERMINATED, _SA.INFORM),
+    (_S.PROCEEDING, _SI.PROVISIONAL): (_S.PROCEEDING, _SA.SEND),
+    (_S.PROCEEDING, _SI.REQUEST): (_S.PROCEEDING, _SA.REPEAT),
+    (_S.PROCEEDING, _SI.FINAL): (_S.COMPLETED, _SA.SEND_AND_WAIT),
+    (_S.PROCEEDING, _SI.TRANSPORT_ERROR): (_S.TERMINATED, _SA.INFORM),
+    (_S.COMPLETED, _SI.REQUEST): (_S.COMPLETED, _SA.REPEAT),
+    (_S.COMPLETED, _SI.TRANSPORT_ERROR): (_S.TERMINATED, _SA.INFORM),
+    (_S.COMPLETED, _SI.TIMER_J): (_S.TERMINATED, _SA.NOTHING),
+    # "Any other final responses passed by the TU … MUST be discarded while in the Completed state."
+    (_S.COMPLETED, _SI.PROVISIONAL): (_S.COMPLETED, _SA.NOTHING),
+    (_S.COMPLETED, _SI.FINAL): (_S.COMPLETED, _SA.NOTHING),
+}
+
+
+@dataclass(slots=True)
+class ClientTransaction:
+    """One request of ours on its way."""
+
+    id: str
+    """The branch: what a response is matched by (RFC 3261 section 17.1.3)."""
+    method: str
+    octets: bytes
+    address: HostPort
+    """Where the request goes; a response from elsewhere is forged (S-32, S-33)."""
+    interval: float
+    """Present value of timer E, seconds."""
+    state: State = State.TRYING
+
+    def advance(self, given: ClientInput) -> ClientAction:
+        """Change state; the action is the caller's to carry out."""
+        self.state, action = CLIENT_TABLE[self.state, given]
+        return action
+
+
+ServerKey = tuple[object, ...]
+
+
+@dataclass(slots=True)
+class ServerTransaction:
+    """One request of a peer."""
+
+    id: int
+    key: ServerKey
+    merge_key: tuple[str, str, str] | None
+    request: SipRequest | None
+    """Dropped with the final response: only its octets are repeated."""
+    source: HostPort
+    octets: int
+    """Size of the request: the bound on the answer to an unproved address (S-28)."""
+    response: bytes = b""
+    state: State = State.TRYING
+
+    def advance(self, given: ServerInput) -> ServerAction:
+        """Change state; the action is the caller's to carry out."""
+        self.state, action = SERVER_TABLE[self.state, given]
+        return action
+
+
+def server_key(request: SipRequest, source: HostPort | None) -> ServerKey:
+    """What a retransmission is known by (RFC 3261 section 17.2.3), with the source flow (reliability.md 5.3)."""
+    via = request.via
+    if via.has_cookie:
+        return (source, via.branch, via.host, via.port, request.method)
+    return (
+        source,
+        request.uri_text,
+        request.to.tag,
+        request.from_.tag,
+        request.call_id,
+        str(request.cseq),
+        request.vias[0],
+    )

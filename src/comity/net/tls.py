@@ -1,0 +1,285 @@
+"""TLS over memory: contexts from files, and a pipe that turns ciphertext into octets and back.
+
+Place on the path: between the socket and the session, inside steps 1 and 10. asyncio's own TLS keeps 256 KiB
+for each connection (reliability.md section 0, finding 4); ``TlsPipe`` moves at most one record at a time
+through its two memory BIOs, so that they stay as small as one record.
+
+TLS 1.2 and 1.3, no compression, no renegotiation, no early data, no session tickets (section 6.1 item 1).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import ssl
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from comity.bindings.base import TlsInfo
+from comity.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+RECORD = 16 * 1024
+"""Largest plaintext of one TLS record (RFC 8446 section 5.1)."""
+
+
+class TlsFailure(Exception):
+    """TLS cannot go on; the alert for the peer, if any, is among the outgoing octets."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerTls:
+    """What a listener needs to speak TLS as a server."""
+
+    context: ssl.SSLContext
+    server_end_point: bytes
+
+
+def server_end_point(certificate: bytes) -> bytes:
+    """Compute the tls-server-end-point channel binding of a DER certificate (RFC 5929 section 4.1).
+
+    The hash is the one of the certificate's signature; MD5 and SHA-1 are replaced by SHA-256. A signature that
+    uses no hash of its own, or more than one (Ed25519, Ed448), leaves the channel binding undefined: the result
+    is then empty and the -PLUS mechanisms are not to be offered."""
+    try:
+        algorithm = x509.load_der_x509_certificate(certificate).signature_hash_algorithm
+    except (ValueError, UnsupportedAlgorithm):
+        return b""
+    if algorithm is None:
+        return b""
+    name = "sha256" if algorithm.name in ("md5", "sha1") else algorithm.name.replace("-", "_")
+    return hashlib.new(name, certificate).digest()
+
+
+def make_server_context(certificate: Path, key: Path, trust: Path | None = None) -> ssl.SSLContext:
+    """Make a server's context from PEM files; blocks on the file system.
+
+    Args:
+        certificate: the server's certificate followed by those of its issuers.
+        key: its private key, not encrypted.
+        trust: a PEM file or directory of CAs; clients may then show a certificate, which must verify against it.
+
+    Raises:
+        ConfigError: a file is missing, unreadable, not PEM, or the key belongs to another certificate.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.options |= ssl.OP_NO_TICKET
+    context.num_tickets = 0
+    _harden(context)
+    _load_chain(context, certificate, key)
+    if trust is not None:
+        _load_trust(context, trust)
+        context.verify_mode = ssl.CERT_OPTIONAL
+    return context
+
+
+def make_client_context(
+    trust: Path | None = None, certificate: Path | None = None, key: Path | None = None
+) -> ssl.SSLContext:
+    """Make a client's context that demands a certificate valid for the server's name; blocks on the file system.
+
+    Args:
+        trust: CAs to trust instead of the system's.
+        certificate: shown to a server that asks for one, with its ``key``.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    _harden(context)
+    if trust is None:
+        context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+    else:
+        _load_trust(context, trust)
+    if certificate is not None and key is not None:
+        _load_chain(context, certificate, key)
+    return context
+
+
+def _harden(context: ssl.SSLContext) -> None:
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+
+
+def _readable(option: str, path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise ConfigError(option, f"the file {path} does not exist.", "Check the path, or run comity init.") from error
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        cure = "Make it readable for the user Comity runs as."
+        raise ConfigError(option, f"the file {path} cannot be read: {reason}.", cure) from error
+
+
+def _load_chain(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
+    if b"-----BEGIN CERTIFICATE-----" not in _readable("tls.certificate", certificate):
+        cure = "Give a PEM file: the server's certificate first, then those of its issuers."
+        raise ConfigError("tls.certificate", f"the file {certificate} holds no PEM certificate.", cure)
+    content = _readable("tls.key", key)
+    if b"PRIVATE KEY-----" not in content:
+        raise ConfigError("tls.key", f"the file {key} holds no PEM private key.", "Give the key of tls.certificate.")
+    try:
+        # An empty password keeps OpenSSL from asking for one on the terminal.
+        context.load_cert_chain(certificate, key, password="")
+    except ssl.SSLError as error:
+        if "KEY_VALUES_MISMATCH" in str(error) or "KEY_TYPE_MISMATCH" in str(error):
+            problem = f"the private key in {key} does not belong to the certificate in {certificate}."
+            raise ConfigError("tls.key", problem, "Give the key the certificate was requested with.") from error
+        if b"ENCRYPTED" in content:
+            cure = "Remove its password with: openssl pkey -in KEY -out NEWKEY"
+            raise ConfigError("tls.key", f"the private key in {key} is protected by a password.", cure) from error
+        problem = f"{certificate} and {key} cannot be used: {error.reason or error}."
+        raise ConfigError("tls.certificate", problem, "Check both with openssl x509 and openssl pkey.") from error
+    except (OSError, ValueError) as error:
+        raise ConfigError("tls.certificate", f"{certificate} and {key} cannot be used: {error}.") from error
+
+
+def _load_trust(context: ssl.SSLContext, trust: Path) -> None:
+    try:
+        if trust.is_dir():
+            context.load_verify_locations(capath=trust)
+            return
+        _readable("tls.trust", trust)
+        context.load_verify_locations(cafile=trust)
+    except (ssl.SSLError, OSError) as error:
+        cure = "Give a PEM file of CA certificates, or a directory made with openssl rehash."
+        raise ConfigError("tls.trust", f"{trust} holds no usable CA certificates.", cure) from error
+
+
+class TlsContexts:
+    """The contexts in use, made from files that may be renewed while the server runs (F-28).
+
+    Args:
+        certificate: PEM file of our certificate chain, or None for a pure client.
+        key: PEM file of its private key.
+        trust: CAs that vouch for peers; None: the system's for servers we call, none for clients that call us.
+
+    Raises:
+        ConfigError: the files cannot be used.
+    """
+
+    def __init__(self, certificate: Path | None = None, key: Path | None = None, trust: Path | None = None) -> None:
+        self._certificate = certificate
+        self._key = key
+        self._trust = trust
+        self.server: ServerTls | None = None
+        """For connections accepted from now on; those made earlier keep theirs."""
+        self.expires: datetime | None = None
+        """When our certificate ends (aware UTC)."""
+        self.client: ssl.SSLContext
+        self._load(is_first=True)
+
+    def reload(self) -> None:
+        """Read all files again; on ConfigError everything stays as it was. Blocks on the file system."""
+        self._load(is_first=False)
+
+    def _load(self, *, is_first: bool) -> None:
+        server = None
+        expires = None
+        if self._certificate is not None and self._key is not None:
+            context = make_server_context(self._certificate, self._key, self._trust)
+            certificate = x509.load_pem_x509_certificate(self._certificate.read_bytes())
+            expires = certificate.not_valid_after_utc
+            if expires <= datetime.now(UTC):
+                problem = f"the certificate in {self._certificate} expired on {expires:%Y-%m-%d %H:%M} UTC."
+                if not is_first:
+                    raise ConfigError("tls.certificate", problem, "The one in use stays; renew the file.")
+                logger.warning("tls.certificate: %s Peers will refuse it; renew it and reload.", problem)
+            server = ServerTls(context, server_end_point(certificate.public_bytes(Encoding.DER)))
+        client = make_client_context(self._trust, self._certificate, self._key)
+        self.server, self.client, self.expires = server, client, expires
+
+
+class TlsPipe:
+    """One TLS connection between octets of the wire and octets of the session; knows no socket.
+
+    Every method but ``feed`` may leave octets in ``outgoing``; take them afterwards. TlsFailure ends it.
+    """
+
+    __slots__ = ("_end_point", "_incoming", "_object", "_outgoing", "is_ready", "is_server")
+
+    def __init__(self, context: ssl.SSLContext, *, server_name: str | None = None, end_point: bytes = b"") -> None:
+        self.is_server = context.protocol == ssl.PROTOCOL_TLS_SERVER
+        self.is_ready = False
+        self._end_point = end_point
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        try:
+            self._object = context.wrap_bio(
+                self._incoming, self._outgoing, server_side=self.is_server, server_hostname=server_name
+            )
+        except ValueError as error:
+            raise TlsFailure(f"{server_name!r} is not a host name") from error
+
+    def feed(self, data: memoryview) -> None:
+        """Take ciphertext; at most one record's worth at a time keeps the buffer small."""
+        self._incoming.write(data)
+
+    def handshake(self) -> bool:
+        """Go on with the handshake: True when it is complete."""
+        try:
+            self._object.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        except ssl.SSLError as error:
+            raise TlsFailure(_reason(error)) from error
+        self.is_ready = True
+        return True
+
+    def read(self) -> bytes | None:
+        """Up to one record of plaintext; b"" at the peer's close_notify; None if there is no whole record."""
+        try:
+            return self._object.read(RECORD)
+        except ssl.SSLWantReadError:
+            return None
+        except ssl.SSLZeroReturnError:
+            return b""
+        except ssl.SSLError as error:
+            raise TlsFailure(_reason(error)) from error
+
+    def write(self, data: bytes) -> bytes:
+        """Encrypt ``data``, record by record."""
+        view = memoryview(data)
+        records = []
+        try:
+            while view:
+                view = view[self._object.write(view[:RECORD]) :]
+                records.append(self._outgoing.read())
+        except ssl.SSLError as error:
+            raise TlsFailure(_reason(error)) from error
+        return records[0] if len(records) == 1 else b"".join(records)
+
+    def outgoing(self) -> bytes:
+        """Octets of TLS's own to send: handshake, alerts, key updates."""
+        return self._outgoing.read() if self._outgoing.pending else b""
+
+    def close_notify(self) -> None:
+        """Tell the peer that no more will come."""
+        try:
+            self._object.unwrap()
+        except ssl.SSLError:
+            # Expected: the peer has not answered yet, and will not be waited for here; the alert is on its way.
+            return
+
+    def info(self) -> TlsInfo:
+        """What the finished handshake proved."""
+        peer = self._object.getpeercert(binary_form=True)
+        cipher = self._object.cipher()
+        return TlsInfo(
+            version=self._object.version() or "",
+            cipher=cipher[0] if cipher else "",
+            server_end_point=self._end_point if self.is_server else server_end_point(peer or b""),
+            peer_certificate=peer,
+        )
+
+
+def _reason(error: ssl.SSLError) -> str:
+    """Say in words what OpenSSL says in capitals."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the peer's certificate does not verify: {error.verify_message}"
+    return (error.reason or "TLS error").replace("_", " ").lower()

@@ -1,0 +1,485 @@
+"""Step 7, the way out: one inbox per recipient, one channel per device, retry, order and the end of a message.
+
+Promise kept here (reliability.md section 5.5): a device gets a recipient's messages in the order of acceptance, and
+a later one is not handed over before every earlier one is terminal for that device. A message is terminal when the
+first device takes it, when every device refused it, when its lifetime ends, or when an operator drops it; each end
+is committed before anybody is told. What stands in memory is a window of the lane: the rest waits in the store and
+is read again from the front, never "after the highest seen".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+
+from comity.cpim.operations import (
+    HistoryEntry,
+    MessageOperation,
+    Reason,
+    Response,
+    Status,
+    failure,
+    indeterminant,
+    success,
+)
+from comity.errors import StoreError
+from comity.failpoints import failpoint
+from comity.service.envelope import Envelope, Outcome, operation_of_item, pack_outcome
+from comity.service.interfaces import Ack, Clock, Contact, Deliverer, Delivery, Item, Result, Store, Timer
+from comity.service.routing import contacts_for, inbox_lane
+
+log = logging.getLogger(__name__)
+
+WINDOW = 64
+"""Messages of one lane held in memory; more wait in the store."""
+LOW_WATER = 16
+"""Below this many the lane is read again."""
+RETRY_DELAYS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 300.0)
+"""Seconds between attempts at one device (fault F-11)."""
+FRESH = 2.0
+"""A message handed over within this many seconds of its acceptance is not called delayed."""
+
+Reporter = Callable[["Pending", Response], None]
+
+
+class Pending:
+    """One message on its way to one recipient."""
+
+    __slots__ = (
+        "_egress",
+        "accepted",
+        "envelope",
+        "id",
+        "is_done",
+        "offered",
+        "operation",
+        "refusal",
+        "seq",
+        "waiters",
+    )
+
+    def __init__(self, id: str, seq: int, accepted: float, operation: MessageOperation, envelope: Envelope) -> None:
+        self.id = id
+        self.seq = seq
+        """Place in the lane; 0 for a transient message, which is not stored."""
+        self.accepted = accepted
+        self.operation = operation
+        self.envelope = envelope
+        self.offered: dict[Channel, bool] = {}
+        """Channels it was given to; True while one may still take it."""
+        self.waiters: list[asyncio.Future[Response]] = []
+        """Who answers the sender natively; a cancelled one has given its answer already."""
+        self.is_done = False
+        self.refusal: Response | None = None
+        self._egress: dict[str, MessageOperation] = {}
+
+    def egress(self, node: str, binding: str, when: datetime) -> MessageOperation:
+        """The operation as it leaves by ``binding``: our history entry appended, the object as it is (GW-8)."""
+        operation = self._egress.get(binding)
+        if operation is None:
+            entry = HistoryEntry(node, self.envelope.in_protocol, binding, when)
+            operation = replace(self.operation, history=(*self.operation.history, entry))
+            self._egress[binding] = operation
+        return operation
+
+
+class Channel:
+    """One device of one recipient: a queue, the deliveries in flight, and the pause after a failed attempt."""
+
+    def __init__(self, inbox: Inbox, contact: Contact) -> None:
+        self.inbox = inbox
+        self.contact = contact
+        self.is_closed = False
+        self._queue: deque[Pending] = deque()
+        self._in_flight: dict[Pending, int] = {}
+        self._attempts: dict[Pending, int] = {}
+        self._failures = 0
+        self._pause: Timer | None = None
+
+    def push(self, pending: Pending) -> None:
+        """Queue a message for this device."""
+        pending.offered[self] = True
+        self._queue.append(pending)
+        self.pump()
+
+    def pump(self) -> None:
+        """Hand over what the window allows."""
+        engine = self.inbox.engine
+        while self._queue and self._pause is None and len(self._in_flight) < self.contact.window:
+            if self.is_closed or engine.is_stopping:
+                return
+            pending = self._queue.popleft()
+            attempt = self._attempts.get(pending, 0) + 1
+            self._in_flight[pending] = attempt
+            failpoint("delivery.lease-taken")
+            engine.attempt(self, pending, attempt).add_done_callback(partial(self._answered, pending))
+
+    def refresh(self, contact: Contact) -> None:
+        """The device spoke again: what waited for it is tried now."""
+        self.contact = contact
+        self._failures = 0
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
+        self.pump()
+
+    def close(self) -> None:
+        """The device is gone; its queue is given back. Deliveries in flight still end by their own answer."""
+        self.is_closed = True
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
+        waiting, self._queue = list(self._queue), deque()
+        for pending in waiting:
+            self.inbox.lost(pending, self)
+
+    def _answered(self, pending: Pending, future: asyncio.Future[Response]) -> None:
+        attempt = self._in_flight.pop(pending)
+        if future.cancelled():
+            response = failure(pending.operation.trans_id, Reason.TIMEOUT, "The attempt was given up.")
+        elif (error := future.exception()) is not None:
+            log.error("delivery of %s by %s failed", pending.id, self.contact.binding, exc_info=error)
+            response = failure(pending.operation.trans_id, Reason.INTERNAL, "The attempt failed here.")
+        else:
+            response = future.result()
+        if response.status is Status.SUCCESS:
+            self._failures = 0
+            self._attempts.pop(pending, None)
+            self.inbox.delivered(pending, self, response)
+        elif self.is_closed:
+            self.inbox.lost(pending, self)
+        elif response.is_temporary and pending.seq and attempt <= 64:
+            self._attempts[pending] = attempt
+            self._back_off(pending)
+        else:
+            self._attempts.pop(pending, None)
+            self.inbox.refused(pending, self, response)
+        self.pump()
+
+    def _back_off(self, pending: Pending) -> None:
+        """Put the message back in its place and wait; what another device took meanwhile is let go."""
+        queue = sorted({pending, *self._queue}, key=lambda item: item.seq)
+        self._queue = deque(item for item in queue if not item.is_done)
+        for item in queue:
+            if item.is_done:
+                self.inbox.lost(item, self)
+        if self._pause is None and self._queue:
+            delay = RETRY_DELAYS[min(self._failures, len(RETRY_DELAYS) - 1)]
+            self._failures += 1
+            self._pause = self.inbox.engine.clock.call_later(delay, self._resume)
+
+    def _resume(self) -> None:
+        self._pause = None
+        self.pump()
+
+
+class Inbox:
+    """One local recipient's lane and devices."""
+
+    def __init__(self, engine: DeliveryEngine, key: str) -> None:
+        self.engine = engine
+        self.key = key
+        self.lane = inbox_lane(key)
+        self.channels: dict[tuple[str, str], Channel] = {}
+        self._items: dict[int, Pending] = {}
+        self._ended: set[int] = set()
+        """Rows that ended here and may still be read as pending: their Ack, or a read begun before it, is under way."""
+        self._acked: set[int] = set()
+        self._has_more = False
+        self._is_loading = False
+
+    # --- in ---
+
+    def offer(self, pending: Pending) -> bool:
+        """Take a message just accepted; False if nobody can be reached and it waits in the store."""
+        if not self.channels or self._has_more or self._is_loading or len(self._items) >= WINDOW:
+            self._has_more = True
+            if self.channels:
+                self.load()
+            return bool(self.channels)
+        self._items[pending.seq] = pending
+        return self.assign(pending)
+
+    def find(self, seq: int) -> Pending | None:
+        """A message in memory by its place."""
+        return self._items.get(seq)
+
+    def pending(self, id: str) -> Pending | None:
+        """A message in memory by its spine ID."""
+        return next((item for item in self._items.values() if item.id == id), None)
+
+    def present(self, contact: Contact) -> None:
+        """A device arrived or spoke again."""
+        name = (contact.binding, contact.id)
+        channel = self.channels.get(name)
+        if channel is None:
+            channel = self.channels[name] = Channel(self, contact)
+            self._has_more = True
+        else:
+            channel.refresh(contact)
+        for pending in list(self._items.values()):
+            self.assign(pending)
+        if self._has_more:
+            self.load()
+
+    def absent(self, contact: Contact) -> None:
+        """A device left."""
+        channel = self.channels.pop((contact.binding, contact.id), None)
+        if channel is not None:
+            channel.close()
+        if not self.channels:
+            self._forget()
+
+    def wake(self) -> None:
+        """Forget every pause and read the lane again."""
+        self._has_more = True
+        for channel in list(self.channels.values()):
+            channel.refresh(channel.contact)
+        self.load()
+
+    def load(self) -> None:
+        """Read the front of the lane from the store into memory, in order."""
+        if not self._is_loading and not self.engine.is_stopping:
+            self._is_loading = True
+            self.engine.run(self._load())
+
+    async def _load(self) -> None:
+        try:
+            while self.channels and self._has_more and len(self._items) < WINDOW:
+                self._has_more = False
+                limit = len(self._items) + len(self._ended) + WINDOW
+                rows = await self.engine.store.read(self.lane, limit)
+                fresh = [row for row in rows if row.seq not in self._items and row.seq not in self._ended]
+                room = WINDOW - len(self._items)
+                if len(rows) == limit or len(fresh) > room:
+                    self._has_more = True
+                for row in fresh[:room]:
+                    self._take(row)
+        finally:
+            self._is_loading = False
+            self._ended -= self._acked
+            self._acked.clear()
+        if not self.channels:
+            self._forget()
+
+    def _take(self, row: Item) -> None:
+        try:
+            operation, envelope = operation_of_item(row)
+        except (StoreError, ValueError, TypeError, LookupError) as error:
+            self.engine.park(self.lane, row, error)
+            return
+        pending = Pending(row.record.id, row.seq, row.accepted, operation, envelope)
+        self._items[row.seq] = pending
+        self.assign(pending)
+
+    def assign(self, pending: Pending) -> bool:
+        """Give a message to every device it is for and was not given to; it stays here if there is none."""
+        chosen = contacts_for(pending.operation, [channel.contact for channel in self.channels.values()])
+        for contact in chosen:
+            channel = self.channels[contact.binding, contact.id]
+            if channel not in pending.offered:
+                channel.push(pending)
+        return bool(chosen)
+
+    # --- out ---
+
+    def delivered(self, pending: Pending, channel: Channel, response: Response) -> None:
+        """A device took it: terminal with the first, further ones only get their copy."""
+        pending.offered[channel] = False
+        if not pending.is_done:
+            outcome = Outcome("delivered", self.engine.clock.when(), channel.contact.binding, response.form)
+            self.end(pending, outcome, success(pending.operation.trans_id, response.form))
+
+    def refused(self, pending: Pending, channel: Channel, response: Response) -> None:
+        """A device will never take it: failed when no other one may."""
+        pending.offered[channel] = False
+        pending.refusal = response
+        if not pending.is_done and not any(pending.offered.values()):
+            self.engine.fail(self, pending, response, channel.contact.binding)
+
+    def lost(self, pending: Pending, channel: Channel) -> None:
+        """A device left before it answered: the message waits for the next one."""
+        pending.offered.pop(channel, None)
+        if pending.is_done or any(pending.offered.values()):
+            return
+        if not pending.seq:
+            self.engine.fail(self, pending, failure(pending.operation.trans_id, Reason.AWAY), "")
+        elif pending.seq in self._items:
+            self.assign(pending)
+
+    def end(self, pending: Pending, outcome: Outcome, response: Response) -> None:
+        """Make it terminal: commit, then tell whoever waits."""
+        pending.is_done = True
+        self._items.pop(pending.seq, None)
+        if not pending.seq:
+            self.engine.answer(pending, response)
+            return
+        self._ended.add(pending.seq)
+        failpoint("delivery.before-ack")
+        done = self.engine.store.commit([Ack(self.lane, pending.seq, pack_outcome(outcome))])
+        done.add_done_callback(partial(self._end_committed, pending, response))
+
+    def _end_committed(self, pending: Pending, response: Response, done: asyncio.Future[list[Result]]) -> None:
+        if (error := done.exception()) is not None:
+            # The row stays pending in the store and is delivered again after a restart: at least once outward.
+            log.error("the end of %s could not be committed: %s", pending.id, error)
+        if self._is_loading:
+            self._acked.add(pending.seq)
+        else:
+            self._ended.discard(pending.seq)
+        self.engine.answer(pending, response)
+        if not self.channels:
+            self._forget()
+        elif self._has_more and len(self._items) < LOW_WATER:
+            self.load()
+
+    def _forget(self) -> None:
+        """Nobody is reachable: the store holds the messages, memory need not."""
+        if self._is_loading or self._ended or self.channels:
+            return
+        for pending in self._items.values():
+            self.engine.stored(pending)
+        self._items.clear()
+        self.engine.forget(self)
+
+
+class DeliveryEngine:
+    """All inboxes, and the clockwork they share."""
+
+    def __init__(self, store: Store, clock: Clock, node: str, report: Reporter) -> None:
+        self.store = store
+        self.clock = clock
+        self.node = node
+        self.is_stopping = False
+        self.deliverers: dict[str, Deliverer] = {}
+        self._report = report
+        self._inboxes: dict[str, Inbox] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def accept(
+        self,
+        item_id: str,
+        seq: int,
+        operation: MessageOperation,
+        envelope: Envelope,
+        waiter: asyncio.Future[Response] | None = None,
+    ) -> None:
+        """Start the way out of a message just committed (``seq`` 0: transient, memory only)."""
+        pending = Pending(item_id, seq, self.store.time(), operation, envelope)
+        if waiter is not None:
+            pending.waiters.append(waiter)
+        inbox = self._inboxes.get(operation.destination.key)
+        if seq:
+            is_reachable = inbox is not None and inbox.offer(pending)
+        else:
+            is_reachable = inbox is not None and inbox.assign(pending)
+        if not is_reachable:
+            if seq:
+                self.stored(pending)
+            else:
+                self.answer(pending, failure(operation.trans_id, Reason.AWAY, "Nobody is reachable there now."))
+
+    def present(self, contact: Contact) -> None:
+        """The registrar's word that a contact is there."""
+        key = contact.aor.key
+        inbox = self._inboxes.get(key)
+        if inbox is None:
+            inbox = self._inboxes[key] = Inbox(self, key)
+        inbox.present(contact)
+
+    def absent(self, contact: Contact) -> None:
+        """The registrar's word that a contact is gone."""
+        inbox = self._inboxes.get(contact.aor.key)
+        if inbox is not None:
+            inbox.absent(contact)
+
+    def find(self, lane: str, id: str) -> Pending | None:
+        """A message in memory by its spine ID."""
+        inbox = self._inboxes.get(lane.removeprefix("inbox/"))
+        return None if inbox is None else inbox.pending(id)
+
+    def wake(self, lane: str) -> None:
+        """Look at the lane again and try every device now: an operator's wish, or a record another hand added."""
+        inbox = self._inboxes.get(lane.removeprefix("inbox/"))
+        if inbox is not None:
+            inbox.wake()
+
+    def finish(self, lane: str, item: Item, outcome: Outcome, response: Response) -> None:
+        """End a message from outside (expired, dropped), whether it is in memory or only in the store."""
+        inbox = self._inboxes.get(lane.removeprefix("inbox/"))
+        pending = None if inbox is None else inbox.find(item.seq)
+        if inbox is not None and pending is not None:
+            inbox.end(pending, outcome, response)
+        else:
+            self.store.commit([Ack(lane, item.seq, pack_outcome(outcome))])
+
+    def attempt(self, channel: Channel, pending: Pending, number: int) -> asyncio.Future[Response]:
+        """One attempt at one device."""
+        contact, envelope = channel.contact, pending.envelope
+        now = self.store.time()
+        delivery = Delivery(
+            pending.id,
+            pending.egress(self.node, contact.binding, self.clock.when()),
+            contact,
+            datetime.fromtimestamp(pending.accepted, UTC),
+            number,
+            now - pending.accepted > FRESH,
+            envelope.asserted_by,
+        )
+        return self.deliverers[contact.binding].deliver(delivery)
+
+    def fail(self, inbox: Inbox, pending: Pending, response: Response, binding: str) -> None:
+        """No device will take it: the sender is told natively if somebody waits, else by a report, stored first."""
+        outcome = Outcome(
+            "failed", self.clock.when(), binding, reason=(response.reason or Reason.INTERNAL).value, text=response.text
+        )
+        if pending.seq and not any(not waiter.done() for waiter in pending.waiters):
+            self._report(pending, response)
+        inbox.end(pending, outcome, replace(response, trans_id=pending.operation.trans_id))
+
+    def answer(self, pending: Pending, response: Response) -> None:
+        """Tell whoever still waits."""
+        waiters, pending.waiters = pending.waiters, []
+        if pending.seq and response.status is Status.FAILURE and waiters and all(w.cancelled() for w in waiters):
+            # The binding gave its answer while the end was being committed: only a report can still tell the sender.
+            self._report(pending, response)
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(response)
+
+    def stored(self, pending: Pending) -> None:
+        """Nobody is reachable: "indeterminant" now, a report later if it fails (OPS-6)."""
+        self.answer(pending, indeterminant(pending.operation.trans_id))
+
+    def park(self, lane: str, row: Item, error: Exception) -> None:
+        """A row that cannot be read: out of the way at once, so that the lane goes on (fault F-POISON)."""
+        log.error("stored message %s in %s cannot be read and is parked: %s", row.record.id, lane, error)
+        outcome = Outcome("parked", self.clock.when(), reason=Reason.INTERNAL.value, text=str(error))
+        self.store.commit([Ack(lane, row.seq, pack_outcome(outcome))])
+
+    def forget(self, inbox: Inbox) -> None:
+        """An inbox without devices needs no memory."""
+        if self._inboxes.get(inbox.key) is inbox:
+            del self._inboxes[inbox.key]
+
+    def run(self, work: Coroutine[None, None, None]) -> None:
+        """Run a store read in the background; a failure is logged and the lane read again at the next wake."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ran)
+
+    def _ran(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("reading a lane failed", exc_info=error)
+
+    async def stop(self) -> None:
+        """Begin no further attempt; wait for reads under way."""
+        self.is_stopping = True
+        if self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)

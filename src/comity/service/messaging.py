@@ -1,0 +1,114 @@
+"""The message operation's own rules: identity of a repeat, the record, the report of a failure.
+
+Place on the path: between admission (step 5) and the store (step 7). The rule its readers must keep: a report is
+never made for a report, and is stored before the message it reports on becomes terminal (OPS-13, F-K11).
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime
+
+from comity.cpim.address import Address
+from comity.cpim.message import CpimMessage, new_message_id
+from comity.cpim.native import failure_report, is_report
+from comity.cpim.operations import Context, MessageOperation, Reason, Report, Response
+from comity.service.envelope import Envelope, pack, unpack
+from comity.service.ids import dedup_key, new_spine_id
+from comity.service.interfaces import Origin, Record
+from comity.service.routing import inbox_lane
+
+REPORTER = "comity"
+"""Local part of the address that speaks for the server; no account may have it."""
+
+SENTENCES = {
+    Reason.EXPIRED: "It could not be delivered in time.",
+    Reason.TIMEOUT: "The recipient's device did not answer.",
+    Reason.CONTENT: "The recipient's device cannot take this kind of message.",
+    Reason.SIZE: "It is too large for the recipient's device.",
+    Reason.DENIED: "The recipient's device refused it.",
+    Reason.NO_SUCH_USER: "The recipient's device no longer knows this address.",
+}
+
+
+def dedup_keys(secret: bytes, operation: MessageOperation, origin: Origin, view: CpimMessage | None) -> tuple[str, ...]:
+    """The keys under which a repeat of this operation is recognised (reliability.md section 5.3).
+
+    The edge's key holds the fields the binding gave (its fingerprint of the native octets among them); the
+    CPIM-level key the object's own From and Message-ID, unless the object was made here a moment ago.
+    """
+    recipient = operation.destination.key
+    keys: list[str] = []
+    if origin.dedup:
+        keys.append(dedup_key(secret, ("edge", origin.principal.key, recipient, *origin.dedup)))
+    if view is not None and view.message_id and view.from_ is not None and not operation.is_wrapped:
+        fields = ("cpim", view.from_.uri, view.message_id, recipient, operation.object.fingerprint)
+        keys.append(dedup_key(secret, fields))
+    return tuple(keys)
+
+
+def envelope_of(operation: MessageOperation, origin: Origin, view: CpimMessage | None, asserted_by: str) -> bytes:
+    """The packed envelope of an operation just admitted."""
+    return pack(
+        operation,
+        principal=origin.principal,
+        in_protocol=origin.binding,
+        is_protected=origin.is_protected,
+        asserted_by=asserted_by,
+        message_id="" if view is None else view.message_id or "",
+    )
+
+
+def record_of(operation: MessageOperation, envelope: bytes, expires: float, dedup: tuple[str, ...]) -> Record:
+    """The one record that accepting the operation appends."""
+    return Record(
+        new_spine_id(),
+        inbox_lane(operation.destination.key),
+        operation.object.entity,
+        envelope,
+        operation.object.fingerprint,
+        expires,
+        dedup,
+    )
+
+
+def report_operation(
+    operation: MessageOperation, failed_id: str, response: Response, when: datetime
+) -> MessageOperation | None:
+    """The failure report to the sender, as an operation from the server; None where none may be made.
+
+    Args:
+        operation: the failed one; its object may be empty if its octets are gone already.
+        failed_id: the failed object's Message-ID as the envelope kept it.
+        response: the failure.
+        when: now, UTC.
+    """
+    if operation.context.transient or operation.context.report is not None or is_report(operation.object):
+        return None
+    reason = response.reason or Reason.INTERNAL
+    text = response.text or SENTENCES.get(reason, "It could not be delivered.")
+    reporter = Address.im(REPORTER, operation.source.domain)
+    thing = failure_report(
+        operation.object,
+        sender=operation.source,
+        recipient=operation.destination,
+        when=when,
+        message_id=new_message_id(os.urandom(12)),
+        failed_id=failed_id,
+        reporter=reporter,
+    )
+    context = Context(
+        thread=operation.context.thread,
+        resource=operation.context.source_resource,
+        kind=operation.context.kind,
+        report=Report(reason, text, operation.destination, operation.context.native_id),
+    )
+    return MessageOperation(reporter, operation.source, new_spine_id(), thing, context=context, is_wrapped=True)
+
+
+def report_record(report: MessageOperation, secret: bytes, about: str, expires: float) -> tuple[Record, Envelope]:
+    """The record that stores a report about spine ID ``about``, once however often it is made."""
+    origin = Origin(report.source, "comity", "", True)
+    packed = envelope_of(report, origin, None, report.source.domain)
+    key = dedup_key(secret, ("report", about))
+    return record_of(report, packed, expires, (key,)), unpack(packed)

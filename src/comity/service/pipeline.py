@@ -1,0 +1,321 @@
+"""Steps 5 to 7 on one page: what happens to a message operation between two bindings. Read this first.
+
+    submit ── admit (policy.py) ── resolve ── one record, committed (messaging.py, store) ── "yes"
+                    │                  │                      │
+                 refused           no such user          deliver (delivery.py), report a failure
+
+Nothing is promised before the record is durable; what is refused leaves no trace in the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Coroutine
+from dataclasses import dataclass, replace
+from functools import partial
+
+from comity.cpim.address import Address
+from comity.cpim.entity import is_secured
+from comity.cpim.message import CpimMessage
+from comity.cpim.operations import MessageOperation, MimeObject, Reason, Response, failure, indeterminant, success
+from comity.errors import AddressError, StoreError
+from comity.failpoints import failpoint
+from comity.service import policy
+from comity.service.delivery import DeliveryEngine, Pending
+from comity.service.envelope import Envelope, Outcome, operation_of_item, operation_with, unpack, unpack_outcome
+from comity.service.interfaces import (
+    Accepted,
+    Accounts,
+    Add,
+    Clock,
+    Contact,
+    Deliverer,
+    Done,
+    Full,
+    Item,
+    Origin,
+    Put,
+    Repeat,
+    Result,
+    Store,
+    Timer,
+)
+from comity.service.messaging import dedup_keys, envelope_of, record_of, report_operation, report_record
+from comity.service.policy import Limits
+from comity.service.registrar import ContactRegistrar
+
+log = logging.getLogger(__name__)
+
+EXPIRY_INTERVAL = 15.0
+"""Seconds between two looks for messages whose lifetime is over."""
+
+Answer = asyncio.Future[Accepted | Response]
+
+
+@dataclass(slots=True)
+class Submission:
+    """One operation on its way through the steps below."""
+
+    operation: MessageOperation
+    origin: Origin
+    view: CpimMessage | None
+    """The message/cpim that can be seen in the object, if any."""
+    answer: Answer
+    """What the binding waits for first: refused, or durable."""
+    outcome: asyncio.Future[Response]
+    """What it may wait for afterwards."""
+    envelope: bytes = b""
+
+    def say(self, value: Accepted | Response) -> None:
+        """Answer, unless the caller gave up and cancelled."""
+        if not self.answer.done():
+            self.answer.set_result(value)
+
+
+class Pipeline:
+    """The service (RFC 3860's word): see ``service.interfaces.Service`` for what bindings may ask of it."""
+
+    def __init__(self, store: Store, accounts: Accounts, clock: Clock, node: str, limits: Limits | None = None) -> None:
+        self.accounts = accounts
+        self.clock = clock
+        self.node = node
+        self.limits = limits or Limits()
+        self.registrar = ContactRegistrar(store, clock)
+        self.delivery = DeliveryEngine(store, clock, node, self._report)
+        self.counts = dict.fromkeys(("accepted", "repeated", "refused", "reported"), 0)
+        self._store = store
+        self._secret = b""
+        self._resolving: dict[str, list[Submission]] = {}
+        self._timer: Timer | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self, deliverers: dict[str, Deliverer]) -> None:
+        """Load the contacts and take up what is stored; call before any listener opens."""
+        self._secret = await self._dedup_secret()
+        self.delivery.deliverers.update(deliverers)
+        await self.registrar.load()
+        self.registrar.on_present = self.delivery.present
+        self.registrar.on_absent = self.delivery.absent
+        for contact in self.registrar.all_contacts():
+            self.delivery.present(contact)
+        self._expire_later()
+
+    async def stop(self) -> None:
+        """Begin nothing new; what is accepted stays in the store."""
+        if self._timer is not None:
+            self._timer.cancel()
+        await self.delivery.stop()
+
+    # --- step 5: admit -----------------------------------------------------------------------------------------
+
+    def submit(self, operation: MessageOperation, origin: Origin) -> Answer:
+        """Admit, resolve and store a message operation (see ``Service.submit``)."""
+        loop = asyncio.get_running_loop()
+        operation, origin = self._folded(operation, origin)
+        refusal = policy.check_addresses(operation) or self._resolve_domain(operation)
+        refusal = refusal or policy.check_sender(operation, origin) or policy.check_size(operation, self.limits)
+        view: CpimMessage | None = None
+        if refusal is None:
+            view, refusal = policy.check_object(operation, self.clock.when(), self.limits)
+        submission = Submission(operation, origin, view, loop.create_future(), loop.create_future())
+        if refusal is not None:
+            self._refuse(submission, refusal)
+        else:
+            self._resolve(submission)
+        return submission.answer
+
+    def _folded(self, operation: MessageOperation, origin: Origin) -> tuple[MessageOperation, Origin]:
+        """Our own users are named without regard to case (ADDR-4); the object keeps what it says."""
+        source, destination = self._own(operation.source), self._own(operation.destination)
+        if source is not operation.source or destination is not operation.destination:
+            operation = replace(operation, source=source, destination=destination)
+        principal = self._own(origin.principal)
+        if principal is not origin.principal:
+            origin = replace(origin, principal=principal)
+        return operation, origin
+
+    def _own(self, address: Address) -> Address:
+        if not self.accounts.serves(address.domain):
+            return address
+        try:
+            return address.folded()
+        except AddressError:  # no account can have that name: resolution says so
+            return address
+
+    def _resolve_domain(self, operation: MessageOperation) -> Response | None:
+        if self.accounts.serves(operation.destination.domain):
+            return None
+        text = "That domain is not served here."
+        return policy.check_loop(operation, self.node) or failure(operation.trans_id, Reason.NO_ROUTE, text)
+
+    # --- step 6: resolve the recipient ---------------------------------------------------------------------------
+
+    def _resolve(self, submission: Submission) -> None:
+        """Ask whether the recipient exists; those behind a look-up under way wait with it, so order is kept."""
+        destination = submission.operation.destination
+        waiting = self._resolving.get(destination.key)
+        if waiting is not None:
+            waiting.append(submission)
+            return
+        known = self.accounts.known(destination)
+        if known is not None:
+            self._accept(submission, known)
+            return
+        self._resolving[destination.key] = [submission]
+        self._run(self._look_up(destination))
+
+    async def _look_up(self, destination: Address) -> None:
+        exists = False
+        try:
+            exists = await self.accounts.exists(destination)
+        finally:
+            for submission in self._resolving.pop(destination.key):
+                self._accept(submission, exists)
+
+    # --- step 7: one record, then "yes" --------------------------------------------------------------------------
+
+    def _accept(self, submission: Submission, exists: bool) -> None:
+        operation, origin, view = submission.operation, submission.origin, submission.view
+        if not exists:
+            text = "There is no such user here."
+            self._refuse(submission, failure(operation.trans_id, Reason.NO_SUCH_USER, text))
+            return
+        asserted_by = "" if view is None or is_secured(operation.object) else origin.principal.domain
+        submission.envelope = envelope_of(operation, origin, view, asserted_by)
+        if operation.context.transient:
+            self.delivery.accept(operation.trans_id, 0, operation, unpack(submission.envelope), submission.outcome)
+            submission.say(Accepted(operation.trans_id, submission.outcome))
+            return
+        lifetime = self.limits.lifetime
+        if operation.context.lifetime is not None:
+            lifetime = min(lifetime, operation.context.lifetime)
+        dedup = dedup_keys(self._secret, operation, origin, view)
+        record = record_of(operation, submission.envelope, self._store.time() + lifetime, dedup)
+        quota = (self.limits.inbox_records, self.limits.inbox_octets)
+        failpoint("service.before-commit")
+        done = self._store.commit([Add(record, self.limits.dedup_window, quota, origin.marks)])
+        done.add_done_callback(partial(self._committed, submission, record.id))
+
+    def _committed(self, submission: Submission, id: str, done: asyncio.Future[list[Result]]) -> None:
+        failpoint("service.after-commit")
+        operation = submission.operation
+        if (error := done.exception()) is not None:
+            log.error("a message could not be stored: %s", error)
+            text = "The message cannot be stored now."
+            self._refuse(submission, failure(operation.trans_id, Reason.OVERLOAD, text, retry_after=30))
+            return
+        match done.result()[0]:
+            case Done(rev=seq):
+                self.counts["accepted"] += 1
+                self.delivery.accept(id, seq, operation, unpack(submission.envelope), submission.outcome)
+                submission.say(Accepted(id, submission.outcome))
+            case Repeat() as repeat:
+                self.counts["repeated"] += 1
+                self._join(submission, repeat)
+                submission.say(Accepted(repeat.id, submission.outcome))
+            case Full():
+                text = "The recipient's stored messages are at their limit."
+                self._refuse(submission, failure(operation.trans_id, Reason.QUOTA, text, retry_after=600))
+            case other:
+                raise StoreError(f"the store answered an Add with {other}")
+
+    def _join(self, submission: Submission, repeat: Repeat) -> None:
+        """A repeat is answered as the first was (S-35); while that is pending, it waits for the same end."""
+        trans_id, outcome = submission.operation.trans_id, submission.outcome
+        if repeat.outcome is None:
+            pending = self.delivery.find(repeat.lane, repeat.id)
+            if pending is not None:
+                pending.waiters.append(outcome)
+            else:
+                outcome.set_result(indeterminant(trans_id))
+            return
+        ended = unpack_outcome(repeat.outcome)
+        if ended.outcome == "delivered":
+            outcome.set_result(success(trans_id, ended.form))
+        else:
+            reason = Reason(ended.reason) if ended.reason else Reason.INTERNAL
+            outcome.set_result(failure(trans_id, reason, ended.text))
+
+    def _refuse(self, submission: Submission, response: Response) -> None:
+        self.counts["refused"] += 1
+        submission.say(response)
+
+    # --- after "yes": failure, expiry, later refusal ----------------------------------------------------------------
+
+    def _report(self, pending: Pending, response: Response) -> None:
+        """Tell the sender by a stored report that an accepted message failed (OPS-13, GW-12)."""
+        report = report_operation(pending.operation, pending.envelope.message_id, response, self.clock.when())
+        if report is None or not self.accounts.serves(report.destination.domain):
+            return
+        self.counts["reported"] += 1
+        expires = self._store.time() + self.limits.lifetime
+        record, envelope = report_record(report, self._secret, pending.id, expires)
+        failpoint("service.report.before-commit")
+        done = self._store.commit([Add(record, self.limits.dedup_window)])
+        done.add_done_callback(partial(self._reported, report, envelope, record.id))
+
+    def _reported(
+        self, report: MessageOperation, envelope: Envelope, id: str, done: asyncio.Future[list[Result]]
+    ) -> None:
+        if (error := done.exception()) is not None:
+            log.error("a failure report could not be stored: %s", error)
+            return
+        result = done.result()[0]
+        if isinstance(result, Done):
+            self.delivery.accept(id, result.rev, report, envelope)
+
+    def reject(self, delivery_id: str, contact: Contact, response: Response) -> None:
+        """A device refuses what it took (see ``Service.reject``)."""
+        self._run(self._reject(delivery_id, contact, response))
+
+    async def _reject(self, delivery_id: str, contact: Contact, response: Response) -> None:
+        # The octets are gone once delivered, and a report needs only the envelope.
+        for found in await self._store.find(delivery_id, 1):
+            envelope = unpack(found.envelope)
+            pending = Pending(
+                found.id, found.seq, found.accepted, operation_with(envelope, MimeObject(b"", b"")), envelope
+            )
+            self._report(pending, response)
+
+    def _expire_later(self) -> None:
+        self._timer = self.clock.call_later(EXPIRY_INTERVAL, self._expire)
+
+    def _expire(self) -> None:
+        self._run(self._expire_now())
+
+    async def _expire_now(self) -> None:
+        """Report and end every message whose lifetime is over (reliability.md section 5.6)."""
+        try:
+            for item in await self._store.expire():
+                self._expired(item)
+        except StoreError as error:
+            log.error("looking for expired messages failed: %s", error)
+        finally:
+            self._expire_later()
+
+    def _expired(self, item: Item) -> None:
+        try:
+            operation, envelope = operation_of_item(item)
+        except (StoreError, ValueError, TypeError, LookupError) as error:
+            self.delivery.park(item.record.lane, item, error)
+            return
+        response = failure(operation.trans_id, Reason.EXPIRED, "It could not be delivered in time.")
+        self._report(Pending(item.record.id, item.seq, item.accepted, operation, envelope), response)
+        outcome = Outcome("expired", self.clock.when(), reason=Reason.EXPIRED.value, text=response.text)
+        self.delivery.finish(item.record.lane, item, outcome, response)
+
+    def _run(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _dedup_secret(self) -> bytes:
+        """The key of the dedup hashes, made at the first start."""
+        entry = await self._store.get("setting", "dedup-secret")
+        if entry is not None:
+            return entry.value
+        secret = os.urandom(32)
+        await self._store.commit([Put("setting", "dedup-secret", secret, if_rev=0)])
+        return secret

@@ -1,0 +1,106 @@
+"""Step 5, admission: may this sender send this object to this recipient? Reasons for every refusal.
+
+The order is RFC 3860 section 3.4.1's: syntax of source and destination, resolution, access, delivery; the first
+check that fails gives the reason (OPS-4). Sender binding (C-20, S-06, X-46) cannot be switched off.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from comity.cpim.address import Address
+from comity.cpim.entity import cpim_view
+from comity.cpim.message import CpimMessage, check_profile
+from comity.cpim.operations import MessageOperation, Reason, Response, failure
+from comity.errors import AddressError, MalformedMessage
+from comity.service.interfaces import Origin
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of the message operation (reliability.md section 6.2)."""
+
+    object_octets: int = 128 * 1024
+    """Largest object accepted."""
+    lifetime: float = 72 * 3600.0
+    """Seconds an accepted message may wait for its recipient."""
+    dedup_window: float = 72 * 3600.0
+    """Seconds a repeat is recognised; never less than the lifetime."""
+    inbox_records: int = 1_000
+    """Most messages stored for one recipient."""
+    inbox_octets: int = 64 * 1024 * 1024
+    history: int = 64
+    """Most history entries carried (GW-8)."""
+    past: timedelta = field(default=timedelta(hours=72))
+    """How old an object's DateTime may be at submission."""
+    future: timedelta = field(default=timedelta(minutes=15))
+    """How far ahead an object's DateTime may be (reliability.md section 5.4)."""
+
+
+def check_addresses(operation: MessageOperation) -> Response | None:
+    """Source and destination are im: addresses; the hop count is not used up below zero."""
+    for name, address in (("source", operation.source), ("destination", operation.destination)):
+        if address.scheme != "im":
+            return failure(operation.trans_id, Reason.SYNTAX, f"The {name} of a message is an im: address.")
+    if operation.max_forwards < 0:
+        return failure(operation.trans_id, Reason.HOPS, "The message made too many hops.")
+    return None
+
+
+def check_sender(operation: MessageOperation, origin: Origin) -> Response | None:
+    """The envelope's source is the authenticated principal (T1)."""
+    if operation.source.key != origin.principal.key:
+        return failure(operation.trans_id, Reason.DENIED, "The sender is not the one who signed in.")
+    return None
+
+
+def check_size(operation: MessageOperation, limits: Limits) -> Response | None:
+    """The object is within the limit (C-27)."""
+    if len(operation.object.octets) + len(operation.object.header_block) > limits.object_octets:
+        return failure(operation.trans_id, Reason.SIZE, f"The message is larger than {limits.object_octets} octets.")
+    return None
+
+
+def check_object(
+    operation: MessageOperation, when: datetime, limits: Limits
+) -> tuple[CpimMessage | None, Response | None]:
+    """The message/cpim inside, where it can be seen, is well-formed, the sender's, and for the recipient.
+
+    Returns:
+        The view (None for an object whose CPIM is hidden or absent) and the refusal, if any.
+    """
+    trans_id = operation.trans_id
+    try:
+        view = cpim_view(operation.object)
+        if view is None:
+            return None, None
+        check_profile(view)
+    except MalformedMessage as error:
+        return None, failure(trans_id, Reason.SYNTAX, f"The message/cpim object is malformed: {error}.")
+    assert view.from_ is not None
+    if _key(view.from_.uri) != operation.source.key:
+        return view, failure(trans_id, Reason.DENIED, "The object's From is not the one who signed in.")
+    if operation.destination.key not in {_key(to.uri) for to in (*view.to, *view.cc)}:
+        return view, failure(trans_id, Reason.DENIED, "The recipient is not in the object's To or cc.")
+    if view.date_time is not None:
+        if view.date_time > when + limits.future:
+            return view, failure(trans_id, Reason.TIMESTAMP, "The object's DateTime lies in the future.")
+        if view.date_time < when - limits.past:
+            return view, failure(trans_id, Reason.TIMESTAMP, "The object's DateTime is too old.")
+    return view, None
+
+
+def check_loop(operation: MessageOperation, node: str) -> Response | None:
+    """Only a message that came back to be sent on again is a loop; local delivery ends it anyway (GW-9)."""
+    if any(entry.node == node for entry in operation.history):
+        return failure(operation.trans_id, Reason.LOOP, "The message came back to a node it had passed.")
+    return None
+
+
+def _key(uri: str) -> str:
+    """The comparison key of an address in an object, "" for what cannot name one of our users (C-22, ADDR-4)."""
+    try:
+        return Address.from_any(uri).folded().key
+    except AddressError:
+        return ""
