@@ -7,6 +7,7 @@
     │       └── MalformedMessage   a message/cpim object that RFC 3862 does not allow
     ├── AddressError               text that is not an address of the kind asked for
     ├── ConfigError                a configuration mistake: key, problem, cure
+    │   └── ConfigErrors           all mistakes of one configuration file together
     ├── StoreError                 the store cannot keep or give back what it was asked to
     │   └── StoreDamaged           the store's file fails its own checks; nothing is overwritten
     ├── SecurityError              a key, certificate or signature operation cannot be carried out
@@ -18,6 +19,8 @@ its own text from them.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 class ComityError(Exception):
@@ -69,13 +72,33 @@ class AddressError(ComityError):
 
 
 class ConfigError(ComityError):
-    """A configuration mistake, said as key, problem and cure."""
+    """A configuration mistake, said as key, problem and cure.
 
-    def __init__(self, key: str, problem: str, cure: str = "") -> None:
+    Args:
+        key: the key as the file names it (``sip.listen[1]``), or what else is at fault.
+        problem: one sentence.
+        cure: what to do about it, one sentence.
+        where: ``file:line`` if it can be found, else "".
+    """
+
+    def __init__(self, key: str, problem: str, cure: str = "", *, where: str = "") -> None:
         self.key = key
         self.problem = problem
         self.cure = cure
-        super().__init__(f"{key}: {problem}" + (f" {cure}" if cure else ""))
+        self.where = where
+        super().__init__((f"{where}: " if where else "") + f"{key}: {problem}" + (f" {cure}" if cure else ""))
+
+
+class ConfigErrors(ConfigError):
+    """All mistakes of one configuration file; its text has one line for each."""
+
+    def __init__(self, path: str, mistakes: Sequence[ConfigError]) -> None:
+        self.path = path
+        self.mistakes = tuple(mistakes)
+        super().__init__(path, "\n".join(str(mistake) for mistake in mistakes))
+
+    def __str__(self) -> str:
+        return self.problem
 
 
 class StoreError(ComityError):

@@ -1,1 +1,24 @@
 """End-to-end security: sign, verify, verdicts; no binding and no service imports it."""
+
+from comity.secure.chain import TrustStore
+from comity.secure.freshness import ReplayCache, SigningClock
+from comity.secure.identity import Identity, LocalCa, new_identity
+from comity.secure.keystore import KeyEntry, KeyStore
+from comity.secure.smime import canonical_text, sign, verify
+from comity.secure.verdict import Verdict, VerdictKind
+
+__all__ = [
+    "Identity",
+    "KeyEntry",
+    "KeyStore",
+    "LocalCa",
+    "ReplayCache",
+    "SigningClock",
+    "TrustStore",
+    "Verdict",
+    "VerdictKind",
+    "canonical_text",
+    "new_identity",
+    "sign",
+    "verify",
+]

@@ -235,6 +235,13 @@ class Inbox:
         if not self.channels:
             self._forget()
 
+    def wake(self) -> None:
+        """Forget every pause and read the lane again."""
+        self._has_more = True
+        for channel in list(self.channels.values()):
+            channel.refresh(channel.contact)
+        self.load()
+
     def load(self) -> None:
         """Read the front of the lane from the store into memory, in order."""
         if not self._is_loading and not self.engine.is_stopping:
@@ -396,12 +403,11 @@ class DeliveryEngine:
         inbox = self._inboxes.get(lane.removeprefix("inbox/"))
         return None if inbox is None else inbox.pending(id)
 
-    def retry(self, lane: str) -> None:
-        """An operator's wish: try every device of the lane now."""
+    def wake(self, lane: str) -> None:
+        """Look at the lane again and try every device now: an operator's wish, or a record another hand added."""
         inbox = self._inboxes.get(lane.removeprefix("inbox/"))
         if inbox is not None:
-            for channel in list(inbox.channels.values()):
-                inbox.present(channel.contact)
+            inbox.wake()
 
     def finish(self, lane: str, item: Item, outcome: Outcome, response: Response) -> None:
         """End a message from outside (expired, dropped), whether it is in memory or only in the store."""

@@ -13,14 +13,14 @@ import asyncio
 import logging
 import os
 from collections.abc import Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from comity.cpim.address import Address
 from comity.cpim.entity import is_secured
 from comity.cpim.message import CpimMessage
 from comity.cpim.operations import MessageOperation, MimeObject, Reason, Response, failure, indeterminant, success
-from comity.errors import StoreError
+from comity.errors import AddressError, StoreError
 from comity.failpoints import failpoint
 from comity.service import policy
 from comity.service.delivery import DeliveryEngine, Pending
@@ -113,6 +113,7 @@ class Pipeline:
     def submit(self, operation: MessageOperation, origin: Origin) -> Answer:
         """Admit, resolve and store a message operation (see ``Service.submit``)."""
         loop = asyncio.get_running_loop()
+        operation, origin = self._folded(operation, origin)
         refusal = policy.check_addresses(operation) or self._resolve_domain(operation)
         refusal = refusal or policy.check_sender(operation, origin) or policy.check_size(operation, self.limits)
         view: CpimMessage | None = None
@@ -124,6 +125,24 @@ class Pipeline:
         else:
             self._resolve(submission)
         return submission.answer
+
+    def _folded(self, operation: MessageOperation, origin: Origin) -> tuple[MessageOperation, Origin]:
+        """Our own users are named without regard to case (ADDR-4); the object keeps what it says."""
+        source, destination = self._own(operation.source), self._own(operation.destination)
+        if source is not operation.source or destination is not operation.destination:
+            operation = replace(operation, source=source, destination=destination)
+        principal = self._own(origin.principal)
+        if principal is not origin.principal:
+            origin = replace(origin, principal=principal)
+        return operation, origin
+
+    def _own(self, address: Address) -> Address:
+        if not self.accounts.serves(address.domain):
+            return address
+        try:
+            return address.folded()
+        except AddressError:  # no account can have that name: resolution says so
+            return address
 
     def _resolve_domain(self, operation: MessageOperation) -> Response | None:
         if self.accounts.serves(operation.destination.domain):

@@ -99,8 +99,8 @@ def check_loop(operation: MessageOperation, node: str) -> Response | None:
 
 
 def _key(uri: str) -> str:
-    """The comparison key of an address in an object, "" for what cannot name one of our users (C-22)."""
+    """The comparison key of an address in an object, "" for what cannot name one of our users (C-22, ADDR-4)."""
     try:
-        return Address.from_any(uri).key
+        return Address.from_any(uri).folded().key
     except AddressError:
         return ""

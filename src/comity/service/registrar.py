@@ -75,7 +75,7 @@ class ContactRegistrar:
     async def register(self, contact: Contact, lease: float | None) -> None:
         """Add or refresh a contact (see ``Registrar.register``)."""
         expires = None if lease is None else self._store.time() + lease
-        contact = replace(contact, expires=expires)
+        contact = replace(contact, aor=contact.aor.folded(), expires=expires)
         if contact.is_durable:
             value = _encoder.encode(
                 _Stored(
@@ -96,7 +96,7 @@ class ContactRegistrar:
 
     async def unregister(self, aor: Address, binding: str, contact_id: str) -> None:
         """Remove a contact; a contact that is not there is no error."""
-        contact = self._by_aor.get(aor.key, {}).get((binding, contact_id))
+        contact = self._by_aor.get(aor.folded().key, {}).get((binding, contact_id))
         if contact is None:
             return
         if contact.is_durable:
@@ -106,7 +106,7 @@ class ContactRegistrar:
 
     def contacts(self, aor: Address) -> Sequence[Contact]:
         """Live contacts, best priority first."""
-        kept = self._by_aor.get(aor.key)
+        kept = self._by_aor.get(aor.folded().key)
         if not kept:
             return ()
         return sorted(kept.values(), key=lambda contact: -contact.priority)

@@ -1,0 +1,430 @@
+"""One typed function per administrative act, over the ``Store`` contract.
+
+Place on the path: beside it. A request is a tagged struct, so that ``control`` can carry it to the running server
+and the command line can carry it out itself when none runs; both end in ``Commands.run``. Results are plain
+dataclasses. No act shows or returns a password, a key or the body of a message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import msgspec
+
+from comity.cpim.address import Address
+from comity.errors import AddressError, ComityError
+from comity.service.credentials import BadRecord, address_key, derive_ha1, derive_scram, encode_ha1, encode_scram
+from comity.service.interfaces import Ack, Conflict, Delete, Found, Item, Op, Put, Store, Wake
+
+#: Names that would be taken for the server's own voice, or for nobody (RFC 3323 section 4.1.1.3).
+RESERVED = frozenset({"comity", "anonymous"})
+#: What no XMPP localpart may hold (RFC 7622 section 3.3.1); the colon would also break a digest's HA1.
+_FORBIDDEN_IN_LOCAL = frozenset(" \"&'/:<>@")
+_PAGE = 500
+
+
+class CommandRefused(ComityError):
+    """An act that was understood and not carried out; ``exit_code`` 1 for "no", 2 for wrong use."""
+
+    def __init__(self, text: str, exit_code: int = 1) -> None:
+        self.exit_code = exit_code
+        super().__init__(text)
+
+
+# --- requests -----------------------------------------------------------------------------------------------------
+
+
+class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One act asked for."""
+
+
+class AddAccount(Request, frozen=True, tag="account.add"):
+    """Make an account; its password serves every protocol."""
+
+    address: str
+    password: str
+
+
+class SetPassword(Request, frozen=True, tag="account.password"):
+    """Change a password: the one of all protocols, or SIP's alone."""
+
+    address: str
+    password: str
+    sip_only: bool = False
+
+
+class RemoveAccount(Request, frozen=True, tag="account.remove"):
+    """Remove an account, its keys, its contact addresses and what waits for it."""
+
+    address: str
+
+
+class ListAccounts(Request, frozen=True, tag="account.list"):
+    """List the accounts, all or those of one address or domain."""
+
+    of: str = ""
+
+
+class Trace(Request, frozen=True, tag="trace"):
+    """Show the path of a message, by spine ID, the beginning of its SHA-256, or a native identifier."""
+
+    name: str
+
+
+class ListQueues(Request, frozen=True, tag="queue.list"):
+    """List what waits, by lane."""
+
+
+class ShowQueue(Request, frozen=True, tag="queue.show"):
+    """Show the messages waiting in one lane."""
+
+    lane: str
+    limit: int = 100
+
+
+class RetryQueue(Request, frozen=True, tag="queue.retry"):
+    """Try a lane now; "" for all."""
+
+    lane: str = ""
+
+
+class DropMessage(Request, frozen=True, tag="queue.drop"):
+    """End a waiting message undelivered."""
+
+    id: str
+
+
+AnyRequest = (
+    AddAccount | SetPassword | RemoveAccount | ListAccounts | Trace | ListQueues | ShowQueue | RetryQueue | DropMessage
+)
+
+
+# --- results ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """An account as ``account list`` shows it."""
+
+    address: str
+    created: str
+    """ISO 8601, UTC."""
+    own_sip_password: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    address: str
+    dropped: int
+    """Messages that waited for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of a message's path; ``trace --json`` prints these fields by design.md's names."""
+
+    node: str
+    in_: str
+    out: str
+    time: str
+    sha256: str
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    lane: str
+    pending: int
+    octets: int
+    oldest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    id: str
+    accepted: str
+    expires: str
+    octets: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    lanes: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    id: str
+    lane: str
+
+
+class Records(Protocol):
+    """Reads and writes what the service keeps beside a message; the store treats it as opaque."""
+
+    def steps(self, found: Found) -> Sequence[Step]:
+        """The path of one record, in order of time."""
+
+    def dropped(self, when: datetime) -> bytes:
+        """The outcome of a message that an operator ended."""
+
+
+class PlainRecords:
+    """``Records`` by the store's contract alone: one step, its outcome as far as it can be read as JSON."""
+
+    def __init__(self, node: str) -> None:
+        self._node = node
+
+    def steps(self, found: Found) -> Sequence[Step]:
+        """One step: when it was accepted, the lane it stands in, and how it ended."""
+        outcome = "pending" if found.outcome is None else _outcome_text(found.outcome)
+        return [Step(self._node, "", found.lane, _iso(found.accepted), found.fingerprint, outcome)]
+
+    def dropped(self, when: datetime) -> bytes:
+        """A failure in words."""
+        return msgspec.json.encode(
+            {"status": "failure", "reason": "expired", "text": f"Dropped by the operator on {when:%Y-%m-%d %H:%M} UTC."}
+        )
+
+
+def _outcome_text(outcome: bytes) -> str:
+    try:
+        value = msgspec.json.decode(outcome)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return "ended"
+    if isinstance(value, dict):
+        return ": ".join(str(value[name]) for name in ("status", "reason", "text") if value.get(name)) or "ended"
+    return str(value)
+
+
+# --- the acts -----------------------------------------------------------------------------------------------------
+
+
+class Commands:
+    """The administrative acts on one store.
+
+    Args:
+        store: where accounts and queues are.
+        domains: served domains, as in the configuration.
+        records: what the service can say about a record.
+        changed: called after an account was changed or removed, so that nothing old is used any more.
+    """
+
+    def __init__(
+        self, store: Store, domains: Sequence[str], records: Records, changed: Callable[[Address], None] | None = None
+    ) -> None:
+        self._store = store
+        self._domains = tuple(domains)
+        self._records = records
+        self._changed = changed or (lambda address: None)
+        self._lock = asyncio.Lock()
+        """Acts that look first and write then come one after the other."""
+        self._acts: dict[type[Request], Callable[[Any], Awaitable[object]]] = {
+            AddAccount: self.add_account,
+            SetPassword: self.set_password,
+            RemoveAccount: self.remove_account,
+            ListAccounts: self.list_accounts,
+            Trace: self.trace,
+            ListQueues: self.list_queues,
+            ShowQueue: self.show_queue,
+            RetryQueue: self.retry_queue,
+            DropMessage: self.drop_message,
+        }
+
+    async def run(self, request: Request) -> object:
+        """Carry out one request and return its result.
+
+        Raises:
+            CommandRefused: the act was not carried out; the text says why and what to do.
+            ComityError: the password may not be used (PasswordError), or the store failed (StoreError).
+        """
+        return await self._acts[type(request)](request)
+
+    async def add_account(self, request: AddAccount) -> Account:
+        """Make an account."""
+        address = self._own_address(request.address)
+        if address.local in RESERVED:
+            raise CommandRefused(f"{address.local} is reserved for the server itself. Choose another name.", 2)
+        ops = await asyncio.to_thread(_password_ops, address, request.password)
+        async with self._lock:
+            if await self._store.get("account", address_key(address)):
+                raise CommandRefused(
+                    f"{_shown(address)} exists already. "
+                    f"Change its password with: comity account password {_shown(address)}"
+                )
+            created = _iso(self._store.time())
+            value = msgspec.json.encode(_Facts(created))
+            # The account comes last: a stop in between leaves keys that nobody can use, not an account without.
+            await self._store.commit([*ops, Put("account", address_key(address), value)])
+        self._changed(address)
+        return Account(_shown(address), created)
+
+    async def set_password(self, request: SetPassword) -> Account:
+        """Change the password of all protocols, or of SIP alone."""
+        address = self._own_address(request.address)
+        only = "ha1" if request.sip_only else ""
+        ops = await asyncio.to_thread(_password_ops, address, request.password, only)
+        async with self._lock:
+            created = await self._created(address)
+            value = msgspec.json.encode(_Facts(created, request.sip_only))
+            await self._store.commit([*ops, Put("account", address_key(address), value)])
+        self._changed(address)
+        return Account(_shown(address), created, request.sip_only)
+
+    async def remove_account(self, request: RemoveAccount) -> Removed:
+        """Remove an account and everything that a later owner of the name must not get."""
+        address = self._own_address(request.address)
+        key = address_key(address)
+        async with self._lock:
+            await self._created(address)
+            contacts = [name for name, _ in await self._store.scan("contact", key + "/")]
+            ops: list[Op] = [Delete("account", key), Delete("scram", key), Delete("ha1", key)]
+            ops += [Delete("contact", name) for name in (key, *contacts)]
+            await self._store.commit(ops)
+            self._changed(address)
+            dropped = await self._drop_lane(f"inbox/{key}")
+        return Removed(_shown(address), dropped)
+
+    async def list_accounts(self, request: ListAccounts) -> list[Account]:
+        """List accounts, sorted by address."""
+        wanted = request.of.removeprefix("im:").lower()
+        accounts = []
+        for key, entry in await self._store.scan("account"):
+            address = key.removeprefix("im:")
+            if wanted in ("", address.lower(), address.rpartition("@")[2].lower()):
+                facts = _facts(entry.value)
+                accounts.append(Account(address, facts.created, facts.own_sip_password))
+        return accounts
+
+    async def trace(self, request: Trace) -> list[Step]:
+        """Show the path of every record that ``name`` stands for."""
+        found = await self._store.find(request.name)
+        if not found:
+            raise CommandRefused(
+                f"No message is known by {request.name!r}. Give a spine ID, eight or more digits of a SHA-256, "
+                "or the Call-ID or XMPP id; terminal messages are forgotten after their retention time."
+            )
+        return [step for record in found for step in self._records.steps(record)]
+
+    async def list_queues(self, request: ListQueues) -> list[Lane]:
+        """List lanes that hold waiting messages."""
+        return [Lane(i.lane, i.pending, i.octets, _iso(i.oldest)) for i in await self._store.lanes()]
+
+    async def show_queue(self, request: ShowQueue) -> list[Waiting]:
+        """Show what waits in one lane, in order."""
+        if not 1 <= request.limit <= 10_000:
+            raise CommandRefused("The number of messages to show is from 1 to 10000.", 2)
+        items = await self._store.read(await self._lane(request.lane), request.limit)
+        return [_waiting(item) for item in items]
+
+    async def retry_queue(self, request: RetryQueue) -> Retried:
+        """Wake one lane, or all."""
+        if request.lane:
+            lanes = [await self._lane(request.lane)]
+        else:
+            lanes = [info.lane for info in await self._store.lanes()]
+        if lanes:
+            await self._store.commit([Wake(lane) for lane in lanes])
+        return Retried(lanes)
+
+    async def drop_message(self, request: DropMessage) -> Dropped:
+        """End one waiting message undelivered."""
+        found = [record for record in await self._store.find(request.id) if record.outcome is None]
+        if not found:
+            raise CommandRefused(f"No waiting message has the ID {request.id!r}. See: comity queue show LANE")
+        if len(found) > 1:
+            raise CommandRefused(f"{len(found)} waiting messages fit {request.id!r}. Give the whole spine ID.", 2)
+        record = found[0]
+        results = await self._store.commit([Ack(record.lane, record.seq, self._outcome())])
+        if isinstance(results[0], Conflict):
+            raise CommandRefused(f"{record.id} was delivered or ended in the meantime.")
+        return Dropped(record.id, record.lane)
+
+    # --- helpers --------------------------------------------------------------------------------------------------
+
+    def _own_address(self, text: str) -> Address:
+        try:
+            if text.partition(":")[0].lower() in ("im", "pres", "sip", "sips", "xmpp"):
+                address = Address.from_any(text).folded()
+            else:
+                local, _, domain = text.rpartition("@")
+                address = Address.im(local, domain).folded()
+        except AddressError as error:
+            raise CommandRefused(f"{error}. Write it as alice@{self._domains[0]}.", 2) from error
+        if not set(address.local).isdisjoint(_FORBIDDEN_IN_LOCAL) or not address.local.isprintable():
+            raise CommandRefused(
+                f"{text!r} holds a character that no account name may have: a space or \" & ' / : < > @", 2
+            )
+        if address.domain not in {Address.parse(f"im:a@{domain}").domain for domain in self._domains}:
+            served = ", ".join(self._domains)
+            raise CommandRefused(
+                f"{address.domain} is not served here; this server has {served}. "
+                "Add it to domains below [server], or correct the address.",
+                2,
+            )
+        return address
+
+    async def _created(self, address: Address) -> str:
+        entry = await self._store.get("account", address_key(address))
+        if entry is None:
+            raise CommandRefused(f"There is no account {_shown(address)}. See: comity account list")
+        return _facts(entry.value).created
+
+    async def _lane(self, name: str) -> str:
+        """The lane called ``name``; a bare address stands for its inbox."""
+        lanes = [info.lane for info in await self._store.lanes()]
+        inbox = f"inbox/im:{name.removeprefix('im:')}"
+        for lane in (name, inbox):
+            if lane in lanes:
+                return lane
+        raise CommandRefused(f"Nothing waits in {name!r}. See: comity queue list")
+
+    async def _drop_lane(self, lane: str) -> int:
+        dropped = 0
+        while items := await self._store.read(lane, _PAGE):
+            await self._store.commit([Ack(lane, item.seq, self._outcome()) for item in items])
+            dropped += len(items)
+        return dropped
+
+    def _outcome(self) -> bytes:
+        return self._records.dropped(datetime.fromtimestamp(self._store.time(), UTC))
+
+
+def _password_ops(address: Address, password: str, only: str = "") -> list[Op]:
+    """Puts of the keys of a password; some 0.1 s of CPU, so it runs in a worker."""
+    key = address_key(address)
+    ops: list[Op] = [Put("ha1", key, encode_ha1(derive_ha1(address, password)))]
+    if only != "ha1":
+        ops.append(Put("scram", key, encode_scram(derive_scram(password))))
+    return ops
+
+
+class _Facts(msgspec.Struct, frozen=True):
+    """Value of space "account"."""
+
+    created: str = ""
+    own_sip_password: bool = False
+
+
+def _facts(value: bytes) -> _Facts:
+    try:
+        return msgspec.json.decode(value, type=_Facts)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise BadRecord("an account's record cannot be read; remove the account and add it anew") from error
+
+
+def _waiting(item: Item) -> Waiting:
+    record = item.record
+    return Waiting(record.id, _iso(item.accepted), _iso(record.expires), len(record.entity), record.fingerprint)
+
+
+def _shown(address: Address) -> str:
+    return address_key(address).removeprefix("im:")
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,146 @@
+"""The text of a new ``comity.toml``: every section explained, safe defaults on, alternatives commented out.
+
+Place on the path: before it. A test holds this text against ``config/sections.py``: every key stands here, and the
+value shown for it is its default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ipaddress import IPv4Network, IPv6Network
+
+_HEAD = """\
+# Comity: configuration of this server.
+#
+# A line that begins with # is a remark or a setting that is not in use; remove the # to use it.
+# Sizes may be written "64 KiB", times "30 s", "5 min", "72 h". Relative paths count from this file.
+# After a change:  comity config check     (every mistake as a sentence, with its cure)
+# then             kill -HUP of the server, or start it anew.
+
+[server]
+# The domains whose people have their accounts here. This is the only setting that must be there.
+domains = [{domains}]
+
+# Messages, accounts, certificates and the control socket. Mode 0700, on a local disk.
+# data = "data"
+
+
+[tls]
+# What the server shows. `comity init` made a local authority (data/tls/ca.pem) and a certificate signed by it:
+# good for trials and closed networks, where each client is told to trust ca.pem. For the open Internet get one
+# from a public authority; its subjectAltName has to list every domain above.
+# certificate = "data/tls/server.pem"
+# key = "data/tls/server.key"
+
+# Further authorities to believe other servers by, besides those of the operating system.
+# trust = "data/tls/ca.pem"
+
+
+[sip]
+# TLS is open to everybody. UDP and TCP are not encrypted: outside 127.0.0.1 they need a network named in
+# plaintext_from below. An IPv6 address is written in brackets: "tls://[::]:5061".
+"""
+
+_SIP_CLOSED = """\
+listen = ["tls://0.0.0.0:5061", "udp://127.0.0.1:5060", "tcp://127.0.0.1:5060"]
+# So that desk phones of the house can sign in (and see plaintext_from):
+# listen = ["tls://0.0.0.0:5061", "udp://0.0.0.0:5060", "tcp://0.0.0.0:5060"]
+"""
+
+_SIP_OPEN = """\
+listen = ["tls://0.0.0.0:5061", "udp://{any}:5060", "tcp://{any}:5060"]
+"""
+
+_MIDDLE = """\
+
+
+[xmpp]
+# For people: 5222 begins plain and becomes TLS before any password is sent; 5223 is TLS from the first octet.
+client = ["tcp://0.0.0.0:5222", "tls://0.0.0.0:5223"]
+
+# For other XMPP servers; both sides show a certificate.
+# server = ["tcp://0.0.0.0:5269"]
+
+# Beside an XMPP server of yours, as its component (XEP-0114): one block for each. The secret is the one you wrote
+# in that server's configuration; keep this file readable by its owner only.
+# [[xmpp.component]]
+# domain = "sip.example.org"
+# host = "127.0.0.1"
+# port = 5347
+# secret = "…"
+
+
+# [apex]
+# APEX (RFC 3340).
+# listen = ["tcp://127.0.0.1:912"]
+
+
+# [web]
+# Console, metrics and health. Without TLS on this machine only.
+# listen = ["http://127.0.0.1:8080"]
+
+
+# [xcap]
+# Presence rules by XCAP for SIP clients; HTTPS only, never on the console's address.
+# listen = ["https://0.0.0.0:8444"]
+
+
+# Foreign domains are found by DNS. One block for each that is not, such as your own PBX; "*" means all others.
+# [[route]]
+# domain = "pbx.example.org"
+# via = "sip"
+# next_hop = "tls://10.0.0.2:5061"
+
+
+[store]
+# "sqlite" keeps everything in the data directory; "nats" is for a cluster of three or more servers.
+engine = "sqlite"
+# engine = "nats"
+# url = "tls://nats1.example.org:4222,tls://nats2.example.org:4222,tls://nats3.example.org:4222"
+
+
+[policy]
+# Who a sender is cannot be forged and is not for sale here: there is no setting that switches the check off.
+
+# Networks from which unencrypted SIP is taken, besides this machine. Passwords are not sent in the clear even
+# there, but everybody on that network can read the messages.
+"""
+
+_POLICY = """\
+
+# Desk phones often know no better than MD5; false if all of yours do.
+sip_md5 = true
+
+# Old XMPP programs know no better than SCRAM-SHA-1; false if all of yours do.
+scram_sha1 = true
+
+# Domains, addresses or networks of servers that vouch for their own people without a certificate.
+# trusted_peers = ["sip.example.net", "10.0.0.2"]
+
+# Someone wants to see a person's presence and was not approved: "ask" the person, or "deny" silently.
+presence_default = "ask"
+
+
+[limits]
+# Each bound has a reason (docs: reference/limits); these are the ones that are changed most.
+# user_messages = 10              # a second, lasting
+# user_message_burst = 100
+# connections = 20000
+# connections_per_address = 50
+# stored_messages = 1000          # waiting for one person
+# stored_octets = "64 MiB"
+# message_lifetime = "72 h"       # after that its sender is told
+"""
+
+
+def configuration_text(domains: Sequence[str], lan: IPv4Network | IPv6Network | None) -> str:
+    """Write the file for ``domains``; with ``lan``, UDP and TCP are open and plaintext is taken from there."""
+    quoted = ", ".join(f'"{domain}"' for domain in domains)
+    if lan is None:
+        sip = _SIP_CLOSED
+        exempt = '# plaintext_from = ["192.168.1.0/24"]\n'
+    else:
+        everywhere = "[::]" if lan.version == 6 else "0.0.0.0"  # noqa: S104  that is what --lan asks for
+        sip = _SIP_OPEN.format(any=everywhere)
+        exempt = f'plaintext_from = ["{lan}"]\n'
+    return _HEAD.format(domains=quoted) + sip + _MIDDLE + exempt + _POLICY

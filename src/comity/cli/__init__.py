@@ -1,0 +1,34 @@
+"""The command line: a thin front, one module for each group of commands.
+
+Place on the path: beside it. Exit codes: 0 good, 1 a negative result (a bad signature, an unknown account),
+2 wrong use or a wrong configuration. Every error is a sentence on stderr that says what to do.
+"""
+
+from __future__ import annotations
+
+import click
+
+import comity
+from comity.cli.admin import account, queue, trace
+from comity.cli.crypto import inspect, keys, sign, verify
+from comity.cli.output import Group
+from comity.cli.server import config, init, serve
+
+__all__ = ["main"]
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(comity.__version__, prog_name="comity")
+def main() -> None:
+    """Signed instant messages across SIP, XMPP and APEX, unchanged.
+
+    \b
+    A server of your own, in three commands:
+      comity init house --domain example.org
+      comity account add alice@example.org -c house/comity.toml
+      comity serve -c house/comity.toml
+    """
+
+
+for command in (init, serve, config, account, trace, queue, inspect, sign, verify, keys):
+    main.add_command(command)

@@ -1,0 +1,234 @@
+"""``comity account``, ``comity trace`` and ``comity queue``.
+
+Place on the path: beside it. Each command is one request of ``admin/commands.py``; ``admin/access.py`` takes it to
+the running server, or to the store when none runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from comity.admin.access import ask
+from comity.admin.commands import (
+    AddAccount,
+    DropMessage,
+    ListAccounts,
+    ListQueues,
+    RemoveAccount,
+    Request,
+    RetryQueue,
+    SetPassword,
+    ShowQueue,
+    Trace,
+)
+from comity.cli.output import Group, as_json, config_option, fail, print_json, print_table
+from comity.config import read
+
+MAX_PASSWORD_OCTETS = 1024
+
+
+def _do(config_path: Path, request: Request) -> Any:
+    """Carry ``request`` out; a refusal ends the command with its sentence and exit code."""
+    answer = asyncio.run(ask(read(config_path), request))
+    if answer.error:
+        fail(answer.error, answer.exit_code)
+    return msgspec.json.decode(answer.result)
+
+
+def _password(from_stdin: bool) -> str:
+    """A new password: the first line of standard input, or asked for twice; never an argument (B-02)."""
+    if not from_stdin:
+        return str(click.prompt("Password", hide_input=True, confirmation_prompt=True))
+    line = sys.stdin.buffer.readline(MAX_PASSWORD_OCTETS + 2)
+    try:
+        return line.decode("utf-8").removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError:
+        fail("The password on standard input is not UTF-8.")
+
+
+password_stdin = click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
+
+
+@click.group(cls=Group)
+def account() -> None:
+    """Accounts: one address and one password for every protocol."""
+
+
+@account.command("add")
+@click.argument("address")
+@password_stdin
+@config_option
+@as_json
+def account_add(address: str, password_stdin: bool, config_path: Path, as_json: bool) -> None:
+    """Make the account ADDRESS.
+
+    \b
+    Examples:
+      comity account add alice@example.org
+      printf %s "$PASSWORD" | comity account add alice@example.org --password-stdin
+    """
+    result = _do(config_path, AddAccount(address, _password(password_stdin)))
+    print_json(result) if as_json else click.echo(f"{result['address']} was added.")
+
+
+@account.command("list")
+@click.argument("of", metavar="[ADDRESS|DOMAIN]", default="")
+@config_option
+@as_json
+def account_list(of: str, config_path: Path, as_json: bool) -> None:
+    """List all accounts, or those of one domain.
+
+    \b
+    Example:
+      comity account list example.org --json
+    """
+    accounts = _do(config_path, ListAccounts(of))
+    if as_json:
+        print_json(accounts)
+        return
+    rows = [(a["address"], a["created"], "of its own" if a["own_sip_password"] else "the same") for a in accounts]
+    print_table(("address", "created", "SIP password"), rows, "There is no account.")
+
+
+@account.command("password")
+@click.argument("address")
+@click.option("--sip", is_flag=True, help="Change the password of SIP only; the others keep theirs.")
+@password_stdin
+@config_option
+@as_json
+def account_password(address: str, sip: bool, password_stdin: bool, config_path: Path, as_json: bool) -> None:
+    """Change the password of ADDRESS, by default for every protocol.
+
+    SIP phones keep passwords less well than other programs; --sip gives them one of their own.
+
+    \b
+    Example:
+      comity account password alice@example.org --sip
+    """
+    result = _do(config_path, SetPassword(address, _password(password_stdin), sip))
+    what = "SIP password" if sip else "password"
+    print_json(result) if as_json else click.echo(f"The {what} of {result['address']} was changed.")
+
+
+@account.command("remove")
+@click.argument("address")
+@config_option
+@as_json
+def account_remove(address: str, config_path: Path, as_json: bool) -> None:
+    """Remove the account ADDRESS, its keys, its devices and what waits for it.
+
+    \b
+    Example:
+      comity account remove alice@example.org
+    """
+    result = _do(config_path, RemoveAccount(address))
+    if as_json:
+        print_json(result)
+        return
+    waiting = f" {result['dropped']} waiting messages were dropped." if result["dropped"] else ""
+    click.echo(f"{result['address']} was removed.{waiting}")
+
+
+@click.command()
+@click.argument("name", metavar="ID")
+@config_option
+@as_json
+def trace(name: str, config_path: Path, as_json: bool) -> None:
+    """Show the path of one message: node, protocol in and out, time, SHA-256, outcome.
+
+    ID is the spine ID, the first eight or more digits of the object's SHA-256, a Call-ID or an XMPP id.
+
+    \b
+    Example:
+      comity trace 5f70bf18 --json
+    """
+    steps = _do(config_path, Trace(name))
+    for step in steps:
+        step["in"] = step.pop("in_")
+    columns = ("node", "in", "out", "time", "sha256", "outcome")
+    if as_json:
+        print_json([{column: step[column] for column in columns} for step in steps])
+        return
+    print_table(columns, [[step[column] for column in columns] for step in steps], "Nothing is known of it.")
+
+
+@click.group(cls=Group)
+def queue() -> None:
+    """What waits to be delivered."""
+
+
+@queue.command("list")
+@config_option
+@as_json
+def queue_list(config_path: Path, as_json: bool) -> None:
+    """List the lanes that hold waiting messages: inboxes of people, and next hops.
+
+    \b
+    Example:
+      comity queue list
+    """
+    lanes = _do(config_path, ListQueues())
+    if as_json:
+        print_json(lanes)
+        return
+    columns = ("lane", "pending", "octets", "oldest")
+    print_table(columns, [[lane[c] for c in columns] for lane in lanes], "Nothing waits.")
+
+
+@queue.command("show")
+@click.argument("lane")
+@click.option("--limit", default=100, show_default=True, help="Messages to show.")
+@config_option
+@as_json
+def queue_show(lane: str, limit: int, config_path: Path, as_json: bool) -> None:
+    """Show what waits in LANE, or for an address; never the messages themselves.
+
+    \b
+    Example:
+      comity queue show bob@example.org
+    """
+    items = _do(config_path, ShowQueue(lane, limit))
+    if as_json:
+        print_json(items)
+        return
+    columns = ("id", "accepted", "expires", "octets", "sha256")
+    print_table(columns, [[item[c] for c in columns] for item in items], "Nothing waits.")
+
+
+@queue.command("retry")
+@click.argument("lane", required=False, default="")
+@config_option
+@as_json
+def queue_retry(lane: str, config_path: Path, as_json: bool) -> None:
+    """Try LANE now, or every lane.
+
+    \b
+    Example:
+      comity queue retry hop/sip:pbx.example.org
+    """
+    result = _do(config_path, RetryQueue(lane))
+    if as_json:
+        print_json(result)
+    else:
+        click.echo("\n".join(f"{name} is tried." for name in result["lanes"]) or "Nothing waits.")
+
+
+@queue.command("drop")
+@click.argument("message_id", metavar="ID")
+@config_option
+@as_json
+def queue_drop(message_id: str, config_path: Path, as_json: bool) -> None:
+    """End the waiting message ID undelivered.
+
+    \b
+    Example:
+      comity queue drop 0198c6a1-9b5e-7c33-8a51-3f2d6f0b7e11
+    """
+    result = _do(config_path, DropMessage(message_id))
+    print_json(result) if as_json else click.echo(f"{result['id']} was dropped from {result['lane']}.")

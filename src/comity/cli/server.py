@@ -1,0 +1,243 @@
+"""``comity init``, ``comity serve`` and ``comity config check``.
+
+Place on the path: before it. ``serve`` only connects the process (signals, the ready line, the pid file, exit
+codes) with ``comity.server.Server``, which decides nothing about processes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import logging
+import os
+import resource
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import Protocol
+
+import click
+
+from comity.admin.init import init as make
+from comity.admin.init import init_certificates
+from comity.cli.output import WRONG, Group, as_json, config_option, print_json
+from comity.config import Config, check, load, read
+from comity.config.values import domain_problem
+from comity.errors import ComityError
+
+logger = logging.getLogger(__name__)
+
+
+# --- init -----------------------------------------------------------------------------------------------------------
+
+
+@click.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("--domain", "domains", multiple=True, metavar="DOMAIN", help="A domain to serve; may be repeated.")
+@click.option("--lan", metavar="NETWORK", help="Let phones of this network sign in without TLS (192.168.1.0/24).")
+@click.option("--certificates", is_flag=True, help="Make only the certificates that DIRECTORY/comity.toml lacks.")
+@as_json
+def init(directory: Path, domains: tuple[str, ...], lan: str | None, certificates: bool, as_json: bool) -> None:
+    """Make DIRECTORY with a commented comity.toml, a local certificate authority and a certificate.
+
+    Nothing that exists is overwritten.
+
+    \b
+    Examples:
+      comity init house --domain example.org
+      comity init house --domain example.org --domain example.net --lan 192.168.1.0/24
+    """
+    configuration = directory / "comity.toml"
+    if certificates:
+        config = read(configuration)
+        made = init_certificates(config.server.data, domains or config.server.domains)
+        if made.files[2] != config.tls.certificate:
+            click.echo(f"comity: [tls] names {config.tls.certificate}; change it to {made.files[2]}.", err=True)
+    else:
+        network = _network(lan) if lan else None
+        for domain in domains:
+            _must_be_domain(domain)
+        if not domains:
+            raise click.UsageError("Which domain? Give at least one: --domain example.org")
+        made = make(directory, domains, network)
+    if as_json:
+        print_json({"files": [str(path) for path in made.files], "expires": made.expires})
+        return
+    for path in made.files:
+        click.echo(f"made {path}")
+    if not certificates:
+        click.echo(_next_steps(directory, domains[0], made.files[1], network))
+
+
+def _next_steps(directory: Path, domain: str, authority: Path, lan: IPv4Network | IPv6Network | None) -> str:
+    option = f"-c {directory / 'comity.toml'}"
+    phones = f"from {lan} and " if lan else ""
+    return (
+        f"\nNext:\n"
+        f"  comity config check {option}\n"
+        f"  comity account add alice@{domain} {option}\n"
+        f"  comity serve {option}\n"
+        f"\nClients have to trust {authority} until you have a certificate of a public authority.\n"
+        f"Unencrypted SIP is taken {phones}from this machine only; everything else is under TLS."
+    )
+
+
+def _network(text: str) -> IPv4Network | IPv6Network:
+    try:
+        network = ip_network(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}. Write it like 192.168.1.0/24.", param_hint="--lan") from error
+    if network.prefixlen == 0:
+        raise click.BadParameter(f"{text} is the whole Internet. Name your own network.", param_hint="--lan")
+    return network
+
+
+def _must_be_domain(text: str) -> None:
+    problem = domain_problem(text)
+    if problem:
+        raise click.BadParameter(f'"{text}" {problem}', param_hint="--domain")
+
+
+# --- config ---------------------------------------------------------------------------------------------------------
+
+
+@click.group(cls=Group)
+def config() -> None:
+    """Look after the configuration file."""
+
+
+@config.command("check")
+@config_option
+@as_json
+def config_check(config_path: Path, as_json: bool) -> None:
+    """Say every mistake in the configuration, with its cause and its cure.
+
+    Looks at the file, the certificates and the data directory; changes nothing.
+    Exit code 0: a server can start with it; 2: there are mistakes.
+
+    \b
+    Example:
+      comity config check -c house/comity.toml
+    """
+    mistakes = check(config_path)
+    if as_json:
+        print_json([{"key": m.key, "problem": m.problem, "cure": m.cure, "where": m.where} for m in mistakes])
+    elif not mistakes:
+        click.echo(f"{config_path} is good.")
+    if mistakes:
+        if not as_json:
+            click.echo("\n".join(str(mistake) for mistake in mistakes), err=True)
+        click.get_current_context().exit(WRONG)
+
+
+# --- serve ----------------------------------------------------------------------------------------------------------
+
+
+class RunningServer(Protocol):
+    """What ``comity.server.Server`` offers the process."""
+
+    @property
+    def addresses(self) -> Sequence[str]:
+        """Addresses really listened on, as URLs."""
+
+    async def start(self) -> None:
+        """Open the store, start the bindings, open the listeners."""
+
+    async def reload(self, config: Config) -> None:
+        """Take over what may change while running: certificates, accounts' domains, limits, policy."""
+
+    async def stop(self) -> None:
+        """Drain and stop."""
+
+
+@click.command()
+@config_option
+@click.option("--pidfile", type=click.Path(path_type=Path), help="Write the process ID here while running.")
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+    help="What is written to stderr.",
+)
+def serve(config_path: Path, pidfile: Path | None, log_level: str) -> None:
+    """Run the server until SIGTERM, which drains and stops it; SIGHUP reads the configuration anew.
+
+    When it is ready, it prints one line: "comity: ready" and its addresses.
+
+    \b
+    Example:
+      comity serve -c house/comity.toml --pidfile /run/comity.pid
+    """
+    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    os.umask(0o077)
+    # No core dump: it would hold keys and message bodies (B-02).
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    config = load(config_path)
+    # Imported here, because every other command starts faster without it.
+    factory = importlib.import_module("comity.server").Server
+    asyncio.run(run(config, pidfile, factory))
+
+
+async def run(config: Config, pidfile: Path | None, factory: Callable[[Config], RunningServer]) -> None:
+    """Start a server, say ``ready``, obey signals, stop.
+
+    Raises:
+        ConfigError: with the reason why it cannot start; StoreError likewise.
+    """
+    stopping = asyncio.Event()
+    reloading = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    server = factory(config)
+    # Before start: a signal in the middle of it must stop in order, not kill.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    loop.add_signal_handler(signal.SIGHUP, reloading.set)
+    try:
+        await server.start()
+        with _pidfile(pidfile):
+            click.echo(" ".join(["comity: ready", *server.addresses]))
+            while not stopping.is_set():
+                await _first_of(stopping, reloading)
+                if reloading.is_set() and not stopping.is_set():
+                    reloading.clear()
+                    await _reload(server, config.path)
+            # A second signal while draining ends the process at once.
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+            click.echo("comity: draining", err=True)
+            await server.stop()
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            loop.remove_signal_handler(number)
+
+
+async def _reload(server: RunningServer, config_path: Path) -> None:
+    """Reload, or keep what runs and say why (F-K20)."""
+    try:
+        await server.reload(load(config_path))
+        click.echo("comity: reloaded", err=True)
+    except ComityError as error:
+        click.echo(f"{error}\ncomity: not reloaded; the former configuration stays in use", err=True)
+
+
+async def _first_of(*events: asyncio.Event) -> None:
+    tasks = [asyncio.ensure_future(event.wait()) for event in events]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@contextlib.contextmanager
+def _pidfile(path: Path | None) -> Iterator[None]:
+    if path is None:
+        yield
+        return
+    path.write_text(f"{os.getpid()}\n", encoding="ascii")
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)

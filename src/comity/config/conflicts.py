@@ -1,0 +1,116 @@
+"""What does not fit together: mistakes that only two keys make.
+
+Place on the path: before it, after ``reader`` took each key alone and before ``machine`` looks around.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import ip_address
+
+from comity.bindings.base import Listener
+from comity.config.sections import Config, Limits
+from comity.config.values import is_loopback, shown, split_url
+from comity.errors import ConfigError
+
+
+def mistakes_between(config: Config, earlier: list[ConfigError]) -> Iterator[ConfigError]:
+    """Find mistakes that only two keys together make; those of keys already at fault are left out."""
+    yield from _shared_ports(config)
+    if not any(mistake.key.startswith("policy.plaintext_from") for mistake in earlier):
+        yield from _open_plaintext(config)
+    yield from _store_mistakes(config)
+    yield from _double_routes(config)
+    yield from _limit_mistakes(config)
+
+
+def _shared_ports(config: Config) -> Iterator[ConfigError]:
+    taken: list[tuple[str, Listener]] = []
+    for key, listener in config.listeners():
+        for other_key, other in taken:
+            same_kind = (listener.transport == "udp") == (other.transport == "udp")
+            if same_kind and listener.port == other.port != 0 and _overlap(listener.host, other.host):
+                problem = f"{listener.host} port {listener.port} is already taken by {other_key}."
+                yield ConfigError(key, problem, "Give each listener a port of its own.", where=config.where(key))
+        taken.append((key, listener))
+
+
+def _overlap(one: str, other: str) -> bool:
+    first, second = ip_address(one), ip_address(other)
+    return first.version == second.version and (first == second or first.is_unspecified or second.is_unspecified)
+
+
+def _open_plaintext(config: Config) -> Iterator[ConfigError]:
+    """Plain SIP and HTTP outside loopback need a network that is exempt by name (reliability.md section 6.1)."""
+    for key, listener in config.listeners():
+        is_plain = listener.transport != "tls" and key.startswith(("sip.", "web."))
+        if is_plain and not is_loopback(listener.host) and not config.policy.plaintext_from:
+            problem = f"{listener.url} would take unencrypted traffic from anywhere, because plaintext_from is empty."
+            cure = (
+                'Write your network below [policy], as in plaintext_from = ["192.168.1.0/24"], or listen on 127.0.0.1.'
+            )
+            yield ConfigError(key, problem, cure, where=config.where(key))
+
+
+def _store_mistakes(config: Config) -> Iterator[ConfigError]:
+    store, where = config.store, config.where("store.url")
+    if store.engine == "nats" and not store.url:
+        yield ConfigError("store.url", "is missing.", 'engine = "nats" needs url = "tls://HOST:4222".', where=where)
+    elif store.engine == "sqlite" and store.url:
+        cure = 'Remove it, or write engine = "nats".'
+        yield ConfigError("store.url", "means nothing to the sqlite engine.", cure, where=where)
+    elif store.engine == "nats":
+        for part in store.url.split(","):
+            parts = split_url(part.strip())
+            if parts is None or parts[0] not in ("nats", "tls"):
+                cure = 'Write url = "tls://HOST:4222".'
+                yield ConfigError("store.url", f"{shown(part)} is not the address of a NATS server.", cure, where=where)
+
+
+def _double_routes(config: Config) -> Iterator[ConfigError]:
+    seen: dict[str, int] = {}
+    for index, route in enumerate(config.routes):
+        if route.domain and route.domain in seen:
+            key, problem = f"route[{index}].domain", f'"{route.domain}" already has route[{seen[route.domain]}].'
+            yield ConfigError(key, problem, "Keep one of the two.", where=config.where(key))
+        seen.setdefault(route.domain, index)
+
+
+def _limit_mistakes(config: Config) -> Iterator[ConfigError]:
+    limits: Limits = config.limits
+    pairs: list[tuple[str, bool, str, str]] = [
+        (
+            "dedup_window",
+            limits.dedup_window < limits.message_lifetime,
+            "is shorter than message_lifetime, so a repeat could be delivered twice.",
+            "Make it at least as long.",
+        ),
+        (
+            "disk_refuse",
+            limits.disk_refuse <= limits.disk_warn,
+            "is not above disk_warn, so nobody would be warned.",
+            "Make it larger than disk_warn.",
+        ),
+        (
+            "cpim_message",
+            limits.cpim_message * 4 / 3 > limits.client_stanza,
+            "is too large: as base64 such an object does not fit client_stanza.",
+            "Keep it below three quarters of client_stanza.",
+        ),
+        (
+            "cpim_message_sip",
+            limits.cpim_message_sip > limits.sip_body,
+            "is larger than sip_body, which has to hold it.",
+            "Make it at most sip_body.",
+        ),
+        (
+            "beep_window",
+            limits.beep_window > limits.beep_window_max,
+            "is larger than beep_window_max.",
+            "Make it at most beep_window_max.",
+        ),
+    ]
+    for name, is_wrong, problem, cure in pairs:
+        if is_wrong:
+            key = f"limits.{name}"
+            yield ConfigError(key, problem, cure, where=config.where(key))

@@ -1,0 +1,376 @@
+"""What may be written in ``comity.toml``: one frozen dataclass a section, one documented field a key.
+
+Place on the path: before it. The reader walks these fields and nothing else, so a key exists exactly if it stands
+here; ``metadata["kind"]`` says how its text is read. Relative paths count from the directory of the file.
+Sizes are octets (``"64 KiB"`` may be written), durations seconds (``"72 h"``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import Any, Literal
+
+from comity.bindings.base import Listener
+
+Network = IPv4Network | IPv6Network
+
+KIB = 1024
+MIB = 1024 * KIB
+HOUR = 3600.0
+
+SIP_PORTS = {"udp": 5060, "tcp": 5060, "tls": 5061}
+XMPP_CLIENT_PORTS = {"tcp": 5222, "tls": 5223}
+XMPP_SERVER_PORTS = {"tcp": 5269, "tls": 5270}
+APEX_PORTS = {"tcp": 912, "tls": 913}
+WEB_PORTS = {"http": 8080, "https": 8443}
+XCAP_PORTS = {"https": 8444}
+
+# mypy types ``field`` by its default; a typed alias for each kind would repeat every type, so these return Any.
+
+
+def _octets(default: int, low: int = 1) -> Any:
+    return field(default=default, metadata={"kind": "octets", "low": low})
+
+
+def _seconds(default: float) -> Any:
+    return field(default=float(default), metadata={"kind": "seconds"})
+
+
+def _count(default: int, high: int = 10_000_000) -> Any:
+    return field(default=default, metadata={"kind": "count", "low": 1, "high": high})
+
+
+def _flag(default: bool) -> Any:
+    return field(default=default, metadata={"kind": "flag"})
+
+
+def _choice(default: str, *choices: str) -> Any:
+    return field(default=default, metadata={"kind": "choice", "choices": choices})
+
+
+def _listeners(ports: Mapping[str, int], *default: Listener) -> Any:
+    return field(default=default, metadata={"kind": "listeners", "ports": ports})
+
+
+def _of(kind: str, default: object) -> Any:
+    return field(default=default, metadata={"kind": kind})
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """``[server]``: who this server is and where it keeps its data."""
+
+    domains: tuple[str, ...] = _of("domains", ())
+    """Domains whose accounts live here; the first names this node. The only key that must be written."""
+    data: Path = field(default=Path("data"), metadata={"kind": "path", "below": "file", "name": "data"})
+    """Directory of the message store, the control socket and the certificates; mode 0700, on a local disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class TlsConfig:
+    """``[tls]``: what the server shows and whom it believes."""
+
+    certificate: Path = field(
+        default=Path("server.pem"), metadata={"kind": "path", "below": "data", "name": "tls/server.pem"}
+    )
+    """PEM file: the server's certificate, then its intermediates. It must name every served domain. Not written:
+    ``tls/server.pem`` in the data directory, where ``comity init`` puts it."""
+    key: Path = field(default=Path("server.key"), metadata={"kind": "path", "below": "data", "name": "tls/server.key"})
+    """PEM file: the private key of the certificate, without a passphrase. Not written: ``tls/server.key`` there."""
+    trust: Path | None = field(default=None, metadata={"kind": "path"})
+    """PEM file of further authorities to believe peers by; the system's own are always believed."""
+
+
+@dataclass(frozen=True, slots=True)
+class SipConfig:
+    """``[sip]``: where SIP is spoken."""
+
+    listen: tuple[Listener, ...] = _listeners(
+        SIP_PORTS,
+        Listener("tls", "0.0.0.0", 5061),  # noqa: S104  TLS to everybody is what a server is for
+        Listener("udp", "127.0.0.1", 5060),
+        Listener("tcp", "127.0.0.1", 5060),
+    )
+    """``udp://``, ``tcp://`` and ``tls://`` addresses; the first two outside loopback need ``plaintext_from``."""
+
+
+@dataclass(frozen=True, slots=True)
+class ComponentConfig:
+    """``[[xmpp.component]]``: Comity as a component of an XMPP server (XEP-0114)."""
+
+    domain: str = _of("domain", "")
+    """Name under which the XMPP server knows us."""
+    host: str = _of("text", "127.0.0.1")
+    """Host of the XMPP server's component port."""
+    port: int = field(default=5347, metadata={"kind": "count", "low": 1, "high": 65535})
+    secret: str = _of("secret", "")
+    """The shared secret; a file with a secret in it should be readable by its owner only."""
+
+
+@dataclass(frozen=True, slots=True)
+class XmppConfig:
+    """``[xmpp]``: where XMPP is spoken."""
+
+    client: tuple[Listener, ...] = _listeners(
+        XMPP_CLIENT_PORTS,
+        Listener("tcp", "0.0.0.0", 5222, "client"),  # noqa: S104  STARTTLS comes before any password
+        Listener("tls", "0.0.0.0", 5223, "client"),  # noqa: S104  TLS to everybody is what a server is for
+    )
+    """For people: ``tcp://`` (TLS by STARTTLS, before any password) and ``tls://``."""
+    server: tuple[Listener, ...] = _listeners(XMPP_SERVER_PORTS)
+    """For other XMPP servers; off unless written."""
+    component: tuple[ComponentConfig, ...] = ()
+    """XMPP servers to join as a component."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApexConfig:
+    """``[apex]``: where APEX is spoken; off unless written."""
+
+    listen: tuple[Listener, ...] = _listeners(APEX_PORTS)
+
+
+@dataclass(frozen=True, slots=True)
+class WebConfig:
+    """``[web]``: console, metrics and health; off unless written."""
+
+    listen: tuple[Listener, ...] = _listeners(WEB_PORTS)
+    """``http://`` on loopback, ``https://`` anywhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class XcapConfig:
+    """``[xcap]``: presence rules and lists by XCAP; HTTPS only, off unless written, never the console's address."""
+
+    listen: tuple[Listener, ...] = _listeners(XCAP_PORTS)
+
+
+@dataclass(frozen=True, slots=True)
+class RouteConfig:
+    """``[[route]]``: a domain that is reached by a fixed next hop instead of by DNS."""
+
+    domain: str = _of("route-domain", "")
+    """The foreign domain, or ``*`` for every domain without a route of its own."""
+    via: Literal["sip", "xmpp", "apex"] = _choice("sip", "sip", "xmpp", "apex")
+    """Protocol spoken with the next hop."""
+    next_hop: str = _of("next-hop", "")
+    """``tls://HOST[:PORT]``, ``tcp://…`` or, for SIP, ``udp://…``."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreConfig:
+    """``[store]``: where accepted messages are kept."""
+
+    engine: Literal["sqlite", "nats"] = _choice("sqlite", "sqlite", "nats")
+    """``sqlite`` (one node, in the data directory) or ``nats`` (a cluster)."""
+    url: str = _of("text", "")
+    """For ``nats``: ``tls://HOST:4222``, several separated by commas."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyConfig:
+    """``[policy]``: who may do what. Sender binding and the ban on third-party relaying cannot be switched off."""
+
+    plaintext_from: tuple[Network, ...] = _of("networks", ())
+    """Networks from which unencrypted SIP is taken besides loopback."""
+    sip_md5: bool = _flag(True)
+    """Offer SIP digest with MD5 after SHA-256; most desk phones know nothing else."""
+    scram_sha1: bool = _flag(True)
+    """Offer SCRAM-SHA-1 after SHA-256 and SHA-512; RFC 6120 asks for it, old clients know nothing else."""
+    trusted_peers: tuple[str, ...] = _of("peers", ())
+    """Domains, addresses or networks of servers that vouch for their own users without a certificate."""
+    presence_default: Literal["ask", "deny"] = _choice("ask", "ask", "deny")
+    """What a watcher without an approval gets: ``ask`` puts the question to the person, ``deny`` does not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """``[limits]``: every bound of reliability.md section 6.2; the default is right unless you measured otherwise."""
+
+    pre_auth_stanza: int = _octets(8 * KIB)
+    """Largest stanza before sign-in."""
+    pre_auth_elements: int = _count(32)
+    pre_auth_time: float = _seconds(30)
+    """From the first octet to the end of sign-in."""
+    pre_auth_octets: int = _octets(64 * KIB)
+    """All octets before sign-in together."""
+
+    client_stanza: int = _octets(256 * KIB)
+    """Largest stanza of a signed-in XMPP client."""
+    server_stanza: int = _octets(512 * KIB)
+    """Largest stanza of another XMPP server."""
+    xml_depth: int = _count(64, 1024)
+    xml_elements: int = _count(4096)
+    """In one stanza."""
+    xml_attributes: int = _count(64)
+    """Of one element."""
+    xml_namespaces: int = _count(64)
+    """In scope at once."""
+    xml_name: int = _octets(256)
+    """Longest element or attribute name."""
+    xml_slice: int = _octets(4 * KIB, 1024)
+    """Most octets handed to the parser at once."""
+
+    sip_message_tcp: int = _octets(64 * KIB)
+    sip_message_udp: int = _octets(16 * KIB)
+    sip_headers: int = _octets(8 * KIB)
+    """All headers of one message together."""
+    sip_body: int = _octets(48 * KIB)
+    sip_header: int = _octets(2 * KIB)
+    """One header."""
+    sip_credential_header: int = _octets(4 * KIB)
+    """One Authorization, Proxy-Authorization or Identity header."""
+    sip_header_count: int = _count(64)
+    sip_uri: int = _octets(256)
+    sip_method: int = _octets(32)
+
+    cpim_header_block: int = _octets(16 * KIB)
+    cpim_headers: int = _count(64)
+    cpim_header: int = _octets(8 * KIB)
+    """One header of a message/cpim object."""
+    cpim_message: int = _octets(128 * KIB)
+    """The whole object; as base64 it has to fit a stanza."""
+    cpim_message_sip: int = _octets(48 * KIB)
+    """The whole object at the SIP edge."""
+
+    beep_window: int = _octets(4 * KIB)
+    """First window of a channel (RFC 3081 section 3.1.4)."""
+    beep_window_max: int = _octets(64 * KIB)
+    beep_frame: int = _octets(64 * KIB)
+    beep_channels: int = _count(32)
+    beep_message: int = _octets(1 * MIB)
+
+    connections_per_address: int = _count(50)
+    connections_unauthenticated: int = _count(4096)
+    connections: int = _count(20_000)
+    """In total."""
+
+    failures_per_connection: int = _count(5)
+    """Wrong passwords until the connection is closed."""
+    failures_per_address: int = _count(20)
+    """Wrong passwords until the address is banned."""
+    ban: float = _seconds(1 * HOUR)
+
+    user_messages: int = _count(10)
+    """Messages a second of one user, lasting."""
+    user_message_burst: int = _count(100)
+    user_stanzas: int = _count(50)
+    """Stanzas a second of one user."""
+    user_octets: int = _octets(64 * KIB)
+    """Octets a second of one user."""
+    peer_messages: int = _count(500)
+    """Messages a second of one peer domain."""
+    udp_requests: int = _count(30)
+    """Requests by UDP from one /24 (IPv6: /64) that proved nothing yet, within ``udp_window``."""
+    udp_window: float = _seconds(2)
+
+    sm_queue: int = _count(500)
+    """Unacknowledged stanzas kept for one XMPP stream (XEP-0198)."""
+    sm_resume: float = _seconds(300)
+    """How long a broken stream may be resumed."""
+
+    stored_messages: int = _count(1000)
+    """Messages waiting for one user."""
+    stored_octets: int = _octets(64 * MIB)
+    """Octets waiting for one user."""
+    message_lifetime: float = _seconds(72 * HOUR)
+    """After that an undelivered message is reported to its sender."""
+    dedup_window: float = _seconds(72 * HOUR)
+    """How long a repeat is recognised; never shorter than ``message_lifetime``."""
+
+    subscriptions: int = _count(500)
+    """Of one user."""
+    watchers: int = _count(2000)
+    """Of one presentity."""
+    contacts: int = _count(10)
+    """Devices signed in for one address-of-record."""
+
+    hops_sip: int = _count(70, 255)
+    """Max-Forwards a SIP message starts with (RFC 3261 section 8.1.1.6)."""
+    hops: int = _count(128, 255)
+    """Max-Forwards everywhere else (RFC 3860 section 3.4.2: over 100)."""
+    alias_depth: int = _count(10)
+    max_breadth: int = _count(60, 255)
+    """RFC 5393 section 5.3.3."""
+
+    write_buffer: int = _octets(256 * KIB)
+    """Octets waiting to be written to one connection."""
+    in_flight: int = _count(32)
+    """Unanswered deliveries to one destination."""
+
+    disk_warn: int = _count(80, 100)
+    """Per cent of the disk in use from which a warning is logged."""
+    disk_refuse: int = _count(90, 100)
+    """Per cent of the disk in use from which nothing more is accepted."""
+    disk_free: int = _octets(256 * MIB)
+    """Free octets below which nothing more is accepted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The whole file, checked."""
+
+    path: Path
+    """The file it came from."""
+    server: ServerConfig
+    tls: TlsConfig
+    sip: SipConfig
+    xmpp: XmppConfig
+    apex: ApexConfig
+    web: WebConfig
+    xcap: XcapConfig
+    routes: tuple[RouteConfig, ...]
+    store: StoreConfig
+    policy: PolicyConfig
+    limits: Limits
+    lines: Mapping[str, int]
+    """Line of each key that was written, by its name as in ``ConfigError.key``."""
+
+    @property
+    def control_socket(self) -> Path:
+        """Where administrative commands reach the running server."""
+        return self.server.data / "control.sock"
+
+    def listeners(self) -> list[tuple[str, Listener]]:
+        """Every listener with the name of its key (``sip.listen[0]``), in the order of the file's sections."""
+        lists = {
+            "sip.listen": self.sip.listen,
+            "xmpp.client": self.xmpp.client,
+            "xmpp.server": self.xmpp.server,
+            "apex.listen": self.apex.listen,
+            "web.listen": self.web.listen,
+            "xcap.listen": self.xcap.listen,
+        }
+        return [(f"{key}[{i}]", listener) for key, group in lists.items() for i, listener in enumerate(group)]
+
+    def where(self, key: str) -> str:
+        """``file:line`` of ``key``, or the file alone if nothing of it was written."""
+        line = line_of(self.lines, key)
+        return f"{self.path}:{line}" if line else str(self.path)
+
+
+def line_of(lines: Mapping[str, int], key: str) -> int:
+    """Line of ``key``, else of the list it is an item of, else of its section; 0 if none was written."""
+    while key:
+        if key in lines:
+            return lines[key]
+        key = key[: max(key.rfind("."), key.rfind("["), 0)]
+    return 0
+
+
+#: Sections that are one table, by name; ``[[route]]`` and ``[[xmpp.component]]`` are lists of tables.
+SECTIONS: dict[str, type[Any]] = {
+    "server": ServerConfig,
+    "tls": TlsConfig,
+    "sip": SipConfig,
+    "xmpp": XmppConfig,
+    "apex": ApexConfig,
+    "web": WebConfig,
+    "xcap": XcapConfig,
+    "store": StoreConfig,
+    "policy": PolicyConfig,
+    "limits": Limits,
+}

@@ -1,0 +1,273 @@
+"""BER read within limits, DER written: the only ASN.1 that ``secure`` needs (X.690).
+
+Place on the path: below ``cms.py``; octets of a signature go in, a tree of ``Element`` comes out. Reading takes
+BER, because gpgsm and others write indefinite lengths and split octet strings; writing gives DER only.
+The rule its readers must keep: every length, depth and count is bounded *before* it is used, and whatever
+the octets, only ``BerError`` is raised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from comity.errors import SecurityError
+
+MAX_DEPTH = 40
+"""Nesting of a SignedData with certificates is about 14; a certificate in an attribute adds as many again."""
+MAX_ELEMENTS = 20_000
+"""A SignedData with six certificates has about 900 elements."""
+
+BOOLEAN, INTEGER, BIT_STRING, OCTET_STRING, NULL, OID, UTF8_STRING = 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x0C
+UTC_TIME, GENERALIZED_TIME = 0x17, 0x18
+SEQUENCE, SET = 0x30, 0x31
+CONSTRUCTED = 0x20
+
+
+class BerError(SecurityError):
+    """Octets that are not BER, or BER beyond our limits; ``offset`` counts from the start of what was read."""
+
+    def __init__(self, reason: str, offset: int) -> None:
+        self.reason = reason
+        self.offset = offset
+        super().__init__(f"{reason} (at octet {offset} of the ASN.1 data)")
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """One decoded element; ``children`` is filled exactly when the constructed bit is set."""
+
+    tag: int
+    """The identifier octet: class, constructed bit and number."""
+    raw: memoryview
+    """The whole encoding as received."""
+    body: memoryview
+    """The content octets, without an end-of-contents."""
+    children: tuple[Element, ...]
+    offset: int
+    is_definite: bool
+
+    @property
+    def is_constructed(self) -> bool:
+        return bool(self.tag & CONSTRUCTED)
+
+    def expect(self, tag: int) -> Element:
+        """Return self if the identifier octet is ``tag``.
+
+        Raises:
+            BerError: it is another one.
+        """
+        if self.tag != tag:
+            raise BerError(f"expected tag 0x{tag:02x}, found 0x{self.tag:02x}", self.offset)
+        return self
+
+    def oid(self) -> str:
+        """Read as OBJECT IDENTIFIER, in dotted form."""
+        self.expect(OID)
+        body = self.body
+        if not 1 <= len(body) <= 64 or body[-1] & 0x80:
+            raise BerError("an object identifier of this length is not taken", self.offset)
+        arcs: list[int] = []
+        value = 0
+        for octet in body:
+            if value == 0 and octet == 0x80:
+                raise BerError("an object identifier is padded", self.offset)
+            value = value << 7 | octet & 0x7F
+            if not octet & 0x80:
+                arcs.append(value)
+                value = 0
+        first = min(arcs[0] // 40, 2)
+        return ".".join(str(arc) for arc in (first, arcs[0] - 40 * first, *arcs[1:]))
+
+    def integer(self) -> int:
+        """Read as INTEGER of at most 64 octets."""
+        self.expect(INTEGER)
+        if not 1 <= len(self.body) <= 64:
+            raise BerError("an integer of this length is not taken", self.offset)
+        return int.from_bytes(self.body, "big", signed=True)
+
+    def octets(self, tag: int = OCTET_STRING) -> bytes:
+        """Read as OCTET STRING, joining the pieces of a constructed one; ``tag`` is its implicit tag."""
+        if self.tag == tag:
+            return bytes(self.body)
+        if self.tag == tag | CONSTRUCTED:
+            return b"".join(piece.octets() for piece in self.children)
+        raise BerError("expected an octet string", self.offset)
+
+    def time(self) -> datetime:
+        """Read as UTCTime or GeneralizedTime in the form DER allows (RFC 5652 section 11.3)."""
+        text = bytes(self.body).decode("ascii", "replace")
+        try:
+            if self.tag == UTC_TIME:
+                year = int(text[:2])
+                century = "19" if year >= 50 else "20"
+                return datetime.strptime(century + text, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC)
+            self.expect(GENERALIZED_TIME)
+            return datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC)
+        except ValueError as error:
+            raise BerError("a time is not in the form YYMMDDHHMMSSZ", self.offset) from error
+
+    def der(self) -> bytes:
+        """Write the element again as DER: definite lengths, joined strings, SET OF in order."""
+        if not self.is_constructed:
+            return tlv(self.tag, self.body)
+        if self.tag == OCTET_STRING | CONSTRUCTED:
+            return tlv(OCTET_STRING, self.octets())
+        parts = [child.der() for child in self.children]
+        return tlv(self.tag, *(sorted(parts) if self.tag == SET else parts))
+
+
+class _Reader:
+    """Carries the count of elements through one read."""
+
+    def __init__(self, data: memoryview) -> None:
+        self.data = data
+        self.left = MAX_ELEMENTS
+
+    def element(self, start: int, end: int, depth: int) -> tuple[Element, int]:
+        """Read the element at ``start``; give it and the offset after it."""
+        data = self.data
+        self.left -= 1
+        if depth > MAX_DEPTH or self.left < 0:
+            raise BerError("too deep or too many elements", start)
+        if end - start < 2:
+            raise BerError("the data ends inside an element", start)
+        tag = data[start]
+        if tag & 0x1F == 0x1F:
+            raise BerError("tag numbers over 30 are not used in CMS", start)
+        at, length = self._length(start + 1, end)
+        if length is None:
+            if not tag & CONSTRUCTED:
+                raise BerError("an indefinite length on a primitive element", start)
+            children, stop = self._until_end(at, end, depth)
+            return Element(tag, data[start : stop + 2], data[at:stop], children, start, False), stop + 2
+        stop = at + length
+        if stop > end:
+            raise BerError("an element is longer than what holds it", start)
+        found: list[Element] = []
+        if tag & CONSTRUCTED:
+            position = at
+            while position < stop:
+                child, position = self.element(position, stop, depth + 1)
+                found.append(child)
+        return Element(tag, data[start:stop], data[at:stop], tuple(found), start, True), stop
+
+    def _length(self, at: int, end: int) -> tuple[int, int | None]:
+        first = self.data[at]
+        if first < 0x80:
+            return at + 1, first
+        if first == 0x80:
+            return at + 1, None
+        count = first & 0x7F
+        if count > 8 or at + 1 + count > end:
+            raise BerError("a length field that cannot be read", at)
+        return at + 1 + count, int.from_bytes(self.data[at + 1 : at + 1 + count], "big")
+
+    def _until_end(self, at: int, end: int, depth: int) -> tuple[tuple[Element, ...], int]:
+        """Read children up to the end-of-contents octets; give them and the offset of those octets."""
+        children: list[Element] = []
+        while bytes(self.data[at : at + 2]) != b"\0\0":
+            child, at = self.element(at, end, depth + 1)
+            children.append(child)
+        if at + 2 > end:
+            raise BerError("an end-of-contents is missing", at)
+        return tuple(children), at
+
+
+def read(data: bytes | memoryview) -> Element:
+    """Read exactly one element that fills ``data``.
+
+    Raises:
+        BerError: the octets are not BER, go on after the element, or break a limit.
+    """
+    view = memoryview(data).toreadonly()
+    element, end = _Reader(view).element(0, len(view), 0)
+    if end != len(view):
+        raise BerError("there are octets after the end", end)
+    return element
+
+
+class Cursor:
+    """Walks the children of a SEQUENCE in order, optional ones by tag."""
+
+    def __init__(self, parent: Element) -> None:
+        self._parent = parent
+        self._at = 0
+
+    def next(self, tag: int | None = None) -> Element:
+        """The next child, which must be there (and be ``tag`` if given)."""
+        if self._at >= len(self._parent.children):
+            raise BerError("a required field is missing", self._parent.offset)
+        element = self._parent.children[self._at]
+        if tag is not None:
+            element.expect(tag)
+        self._at += 1
+        return element
+
+    def optional(self, *tags: int) -> Element | None:
+        """The next child if its tag is one of ``tags``, else None and nothing moves."""
+        if self._at < len(self._parent.children) and self._parent.children[self._at].tag in tags:
+            return self.next()
+        return None
+
+    def end(self) -> None:
+        """Make sure that nothing is left."""
+        if self._at < len(self._parent.children):
+            raise BerError("there is a field too many", self._parent.children[self._at].offset)
+
+
+# --- writing ---------------------------------------------------------------------------------------------------
+
+
+def tlv(tag: int, *parts: bytes | memoryview) -> bytes:
+    """Write one element with definite, minimal length."""
+    body = b"".join(parts)
+    size = len(body)
+    if size < 0x80:
+        return bytes((tag, size)) + body
+    length = size.to_bytes((size.bit_length() + 7) // 8, "big")
+    return bytes((tag, 0x80 | len(length))) + length + body
+
+
+def sequence(*parts: bytes) -> bytes:
+    """Write a SEQUENCE."""
+    return tlv(SEQUENCE, *parts)
+
+
+def set_of(parts: Iterable[bytes], tag: int = SET) -> bytes:
+    """Write a SET OF in the order DER asks for; ``tag`` is its implicit tag."""
+    return tlv(tag, *sorted(parts))
+
+
+def integer(value: int) -> bytes:
+    """Write an INTEGER."""
+    return tlv(INTEGER, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
+
+
+def octet_string(value: bytes) -> bytes:
+    """Write an OCTET STRING."""
+    return tlv(OCTET_STRING, value)
+
+
+def oid(dotted: str) -> bytes:
+    """Write an OBJECT IDENTIFIER from its dotted form."""
+    first, second, *rest = (int(arc) for arc in dotted.split("."))
+    body = bytearray()
+    for arc in (first * 40 + second, *rest):
+        septets = [arc & 0x7F]
+        while arc := arc >> 7:
+            septets.append(arc & 0x7F | 0x80)
+        body += bytes(reversed(septets))
+    return tlv(OID, bytes(body))
+
+
+def time(when: datetime) -> bytes:
+    """Write a time: UTCTime through 2049, GeneralizedTime after (RFC 5652 section 11.3)."""
+    when = when.astimezone(UTC)
+    if 1950 <= when.year < 2050:
+        return tlv(UTC_TIME, when.strftime("%y%m%d%H%M%SZ").encode())
+    return tlv(GENERALIZED_TIME, f"{when.year:04}".encode() + when.strftime("%m%d%H%M%SZ").encode())
+
+
+NULL_DER = tlv(NULL)

@@ -1,0 +1,368 @@
+"""Certification paths: from a signer's certificate to a trust anchor (RFC 8550 section 4, RFC 5280 section 6).
+
+Place on the path: called by ``smime.py`` once a signature is known to be good; gives ``ChainResult``, a value with
+a sentence. Distrust is never an exception and never ``bad-signature`` (SEC-21). ``cryptography.x509.verification``
+is not used: it takes DNS names and IP addresses as subjects only, demands extensions that published S/MIME
+certificates lack (those of RFC 8591 have none but a subjectAltName), and gives no separate reasons.
+
+What is not evaluated is refused: name constraints and unknown critical extensions make a path untrusted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from typing import TypeVar
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
+
+ExtensionT = TypeVar("ExtensionT", bound=x509.ExtensionType)
+
+MAX_DEPTH = 6
+"""Certificates between signer and anchor, both counted (reliability.md M-26)."""
+MAX_SIGNATURE_CHECKS = 24
+"""Signature checks while a path is searched; a bag of look-alike issuers cannot cost more."""
+MAX_RSA_BITS = 8192
+STRONG_RSA_BITS = 2048
+"""RFC 8550 section 4.3: below it receivers SHOULD NOT verify; we verify and say weak (SEC-11)."""
+
+#: What the certificate parser may raise over hostile octets; ``Warning`` because a caller may run with -W error.
+CERTIFICATE_ERRORS = (
+    ValueError,
+    TypeError,
+    Warning,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+    x509.InvalidVersion,
+)
+
+_EVALUATED = frozenset(
+    {
+        ExtensionOID.BASIC_CONSTRAINTS,
+        ExtensionOID.KEY_USAGE,
+        ExtensionOID.EXTENDED_KEY_USAGE,
+        ExtensionOID.SUBJECT_ALTERNATIVE_NAME,
+        ExtensionOID.CERTIFICATE_POLICIES,  # any policy is acceptable to us
+        ExtensionOID.SUBJECT_KEY_IDENTIFIER,
+        ExtensionOID.AUTHORITY_KEY_IDENTIFIER,
+        ExtensionOID.CRL_DISTRIBUTION_POINTS,
+    }
+)
+
+
+class Distrust(Enum):
+    """Why a certificate is not trusted."""
+
+    UNKNOWN_CA = "unknown-ca"
+    EXPIRED = "expired"
+    NOT_YET_VALID = "not-yet-valid"
+    REVOKED = "revoked"
+    DISTRUSTED = "distrusted"
+    USAGE = "usage"
+    """Key usage, extended key usage, CA flag or path length forbid this use."""
+    UNSUPPORTED = "unsupported"
+    """A critical extension, constraint or size that we do not evaluate."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChainResult:
+    """Whether a certificate is trusted, and if not, why."""
+
+    distrust: Distrust | None
+    text: str
+    """One sentence for a person; names the certificate it is about."""
+    path: tuple[x509.Certificate, ...] = ()
+    """Signer first."""
+    is_weak: bool = False
+    """True if a signature below the anchor uses SHA-1 or MD5, or a key is too small."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrustStore:
+    """What a user trusts; made by ``KeyStore.trust_store`` or by hand."""
+
+    anchors: tuple[x509.Certificate, ...] = ()
+    """Certification authorities."""
+    pinned: tuple[x509.Certificate, ...] = ()
+    """Correspondents' certificates trusted as they stand, whoever issued them."""
+    known: tuple[x509.Certificate, ...] = ()
+    """Certificates kept without trust: intermediates, and signers whose messages leave theirs out."""
+    crls: tuple[x509.CertificateRevocationList, ...] = ()
+    distrusted: frozenset[str] = frozenset()
+    """SHA-256 fingerprints (lower-case hex) never trusted, anywhere in a path."""
+    sip_vouches_for: frozenset[str] = frozenset()
+    """Domains (lower-case A-labels) where a certificate's sip: URI also proves im: and pres: of the same name (SEC-19)."""
+    _pins: frozenset[str] = field(init=False, default=frozenset(), repr=False, compare=False)
+    _by_subject: dict[bytes, list[x509.Certificate]] = field(
+        init=False, default_factory=dict, repr=False, compare=False
+    )
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_pins", frozenset(fingerprint(pin) for pin in self.pinned))
+        for anchor in self.anchors:
+            self._by_subject.setdefault(anchor.subject.public_bytes(), []).append(anchor)
+
+    def is_pinned(self, certificate: x509.Certificate) -> bool:
+        return fingerprint(certificate) in self._pins
+
+    def anchors_named(self, name: bytes) -> Sequence[x509.Certificate]:
+        """Anchors whose subject is ``name`` (DER)."""
+        return self._by_subject.get(name, ())
+
+
+def load_certificate(der: bytes) -> x509.Certificate | None:
+    """Read a certificate, None if it cannot be read."""
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        # These are parsed on first use; what is broken in them must fail here, not later.
+        parsed = (certificate.extensions, certificate.subject, certificate.issuer, certificate.public_key())
+    except CERTIFICATE_ERRORS:
+        return None
+    return certificate if parsed else None
+
+
+def fingerprint(certificate: x509.Certificate) -> str:
+    """SHA-256 over the certificate, lower-case hex."""
+    return certificate.fingerprint(hashes.SHA256()).hex()
+
+
+def display_name(certificate: x509.Certificate) -> str:
+    """How a certificate is called in a sentence: escaped subject, or its fingerprint if it has none."""
+    text = certificate.subject.rfc4514_string() or f"certificate {fingerprint(certificate)[:16]}"
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text[:120])
+
+
+def is_weak_key(key: object) -> bool:
+    """True for RSA under 2048 bits and curves below P-256."""
+    if isinstance(key, rsa.RSAPublicKey):
+        return key.key_size < STRONG_RSA_BITS
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        return key.key_size < 256
+    return False
+
+
+def check_chain(
+    signer: x509.Certificate,
+    trust: TrustStore,
+    now: datetime,
+    *,
+    others: Iterable[x509.Certificate] = (),
+    crls: Iterable[x509.CertificateRevocationList] = (),
+) -> ChainResult:
+    """Find a path from ``signer`` to a pin or an anchor and check it at ``now``.
+
+    Args:
+        signer: the end-entity certificate.
+        trust: anchors, pins, lists.
+        now: aware UTC; every certificate of the path must be valid then.
+        others: certificates that came with the message; never trusted by themselves.
+        crls: revocation lists that came with the message.
+    """
+    if fingerprint(signer) in trust.distrusted:
+        return ChainResult(Distrust.DISTRUSTED, f"{display_name(signer)} is on your list of distrusted certificates")
+    search = _Search(trust, now, (*others, *trust.known), (*crls, *trust.crls))
+    usage = search.leaf_problem(signer)
+    if usage is not None:
+        return usage
+    if trust.is_pinned(signer):
+        return search.judge((signer,), is_pinned=True)
+    return search.extend((signer,)) or search.best_failure(signer)
+
+
+class _Search:
+    """One search for a path; counts what it spends."""
+
+    def __init__(
+        self,
+        trust: TrustStore,
+        now: datetime,
+        others: tuple[x509.Certificate, ...],
+        crls: tuple[x509.CertificateRevocationList, ...],
+    ) -> None:
+        self.trust = trust
+        self.now = now
+        self.others = others
+        self.crls = crls
+        self.left = MAX_SIGNATURE_CHECKS
+        self.failure: ChainResult | None = None
+        """The first complete path that failed: its reason says more than "unknown CA"."""
+
+    def extend(self, path: tuple[x509.Certificate, ...]) -> ChainResult | None:
+        """Depth-first: anchors before certificates that merely came along; None if nothing trusted is found."""
+        last = path[-1]
+        issuer = last.issuer.public_bytes()
+        anchors = self.trust.anchors_named(issuer)
+        if any(fingerprint(last) == fingerprint(anchor) for anchor in anchors):
+            return self._complete(path)
+        for parent in anchors:
+            if self._is_issued_by(last, parent):
+                result = self._complete((*path, parent))
+                if result is not None:
+                    return result
+        if len(path) >= MAX_DEPTH:
+            self._remember(ChainResult(Distrust.UNSUPPORTED, f"its certification path is longer than {MAX_DEPTH}"))
+            return None
+        for parent in self.others:
+            if parent.subject.public_bytes() == issuer and parent not in path and self._is_issued_by(last, parent):
+                result = self.extend((*path, parent))
+                if result is not None:
+                    return result
+        return None
+
+    def best_failure(self, signer: x509.Certificate) -> ChainResult:
+        if self.failure is not None:
+            return self.failure
+        text = f"nobody you trust vouches for {display_name(signer)} (issuer {display_issuer(signer)})"
+        return ChainResult(Distrust.UNKNOWN_CA, text, (signer,))
+
+    def _complete(self, path: tuple[x509.Certificate, ...]) -> ChainResult | None:
+        result = self.judge(path, is_pinned=False)
+        if result.distrust is None:
+            return result
+        self._remember(result)
+        return None
+
+    def _remember(self, result: ChainResult) -> None:
+        self.failure = self.failure or result
+
+    def _is_issued_by(self, child: x509.Certificate, parent: x509.Certificate) -> bool:
+        key = parent.public_key()
+        if isinstance(key, rsa.RSAPublicKey) and key.key_size > MAX_RSA_BITS:
+            self._remember(
+                ChainResult(Distrust.UNSUPPORTED, f"{display_name(parent)} has an RSA key over {MAX_RSA_BITS} bits")
+            )
+            return False
+        self.left -= 1
+        if self.left < 0:
+            self._remember(ChainResult(Distrust.UNSUPPORTED, "its certification path branches too often"))
+            return False
+        try:
+            child.verify_directly_issued_by(parent)
+        except (InvalidSignature, *CERTIFICATE_ERRORS):
+            return False
+        return True
+
+    def leaf_problem(self, signer: x509.Certificate) -> ChainResult | None:
+        """What in the signer's own certificate forbids its use, whoever issued it."""
+        name = display_name(signer)
+        usage = _extension(signer, x509.KeyUsage)
+        if usage is not None and not (usage.digital_signature or usage.content_commitment):
+            return ChainResult(Distrust.USAGE, f"the certificate of {name} is not for signing (key usage)", (signer,))
+        extended = _extension(signer, x509.ExtendedKeyUsage)
+        if extended is not None and not (
+            {ExtendedKeyUsageOID.EMAIL_PROTECTION, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE} & set(extended)
+        ):
+            text = f"the certificate of {name} is not for messages (extended key usage lacks emailProtection)"
+            return ChainResult(Distrust.USAGE, text, (signer,))
+        return None
+
+    def judge(self, path: tuple[x509.Certificate, ...], *, is_pinned: bool) -> ChainResult:
+        """Check a path whose signatures hold: lists, revocation, dates, CA flags, lengths, constraints."""
+        below = 0
+        """Intermediates between this certificate and the signer that are not self-issued (RFC 5280 section 6.1.4)."""
+        for depth, certificate in enumerate(path):
+            problem = self._problem(certificate, path, depth, below)
+            if problem is not None:
+                return ChainResult(*problem, path)
+            if depth and certificate.subject != certificate.issuer:
+                below += 1
+        signed_below_anchor = path if is_pinned else path[:-1] or path
+        weak = any(is_weak_key(c.public_key()) for c in path) or (
+            not is_pinned and any(_has_weak_hash(c) for c in signed_below_anchor)
+        )
+        return ChainResult(None, f"{display_name(path[-1])} vouches for it", path, weak)
+
+    def _problem(
+        self, certificate: x509.Certificate, path: tuple[x509.Certificate, ...], depth: int, below: int
+    ) -> tuple[Distrust, str] | None:
+        name = display_name(certificate)
+        if fingerprint(certificate) in self.trust.distrusted:
+            return Distrust.DISTRUSTED, f"{name} is on your list of distrusted certificates"
+        if self._is_revoked(certificate, path, depth):
+            return Distrust.REVOKED, f"the certificate of {name} has been revoked by its issuer"
+        if self.now > certificate.not_valid_after_utc:
+            return Distrust.EXPIRED, f"the certificate of {name} expired on {certificate.not_valid_after_utc:%Y-%m-%d}"
+        if self.now < certificate.not_valid_before_utc:
+            day = f"{certificate.not_valid_before_utc:%Y-%m-%d}"
+            return Distrust.NOT_YET_VALID, f"the certificate of {name} is not valid before {day}"
+        for extension in certificate.extensions:
+            if extension.oid == ExtensionOID.NAME_CONSTRAINTS:
+                return Distrust.UNSUPPORTED, f"{name} sets name constraints, which Comity does not evaluate"
+            if extension.critical and extension.oid not in _EVALUATED:
+                oid = extension.oid.dotted_string
+                return Distrust.UNSUPPORTED, f"the certificate of {name} has the unknown critical extension {oid}"
+        if depth == 0:
+            return None
+        constraints = _extension(certificate, x509.BasicConstraints)
+        usage = _extension(certificate, x509.KeyUsage)
+        if constraints is None or not constraints.ca or (usage is not None and not usage.key_cert_sign):
+            return Distrust.USAGE, f"{name} is not a certification authority"
+        if constraints.path_length is not None and below > constraints.path_length:
+            return Distrust.USAGE, f"{name} may not have {below} authorities below it (path length)"
+        extended = _extension(certificate, x509.ExtendedKeyUsage)
+        if extended is not None and not (
+            {ExtendedKeyUsageOID.EMAIL_PROTECTION, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE} & set(extended)
+        ):
+            return Distrust.USAGE, f"{name} may not issue certificates for messages (extended key usage)"
+        return None
+
+    def _is_revoked(self, certificate: x509.Certificate, path: tuple[x509.Certificate, ...], depth: int) -> bool:
+        """True if a list signed by the certificate's issuer names it.
+
+        The last of a path has no issuer in it (a pin, an anchor): issuers are then looked for among what the user
+        keeps, never among what came with the message. These checks are not counted against ``left``: a bag that
+        spends the budget must not hide a revocation."""
+        for crl in self.crls:
+            try:
+                if crl.issuer != certificate.issuer:
+                    continue
+                if crl.get_revoked_certificate_by_serial_number(certificate.serial_number) is None:
+                    continue
+            except CERTIFICATE_ERRORS:
+                continue
+            candidates = path[depth + 1 : depth + 2] or (*self.trust.anchors, *self.trust.known, certificate)
+            if any(self._signed_crl(crl, issuer) for issuer in candidates if issuer.subject == crl.issuer):
+                return True
+        return False
+
+    def _signed_crl(self, crl: x509.CertificateRevocationList, issuer: x509.Certificate) -> bool:
+        key = issuer.public_key()
+        usage = _extension(issuer, x509.KeyUsage)
+        if usage is not None and not usage.crl_sign:
+            return False
+        if isinstance(key, rsa.RSAPublicKey):
+            if key.key_size > MAX_RSA_BITS:
+                return False
+        elif not isinstance(key, ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | ed448.Ed448PublicKey):
+            return False
+        try:
+            return crl.is_signature_valid(key)
+        except (InvalidSignature, *CERTIFICATE_ERRORS):
+            return False
+
+
+def display_issuer(certificate: x509.Certificate) -> str:
+    """The issuer's name in a sentence."""
+    text = certificate.issuer.rfc4514_string() or "without a name"
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text[:120])
+
+
+def _extension(certificate: x509.Certificate, kind: type[ExtensionT]) -> ExtensionT | None:
+    try:
+        return certificate.extensions.get_extension_for_class(kind).value
+    except x509.ExtensionNotFound:
+        return None
+
+
+def _has_weak_hash(certificate: x509.Certificate) -> bool:
+    try:
+        return isinstance(certificate.signature_hash_algorithm, hashes.SHA1 | hashes.MD5)
+    except UnsupportedAlgorithm:
+        return False

@@ -1,0 +1,497 @@
+"""CMS SignedData (RFC 5652 section 5): read, check every signature, write.
+
+Place on the path: below ``smime.py``, which takes the MIME layer off. Octets of a ContentInfo go in; ``SignedData``
+and, per signer, ``Signer`` come out. Nothing here knows of addresses or trust. Two rules its readers must keep: the
+digest is taken over exactly the octets given, and ``check`` fails unless *every* SignerInfo verifies: one good
+signature never covers for another (reliability.md M-12, M-43).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from comity.errors import SecurityError
+from comity.secure import ber, chain
+from comity.secure.identity import Identity
+
+ID_DATA = "1.2.840.113549.1.7.1"
+ID_SIGNED_DATA = "1.2.840.113549.1.7.2"
+CONTENT_TYPE = "1.2.840.113549.1.9.3"
+MESSAGE_DIGEST = "1.2.840.113549.1.9.4"
+SIGNING_TIME = "1.2.840.113549.1.9.5"
+SIGNING_CERTIFICATE = "1.2.840.113549.1.9.16.2.12"
+SIGNING_CERTIFICATE_V2 = "1.2.840.113549.1.9.16.2.47"
+ALGORITHM_PROTECTION = "1.2.840.113549.1.9.52"
+
+MAX_SIGNERS = 8
+MAX_CERTIFICATES = 16
+MAX_BAG = 64 * 1024
+"""Octets of certificates and revocation lists in one object (reliability.md M-26)."""
+MAX_CRLS = 4
+MAX_CANDIDATES = 4
+"""Certificates tried for one SignerInfo: a bag may hold several with one issuer and serial number."""
+
+#: Digest OID → hashlib name, which is also the micalg value without its hyphen.
+DIGESTS = {
+    "1.2.840.113549.2.5": "md5",
+    "1.3.14.3.2.26": "sha1",
+    "2.16.840.1.101.3.4.2.4": "sha224",
+    "2.16.840.1.101.3.4.2.1": "sha256",
+    "2.16.840.1.101.3.4.2.2": "sha384",
+    "2.16.840.1.101.3.4.2.3": "sha512",
+}
+WEAK_DIGESTS = frozenset({"md5", "sha1"})
+_HASHES: dict[str, type[hashes.HashAlgorithm]] = {
+    "md5": hashes.MD5,
+    "sha1": hashes.SHA1,
+    "sha224": hashes.SHA224,
+    "sha256": hashes.SHA256,
+    "sha384": hashes.SHA384,
+    "sha512": hashes.SHA512,
+}
+SHA256_OID, SHA512_OID = "2.16.840.1.101.3.4.2.1", "2.16.840.1.101.3.4.2.3"
+RSA_ENCRYPTION, RSA_SHA256, RSA_PSS = "1.2.840.113549.1.1.1", "1.2.840.113549.1.1.11", "1.2.840.113549.1.1.10"
+ECDSA_SHA256, ED25519 = "1.2.840.10045.4.3.2", "1.3.101.112"
+MGF1 = "1.2.840.113549.1.1.8"
+
+#: Signature OID → (kind, digest it names or "" where the digest algorithm decides).
+SIGNATURES = {
+    RSA_ENCRYPTION: ("rsa", ""),
+    "1.2.840.113549.1.1.4": ("rsa", "md5"),
+    "1.2.840.113549.1.1.5": ("rsa", "sha1"),
+    "1.2.840.113549.1.1.14": ("rsa", "sha224"),
+    RSA_SHA256: ("rsa", "sha256"),
+    "1.2.840.113549.1.1.12": ("rsa", "sha384"),
+    "1.2.840.113549.1.1.13": ("rsa", "sha512"),
+    RSA_PSS: ("pss", ""),
+    "1.2.840.10045.2.1": ("ecdsa", ""),
+    "1.2.840.10045.4.1": ("ecdsa", "sha1"),
+    "1.2.840.10045.4.3.1": ("ecdsa", "sha224"),
+    ECDSA_SHA256: ("ecdsa", "sha256"),
+    "1.2.840.10045.4.3.3": ("ecdsa", "sha384"),
+    "1.2.840.10045.4.3.4": ("ecdsa", "sha512"),
+    ED25519: ("ed25519", ""),
+}
+
+
+class SignatureFailed(SecurityError):
+    """A signature that does not hold, with the reason."""
+
+
+class UnknownAlgorithm(SecurityError):
+    """A signature by an algorithm that we cannot check: neither good nor bad."""
+
+
+class UnknownSigner(SecurityError):
+    """The signer's certificate is neither in the object nor known."""
+
+
+class TooLarge(SecurityError):
+    """Certificates beyond our limits came along."""
+
+
+@dataclass(frozen=True, slots=True)
+class SignerInfo:
+    """One SignerInfo as it stands in the object."""
+
+    issuer: bytes
+    """DER of the issuer's name; b"" if the signer is named by key identifier."""
+    serial: int
+    key_id: bytes
+    digest: str
+    """OID."""
+    attributes: tuple[ber.Element, ...] | None
+    """Signed attributes; None if there are none."""
+    signed_forms: tuple[bytes, ...]
+    """The encodings of the signed attributes a signature may stand over: as received, and as DER."""
+    algorithm: str
+    parameters: ber.Element | None
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SignedData:
+    """A parsed SignedData."""
+
+    content_type: str
+    content: bytes | None
+    """eContent; None when detached."""
+    digests: frozenset[str]
+    certificates: tuple[x509.Certificate, ...]
+    crls: tuple[x509.CertificateRevocationList, ...]
+    signers: tuple[SignerInfo, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Signer:
+    """One signature that holds."""
+
+    certificate: x509.Certificate
+    digest: str
+    """Such as "sha256"."""
+    is_weak: bool
+    """SHA-1, MD5 or a small key: never generated, and never enough for plain "valid" (SEC-11)."""
+    signing_time: datetime | None
+    """The signer's claim."""
+
+
+def content_type_of(raw: bytes) -> str:
+    """The OID in a ContentInfo.
+
+    Raises:
+        BerError: it is not one.
+    """
+    return ber.Cursor(ber.read(raw).expect(ber.SEQUENCE)).next().oid()
+
+
+def parse_signed_data(raw: bytes) -> SignedData:
+    """Read a ContentInfo that holds a SignedData.
+
+    Raises:
+        BerError: the octets are not one, or break a limit of the reader.
+        TooLarge: more certificates came along than we look at.
+    """
+    outer = ber.Cursor(ber.read(raw).expect(ber.SEQUENCE))
+    if outer.next().oid() != ID_SIGNED_DATA:
+        raise ber.BerError("this is not SignedData", 0)
+    wrapped = ber.Cursor(outer.next(0xA0))
+    fields = ber.Cursor(wrapped.next(ber.SEQUENCE))
+    wrapped.end()
+    outer.end()
+    version = fields.next().integer()
+    if version not in (1, 3, 4, 5):
+        raise ber.BerError(f"SignedData of version {version} does not exist", 0)
+    digests = frozenset(_algorithm(item)[0] for item in fields.next(ber.SET).children)
+    encapsulated = ber.Cursor(fields.next(ber.SEQUENCE))
+    content_type = encapsulated.next().oid()
+    explicit = encapsulated.optional(0xA0)
+    encapsulated.end()
+    content = None if explicit is None else ber.Cursor(explicit).next().octets()
+    certificates = _certificates(fields.optional(0xA0))
+    crls = _crls(fields.optional(0xA1))
+    signers = fields.next(ber.SET).children
+    fields.end()
+    if len(signers) > MAX_SIGNERS:
+        raise ber.BerError(f"more than {MAX_SIGNERS} signers", 0)
+    return SignedData(
+        content_type, content, digests, certificates, crls, tuple(_signer_info(signer) for signer in signers)
+    )
+
+
+def _algorithm(element: ber.Element) -> tuple[str, ber.Element | None]:
+    """Read an AlgorithmIdentifier."""
+    fields = ber.Cursor(element.expect(ber.SEQUENCE))
+    name = fields.next().oid()
+    parameters = fields.next() if len(element.children) > 1 else None
+    fields.end()
+    return name, parameters
+
+
+def _certificates(bag: ber.Element | None) -> tuple[x509.Certificate, ...]:
+    if bag is None:
+        return ()
+    if len(bag.raw) > MAX_BAG or len(bag.children) > MAX_CERTIFICATES:
+        raise TooLarge(f"it brings more than {MAX_CERTIFICATES} certificates or {MAX_BAG // 1024} KiB of them")
+    loaded = (chain.load_certificate(bytes(c.raw)) for c in bag.children if c.tag == ber.SEQUENCE)
+    return tuple(certificate for certificate in loaded if certificate is not None)
+
+
+def _crls(bag: ber.Element | None) -> tuple[x509.CertificateRevocationList, ...]:
+    if bag is None:
+        return ()
+    if len(bag.raw) > MAX_BAG or len(bag.children) > MAX_CRLS:
+        raise TooLarge(f"it brings more than {MAX_CRLS} revocation lists or {MAX_BAG // 1024} KiB of them")
+    found: list[x509.CertificateRevocationList] = []
+    for item in bag.children:
+        try:
+            found.append(x509.load_der_x509_crl(bytes(item.raw)))
+        except chain.CERTIFICATE_ERRORS:
+            continue  # a list we cannot read revokes nothing; it was never required to come along
+    return tuple(found)
+
+
+def _signer_info(element: ber.Element) -> SignerInfo:
+    fields = ber.Cursor(element.expect(ber.SEQUENCE))
+    version = fields.next().integer()
+    issuer, serial, key_id = b"", 0, b""
+    sid = fields.next()
+    if sid.tag == ber.SEQUENCE and version == 1:
+        names = ber.Cursor(sid)
+        issuer, serial = bytes(names.next(ber.SEQUENCE).raw), names.next().integer()
+        names.end()
+    elif sid.tag in (0x80, 0xA0) and version == 3:
+        key_id = sid.octets(0x80)
+    else:
+        raise ber.BerError("a signer is named in a way that its version does not allow", sid.offset)
+    digest, _ = _algorithm(fields.next())
+    attributes = fields.optional(0xA0)
+    algorithm, parameters = _algorithm(fields.next())
+    signature = fields.next().octets()
+    fields.optional(0xA1)
+    fields.end()
+    forms: tuple[bytes, ...] = ()
+    if attributes is not None:
+        canonical = ber.set_of(child.der() for child in attributes.children)
+        received = bytes((ber.SET,)) + bytes(attributes.raw[1:])
+        # COMPAT: RFC 5652 section 5.4 wants the DER encoding; some signers hash their attributes in another order.
+        forms = (canonical, received) if attributes.is_definite and received != canonical else (canonical,)
+    children = None if attributes is None else attributes.children
+    return SignerInfo(issuer, serial, key_id, digest, children, forms, algorithm, parameters, signature)
+
+
+# --- checking ----------------------------------------------------------------------------------------------------
+
+
+def check(signed: SignedData, content: bytes, known: Sequence[x509.Certificate] = ()) -> tuple[Signer, ...]:
+    """Check every signature of ``signed`` over exactly ``content``.
+
+    Args:
+        signed: the parsed structure.
+        content: the octets said to be signed: ``signed.content``, or the first part of a multipart/signed.
+        known: certificates to look for the signer in, beside those that came along.
+
+    Returns:
+        One entry per SignerInfo, all of them good; at least one.
+
+    Raises:
+        SignatureFailed: one signature does not hold, or there is none.
+        UnknownSigner: a signer's certificate is not at hand.
+        UnknownAlgorithm: one signature cannot be checked.
+    """
+    if signed.content_type != ID_DATA:
+        raise SignatureFailed("the signed content is not declared as plain data")
+    if not signed.signers:
+        raise SignatureFailed("it holds no signature at all")
+    return tuple(_check_signer(signed, info, content, known) for info in signed.signers)
+
+
+def _check_signer(signed: SignedData, info: SignerInfo, content: bytes, known: Sequence[x509.Certificate]) -> Signer:
+    digest = DIGESTS.get(info.digest)
+    kind, named_digest = SIGNATURES.get(info.algorithm, ("", ""))
+    if digest is None or not kind:
+        raise UnknownAlgorithm(f"it uses the algorithm {info.digest if digest is None else info.algorithm}")
+    if info.digest not in signed.digests:
+        raise SignatureFailed("its digest algorithm is not among those announced")
+    if named_digest and named_digest != digest:
+        raise SignatureFailed(f"its signature names {named_digest}, its digest {digest}")
+    attributes = _attributes(info)
+    signing_time = _check_attributes(info, attributes, digest, content)
+    if info.attributes is None:
+        if content[:1] == bytes((ber.SET,)):
+            raise SignatureFailed("its content is a set of signed attributes passed off as content")
+        forms: tuple[bytes, ...] = (content,)
+    else:
+        forms = info.signed_forms
+    candidates = [c for c in (*signed.certificates, *known) if _is_named(info, c)][:MAX_CANDIDATES]
+    if not candidates:
+        raise UnknownSigner("the signer's certificate did not come along and is not known here")
+    for certificate in candidates:
+        key = certificate.public_key()
+        if _is_bound(attributes, certificate) and any(_holds(info, kind, digest, key, form) for form in forms):
+            weak = digest in WEAK_DIGESTS or chain.is_weak_key(key)
+            return Signer(certificate, digest, weak, signing_time)
+    raise SignatureFailed("the signature was not made over these octets by this key")
+
+
+def _attributes(info: SignerInfo) -> dict[str, ber.Element]:
+    """Signed attributes by OID; each at most once with exactly one value (RFC 5652 section 11)."""
+    found: dict[str, ber.Element] = {}
+    for attribute in info.attributes or ():
+        fields = ber.Cursor(attribute.expect(ber.SEQUENCE))
+        name = fields.next().oid()
+        values = fields.next(ber.SET).children
+        fields.end()
+        if name in found:
+            raise SignatureFailed("a signed attribute stands twice")
+        if name in _SINGLE and len(values) != 1:
+            raise SignatureFailed("a signed attribute has not exactly one value")
+        if values:
+            found[name] = values[0]
+    return found
+
+
+_SINGLE = frozenset(
+    {CONTENT_TYPE, MESSAGE_DIGEST, SIGNING_TIME, SIGNING_CERTIFICATE, SIGNING_CERTIFICATE_V2, ALGORITHM_PROTECTION}
+)
+
+
+def _check_attributes(
+    info: SignerInfo, attributes: dict[str, ber.Element], digest: str, content: bytes
+) -> datetime | None:
+    """Check the signed attributes against the content; give the signing time."""
+    if info.attributes is None:
+        return None
+    if CONTENT_TYPE not in attributes or MESSAGE_DIGEST not in attributes:
+        raise SignatureFailed("its signed attributes lack the content type or the digest")
+    if attributes[CONTENT_TYPE].oid() != ID_DATA:
+        raise SignatureFailed("its signed attributes name another content type")
+    actual = hashlib.new(digest, content, usedforsecurity=False).digest()
+    if not hmac.compare_digest(attributes[MESSAGE_DIGEST].octets(), actual):
+        raise SignatureFailed("the signed octets were changed after signing")
+    protection = attributes.get(ALGORITHM_PROTECTION)
+    if protection is not None:  # RFC 6211
+        fields = ber.Cursor(protection.expect(ber.SEQUENCE))
+        signature = _algorithm_name(fields.next(), fields.optional(0xA1))
+        if signature != (info.digest, info.algorithm):
+            raise SignatureFailed("its algorithms were exchanged after signing")
+    when = attributes.get(SIGNING_TIME)
+    return None if when is None else when.time()
+
+
+def _algorithm_name(digest: ber.Element, signature: ber.Element | None) -> tuple[str, str]:
+    if signature is None:
+        raise SignatureFailed("its algorithm protection names no signature algorithm")
+    return _algorithm(digest)[0], ber.Cursor(signature).next().oid()
+
+
+def _is_named(info: SignerInfo, certificate: x509.Certificate) -> bool:
+    if info.key_id:
+        try:
+            extension = certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
+        except x509.ExtensionNotFound:
+            return False
+        return extension.value.digest == info.key_id
+    return certificate.serial_number == info.serial and certificate.issuer.public_bytes() == info.issuer
+
+
+def _is_bound(attributes: dict[str, ber.Element], certificate: x509.Certificate) -> bool:
+    """Check signingCertificate and signingCertificateV2, if there, against the certificate (RFC 5035)."""
+    for name, default in ((SIGNING_CERTIFICATE, "sha1"), (SIGNING_CERTIFICATE_V2, "sha256")):
+        attribute = attributes.get(name)
+        if attribute is None:
+            continue
+        ids = ber.Cursor(attribute.expect(ber.SEQUENCE)).next(ber.SEQUENCE)
+        fields = ber.Cursor(ber.Cursor(ids).next(ber.SEQUENCE))
+        algorithm = fields.optional(ber.SEQUENCE) if name == SIGNING_CERTIFICATE_V2 else None
+        digest = default if algorithm is None else DIGESTS.get(_algorithm(algorithm)[0], "")
+        der = certificate.public_bytes(Encoding.DER)
+        if not digest or fields.next().octets() != hashlib.new(digest, der, usedforsecurity=False).digest():
+            return False
+    return True
+
+
+def _holds(info: SignerInfo, kind: str, digest: str, key: object, octets: bytes) -> bool:
+    """True if the signature verifies over ``octets`` with ``key``."""
+    algorithm = _HASHES[digest]()
+    try:
+        if kind == "ed25519" and isinstance(key, ed25519.Ed25519PublicKey):
+            key.verify(info.signature, octets)
+        elif kind == "ecdsa" and isinstance(key, ec.EllipticCurvePublicKey):
+            key.verify(info.signature, octets, ec.ECDSA(algorithm))
+        elif kind in ("rsa", "pss") and isinstance(key, rsa.RSAPublicKey):
+            if key.key_size > chain.MAX_RSA_BITS:
+                raise UnknownAlgorithm(f"its RSA key has {key.key_size} bits, over the limit of {chain.MAX_RSA_BITS}")
+            pad = padding.PKCS1v15() if kind == "rsa" else _pss(info.parameters, digest)
+            key.verify(info.signature, octets, pad, algorithm)
+        else:
+            return False
+    except (InvalidSignature, ValueError):
+        return False
+    except UnsupportedAlgorithm as error:
+        raise UnknownAlgorithm(f"it uses an algorithm that is not supported here ({digest})") from error
+    return True
+
+
+def _pss(parameters: ber.Element | None, digest: str) -> padding.PSS:
+    """Read RSASSA-PSS-params: the hash must be the digest's, MGF1 any hash we know (RFC 4056 section 3)."""
+    if parameters is None:
+        raise SignatureFailed("its RSASSA-PSS parameters are missing")
+    fields = ber.Cursor(parameters.expect(ber.SEQUENCE))
+    hash_field, mask_field, salt_field = fields.optional(0xA0), fields.optional(0xA1), fields.optional(0xA2)
+    fields.optional(0xA3)
+    fields.end()
+    named = "sha1" if hash_field is None else DIGESTS.get(_algorithm(ber.Cursor(hash_field).next())[0], "")
+    if named != digest:
+        raise SignatureFailed("its RSASSA-PSS parameters name another digest")
+    mask = "sha1"
+    if mask_field is not None:
+        name, mask_hash = _algorithm(ber.Cursor(mask_field).next())
+        if name != MGF1 or mask_hash is None:
+            raise UnknownAlgorithm("it uses a mask function other than MGF1")
+        mask = DIGESTS.get(_algorithm(mask_hash)[0], "")
+    salt = 20 if salt_field is None else ber.Cursor(salt_field).next().integer()
+    if mask not in _HASHES or not 0 <= salt <= chain.MAX_RSA_BITS // 8:
+        raise UnknownAlgorithm("its RSASSA-PSS parameters are not supported")
+    return padding.PSS(padding.MGF1(_HASHES[mask]()), salt)
+
+
+# --- writing -----------------------------------------------------------------------------------------------------
+
+
+def digest_of(identity: Identity) -> str:
+    """OID of the digest that signatures of ``identity`` use: SHA-512 for Ed25519 (RFC 8419 section 3.1), else SHA-256."""
+    return SHA512_OID if isinstance(identity.key, ed25519.Ed25519PrivateKey) else SHA256_OID
+
+
+def sign_data(
+    content: bytes, identity: Identity, when: datetime, *, is_detached: bool, certificates: Iterable[x509.Certificate]
+) -> bytes:
+    """Write a ContentInfo with one signature over ``content`` (DER).
+
+    Args:
+        content: exactly the octets to sign; they are never changed.
+        identity: whose key signs.
+        when: aware UTC; becomes the signingTime attribute.
+        is_detached: True leaves eContent out.
+        certificates: what to send along.
+    """
+    digest_name = digest_of(identity)
+    digest = DIGESTS[digest_name]
+    certificate = identity.certificate
+    own_hash = hashlib.sha256(certificate.public_bytes(Encoding.DER)).digest()
+    attributes = [
+        _attribute(CONTENT_TYPE, ber.oid(ID_DATA)),
+        _attribute(MESSAGE_DIGEST, ber.octet_string(hashlib.new(digest, content).digest())),
+        _attribute(SIGNING_TIME, ber.time(when)),
+        # ESSCertIDv2 with SHA-256 as the default, and without the optional issuer: the sid has it (RFC 5035 section 4).
+        _attribute(SIGNING_CERTIFICATE_V2, ber.sequence(ber.sequence(ber.sequence(ber.octet_string(own_hash))))),
+    ]
+    algorithm, signature = _make_signature(identity, ber.set_of(attributes))
+    digest_identifier = ber.sequence(ber.oid(digest_name))
+    signer_info = ber.sequence(
+        ber.integer(1),
+        ber.sequence(certificate.issuer.public_bytes(), ber.integer(certificate.serial_number)),
+        digest_identifier,
+        ber.set_of(attributes, 0xA0),
+        algorithm,
+        ber.octet_string(signature),
+    )
+    encapsulated = b"" if is_detached else ber.tlv(0xA0, ber.octet_string(content))
+    bag = [certificate.public_bytes(Encoding.DER) for certificate in certificates]
+    signed_data = ber.sequence(
+        ber.integer(1),
+        ber.set_of([digest_identifier]),
+        ber.sequence(ber.oid(ID_DATA), encapsulated),
+        ber.set_of(bag, 0xA0) if bag else b"",
+        ber.set_of([signer_info]),
+    )
+    return ber.sequence(ber.oid(ID_SIGNED_DATA), ber.tlv(0xA0, signed_data))
+
+
+def _attribute(name: str, value: bytes) -> bytes:
+    return ber.sequence(ber.oid(name), ber.set_of([value]))
+
+
+def _make_signature(identity: Identity, octets: bytes) -> tuple[bytes, bytes]:
+    """Sign; give the AlgorithmIdentifier and the signature."""
+    key = identity.key
+    if isinstance(key, ed25519.Ed25519PrivateKey):
+        return ber.sequence(ber.oid(ED25519)), key.sign(octets)
+    if isinstance(key, rsa.RSAPrivateKey):
+        if not chain.STRONG_RSA_BITS <= key.key_size <= chain.MAX_RSA_BITS:
+            raise SecurityError(f"An RSA key of {key.key_size} bits is not used for signing: take 2048 to 8192 bits.")
+        signature = key.sign(octets, padding.PKCS1v15(), hashes.SHA256())
+        return ber.sequence(ber.oid(RSA_SHA256), ber.NULL_DER), signature
+    if not isinstance(key.curve, ec.SECP256R1 | ec.SECP384R1):
+        raise SecurityError(f"The curve {key.curve.name} is not used for signing: take P-256.")
+    return ber.sequence(ber.oid(ECDSA_SHA256)), key.sign(octets, ec.ECDSA(hashes.SHA256(), deterministic_signing=True))

@@ -1,0 +1,658 @@
+"""The one door to XML: octets to element trees and back, for every part of Comity.
+
+Place on the path: under step 2 (XMPP's ``wire.py``) and under the readers of whole documents (PIDF, resource
+lists). Octets from a peer come in; ``Element`` trees go out. Going out, ``serialize`` is the only writer.
+
+The interpreter's expat may be as old as 2.5.0, so nothing is left to it that could cost more than it should:
+
+* no DTD, processing instruction, comment or undefined entity (RFC 6120 section 11.1), UTF-8 only (11.6);
+* caps on octets, depth, elements, attributes, namespaces and name length, octets checked before each slice;
+* at most 4 KiB are fed at once. Small reads are joined: expat scans an unfinished tag from its start at every
+  feed, so 1 MiB in 64-octet pieces would cost 5 s. A tag is fed early only if it can be complete, which a
+  linear scan for quotation marks tells;
+* expat keeps every name it ever saw; the parser is renewed between two stanzas when that table has grown.
+
+Whatever the octets, readers raise RemoteProtocolError only; its ``hint`` is the stream error condition.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+from xml.parsers import expat
+
+from comity.errors import LocalProtocolError, RemoteProtocolError
+
+XML_NAMESPACE: Final = "http://www.w3.org/XML/1998/namespace"
+XML_LANG: Final = f"{{{XML_NAMESPACE}}}lang"
+
+SLICE: Final = 4096
+"""Most octets given to expat in one call."""
+JOIN: Final = 1024
+"""Reads smaller than this wait for more unless a tag can be complete."""
+NAMES_BEFORE_RENEWAL: Final = 1024
+"""Names the parser may have seen before it is renewed at the next stanza edge."""
+
+_FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_TEXT_SPECIAL = re.compile("[&<>\r]")
+_ATTRIBUTE_SPECIAL = re.compile("[&<>'\"\t\n\r]")
+_ESCAPES = {
+    "&": "&amp;",
+    "<": "&lt;",
+    ">": "&gt;",
+    "'": "&apos;",
+    '"': "&quot;",
+    "\t": "&#9;",
+    "\n": "&#10;",
+    "\r": "&#13;",
+}
+_NAME = re.compile(r"[^\W\d][\w.\-·]*")
+_EDGE = re.compile(rb">[ \t\r\n]*(?=<)")
+_OPENING_NAME = re.compile(rb"<([^\s/>]+)")
+_TAG_STOP = re.compile(rb"[>'\"]")
+_RESTRICTED_CODES = frozenset(
+    expat.errors.codes[text]
+    for text in (
+        expat.errors.XML_ERROR_UNDEFINED_ENTITY,
+        expat.errors.XML_ERROR_MISPLACED_XML_PI,
+        expat.errors.XML_ERROR_RECURSIVE_ENTITY_REF,
+        expat.errors.XML_ERROR_ASYNC_ENTITY,
+        expat.errors.XML_ERROR_EXTERNAL_ENTITY_HANDLING,
+        expat.errors.XML_ERROR_ENTITY_DECLARED_IN_PE,
+    )
+)
+_ENCODING_CODES = frozenset(
+    expat.errors.codes[text]
+    for text in (expat.errors.XML_ERROR_UNKNOWN_ENCODING, expat.errors.XML_ERROR_INCORRECT_ENCODING)
+)
+
+
+class CData(str):
+    """Text read from a CDATA section, or to be written as one; its meaning is that of plain text."""
+
+    __slots__ = ()
+
+
+class Element:
+    """One element: a Clark name ``{namespace}local``, attributes by Clark name, children in document order."""
+
+    __slots__ = ("attributes", "children", "name")
+
+    def __init__(
+        self, name: str, attributes: dict[str, str] | None = None, children: list[Element | str] | None = None
+    ) -> None:
+        self.name = name
+        self.attributes: dict[str, str] = {} if attributes is None else attributes
+        self.children: list[Element | str] = [] if children is None else children
+
+    @property
+    def namespace(self) -> str:
+        """The namespace name, "" if the element is in none."""
+        return self.name[1:].rpartition("}")[0] if self.name.startswith("{") else ""
+
+    @property
+    def local(self) -> str:
+        """The name without its namespace."""
+        return self.name.rpartition("}")[2]
+
+    @property
+    def text(self) -> str:
+        """Character data directly inside, joined."""
+        return "".join(child for child in self.children if isinstance(child, str))
+
+    @property
+    def language(self) -> str:
+        """The element's own xml:lang, "" if it has none."""
+        return self.attributes.get(XML_LANG, "")
+
+    def get(self, name: str, default: str = "") -> str:
+        """Value of the attribute ``name``."""
+        return self.attributes.get(name, default)
+
+    def elements(self) -> Iterator[Element]:
+        """Child elements in order."""
+        return (child for child in self.children if isinstance(child, Element))
+
+    def find(self, name: str) -> Element | None:
+        """The first child element called ``name`` (Clark notation), or None."""
+        for child in self.children:
+            if isinstance(child, Element) and child.name == name:
+                return child
+        return None
+
+    def find_all(self, name: str) -> list[Element]:
+        """All child elements called ``name`` (Clark notation)."""
+        return [child for child in self.children if isinstance(child, Element) and child.name == name]
+
+    def append(self, child: Element | str) -> Element:
+        """Add a child at the end; returns self."""
+        self.children.append(child)
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        """Equal names, attributes and children; how text was cut or whether it was CDATA does not count."""
+        if not isinstance(other, Element):
+            return NotImplemented
+        return (
+            self.name == other.name
+            and self.attributes == other.attributes
+            and _joined(self.children) == _joined(other.children)
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # mutable, like list
+
+    def __repr__(self) -> str:
+        return f"Element({self.name!r}, {self.attributes!r}, {self.children!r})"
+
+
+def _joined(children: list[Element | str]) -> list[Element | str]:
+    joined: list[Element | str] = []
+    for child in children:
+        if isinstance(child, str) and joined and isinstance(joined[-1], str):
+            joined[-1] += str(child)
+        elif child != "":
+            joined.append(str(child) if isinstance(child, CData) else child)
+    return joined
+
+
+@dataclass(frozen=True, slots=True)
+class XmlLimits:
+    """What one stanza (or document) may cost (reliability.md section 6.2)."""
+
+    octets: int = 256 * 1024
+    depth: int = 64
+    """Nesting, the stanza itself counting 1."""
+    elements: int = 4096
+    attributes: int = 64
+    """Per element."""
+    namespaces: int = 64
+    """Declarations in scope at once."""
+    name_length: int = 256
+
+
+@dataclass(frozen=True, slots=True)
+class RootOpened:
+    """The start tag of the document element of a stream was read."""
+
+    element: Element
+    """Without children."""
+    namespaces: dict[str, str]
+    """Declared on it, by prefix; "" is the default namespace."""
+
+
+@dataclass(frozen=True, slots=True)
+class RootClosed:
+    """The end tag of the document element was read."""
+
+
+Unit = RootOpened | Element | RootClosed
+
+
+def _refuse(reason: str, hint: str) -> RemoteProtocolError:
+    return RemoteProtocolError(reason, hint=hint)
+
+
+class StreamReader:
+    """Read an XML stream: the root's start tag, each of its child elements whole, the root's end tag.
+
+    ``receive_data`` never raises. ``next_unit`` gives what was read and then, once, raises the error that
+    ended the stream; everything read before the error comes first.
+
+    Args:
+        limits: caps per child element (and for the root's start tag); may be replaced at any time.
+    """
+
+    def __init__(self, limits: XmlLimits) -> None:
+        self.limits = limits
+        self._reset()
+
+    def _reset(self) -> None:
+        """Forget everything: a new XML document follows (RFC 6120 section 4.3.3)."""
+        self._units: deque[Unit] = deque()
+        self._error: RemoteProtocolError | None = None
+        self._is_failed = False
+        self._stack: list[Element] = []
+        self._depth = 0
+        self._elements = 0
+        self._namespaces = 0
+        self._root_name = b""
+        self._root_namespaces: dict[str, str] = {}
+        self._pending = b""
+        self._scanned = 0
+        self._quote = b""
+        self._is_in_tag = False
+        self._last_octets = b""
+        self._head = b""
+        self._has_begun = False
+        self._is_cdata = False
+        self._make_parser()
+
+    reset = _reset
+
+    def _make_parser(self) -> None:
+        self._fed = 0
+        self._edge = 0
+        self._names: dict[str, str] = {}
+        self._parser = parser = expat.ParserCreate("utf-8", "}", self._names)
+        parser.buffer_text = True
+        parser.XmlDeclHandler = self._xml_declaration
+        parser.StartDoctypeDeclHandler = self._doctype
+        parser.CommentHandler = self._comment
+        parser.ProcessingInstructionHandler = self._instruction
+        parser.SkippedEntityHandler = self._skipped_entity
+        self._attach()
+
+    def _attach(self) -> None:
+        parser = self._parser
+        parser.StartElementHandler = self._start
+        parser.EndElementHandler = self._end
+        parser.CharacterDataHandler = self._text
+        parser.StartNamespaceDeclHandler = self._start_namespace
+        parser.EndNamespaceDeclHandler = self._end_namespace
+        parser.StartCdataSectionHandler = self._start_cdata
+        parser.EndCdataSectionHandler = self._end_cdata
+
+    # --- what the caller sees -----------------------------------------------------------------------------
+
+    @property
+    def is_between(self) -> bool:
+        """True if nothing is read or half read after the last unit taken: the place where STARTTLS may switch."""
+        return not (self._units or self._error or self._pending or self._depth != 1 or self._is_in_tag)
+
+    def next_unit(self) -> Unit | None:
+        """The next thing read, or None if more octets are needed.
+
+        Raises:
+            RemoteProtocolError: once, after the last unit read before the mistake.
+        """
+        if self._units:
+            return self._units.popleft()
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+        return None
+
+    def receive_data(self, data: bytes) -> None:
+        """Take octets from the peer; ignored after an error."""
+        if self._is_failed:
+            return
+        try:
+            self._take(data)
+        except RemoteProtocolError as error:
+            self._error = error
+            self._is_failed = True
+            self._pending = b""
+            self._stack.clear()
+
+    # --- feeding -------------------------------------------------------------------------------------------
+
+    def _take(self, data: bytes) -> None:
+        if self._depth == 1 and not self._pending and not self._is_in_tag and data.isspace():
+            return  # keepalive between stanzas
+        data = self._pending + data if self._pending else data
+        self._pending = b""
+        if not self._may_feed(data):
+            self._pending = data
+            return
+        self._scanned = 0
+        if not self._has_begun:
+            self._check_beginning(data)
+        position = 0
+        while position < len(data):
+            stop = position + SLICE
+            if len(self._names) > NAMES_BEFORE_RENEWAL and self._depth:
+                edge = _EDGE.search(data, position, stop)
+                stop = edge.end() if edge is not None and edge.end() < stop else stop
+            self._feed(data[position:stop])
+            position = stop
+            if len(self._names) > NAMES_BEFORE_RENEWAL and self._depth == 1 and not self._is_in_tag:
+                self._renew()
+
+    def _may_feed(self, data: bytes) -> bool:
+        if len(data) >= JOIN:
+            return True
+        if not self._has_begun and len(data) < 4 and b">" not in data:
+            return False
+        if not self._is_in_tag:
+            # A forbidden declaration is refused at its first octets, not when (if ever) it ends.
+            return b">" in data or b"<!" in data or b"<?" in data or not self._has_begun
+        if len(self._head) < 3 or not self._has_begun:
+            return True
+        could_end, self._quote = _scan_tag(data, self._scanned, self._quote)
+        self._scanned = len(data)
+        return could_end
+
+    def _check_beginning(self, data: bytes) -> None:
+        self._has_begun = True
+        if data[:2] in (b"\xfe\xff", b"\xff\xfe") or (data[:2] in (b"<\0", b"\0<", b"\0\0")):
+            raise _refuse("the stream is not in UTF-8", "unsupported-encoding")
+        if data[:3] == b"\xef\xbb\xbf":
+            # RFC 6120 section 11.6: read as a character, and none may stand before the root.
+            raise _refuse("a byte order mark is not allowed", "not-well-formed")
+
+    def _feed(self, data: bytes) -> None:
+        limit = self.limits.octets
+        if self._fed - self._edge > limit:
+            raise _refuse("the element is too long", "policy-violation")
+        context = self._last_octets + data
+        offset = self._fed - len(self._last_octets)
+        self._fed += len(data)
+        try:
+            self._parser.Parse(data, False)
+        except expat.ExpatError as error:
+            place = self._parser.ErrorByteIndex - offset
+            raise self._explain(error, context[max(place - 2, 0) : place + 3]) from None
+        self._last_octets = context[-2:]
+        unfinished = self._fed - max(self._parser.CurrentByteIndex, 0)
+        self._note_unfinished(data, unfinished)
+        if self._depth <= 1 and not self._is_in_tag and self._depth:
+            self._edge = self._fed - unfinished
+        if self._fed - self._edge > limit:
+            raise _refuse("the element is too long", "policy-violation")
+
+    def _note_unfinished(self, data: bytes, unfinished: int) -> None:
+        """Remember what expat still holds of a tag: its first octets and whether a quotation mark is open."""
+        was_in_tag = self._is_in_tag
+        if unfinished <= len(data):
+            tail = data[len(data) - unfinished :] if unfinished else b""
+            self._is_in_tag = tail[:1] == b"<"
+            self._head = tail[:3]
+            self._quote = _scan_tag(tail, 0, b"")[1] if self._is_in_tag else b""
+        elif was_in_tag:
+            if len(self._head) < 3:
+                self._head = (self._head + data)[:3]
+            self._quote = _scan_tag(data, self._scanned, self._quote)[1]
+        if not self._is_in_tag or len(self._head) < 2:
+            return
+        is_declaration = self._head == b"<?x"[: len(self._head)] and not self._depth
+        if (self._head[:2] == b"<?" and not is_declaration) or (
+            self._head[:2] == b"<!" and len(self._head) > 2 and self._head[2:3] != b"["
+        ):
+            raise _refuse("comments, declarations and processing instructions are not allowed", "restricted-xml")
+
+    def _explain(self, error: expat.ExpatError, near: bytes) -> RemoteProtocolError:
+        if error.code in _RESTRICTED_CODES or (near[:2] == b"<!" and near[2:3].isalpha()):
+            return _refuse("only XML without declarations, entities and instructions is allowed", "restricted-xml")
+        if error.code in _ENCODING_CODES:
+            return _refuse("the stream is not in UTF-8", "unsupported-encoding")
+        return _refuse("the XML is not well-formed", "not-well-formed")
+
+    def _renew(self) -> None:
+        """Start a fresh parser inside the same stream: the root's namespaces are declared again, nothing else."""
+        self._make_parser()
+        parser = self._parser
+        parser.StartElementHandler = parser.EndElementHandler = parser.CharacterDataHandler = None
+        parser.StartNamespaceDeclHandler = parser.EndNamespaceDeclHandler = None
+        declared = "".join(
+            f" xmlns{':' + prefix if prefix else ''}='{_escape_attribute(uri)}'"
+            for prefix, uri in self._root_namespaces.items()
+        )
+        header = b"<" + self._root_name + declared.encode() + b">"
+        parser.Parse(header, False)
+        self._fed = self._edge = len(header)
+        self._attach()
+
+    # --- expat's calls -------------------------------------------------------------------------------------
+
+    def _xml_declaration(self, version: str, encoding: str | None, standalone: int) -> None:
+        if encoding is not None and encoding.lower() != "utf-8":
+            raise _refuse("the stream is not in UTF-8", "unsupported-encoding")
+        if version != "1.0":
+            raise _refuse("only XML 1.0 is spoken here", "not-well-formed")
+
+    def _doctype(self, *_: object) -> None:
+        raise _refuse("a document type declaration is not allowed", "restricted-xml")
+
+    def _comment(self, _: str) -> None:
+        raise _refuse("comments are not allowed", "restricted-xml")
+
+    def _instruction(self, *_: object) -> None:
+        raise _refuse("processing instructions are not allowed", "restricted-xml")
+
+    def _skipped_entity(self, *_: object) -> None:
+        raise _refuse("only the five predefined entities are allowed", "restricted-xml")
+
+    def _start_namespace(self, prefix: str | None, uri: str | None) -> None:
+        self._namespaces += 1
+        if self._namespaces > self.limits.namespaces:
+            raise _refuse("too many namespace declarations", "policy-violation")
+        if max(len(prefix or ""), len(uri or "")) > self.limits.name_length:
+            raise _refuse("a namespace name is too long", "policy-violation")
+        if not self._depth:
+            self._root_namespaces[prefix or ""] = uri or ""
+
+    def _end_namespace(self, _: str | None) -> None:
+        self._namespaces -= 1
+
+    def _start(self, name: str, attributes: dict[str, str]) -> None:
+        limits = self.limits
+        if len(attributes) > limits.attributes:
+            raise _refuse("too many attributes", "policy-violation")
+        longest = limits.name_length
+        if len(name) > longest and len(name.rpartition("}")[2]) > longest:
+            raise _refuse("a name is too long", "policy-violation")
+        if attributes:
+            for key in attributes:
+                if len(key) > longest and len(key.rpartition("}")[2]) > longest:
+                    raise _refuse("a name is too long", "policy-violation")
+                if "}" in key:
+                    attributes = {("{" + k if "}" in k else k): v for k, v in attributes.items()}
+                    break
+        element = Element("{" + name if "}" in name else name, attributes)
+        depth = self._depth
+        self._depth = depth + 1
+        if depth == 0:
+            found = _OPENING_NAME.match(self._parser.GetInputContext() or b"")
+            self._root_name = found.group(1) if found else b""
+            self._units.append(RootOpened(element, dict(self._root_namespaces)))
+            return
+        if depth == 1:
+            self._elements = 0
+            self._is_cdata = False
+            self._edge = self._parser.CurrentByteIndex
+        self._elements += 1
+        if self._elements > limits.elements:
+            raise _refuse("too many elements in one stanza", "policy-violation")
+        if depth > limits.depth:
+            raise _refuse("elements are nested too deeply", "policy-violation")
+        if depth > 1:
+            self._stack[-1].children.append(element)
+        self._stack.append(element)
+
+    def _end(self, _: str) -> None:
+        self._depth -= 1
+        if self._depth == 0:
+            self._units.append(RootClosed())
+            return
+        element = self._stack.pop()
+        if self._depth == 1:
+            if self._parser.CurrentByteIndex - self._edge > self.limits.octets:
+                raise _refuse("the element is too long", "policy-violation")
+            self._edge = self._parser.CurrentByteIndex
+            self._units.append(element)
+
+    def _text(self, data: str) -> None:
+        if self._depth < 2:
+            if data.isspace():
+                return
+            raise _refuse("text between stanzas", "bad-format")
+        children = self._stack[-1].children
+        kind = CData if self._is_cdata else str
+        if children and type(children[-1]) is kind:
+            children[-1] = kind(children[-1] + data)
+        else:
+            children.append(kind(data))
+
+    def _start_cdata(self) -> None:
+        self._is_cdata = True
+
+    def _end_cdata(self) -> None:
+        self._is_cdata = False
+
+
+def _scan_tag(data: bytes, start: int, quote: bytes) -> tuple[bool, bytes]:
+    """Whether a ``>`` outside quotation marks stands in ``data[start:]``, and the mark open at its end ("" none)."""
+    position = start
+    could_end = False
+    while True:
+        if quote:
+            found = data.find(quote, position)
+            if found < 0:
+                return could_end, quote
+            position, quote = found + 1, b""
+        stop = _TAG_STOP.search(data, position)
+        if stop is None:
+            return could_end, b""
+        position = stop.end()
+        if stop.group() == b">":
+            could_end = True
+        else:
+            quote = stop.group()
+
+
+class _DocumentReader(StreamReader):
+    """A whole document as one "stanza": its root counts as depth 1. Comments are skipped, as they say nothing."""
+
+    def __init__(self, limits: XmlLimits) -> None:
+        super().__init__(limits)
+        self._depth = 1
+        self._parser.CommentHandler = None
+        self.document: Element | None = None
+
+    def read(self, data: bytes) -> Element:
+        if len(data) > self.limits.octets:
+            raise _refuse("the document is too long", "policy-violation")
+        data = data.removeprefix(b"\xef\xbb\xbf")
+        self._check_beginning(data)
+        try:
+            for start in range(0, len(data), SLICE):
+                self._parser.Parse(data[start : start + SLICE], False)
+            self._parser.Parse(b"", True)
+        except expat.ExpatError as error:
+            place = self._parser.ErrorByteIndex
+            raise self._explain(error, data[max(place - 2, 0) : place + 3]) from None
+        unit = self.next_unit()
+        assert isinstance(unit, Element)
+        return unit
+
+
+def parse_document(data: bytes, limits: XmlLimits | None = None) -> Element:
+    """Read a whole XML document (UTF-8, no DTD, no processing instructions); comments are skipped.
+
+    Raises:
+        RemoteProtocolError: it is not well-formed, not allowed or over a limit.
+    """
+    return _DocumentReader(limits or XmlLimits()).read(data)
+
+
+# --- writing ---------------------------------------------------------------------------------------------------
+
+
+def _escape_text(text: str) -> str:
+    if _FORBIDDEN.search(text):
+        raise LocalProtocolError("text holds a character that XML 1.0 does not allow")
+    return _TEXT_SPECIAL.sub(lambda m: _ESCAPES[m.group()], text) if _TEXT_SPECIAL.search(text) else text
+
+
+def _escape_attribute(text: str) -> str:
+    if _FORBIDDEN.search(text):
+        raise LocalProtocolError("an attribute holds a character that XML 1.0 does not allow")
+    return _ATTRIBUTE_SPECIAL.sub(lambda m: _ESCAPES[m.group()], text) if _ATTRIBUTE_SPECIAL.search(text) else text
+
+
+def _cdata(text: str) -> str:
+    if _FORBIDDEN.search(text) or "\r" in text:
+        raise LocalProtocolError("a CDATA section cannot hold this text unchanged")
+    return "<![CDATA[" + text.replace("]]>", "]]]]><![CDATA[>") + "]]>"
+
+
+def is_xml_text(text: str) -> bool:
+    """True if XML 1.0 can hold every character of ``text``."""
+    return _FORBIDDEN.search(text) is None
+
+
+def serialize(element: Element, default_namespace: str = "", prefixes: dict[str, str] | None = None) -> bytes:
+    """Write ``element`` as UTF-8 for a place where ``default_namespace`` and ``prefixes`` are in scope.
+
+    Args:
+        element: the tree; names in Clark notation.
+        default_namespace: the default namespace in scope ("" none), as on the stream's root.
+        prefixes: namespace name to prefix for those declared further out (``stream``).
+
+    Raises:
+        LocalProtocolError: a name or text that XML cannot hold.
+    """
+    parts: list[str] = []
+    _write(element, default_namespace, prefixes or {}, parts)
+    return "".join(parts).encode("utf-8")
+
+
+def start_tag(element: Element, default_namespace: str, prefixes: dict[str, str]) -> bytes:
+    """Write only the start tag of ``element`` with all declarations on it: the opening of a stream."""
+    declared = "".join(f" xmlns:{prefix}='{_escape_attribute(uri)}'" for uri, prefix in prefixes.items())
+    name = _qualified(element.name, default_namespace, prefixes)
+    attributes = "".join(
+        f" {'xml:lang' if key == XML_LANG else _plain_name(key)}='{_escape_attribute(value)}'"
+        for key, value in element.attributes.items()
+    )
+    return f"<{name} xmlns='{_escape_attribute(default_namespace)}'{declared}{attributes}>".encode()
+
+
+def _plain_name(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise LocalProtocolError("not an XML name")
+    return name
+
+
+def _qualified(name: str, default_namespace: str, prefixes: dict[str, str]) -> str:
+    namespace, _, local = name[1:].rpartition("}") if name.startswith("{") else ("", "", name)
+    prefix = prefixes.get(namespace) if namespace != default_namespace else None
+    return f"{prefix}:{_plain_name(local)}" if prefix else _plain_name(local)
+
+
+def _write(element: Element, default_namespace: str, prefixes: dict[str, str], parts: list[str]) -> None:
+    name = element.name
+    namespace, _, local = name[1:].rpartition("}") if name[:1] == "{" else ("", "", name)
+    if not _NAME.fullmatch(local):
+        raise LocalProtocolError("not an XML name")
+    if namespace == default_namespace:
+        parts.append("<" + local)
+    elif namespace in prefixes:
+        local = prefixes[namespace] + ":" + local
+        parts.append("<" + local)
+    else:
+        default_namespace = namespace
+        parts.append(f"<{local} xmlns='{_escape_attribute(namespace)}'")
+    for key, value in element.attributes.items():
+        if key[:1] == "{":
+            _write_qualified_attribute(key, value, prefixes, parts)
+        elif _NAME.fullmatch(key):
+            parts.append(f" {key}='{_escape_attribute(value)}'")
+        else:
+            raise LocalProtocolError("not an XML name")
+    if not element.children:
+        parts.append("/>")
+        return
+    parts.append(">")
+    for child in element.children:
+        if isinstance(child, Element):
+            _write(child, default_namespace, prefixes, parts)
+        else:
+            parts.append(_cdata(child) if isinstance(child, CData) else _escape_text(child))
+    parts.append(f"</{local}>")
+
+
+def _write_qualified_attribute(key: str, value: str, prefixes: dict[str, str], parts: list[str]) -> None:
+    namespace, _, local = key[1:].rpartition("}")
+    local = _plain_name(local)
+    if namespace == XML_NAMESPACE:
+        parts.append(f" xml:{local}='{_escape_attribute(value)}'")
+    elif namespace in prefixes:
+        parts.append(f" {prefixes[namespace]}:{local}='{_escape_attribute(value)}'")
+    else:
+        # Declared beside its only use; the number keeps two such attributes of one element apart.
+        prefix = f"a{len(parts)}"
+        parts.append(f" xmlns:{prefix}='{_escape_attribute(namespace)}' {prefix}:{local}='{_escape_attribute(value)}'")

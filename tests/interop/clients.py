@@ -1,0 +1,120 @@
+"""What every driven stock client offers, and the list of them.
+
+A driver module per client (``baresip.py``, ``linphone.py``, ``mcabber.py``, ``profanity.py``, ``slixmpp_client.py``)
+turns these few verbs into that client's own interface. ``docs/howto/connect-your-client.md`` tells users the same
+settings and limits; keep the two together.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+Protocol = Literal["sip", "xmpp"]
+Transport = Literal["udp", "tcp", "tls", "starttls"]
+
+UNLIMITED = 1 << 20
+"""Octets no test comes near."""
+
+
+@dataclass(frozen=True, slots=True)
+class SignIn:
+    """Everything a user types into a client's account dialogue."""
+
+    address: str
+    """``alice@a.test``, without a scheme."""
+    password: str
+    host: str
+    port: int
+    transport: Transport
+    ca_file: Path
+    """PEM certificates the client is to trust."""
+    contacts: tuple[str, ...] = ()
+    """Bare addresses in its contact list; some clients send to nobody else."""
+
+    @property
+    def user(self) -> str:
+        return self.address.partition("@")[0]
+
+    @property
+    def domain(self) -> str:
+        return self.address.partition("@")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One text as the client showed it."""
+
+    sender: str
+    """Bare address, without scheme, resource or parameters."""
+    text: str
+    """Line ends as LF."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the client itself cannot do, found by trying; each is explained in docs/howto/connect-your-client.md."""
+
+    send_octets: int = UNLIMITED
+    """Longest text it sends, in octets of UTF-8."""
+    show_octets: int = UNLIMITED
+    """Longest text it shows whole."""
+    sends_lines: bool = True
+    """Whether its interface can send a text of several lines."""
+
+    def can_send(self, text: str) -> bool:
+        return len(text.encode()) <= self.send_octets and (self.sends_lines or "\n" not in text)
+
+    def can_show(self, text: str) -> bool:
+        return len(text.encode()) <= self.show_octets
+
+
+class StockClient(ABC):
+    """A signed-in client somebody else wrote, in its own HOME and process group."""
+
+    name: ClassVar[str]
+    program: ClassVar[str | None]
+    """Debian's program it needs; None for a library in the virtual environment."""
+    protocol: ClassVar[Protocol]
+    transports: ClassVar[tuple[Transport, ...]]
+    limits: ClassVar[Limits] = Limits()
+
+    def __init__(self, home: Path, sign_in: SignIn) -> None:
+        if sign_in.transport not in self.transports:
+            raise ValueError(f"{self.name} has no transport {sign_in.transport}: {self.transports}")
+        self.home = home
+        self.sign_in = sign_in
+
+    @abstractmethod
+    def start(self) -> None:
+        """Start it and return once the server has accepted its sign-in; AssertionError if it does not in time."""
+
+    @abstractmethod
+    def send(self, to: str, text: str) -> None:
+        """Send ``text`` to the bare address ``to`` the way a user would; returns once the client has taken it."""
+
+    @abstractmethod
+    def received(self) -> list[Received]:
+        """Every text shown so far, oldest first."""
+
+    @abstractmethod
+    def wait_received(self, sender: str, text: str, seconds: float = 20.0) -> None:
+        """Wait until ``text`` from ``sender`` was shown; AssertionError after ``seconds``."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """End the client and everything it started. May be called again, and after a failed ``start``."""
+
+
+def bare_address(shown: str) -> str:
+    """``alice@a.test`` from however a client writes it: ``"A" <sip:alice@a.test;gr=x>``, ``alice@a.test/desk``."""
+    inner = shown[shown.index("<") + 1 :] if "<" in shown else shown
+    inner = inner.partition(">")[0].removeprefix("sips:").removeprefix("sip:").removeprefix("im:")
+    return inner.partition(";")[0].partition("/")[0].strip()
+
+
+def lines_as_lf(text: str) -> str:
+    """Line ends as LF: SIP's text/plain has CR LF, XMPP's body LF."""
+    return text.replace("\r\n", "\n")

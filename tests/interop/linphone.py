@@ -1,0 +1,145 @@
+"""Drive Linphone 5.1 by its own daemon: commands over a Unix socket, what came from its event queue.
+
+The daemon's ``message`` command ends at the line end, and ``lp-sendmsg`` of the same package crashes in Debian 12,
+so Linphone's command line sends single lines only; it shows several.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+from pathlib import Path
+
+from tests.interop.clients import Limits, Received, SignIn, StockClient, bare_address, lines_as_lf
+from tests.interop.program import Program
+
+_EVENT = re.compile(r'From: (?P<sender>\S+)\nTo: \S+\nId: \S+\nContent: "(?P<text>.*)"\s*\Z', re.DOTALL)
+
+_CONFIG = """\
+[sip]
+sip_port={udp_port}
+sip_tcp_port={tcp_port}
+sip_tls_port={tls_port}
+root_ca={ca_file}
+verify_server_certs=1
+verify_server_cn=1
+default_proxy=0
+use_ipv6=0
+dns_user_hosts_file={hosts}
+[net]
+mtu=1300
+[proxy_0]
+reg_proxy=<sip:{domain}:{port};transport={transport}>
+reg_route=<sip:{domain}:{port};transport={transport};lr>
+reg_identity=sip:{address}
+reg_expires=600
+reg_sendregister=1
+publish=0
+[auth_info_0]
+username={user}
+passwd={password}
+realm={domain}
+"""
+_ANY_PORT, _NO_PORT = -1, 0
+
+
+class Linphone(StockClient):
+    name = "linphone"
+    program = "linphone-daemon"
+    protocol = "sip"
+    transports = ("udp", "tcp", "tls")
+    limits = Limits(send_octets=32_000, sends_lines=False)
+
+    def __init__(self, home: Path, sign_in: SignIn) -> None:
+        super().__init__(home, sign_in)
+        self._program: Program | None = None
+        self._pipe: socket.socket | None = None
+        self._received: list[Received] = []
+        self._pipe_name = f"comity-{os.getpid()}-{abs(hash(home)):x}"
+
+    def start(self) -> None:
+        account = self.sign_in
+        for folder in (".local/share/linphone", ".config/linphone"):
+            (self.home / folder).mkdir(parents=True, exist_ok=True)  # it opens its database there and makes no folder
+        hosts = self.home / "hosts"
+        hosts.write_text(f"{account.host} {account.domain}\n")  # it checks the certificate against the name it asked for
+        config = self.home / "linphonerc"
+        config.write_text(
+            _CONFIG.format(
+                udp_port=_ANY_PORT if account.transport == "udp" else _NO_PORT,
+                tcp_port=_ANY_PORT if account.transport == "tcp" else _NO_PORT,
+                tls_port=_ANY_PORT if account.transport == "tls" else _NO_PORT,
+                ca_file=account.ca_file,
+                hosts=hosts,
+                port=account.port,
+                transport=account.transport,
+                address=account.address,
+                user=account.user,
+                password=account.password,
+                domain=account.domain,
+            )
+        )
+        path = Path("/tmp") / self._pipe_name  # the daemon puts it there whatever it is called
+        argv = ["linphone-daemon", "--pipe", self._pipe_name, "--config", str(config), "--disable-stats-events"]
+        self._program = Program("linphone", [*argv, "--log", str(self.home / "log")], self.home, terminal=False)
+        self._pipe = self._program.wait_until(lambda: _connected(path), f"its socket {path}")
+        self._program.wait_until(
+            lambda: "LinphoneRegistrationOk" in self._command("register-status ALL"), "a 200 to its REGISTER"
+        )
+
+    @property
+    def _running(self) -> Program:
+        assert self._program is not None, "not started"
+        return self._program
+
+    def _command(self, line: str) -> str:
+        assert self._pipe is not None, "not started"
+        self._pipe.sendall(line.encode() + b"\n")
+        answer = self._pipe.recv(1 << 20)
+        if not answer.startswith(b"Status:"):
+            raise AssertionError(f"linphone answered {answer[:200]!r} to {line[:60]!r}")
+        return answer.decode(errors="replace")
+
+    def send(self, to: str, text: str) -> None:
+        if "\n" in text:
+            raise ValueError("linphone-daemon sends single lines")
+        answer = self._command(f"message sip:{to} {text}")
+        if not answer.startswith("Status: Ok"):
+            raise AssertionError(f"linphone did not send: {answer}")
+
+    def received(self) -> list[Received]:
+        while True:
+            answer = self._command("pop-event")
+            if "Event-type: message-received" in answer:
+                event = _EVENT.search(answer)
+                if event is None:
+                    raise AssertionError(f"not understood: {answer!r}")
+                self._received.append(Received(bare_address(event["sender"]), lines_as_lf(event["text"])))
+            elif "Event-type:" not in answer:
+                return list(self._received)
+
+    def wait_received(self, sender: str, text: str, seconds: float = 20.0) -> None:
+        wanted = Received(sender, text)
+        self._running.wait_until(lambda: wanted in self.received(), f"{wanted}; shown: {self._received}", seconds)
+
+    def stop(self) -> None:
+        pipe, self._pipe = self._pipe, None
+        if pipe is not None:
+            pipe.close()
+        program, self._program = self._program, None
+        if program is not None:
+            program.stop(signal.SIGTERM)
+            (Path("/tmp") / self._pipe_name).unlink(missing_ok=True)
+
+
+def _connected(path: Path) -> socket.socket | None:
+    pipe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    pipe.settimeout(10)
+    try:
+        pipe.connect(str(path))
+    except (FileNotFoundError, ConnectionRefusedError):
+        pipe.close()
+        return None
+    return pipe

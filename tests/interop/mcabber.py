@@ -1,0 +1,112 @@
+"""Drive mcabber 1.1 by its FIFO; what came is read from the files it hands to its event command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.interop.clients import Limits, Received, SignIn, StockClient, bare_address, lines_as_lf
+from tests.interop.program import Program
+
+_CONFIG = """\
+set jid = {address}
+set password = {password}
+set server = {host}
+set port = {port}
+set tls = {starttls}
+set ssl = {direct}
+set ssl_ca = {ca_file}
+set resource = desk
+set disable_random_resource = 1
+set carbons = 1
+set beep_on_message = 0
+set fifo_name = {home}/fifo
+module load fifo
+set tracelog_level = 3
+set tracelog_file = {home}/trace
+set events_command = {home}/event
+set event_log_files = 1
+set event_log_dir = {home}/texts
+"""
+
+_EVENT = """\
+#!/bin/sh
+# mcabber calls: event MSG IN ADDRESS FILE; one line per text, in one write
+[ "$1 $2" = "MSG IN" ] && printf '%s %s\\n' "$3" "$4" >>"$HOME/events"
+exit 0
+"""
+
+
+class Mcabber(StockClient):
+    name = "mcabber"
+    program = "mcabber"
+    protocol = "xmpp"
+    transports = ("starttls", "tls")
+    limits = Limits(send_octets=8_000)
+
+    def __init__(self, home: Path, sign_in: SignIn) -> None:
+        super().__init__(home, sign_in)
+        self._program: Program | None = None
+        self._sent = 0
+
+    def start(self) -> None:
+        account = self.sign_in
+        (self.home / "texts").mkdir(parents=True, exist_ok=True)
+        self.home.chmod(0o700)
+        event = self.home / "event"
+        event.write_text(_EVENT)
+        event.chmod(0o700)
+        config = self.home / "mcabberrc"
+        config.write_text(
+            _CONFIG.format(
+                address=account.address,
+                password=account.password,
+                host=account.host,
+                port=account.port,
+                starttls=int(account.transport == "starttls"),
+                direct=int(account.transport == "tls"),
+                ca_file=account.ca_file,
+                home=self.home,
+            )
+        )
+        config.chmod(0o600)  # it asks about a file others can read
+        self._program = Program("mcabber", ["mcabber", "-f", str(config)], self.home, terminal=True)
+        self._program.wait_until(lambda: "Your status has been set" in self._trace(), "its first presence")
+
+    @property
+    def _running(self) -> Program:
+        assert self._program is not None, "not started"
+        return self._program
+
+    def _trace(self) -> str:
+        trace = self.home / "trace"
+        return trace.read_text(errors="replace") if trace.exists() else ""
+
+    def send(self, to: str, text: str) -> None:
+        """From a file: the only way that takes line ends; mcabber refuses one of 8 KiB or more."""
+        self._sent += 1
+        source = self.home / f"out-{self._sent}"
+        source.write_text(text)
+        with (self.home / "fifo").open("w") as fifo:
+            fifo.write(f"say_to -q -f {source} {to}\n")
+        executed = f"Executing FIFO command: say_to -q -f {source} {to}"
+        self._running.wait_until(lambda: executed in self._trace(), "the command it was given")
+        if f"Message file is too big ({source})" in self._trace():
+            raise AssertionError(f"mcabber: {len(text.encode())} octets are too many")
+
+    def received(self) -> list[Received]:
+        events = self.home / "events"
+        shown = []
+        for line in events.read_text().splitlines() if events.exists() else ():
+            sender, _, path = line.partition(" ")
+            text = Path(path).read_text(errors="replace").removesuffix("\n")  # mcabber ends the file with one of its own
+            shown.append(Received(bare_address(sender), lines_as_lf(text)))
+        return shown
+
+    def wait_received(self, sender: str, text: str, seconds: float = 20.0) -> None:
+        wanted = Received(sender, text)
+        self._running.wait_until(lambda: wanted in self.received(), f"{wanted}; shown: {self.received()}", seconds)
+
+    def stop(self) -> None:
+        program, self._program = self._program, None
+        if program is not None:
+            program.stop()

@@ -1,0 +1,146 @@
+"""Drive Profanity 0.13 in a pseudo-terminal; texts go in by its editor command, what came is read from its chat log.
+
+Its log at level DEBUG is the witness for every step: the screen is redrawn in pieces and proves nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from tests.interop.clients import Limits, Received, SignIn, StockClient, bare_address
+from tests.interop.program import Program
+
+_ACCOUNT = """\
+[interop]
+enabled=true
+jid={address}
+password={password}
+server={host}
+port={port}
+resource=desk
+tls.policy={policy}
+presence.last=online
+presence.login=online
+priority.online=0
+priority.chat=0
+priority.away=0
+priority.xa=0
+priority.dnd=0
+"""
+
+_PREFERENCES = """\
+[ui]
+splash=false
+vercheck=false
+[logging]
+chlog=true
+[presence]
+autoaway.mode=off
+[executables]
+compose.editor={editor}
+[compose]
+editor={editor}
+"""
+
+_EDITOR = """\
+#!/bin/sh
+cat "$HOME/outbox" >"$1"
+"""
+
+_ENTRY = re.compile(
+    r"^\d{4}-\d\d-\d\dT[\d:.]+(?:Z|[+-]\d\d:?\d\d) - (?P<sender>[^\s:]+): (?P<text>.*?)\n"
+    r"(?=\d{4}-\d\d-\d\dT[\d:.]+(?:Z|[+-]\d\d:?\d\d) - |\Z)",
+    re.DOTALL | re.MULTILINE,
+)
+
+
+class Profanity(StockClient):
+    name = "profanity"
+    program = "profanity"
+    protocol = "xmpp"
+    transports = ("starttls", "tls")
+    limits = Limits()
+
+    def __init__(self, home: Path, sign_in: SignIn) -> None:
+        super().__init__(home, sign_in)
+        self._program: Program | None = None
+        self._talking_to = ""
+
+    def start(self) -> None:
+        account = self.sign_in
+        data, config = self.home / ".local/share/profanity", self.home / ".config/profanity"
+        for folder in (data, config):
+            folder.mkdir(parents=True, exist_ok=True)
+        editor = self.home / "editor"
+        editor.write_text(_EDITOR)
+        editor.chmod(0o700)
+        (config / "profrc").write_text(_PREFERENCES.format(editor=editor))
+        policy = "force" if account.transport == "starttls" else "legacy"
+        (data / "accounts").write_text(
+            _ACCOUNT.format(
+                address=account.address,
+                password=account.password,
+                host=account.host,
+                port=account.port,
+                policy=policy,
+            )
+        )
+        self._program = Program(
+            "profanity",
+            ["profanity", "-a", "interop", "-l", "DEBUG", "-f", str(self.home / "log")],
+            self.home,
+            terminal=True,
+            env={"SSL_CERT_FILE": str(account.ca_file)},  # as if the CA stood in the system's list
+        )
+        self._wait_log(f"{account.address} logged in successfully")
+        self._wait_log('<iq id="roster" type="result"')
+        self._type(f"/executable editor set {editor}")
+
+    @property
+    def _running(self) -> Program:
+        assert self._program is not None, "not started"
+        return self._program
+
+    def _log(self) -> str:
+        return "".join(path.read_text(errors="replace") for path in sorted(self.home.glob("log*")))
+
+    def _wait_log(self, text: str, times: int = 1) -> None:
+        self._running.wait_until(lambda: self._log().count(text) >= times, f"{text!r} in its log")
+
+    def _type(self, line: str) -> None:
+        """Type ``line`` and Enter; return when Profanity logged that it took the line."""
+        taken = f"Input received: {line}"
+        before = self._log().count(taken)
+        self._running.type(line + "\r")
+        self._wait_log(taken, before + 1)
+
+    def send(self, to: str, text: str) -> None:
+        """``/editor`` puts the file's text on the input line, line ends and all; Enter sends it."""
+        if self._talking_to != to:
+            self._type(f"/msg {to}")
+            self._talking_to = to
+        (self.home / "outbox").write_text(text)
+        edited, sent = "[Editor] deleted file", "conn: DBG: SENT: <message "
+        editings, messages = self._log().count(edited), self._log().count(sent)
+        self._running.type("/editor\r")
+        self._wait_log(edited, editings + 1)
+        self._running.type("\r")
+        self._wait_log(sent, messages + 1)
+
+    def received(self) -> list[Received]:
+        shown = []
+        for log in sorted((self.home / ".local/share/profanity/chatlogs").rglob("*.log")):
+            for entry in _ENTRY.finditer(log.read_text(errors="replace")):
+                if entry["sender"] != "me":
+                    shown.append(Received(bare_address(entry["sender"]), entry["text"]))
+        return shown
+
+    def wait_received(self, sender: str, text: str, seconds: float = 20.0) -> None:
+        wanted = Received(sender, text)
+        self._running.wait_until(lambda: wanted in self.received(), f"{wanted}; shown: {self.received()}", seconds)
+
+    def stop(self) -> None:
+        program, self._program = self._program, None
+        if program is not None:
+            program.stop()
