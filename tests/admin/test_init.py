@@ -65,7 +65,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="already there; nothing was changed"):
         init(tmp_path, ["example.net"])
     (tmp_path / "comity.toml").unlink()
-    with pytest.raises(ConfigError, match="ca.pem"):
+    with pytest.raises(ConfigError, match=r"ca\.pem"):
         init(tmp_path, ["example.net"])
     after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert {**before, **after} == before

@@ -29,6 +29,7 @@ from comity.service.credentials import (
 )
 from comity.service.interfaces import Delete, Put
 from comity.store.memory import MemoryStore
+from tests.loop import in_loop
 
 ALICE = Address.parse("im:alice@example.org")
 
@@ -132,6 +133,7 @@ async def put(store: MemoryStore, address: Address, ha1: str) -> None:
 
 
 class TestStoreAccounts:
+    @in_loop
     async def test_credentials_of_an_account_and_of_nobody(self) -> None:
         store = MemoryStore()
         await put(store, ALICE, "one")
@@ -144,12 +146,14 @@ class TestStoreAccounts:
         assert not await accounts(store).exists(Address("im", "\x00", "example.org"))
         assert await accounts(store).credentials(Address("im", "\x00", "example.org")) is None
 
+    @in_loop
     async def test_case_makes_no_difference(self) -> None:
         """ADDR-4."""
         store = MemoryStore()
         await put(store, ALICE, "one")
         assert await accounts(store).exists(Address.parse("pres:Alice@EXAMPLE.org"))
 
+    @in_loop
     async def test_a_change_is_seen_after_forget(self) -> None:
         store = MemoryStore()
         here = accounts(store)
@@ -165,6 +169,7 @@ class TestStoreAccounts:
         assert await here.credentials(ALICE) is None
         assert not await here.exists(ALICE)
 
+    @in_loop
     async def test_a_read_that_began_before_a_change_is_not_kept(self) -> None:
         store = MemoryStore()
         here = accounts(store)
@@ -185,6 +190,7 @@ class TestStoreAccounts:
         assert later is not None
         assert later.ha1 == {"MD5": "two"}
 
+    @in_loop
     async def test_the_cache_is_bounded(self) -> None:
         store = MemoryStore()
         here = accounts(store, size=3)

@@ -23,7 +23,7 @@ from comity.service.interfaces import Ack, Conflict, Delete, Found, Item, Op, Pu
 #: Names that would be taken for the server's own voice, or for nobody (RFC 3323 section 4.1.1.3).
 RESERVED = frozenset({"comity", "anonymous"})
 #: What no XMPP localpart may hold (RFC 7622 section 3.3.1); the colon would also break a digest's HA1.
-_FORBIDDEN_IN_LOCAL = frozenset("\"&'/:<>@")
+_FORBIDDEN_IN_LOCAL = frozenset(" \"&'/:<>@")
 _PAGE = 500
 
 
@@ -356,7 +356,9 @@ class Commands:
         except AddressError as error:
             raise CommandRefused(f"{error}. Write it as alice@{self._domains[0]}.", 2) from error
         if not set(address.local).isdisjoint(_FORBIDDEN_IN_LOCAL) or not address.local.isprintable():
-            raise CommandRefused(f"{text!r} holds a character that no account name may have: \" & ' / : < > @", 2)
+            raise CommandRefused(
+                f"{text!r} holds a character that no account name may have: a space or \" & ' / : < > @", 2
+            )
         if address.domain not in {Address.parse(f"im:a@{domain}").domain for domain in self._domains}:
             served = ", ".join(self._domains)
             raise CommandRefused(

@@ -175,18 +175,18 @@ def serve(config_path: Path, pidfile: Path | None, log_level: str) -> None:
     os.umask(0o077)
     # No core dump: it would hold keys and message bodies (B-02).
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    config = load(config_path)
     # Imported here, because every other command starts faster without it.
     factory = importlib.import_module("comity.server").Server
-    asyncio.run(run(config_path, pidfile, factory))
+    asyncio.run(run(config, pidfile, factory))
 
 
-async def run(config_path: Path, pidfile: Path | None, factory: Callable[[Config], RunningServer]) -> None:
+async def run(config: Config, pidfile: Path | None, factory: Callable[[Config], RunningServer]) -> None:
     """Start a server, say ``ready``, obey signals, stop.
 
     Raises:
         ConfigError: with the reason why it cannot start; StoreError likewise.
     """
-    config = load(config_path)
     stopping = asyncio.Event()
     reloading = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -203,7 +203,7 @@ async def run(config_path: Path, pidfile: Path | None, factory: Callable[[Config
                 await _first_of(stopping, reloading)
                 if reloading.is_set() and not stopping.is_set():
                     reloading.clear()
-                    await _reload(server, config_path)
+                    await _reload(server, config.path)
             # A second signal while draining ends the process at once.
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)

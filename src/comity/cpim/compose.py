@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
+from comity.cpim.address import Address
 from comity.cpim.header import (
     IMDN,
     NamedAddress,
@@ -30,22 +31,26 @@ PLAIN = "text/plain; charset=utf-8"
 #: One subject, or (language, text) pairs, or a map; the language "" or "i-default" is written without a tag.
 Subjects = str | Sequence[tuple[str, str]] | Mapping[str, str]
 
+#: Somebody to name in From, To or cc; a plain string is a URI.
+Named = NamedAddress | Address | str
+
 _MIME_NAME = re.compile(r"[!-9;-~]+")
 _MIME_VALUE = re.compile(r"[^\x00-\x1f\x7f]+")
 
 
 def compose(
     *,
-    from_: NamedAddress | str,
-    to: NamedAddress | str | Sequence[NamedAddress | str],
+    from_: Named,
+    to: Named | Sequence[Named],
     content: bytes,
-    cc: Sequence[NamedAddress | str] = (),
+    cc: Sequence[Named] = (),
     date_time: datetime | None = None,
     subject: Subjects = "",
     message_id: str = "",
     headers: Sequence[tuple[str, str]] = (),
     content_type: str = PLAIN,
     content_headers: Sequence[tuple[str, str]] = (),
+    keep_encoding: bool = False,
 ) -> bytes:
     """Write an object; the same arguments give the same octets.
 
@@ -60,11 +65,13 @@ def compose(
         headers: further (``[prefix.]name``, text) pairs, declarations (NS) included, in order.
         content_type: value of the content's Content-Type.
         content_headers: further MIME headers of the content.
+        keep_encoding: let them hold the Content-Transfer-Encoding a native content came with, so that its octets need
+            not be re-made; Comity itself never adds one (SEED-25).
 
     Raises:
         LocalProtocolError: something cannot be expressed.
     """
-    recipients = [to] if isinstance(to, str | NamedAddress) else to
+    recipients = [to] if isinstance(to, str | NamedAddress | Address) else to
     if not recipients:
         raise LocalProtocolError("a message/cpim object needs a recipient")
     lines = ["From: " + _address(from_)]
@@ -80,7 +87,10 @@ def compose(
         lines += [f"NS: imdn <{IMDN}>", "imdn.Message-ID: " + message_id]
     lines += [_header(name, text) for name, text in headers]
     lines += ["", _mime_header("Content-Type", content_type)]
-    lines += [_mime_header(name, value) for name, value in content_headers]
+    for name, value in content_headers:
+        if name.lower() == "content-type" or (name.lower() == "content-transfer-encoding" and not keep_encoding):
+            raise LocalProtocolError(f"{name} may not be among the further content headers")
+        lines.append(_mime_header(name, value))
     lines += ["", ""]
     try:
         return "\r\n".join(lines).encode("utf-8") + content
@@ -96,8 +106,11 @@ def timestamp(when: datetime) -> str:
     return at.isoformat(timespec="milliseconds" if at.microsecond >= 1000 else "seconds") + "Z"
 
 
-def _address(address: NamedAddress | str) -> str:
-    name, uri = ("", address) if isinstance(address, str) else address
+def _address(address: Named) -> str:
+    if isinstance(address, NamedAddress):
+        name, uri = address
+    else:
+        name, uri = "", str(address)
     if not is_absolute_uri(uri):
         raise LocalProtocolError("an address must be an absolute URI, percent-encoded")
     if not name:
@@ -135,6 +148,4 @@ def _header(name: str, text: str) -> str:
 def _mime_header(name: str, value: str) -> str:
     if not _MIME_NAME.fullmatch(name) or not _MIME_VALUE.fullmatch(value):
         raise LocalProtocolError("a content header cannot be written on one line")
-    if name.lower() == "content-transfer-encoding":
-        raise LocalProtocolError("Comity writes no Content-Transfer-Encoding inside an object (RFC 3862 section 7.1)")
     return f"{name}: {value}"

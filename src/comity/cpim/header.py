@@ -59,7 +59,7 @@ class NamedAddress(NamedTuple):
     """Value of From, To or cc: who, by what name (RFC 3862 section 4.1)."""
 
     formal_name: str
-    """ "" if the header gives none."""
+    """Empty if the header gives none."""
     uri: str
     """As written between the angle brackets."""
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property, lru_cache
 
-from comity.cpim.compose import PLAIN, Subjects, compose
+from comity.cpim.address import Address
+from comity.cpim.compose import PLAIN, Named, Subjects, compose
 from comity.cpim.header import (
     BAD_CONTENT_OCTET,
     BAD_OCTET,
@@ -28,7 +29,7 @@ from comity.cpim.header import (
     read_header,
     read_timestamp,
 )
-from comity.errors import MalformedMessage
+from comity.errors import AddressError, MalformedMessage
 
 _MIME_NAME = re.compile(r"[!-9;-~]+")
 _FOLD = re.compile(r"\r\n[ \t]+")
@@ -105,9 +106,9 @@ class CpimMessage:
     def build(
         cls,
         *,
-        from_: NamedAddress | str,
-        to: NamedAddress | str | Sequence[NamedAddress | str],
-        cc: Sequence[NamedAddress | str] = (),
+        from_: Named,
+        to: Named | Sequence[Named],
+        cc: Sequence[Named] = (),
         date_time: datetime | None = None,
         subject: Subjects = "",
         message_id: str = "",
@@ -199,16 +200,33 @@ class CpimMessage:
         found = self.core("Message-ID", IMDN)
         return found[0].value if len(found) == 1 else ""
 
+    @cached_property
+    def sender(self) -> Address | None:
+        """The im: address of ``from_``, whatever scheme it is written in; None if there is no usable one (C-20, C-22)."""
+        return _im_address(self.from_)
+
+    def names(self, address: Address) -> bool:
+        """True if ``address`` is among To and cc, schemes disregarded (C-23)."""
+        wanted = address.with_scheme("im")
+        return any(_im_address(named) == wanted for named in (*self.to, *self.cc))
+
     @property
     def unknown_requirements(self) -> list[tuple[str, str]]:
         """What Require asks for and Comity does not know: a recipient refuses such an object, a relay does not."""
         return [pair for pair in self.require if pair not in KNOWN_HEADERS]
 
 
+def _im_address(named: NamedAddress | None) -> Address | None:
+    try:
+        return Address.from_any(named.uri) if named else None
+    except AddressError:
+        return None
+
+
 def _parse(raw: bytes, limits: CpimLimits, lenient: bool) -> CpimMessage:
     if len(raw) > limits.message:
         raise MalformedMessage("the object is larger than allowed", offset=limits.message, hint="size")
-    end = 0 if raw.startswith(b"\r\n") else raw.find(b"\r\n\r\n", 0, limits.header_block + 4)
+    end = 0 if raw.startswith(b"\r\n") else raw.find(b"\r\n\r\n", 0, limits.header_block + 2)
     if end < 0:
         raise _unended(raw, 0, limits, "message headers")
     head = raw[:end]
@@ -261,12 +279,12 @@ def _parse(raw: bytes, limits: CpimLimits, lenient: bool) -> CpimMessage:
 
 
 def _unended(raw: bytes, start: int, limits: CpimLimits, what: str) -> MalformedMessage:
-    """Say why no empty line was found."""
-    if len(raw) - start > limits.header_block and raw.find(b"\r\n\r\n", start) >= 0:
-        return MalformedMessage(f"the {what} are longer than allowed", offset=start, hint="size")
+    """Say why no empty line was found within the limit."""
     found = BAD_OCTET.search(raw, start)
-    if found and raw[found.start()] in b"\r\n":
+    if found and found.start() < start + limits.header_block and raw[found.start()] in b"\r\n":
         return MalformedMessage("a header holds a line end other than CR LF", offset=found.start())
+    if len(raw) - start > limits.header_block:
+        return MalformedMessage(f"the {what} are longer than allowed", offset=start, hint="size")
     return MalformedMessage(f"no empty line ends the {what}", offset=len(raw))
 
 
@@ -289,7 +307,7 @@ def _read_content(
     try:
         if raw.startswith(b"\r\n", start):
             raise MalformedMessage("the content has no Content-Type", offset=start)
-        end = raw.find(b"\r\n\r\n", start, start + limits.header_block + 4)
+        end = raw.find(b"\r\n\r\n", start, start + limits.header_block + 2)
         if end < 0:
             raise _unended(raw, start, limits, "content headers")
         block = raw[start : end + 2]

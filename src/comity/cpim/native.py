@@ -69,7 +69,7 @@ def wrap(
         message_id: see ``new_message_id``.
         subjects: (language, text) pairs.
         language: of the content, as a language tag; "" if not known.
-        content_headers: further MIME headers of the content, kept beside Content-Type.
+        content_headers: further MIME headers the content came with, Content-Transfer-Encoding included.
 
     Raises:
         LocalProtocolError: something cannot be expressed in message/cpim.
@@ -84,6 +84,7 @@ def wrap(
         message_id=message_id,
         content_type=content_type,
         content_headers=extra,
+        keep_encoding=True,
     )
     return MimeObject(_CPIM_BLOCK, octets)
 

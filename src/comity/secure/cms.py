@@ -420,7 +420,7 @@ def _pss(parameters: ber.Element | None, digest: str) -> padding.PSS:
             raise UnknownAlgorithm("it uses a mask function other than MGF1")
         mask = DIGESTS.get(_algorithm(mask_hash)[0], "")
     salt = 20 if salt_field is None else ber.Cursor(salt_field).next().integer()
-    if mask not in _HASHES or not 0 <= salt <= 128:
+    if mask not in _HASHES or not 0 <= salt <= chain.MAX_RSA_BITS // 8:
         raise UnknownAlgorithm("its RSASSA-PSS parameters are not supported")
     return padding.PSS(padding.MGF1(_HASHES[mask]()), salt)
 

@@ -28,8 +28,8 @@ KeyKind = Literal["p256", "ed25519", "rsa"]
 
 XMPP_ADDR = x509.ObjectIdentifier("1.3.6.1.5.5.7.8.5")
 """id-on-xmppAddr (RFC 6120 section 13.7.1.4)."""
-BACKDATE = timedelta(minutes=5)
-"""Certificates begin a little in the past: clocks of correspondents differ by minutes (RFC 3923 section 6.9)."""
+BACKDATE = timedelta(hours=1)
+"""Certificates begin a little in the past: the clocks of correspondents differ."""
 END_ENTITY_DAYS = 730
 CA_DAYS = 3650
 MAX_ALT_NAMES = 64

@@ -34,7 +34,7 @@ from cryptography.hazmat.primitives.serialization import pkcs12
 from comity.cpim.address import Address
 from comity.errors import AddressError, SecurityError
 from comity.secure import chain
-from comity.secure.identity import Identity, PrivateKey, addresses_of
+from comity.secure.identity import Identity, LocalCa, PrivateKey, addresses_of
 
 Shelf = Literal["anchors", "pinned", "known", "distrusted"]
 SHELVES: tuple[Shelf, ...] = ("anchors", "pinned", "known", "distrusted")
@@ -316,6 +316,13 @@ def read_certificates(data: bytes) -> list[x509.Certificate]:
     if len(found) != len(ders or [data]):
         raise SecurityError("This file holds no certificate that can be read (PEM or DER is expected).")
     return found
+
+
+def read_authority(certificate: bytes, key: bytes, passphrase: bytes | None = None) -> LocalCa:
+    """A local authority from its two files, as ``comity init`` makes them. Raises SecurityError."""
+    found = read_certificates(certificate)[0]
+    _check_anchor(found)
+    return LocalCa(_load_key(key, passphrase, chain.display_name(found)), found)
 
 
 def _check_anchor(certificate: x509.Certificate) -> None:

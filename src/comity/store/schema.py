@@ -168,6 +168,7 @@ def mark_open(connection: sqlite3.Connection) -> int:
 
 def flush_log(connection: sqlite3.Connection) -> None:
     """Bring the whole log into the main file and begin it anew."""
+    failpoint("store.checkpoint")
     (busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     if busy:
         raise StoreError("Another program keeps the database busy; close it and start again.")

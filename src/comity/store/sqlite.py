@@ -166,7 +166,10 @@ class SqliteStore:
     async def find(self, name: str, limit: int = 100) -> list[Found]:
         names = "SELECT number FROM records WHERE id = :name UNION SELECT number FROM dedup WHERE key = :name"
         if is_fingerprint(name):
-            names += " UNION SELECT number FROM records WHERE fingerprint >= :prefix AND fingerprint < :after"
+            names += (
+                " UNION SELECT number FROM records INDEXED BY records_fingerprint"
+                " WHERE fingerprint >= :prefix AND fingerprint < :after"
+            )
         sql = (
             f"SELECT {_FOUND} FROM records WHERE number IN ({names})"  # noqa: S608 - constants
             " AND (gone IS NULL OR gone > :now) ORDER BY number LIMIT :limit"

@@ -271,6 +271,7 @@ class Writer:
             if len(shrinking) == len(calls):
                 self._refuse(shrinking, refusal)
             elif shrinking:
+                self._checkpoint()  # a log that begins anew needs no room for what it already has
                 self._commit(shrinking)
         elif len(calls) == 1:
             self._refuse(calls, refusal)
@@ -281,7 +282,7 @@ class Writer:
     def _recover(self, error: Exception) -> StoreError:
         """Leave the failed transaction behind; give back what to tell its callers."""
         code = _code(error)
-        _log.error("store: a group was not committed: %s", error)
+        _log.error("store: a transaction or checkpoint failed: %s", error)
         told = StoreError(_TOLD.get(code, "The store could not keep this: {error}.").format(error=error))
         told.__cause__ = error
         connection = self._connection
@@ -352,6 +353,12 @@ class Writer:
         if connection is None or connection.total_changes - self._checkpointed < CHECKPOINT_CHANGES:
             return
         self._checkpointed = connection.total_changes
+        self._checkpoint()
+
+    def _checkpoint(self) -> None:
+        connection = self._connection
+        if connection is None:
+            return
         failpoint("store.checkpoint")
         try:
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()

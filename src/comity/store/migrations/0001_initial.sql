@@ -23,7 +23,9 @@ CREATE TABLE records (
 CREATE INDEX records_pending ON records (lane, number, size) WHERE ended IS NULL;
 CREATE INDEX records_expires ON records (expires) WHERE ended IS NULL;
 CREATE INDEX records_gone ON records (gone) WHERE ended IS NOT NULL;
-CREATE INDEX records_fingerprint ON records (fingerprint);
+-- Walked through, not searched: sorted by fingerprint it would cost every accept one more page of the log
+-- (measured: a quarter of the rate), and finding one among a million this way takes a tenth of a second.
+CREATE INDEX records_fingerprint ON records (number, fingerprint);
 
 CREATE TABLE dedup (key TEXT PRIMARY KEY, number INTEGER NOT NULL, until REAL NOT NULL) WITHOUT ROWID;
 

@@ -1,0 +1,299 @@
+"""S/MIME both ways with the real ``openssl cms``, ``openssl smime`` and ``gpgsm`` (SEC-8, SEC-12).
+
+What the peers in Debian 12 cannot do is stated as a test too, so that a newer peer shows up as a failure here:
+OpenSSL 3.0 has no Ed25519 in CMS, gpgsm 2.2 neither, and gpgsm 2.2 imports no EC private key.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import pkcs12
+
+from comity.cpim.entity import decode_transfer, multipart_parts, split_entity
+from comity.cpim.operations import MimeObject
+from comity.secure import Identity, LocalCa, TrustStore, VerdictKind, new_identity, sign, verify
+from comity.secure.identity import end_entity
+from tests.peers import need_program
+from tests.secure import kit
+
+pytestmark = pytest.mark.peer
+
+#: The peers judge certificates by the machine's clock.
+NOW = datetime.now(UTC)
+KINDS = ["p256", "p384", "rsa2048", "rsa3072"]
+
+
+@cache
+def authority() -> LocalCa:
+    return LocalCa.create("Comity CA of a.test", when=NOW)
+
+
+@cache
+def signer(kind: str) -> Identity:
+    """An identity of that key, with a key identifier so that ``-keyid`` can be asked for."""
+    if kind == "ed25519":
+        return new_identity(kit.ALICE, when=NOW, ca=authority(), kind="ed25519")
+    curves = {"p256": ec.SECP256R1(), "p384": ec.SECP384R1()}
+    key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+    if kind in curves:
+        key = ec.generate_private_key(curves[kind])
+    else:
+        key = rsa.generate_private_key(65537, int(kind.removeprefix("rsa")))
+    ca = authority()
+    key_id = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    names = {"subject": kit.name("alice"), "issuer": ca.certificate.subject}
+    builder = end_entity(kit.ALICE, key.public_key(), **names, when=NOW, days=1).add_extension(key_id, critical=False)
+    return Identity(kit.ALICE, key, (builder.sign(ca.key, hashes.SHA256()),))
+
+
+def entity(content: bytes = b"Watson, come here.\r\n") -> MimeObject:
+    return kit.cpim(when=NOW, content=content)
+
+
+def trust() -> TrustStore:
+    return TrustStore(anchors=(authority().certificate,))
+
+
+def run(*command: str, stdin: bytes = b"", env: dict[str, str] | None = None) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(command, input=stdin, capture_output=True, timeout=60, env=env, check=False)
+
+
+@pytest.fixture(scope="module")
+def openssl() -> str:
+    return need_program("openssl")
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Path:
+    """A directory with ca.pem."""
+    (tmp_path / "ca.pem").write_bytes(authority().certificate.public_bytes(serialization.Encoding.PEM))
+    return tmp_path
+
+
+def write_signer(box: Path, kind: str) -> None:
+    identity = signer(kind)
+    plain = serialization.NoEncryption()
+    pkcs8 = serialization.PrivateFormat.PKCS8
+    (box / "key.pem").write_bytes(identity.key.private_bytes(serialization.Encoding.PEM, pkcs8, plain))
+    (box / "cert.pem").write_bytes(identity.certificate.public_bytes(serialization.Encoding.PEM))
+
+
+@pytest.mark.parametrize("content", [b"hi", b"line\r\n", b"", b"a\r\n\r\n"])
+@pytest.mark.parametrize("program", ["cms", "smime"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_openssl_verifies_our_multipart_signed(
+    openssl: str, box: Path, kind: str, program: str, content: bytes
+) -> None:
+    (box / "in").write_bytes(sign(entity(content), signer(kind), when=NOW).entity)
+    files = ["-in", str(box / "in"), "-CAfile", str(box / "ca.pem"), "-out", str(box / "out")]
+    done = run(openssl, program, "-verify", *files)
+    assert done.returncode == 0, done.stderr
+    assert (box / "out").read_bytes() == entity(content).entity
+
+
+@pytest.mark.parametrize("with_certificate", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_openssl_verifies_our_signed_data(openssl: str, box: Path, kind: str, with_certificate: bool) -> None:
+    write_signer(box, kind)
+    signed = sign(entity(), signer(kind), when=NOW, form="signed-data", with_certificate=with_certificate)
+    (box / "in").write_bytes(signed.octets)
+    files = ["-in", str(box / "in"), "-CAfile", str(box / "ca.pem"), "-out", str(box / "out")]
+    certificate = [] if with_certificate else ["-certfile", str(box / "cert.pem")]
+    done = run(openssl, "cms", "-verify", "-inform", "DER", "-binary", *files, *certificate)
+    assert done.returncode == 0, done.stderr
+    assert (box / "out").read_bytes() == entity().entity
+
+
+def test_openssl_refuses_our_object_after_one_bit(openssl: str, box: Path) -> None:
+    changed = sign(entity(), signer("p256"), when=NOW).entity.replace(b"Watson", b"Watsoo")
+    (box / "in").write_bytes(changed)
+    done = run(openssl, "cms", "-verify", "-in", str(box / "in"), "-CAfile", str(box / "ca.pem"))
+    assert done.returncode != 0
+    assert verify(changed, trust(), now=NOW).verdict is VerdictKind.BAD_SIGNATURE
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["-md", "sha512"],
+        ["-md", "sha384"],
+        ["-keyid"],
+        ["-noattr"],
+        ["-nosmimecap"],
+        ["-nodetach"],
+        ["-nodetach", "-stream"],
+        ["-nodetach", "-noattr", "-keyid"],
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_we_verify_what_openssl_cms_signs(openssl: str, box: Path, kind: str, options: list[str]) -> None:
+    write_signer(box, kind)
+    (box / "in").write_bytes(entity().entity)
+    files = ["-in", str(box / "in"), "-signer", str(box / "cert.pem"), "-inkey", str(box / "key.pem")]
+    done = run(openssl, "cms", "-sign", "-binary", "-crlfeol", *files, *options)
+    assert done.returncode == 0, done.stderr
+    verdict = verify(done.stdout, trust(), now=NOW)
+    assert verdict.verdict is VerdictKind.VALID, verdict.reason
+    assert verdict.content == entity()
+
+
+@pytest.mark.parametrize("options", [[], ["-nodetach"]], ids=" ".join)
+def test_we_verify_what_openssl_smime_signs(openssl: str, box: Path, options: list[str]) -> None:
+    write_signer(box, "rsa2048")
+    (box / "in").write_bytes(entity().entity)
+    files = ["-in", str(box / "in"), "-signer", str(box / "cert.pem"), "-inkey", str(box / "key.pem")]
+    done = run(openssl, "smime", "-sign", "-binary", "-crlfeol", *files, *options)
+    assert verify(done.stdout, trust(), now=NOW).is_valid
+
+
+def test_we_verify_openssl_rsa_pss(openssl: str, box: Path) -> None:
+    write_signer(box, "rsa2048")
+    (box / "in").write_bytes(entity().entity)
+    files = ["-in", str(box / "in"), "-signer", str(box / "cert.pem"), "-inkey", str(box / "key.pem")]
+    pss = ["-keyopt", "rsa_padding_mode:pss"]
+    done = run(openssl, "cms", "-sign", "-binary", "-nodetach", "-outform", "DER", *files, *pss)
+    assert done.returncode == 0, done.stderr
+    assert verify(kit.opaque(done.stdout), trust(), now=NOW).is_valid
+
+
+def test_openssl_sha1_is_weak(openssl: str, box: Path) -> None:
+    """SEC-11."""
+    write_signer(box, "rsa2048")
+    (box / "in").write_bytes(entity().entity)
+    files = ["-in", str(box / "in"), "-signer", str(box / "cert.pem"), "-inkey", str(box / "key.pem")]
+    done = run(openssl, "cms", "-sign", "-binary", "-crlfeol", "-md", "sha1", *files)
+    assert verify(done.stdout, trust(), now=NOW).verdict is VerdictKind.VALID_WEAK
+
+
+def test_openssl_two_signers_are_checked_both(openssl: str, box: Path) -> None:
+    """M-12."""
+    write_signer(box, "p256")
+    (box / "in").write_bytes(entity().entity)
+    other = authority().issue(kit.EVE, signer("rsa2048").key.public_key(), when=NOW)
+    (box / "eve.pem").write_bytes(
+        other.public_bytes(serialization.Encoding.PEM)
+        + signer("rsa2048").key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    (box / "alice.pem").write_bytes((box / "cert.pem").read_bytes() + (box / "key.pem").read_bytes())
+    files = ["-in", str(box / "in"), "-signer", str(box / "alice.pem"), "-signer", str(box / "eve.pem")]
+    done = run(openssl, "cms", "-sign", "-binary", "-nodetach", "-outform", "DER", *files)
+    verdict = verify(kit.opaque(done.stdout), trust(), now=NOW)
+    assert (verdict.verdict, verdict.signer) == (VerdictKind.SIGNED_BY_OTHER, "im:eve@e.test")
+
+
+def test_openssl_proves_our_ed25519_signature_by_hand(openssl: str, box: Path) -> None:
+    """RFC 8419: the pure signature over the DER of the signed attributes, digest SHA-512 (OpenSSL 3.0's CMS has none)."""
+    signed = sign(entity(), signer("ed25519"), when=NOW)
+    assert "micalg=sha-512" in signed.content_type
+    raw = decode_transfer(split_entity(multipart_parts(signed)[1]))
+    (box / "sig.der").write_bytes(raw)
+    listing = run(openssl, "asn1parse", "-inform", "DER", "-in", str(box / "sig.der")).stdout.decode()
+    lines = [re.match(r"\s*(\d+):d=(\d+)\s+hl=(\d)\s+l=\s*(\d+)\s+\w+:\s+(.*)", line) for line in listing.splitlines()]
+    rows = [(int(m[1]), int(m[2]), int(m[3]), int(m[4]), m[5].strip()) for m in lines if m]
+    start, _, head, size, _ = [row for row in rows if row[4].startswith("cont [ 0 ]")][-1]
+    at, _, signature_head, signature_size, _ = [row for row in rows if row[4].startswith("OCTET STRING")][-1]
+    (box / "attributes").write_bytes(b"\x31" + raw[start + 1 : start + head + size])
+    (box / "signature").write_bytes(raw[at + signature_head : at + signature_head + signature_size])
+    write_signer(box, "ed25519")
+    files = ["-in", str(box / "attributes"), "-sigfile", str(box / "signature")]
+    done = run(openssl, "pkeyutl", "-verify", "-rawin", "-certin", "-inkey", str(box / "cert.pem"), *files)
+    assert done.returncode == 0, done.stderr + done.stdout
+    digest = run(openssl, "dgst", "-sha512", "-binary", stdin=entity().entity).stdout
+    assert digest in (box / "attributes").read_bytes()
+
+
+# --- gpgsm -------------------------------------------------------------------------------------------------------
+
+
+class Gpgsm:
+    """gpgsm with a home directory of its own."""
+
+    def __init__(self, program: str, home: Path) -> None:
+        self.program = program
+        self.home = home
+        self.env = dict(os.environ, GNUPGHOME=str(home), LC_ALL="C.UTF-8")
+        home.chmod(0o700)
+        root = authority().certificate
+        (home / "trustlist.txt").write_text(root.fingerprint(hashes.SHA1()).hex().upper() + " S relax\n")
+        (home / "gpg-agent.conf").write_text("allow-loopback-pinentry\n")
+        (home / "ca.pem").write_bytes(root.public_bytes(serialization.Encoding.PEM))
+        self.run("--import", str(home / "ca.pem"))
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+        usual = ["--batch", "--yes", "--disable-crl-checks", "--pinentry-mode", "loopback", "--passphrase-fd", "0"]
+        return run(self.program, *usual, *arguments, stdin=b"x\n", env=self.env)
+
+    def import_key(self, identity: Identity) -> None:
+        old = pkcs12.PBES.PBESv1SHA1And3KeyTripleDESCBC  # all that gpgsm 2.2 reads
+        builder = serialization.PrivateFormat.PKCS12.encryption_builder().kdf_rounds(2048)
+        encryption = builder.key_cert_algorithm(old).hmac_hash(hashes.SHA1()).build(b"x")
+        assert isinstance(identity.key, rsa.RSAPrivateKey)
+        data = pkcs12.serialize_key_and_certificates(b"alice", identity.key, identity.certificate, None, encryption)
+        (self.home / "key.p12").write_bytes(data)
+        done = self.run("--import", str(self.home / "key.p12"))
+        assert done.returncode == 0, done.stderr
+
+    def close(self) -> None:
+        run(need_program("gpgconf"), "--kill", "all", env=self.env)
+
+
+@pytest.fixture(scope="module")
+def gpgsm() -> Iterator[Gpgsm]:
+    program = need_program("gpgsm")
+    with tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True) as name:  # a socket path must be short
+        peer = Gpgsm(program, Path(name))
+        peer.import_key(signer("rsa2048"))
+        yield peer
+        peer.close()
+
+
+@pytest.mark.parametrize("kind", ["p256", "rsa2048"])
+def test_gpgsm_verifies_our_detached_signature(gpgsm: Gpgsm, tmp_path: Path, kind: str) -> None:
+    signed = sign(entity(), signer(kind), when=NOW)
+    content, second = multipart_parts(signed)
+    (tmp_path / "sig").write_bytes(decode_transfer(split_entity(second)))
+    (tmp_path / "content").write_bytes(content)
+    done = gpgsm.run("--verify", str(tmp_path / "sig"), str(tmp_path / "content"))
+    assert done.returncode == 0, done.stderr
+    assert b"Good signature" in done.stderr
+    assert b"im:alice@a.test" in done.stderr
+    (tmp_path / "content").write_bytes(content + b" ")
+    assert gpgsm.run("--verify", str(tmp_path / "sig"), str(tmp_path / "content")).returncode != 0
+
+
+@pytest.mark.parametrize("kind", ["p256", "rsa2048"])
+def test_gpgsm_verifies_our_signed_data(gpgsm: Gpgsm, tmp_path: Path, kind: str) -> None:
+    (tmp_path / "in").write_bytes(sign(entity(), signer(kind), when=NOW, form="signed-data").octets)
+    done = gpgsm.run("--output", str(tmp_path / "out"), "--verify", str(tmp_path / "in"))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out").read_bytes() == entity().entity
+
+
+def test_we_verify_what_gpgsm_signs_in_indefinite_lengths(gpgsm: Gpgsm, tmp_path: Path) -> None:
+    (tmp_path / "in").write_bytes(entity().entity)
+    own = signer("rsa2048").certificate.fingerprint(hashes.SHA1()).hex().upper()
+    done = gpgsm.run("-u", own, "--output", str(tmp_path / "sig"), "--detach-sign", str(tmp_path / "in"))
+    assert done.returncode == 0, done.stderr
+    assert verify(kit.multipart(entity().entity, (tmp_path / "sig").read_bytes()), trust(), now=NOW).is_valid
+    done = gpgsm.run("-u", own, "--output", str(tmp_path / "signed"), "--sign", str(tmp_path / "in"))
+    raw = (tmp_path / "signed").read_bytes()
+    assert raw[:2] == b"\x30\x80", "gpgsm writes indefinite lengths"
+    assert verify(kit.opaque(raw), trust(), now=NOW).is_valid
+    changed = raw.replace(b"Watson", b"Watsoo")
+    assert verify(kit.opaque(changed), trust(), now=NOW).verdict is VerdictKind.BAD_SIGNATURE
