@@ -1,0 +1,50 @@
+"""Options of the SIP binding; durations in seconds, sizes in octets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class SipConfig:
+    """What ``SipBinding`` is made with; the server fills it from ``[sip]``, ``[policy]`` and ``[limits]``."""
+
+    domains: tuple[str, ...]
+    """Our domains as A-labels; the first is the digest realm where a request names none of them."""
+    listen: tuple[str, ...] = ()
+    """``udp://``, ``tcp://`` and ``tls://HOST:PORT`` (IPv6 in brackets)."""
+    sip_md5: bool = True
+    """Offer MD5 behind SHA-256; most desk phones know nothing else."""
+    t1: float = 0.5
+    """Estimated round trip (RFC 3261 section 17.1.1.1)."""
+    t2: float = 4.0
+    """Longest pause between two retransmissions."""
+    t4: float = 5.0
+    """How long a network may keep a packet."""
+    answer_wait: float = 2.0
+    """A MESSAGE is answered 200 if its end is known within this time, else 202 (design.md section 3)."""
+    nonce_lifetime: float = 300.0
+    min_expires: int = 60
+    """Shorter registrations are answered 423."""
+    max_expires: int = 3600
+    """Longer registrations are granted this."""
+    max_contacts: int = 10
+    """Of one address-of-record."""
+    failures_per_connection: int = 5
+    """Wrong passwords until a connection is closed."""
+    max_forwards: int = 70
+    """What a request leaves with at most (RFC 3261 section 8.1.1.6)."""
+    unproved_requests: int = 30
+    """UDP requests from one /24 (IPv6: /64) that proved nothing yet, within ``unproved_window``."""
+    unproved_window: float = 2.0
+    datagram_octets: int = 16 * 1024
+    head_octets: int = 8 * 1024
+    """Start line and headers of one message."""
+    body_octets: int = 48 * 1024
+    header_octets: int = 2 * 1024
+    """One header line."""
+    long_header_octets: int = 4 * 1024
+    """One Authorization, Proxy-Authorization or Identity header."""
+    header_count: int = 64
+    connect_idle: float = 120.0
+    """A connection we opened to a device is closed after so long without a delivery."""

@@ -1,0 +1,458 @@
+"""Between SIP MESSAGE and the message operation; failure reasons and status codes. Pure.
+
+Place on the path: steps 4 and 8. In: a text or any other single content is wrapped into a message/cpim once; an
+object and a secured entity stay as they are (GW-1). Out: a device that takes message/cpim gets the object's octets;
+others get the text of an unsecured one (GW-2). The tables are T1, T3, T4 and T8 of conformance.md.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime, parsedate_to_datetime
+from enum import Enum
+from ipaddress import ip_address
+
+from comity.bindings.sip.headers import find, parse_params, quoted, unquoted
+from comity.bindings.sip.wire import SipRequest, SipResponse, long_name
+from comity.cpim.address import Address, from_sip_uri, to_sip_uri
+from comity.cpim.entity import content_object, content_type_params, cpim_view, is_secured
+from comity.cpim.native import plain_text, readable_part, wrap
+from comity.cpim.operations import (
+    Context,
+    HistoryEntry,
+    MessageOperation,
+    MimeObject,
+    Reason,
+    Response,
+    Status,
+    failure,
+    success,
+    unfold,
+)
+from comity.errors import AddressError, ComityError, LocalProtocolError, MalformedMessage, RemoteProtocolError
+
+HISTORY = "Comity-History"
+#: Most history entries read or written (GW-8); packed into few lines, since a SIP message has 64 headers.
+MAX_HISTORY, HISTORY_LINES = 64, 8
+COMPOSING = "application/im-iscomposing+xml"
+CPIM = "message/cpim"
+SECURED = frozenset({"multipart/signed", "multipart/encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime"})
+
+#: Failure reason to status code (T1, T8); the wording of T8 where the RFC gives one.
+STATUS_CODES: dict[Reason, tuple[int, str]] = {
+    Reason.SYNTAX: (400, ""),
+    Reason.NO_SUCH_USER: (404, ""),
+    Reason.NO_ROUTE: (404, ""),
+    Reason.TIMEOUT: (408, ""),
+    Reason.DENIED: (403, ""),
+    Reason.AWAY: (480, ""),
+    Reason.SIZE: (413, ""),
+    Reason.CONTENT: (415, ""),
+    Reason.HOPS: (483, ""),
+    Reason.LOOP: (482, "Loop Detected"),
+    Reason.SUBSCRIPTION_EXISTS: (403, ""),
+    Reason.INTERNAL: (500, ""),
+    Reason.OVERLOAD: (503, ""),
+    Reason.QUOTA: (480, "Mailbox Full"),
+    Reason.EXPIRED: (480, "Message Expired"),
+    Reason.TIMESTAMP: (400, "Incorrect Date or Time"),
+    Reason.SIGNATURE: (403, "Signature Not Verified"),
+    Reason.DECRYPTION: (493, ""),
+}
+#: Status code to failure reason (T3, read through T1); other codes by their class, see ``reason_of``.
+REASONS: dict[int, Reason] = {
+    400: Reason.SYNTAX,
+    401: Reason.DENIED,
+    403: Reason.DENIED,
+    404: Reason.NO_SUCH_USER,
+    405: Reason.CONTENT,
+    406: Reason.CONTENT,
+    407: Reason.DENIED,
+    408: Reason.TIMEOUT,
+    410: Reason.NO_SUCH_USER,
+    413: Reason.SIZE,
+    415: Reason.CONTENT,
+    416: Reason.CONTENT,
+    420: Reason.CONTENT,
+    421: Reason.CONTENT,
+    430: Reason.AWAY,
+    480: Reason.AWAY,
+    481: Reason.NO_SUCH_USER,
+    482: Reason.LOOP,
+    483: Reason.HOPS,
+    484: Reason.NO_SUCH_USER,
+    485: Reason.NO_SUCH_USER,
+    486: Reason.AWAY,
+    487: Reason.AWAY,
+    488: Reason.CONTENT,
+    493: Reason.DECRYPTION,
+    501: Reason.CONTENT,
+    503: Reason.OVERLOAD,
+    504: Reason.TIMEOUT,
+    505: Reason.CONTENT,
+    513: Reason.SIZE,
+    603: Reason.DENIED,
+    604: Reason.NO_SUCH_USER,
+    606: Reason.CONTENT,
+}
+_BY_CLASS = {3: Reason.NO_ROUTE, 4: Reason.SYNTAX, 5: Reason.INTERNAL, 6: Reason.AWAY}
+#: Answers to a whole object after which a device is asked to show its text instead.
+NOT_UNDERSTOOD = frozenset({406, 415, 420, 488})
+
+_LANGUAGE = re.compile(r"[A-Za-z]{1,8}(?:-[A-Za-z0-9]{1,8})*")
+_CALL_ID = re.compile(r"[A-Za-z0-9\-.!%*_+~:@]{1,128}")
+_NOT_TEXT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A request that makes no operation."""
+
+    status_code: int
+    text: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class Form(Enum):
+    """What a device is handed; the value is ``Response.form``."""
+
+    OBJECT = "object"
+    TEXT = "text"
+    READABLE = "text-of-signed"
+    NATIVE = "native"
+    """The content inside as it is, for what every SIP client speaks (composing states)."""
+
+
+# --- step 4: in -------------------------------------------------------------------------------------------------
+
+
+def request_to_operation(request: SipRequest, *, when: datetime, message_id: str) -> MessageOperation | Refusal:
+    """Make the message operation of a MESSAGE request (RFC 3428 section 7, T4).
+
+    Args:
+        request: passed by the session; its sender is not authenticated here.
+        when: time of receipt, aware UTC.
+        message_id: for the object, should one have to be made.
+    """
+    try:
+        return _operation(request, when, message_id)
+    except RemoteProtocolError as error:
+        return Refusal(int(error.hint) if error.hint.isdigit() else 400, error.reason)
+    except AddressError as error:
+        return Refusal(404 if error.text == request.uri_text else 400, error.reason)
+    except LocalProtocolError:
+        return Refusal(400, "the content cannot be expressed in message/cpim")
+
+
+def _operation(request: SipRequest, when: datetime, message_id: str) -> MessageOperation | Refusal:
+    encoding = request.value("content-encoding")
+    if encoding is not None and encoding.lower() not in ("identity", ""):
+        return Refusal(415, headers=(("Accept-Encoding", "identity"),))
+    source, source_gr = _address(str(request.from_.uri))
+    destination, gr = _address(request.uri_text)
+    content_type = request.content_type
+    if not content_type:
+        if request.body:
+            return Refusal(400, "a body needs a Content-Type")
+        content_type = "text/plain"
+    media_type = content_type_params(content_type)[0]
+    languages = request.listed("content-language")
+    language = languages[0] if languages and _LANGUAGE.fullmatch(languages[0]) else ""
+    subject = _clean(request.value("subject") or "")
+    is_object = media_type == CPIM or media_type in SECURED
+    if is_object:
+        obj = MimeObject(_header_block(request), request.body)
+    else:
+        obj = wrap(
+            source,
+            destination,
+            request.body,
+            _with_charset(content_type, media_type, request.body),
+            when=when,
+            message_id=message_id,
+            subjects=[(language, subject)] if subject else (),
+            language=language,
+            content_headers=_extra_headers(request),
+        )
+    context = Context(
+        thread=_thread(request.call_id),
+        subject=subject,
+        language=language,
+        source_resource=source_gr,
+        resource=gr,
+        native_id=request.call_id,
+        lifetime=_lifetime(request, when),
+        transient=media_type == COMPOSING,
+    )
+    max_forwards = request.max_forwards
+    return MessageOperation(
+        source,
+        destination,
+        request.via.branch or f"{request.call_id}/{request.cseq.number}",
+        obj,
+        min(70, 70 if max_forwards is None else max_forwards),
+        context,
+        parse_history(request),
+        is_wrapped=not is_object,
+    )
+
+
+def _address(uri: str) -> tuple[Address, str]:
+    return from_sip_uri(uri) if uri[:3].lower() == "sip" else (Address.from_any(uri), "")
+
+
+def _with_charset(content_type: str, media_type: str, content: bytes) -> str:
+    """Say the charset that SIP implies: UTF-8 (RFC 3261 section 7.4.1), where MIME would imply US-ASCII."""
+    if media_type != "text/plain" or content.isascii() or "charset" in content_type_params(content_type)[1]:
+        return content_type
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError:
+        return content_type
+    return f"{content_type}; charset=utf-8"
+
+
+def _header_block(request: SipRequest) -> bytes:
+    """The entity's MIME headers, written from the request's Content-* headers (never Content-Length)."""
+    lines = [f"Content-Type: {request.content_type}\r\n"]
+    lines += [f"{name}: {value}\r\n" for name, value in _extra_headers(request)]
+    languages = request.value("content-language")
+    if languages:
+        lines.append(f"Content-Language: {_clean(languages)}\r\n")
+    return "".join(lines).encode("utf-8", "surrogateescape")
+
+
+def _extra_headers(request: SipRequest) -> list[tuple[str, str]]:
+    found = []
+    for written, value in request.headers:
+        name = long_name(written)
+        if name.startswith("content-") and name not in _OWN_HEADERS:
+            found.append((name.title().replace("-Id", "-ID"), value))
+    return found
+
+
+_OWN_HEADERS = frozenset({"content-type", "content-length", "content-encoding", "content-language"})
+
+
+def _thread(call_id: str) -> str:
+    """Call-ID as thread (RFC 7572 section 4), without the sender's IP address that many phones put in (SEC-37)."""
+    word, at, host = call_id.partition("@")
+    if at:
+        try:
+            ip_address(host.rpartition(":")[0] if host.count(":") == 1 else host.strip("[]"))
+        except ValueError:
+            return call_id
+    return word
+
+
+def _lifetime(request: SipRequest, when: datetime) -> float | None:
+    """Seconds left of Expires, which counts from Date, else from receipt (RFC 3428 section 7)."""
+    if request.expires is None:
+        return None
+    date = request.value("date")
+    if date is None:
+        return float(request.expires)
+    try:
+        sent = parsedate_to_datetime(date)
+        # RFC 3261 section 20.17: SIP restricts the time zone to GMT.
+        if not date.endswith("GMT"):
+            raise ValueError("not GMT")
+    except (ValueError, TypeError, IndexError) as error:
+        raise RemoteProtocolError("Date is not an RFC 1123 date in GMT", hint="400") from error
+    ends = sent.replace(tzinfo=UTC) + timedelta(seconds=min(request.expires, 10**9))
+    return max(0.0, (ends - when).total_seconds())
+
+
+def _clean(text: str) -> str:
+    """Header text as UTF-8 without control characters."""
+    return _NOT_TEXT.sub(" ", text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")).strip()
+
+
+# --- history (GW-8) ---------------------------------------------------------------------------------------------
+
+
+def parse_history(request: SipRequest) -> tuple[HistoryEntry, ...]:
+    """Entries of ``Comity-History: node;in=P;out=P;time=RFC3339[;note="…"]``, several apart by commas.
+
+    What cannot be read is left out: a hop may drop the header at any time, so may a broken one.
+    """
+    entries: list[HistoryEntry] = []
+    if not request.values("comity-history"):
+        return ()
+    for text in request.listed("comity-history")[:MAX_HISTORY]:
+        node, _, rest = text.partition(";")
+        try:
+            params = parse_params(f";{rest}", HISTORY)
+            when = datetime.fromisoformat(find(params, "time") or "")
+        except (RemoteProtocolError, ValueError):
+            continue
+        protocols = find(params, "in") or "", find(params, "out") or ""
+        if when.tzinfo is not None and len(node) <= 255 and max(map(len, protocols)) <= 16:
+            note = _clean(unquoted(find(params, "note") or ""))[:128]
+            entries.append(HistoryEntry(_clean(node), *protocols, when.astimezone(UTC), note))
+    return tuple(entries)
+
+
+def history_headers(history: tuple[HistoryEntry, ...]) -> list[tuple[str, str]]:
+    """The entries as headers: one each, or several to a line where there are more than eight."""
+    texts = []
+    for entry in history[-MAX_HISTORY:]:
+        time = entry.when.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        text = f"{entry.node};in={entry.in_protocol};out={entry.out_protocol};time={time}"
+        texts.append(text + (f";note={quoted(_clean(entry.note))}" if entry.note else ""))
+    step = -(-len(texts) // HISTORY_LINES) or 1
+    return [(HISTORY, ", ".join(texts[start : start + step])) for start in range(0, len(texts), step)]
+
+
+# --- step 8: out ------------------------------------------------------------------------------------------------
+
+
+def choose_form(operation: MessageOperation, *, takes_cpim: bool) -> Form:
+    """What to offer a device first (GW-2): a secured object is never taken apart unasked."""
+    obj = operation.object
+    if operation.context.transient and not takes_cpim:
+        return Form.NATIVE
+    if operation.context.report is not None and not takes_cpim:
+        return Form.TEXT
+    if takes_cpim or is_secured(obj) or plain_text(obj) is None:
+        return Form.OBJECT
+    return Form.TEXT
+
+
+def operation_to_request(
+    operation: MessageOperation,
+    form: Form,
+    *,
+    target: str,
+    tag: str,
+    call_id: str,
+    accepted: datetime,
+    max_forwards: int = 70,
+) -> SipRequest | None:
+    """Make the MESSAGE request for one device, without Via (RFC 3428 section 4, T4); None if ``form`` is impossible.
+
+    Args:
+        operation: what to deliver.
+        form: what of it.
+        target: the device's Contact URI.
+        tag: From-tag, constant over attempts (reliability.md section 5.3).
+        call_id: Call-ID where the operation's thread cannot serve as one; constant too.
+        accepted: when the message was accepted here; becomes Date.
+        max_forwards: hop limit to leave with at most.
+    """
+    body = _body(operation, form)
+    if body is None:
+        return None
+    content_headers, octets, subject, language = body
+    context = operation.context
+    headers = [
+        ("Max-Forwards", str(max(0, min(operation.max_forwards, max_forwards)))),
+        ("From", f"<{to_sip_uri(operation.source, context.source_resource)}>;tag={tag}"),
+        ("To", f"<{to_sip_uri(operation.destination, context.resource)}>"),
+        ("Call-ID", context.thread if _CALL_ID.fullmatch(context.thread) else call_id),
+        ("CSeq", "1 MESSAGE"),
+        ("Date", format_datetime(accepted.astimezone(UTC), usegmt=True)),
+    ]
+    if subject := _clean(subject or context.subject):
+        headers.append(("Subject", subject[:512]))
+    if context.lifetime is not None:
+        headers.append(("Expires", str(int(context.lifetime))))
+    if language and _LANGUAGE.fullmatch(language):
+        headers.append(("Content-Language", language))
+    if form is Form.OBJECT:
+        headers += history_headers(operation.history)
+    return SipRequest("MESSAGE", target, headers + content_headers, octets)
+
+
+_Body = tuple[list[tuple[str, str]], bytes, str, str]
+_PLAIN = [("Content-Type", "text/plain;charset=utf-8")]
+
+
+def _body(operation: MessageOperation, form: Form) -> _Body | None:
+    """(content headers, octets, subject, language)."""
+    obj = operation.object
+    if form is Form.OBJECT:
+        return _object_headers(obj), obj.octets, "", ""
+    if form is Form.NATIVE:
+        try:
+            view = cpim_view(obj)
+        except MalformedMessage:
+            return None
+        inner = obj if view is None else content_object(view)
+        return _object_headers(inner), inner.octets, "", ""
+    if operation.context.report is not None:
+        report = operation.context.report
+        text = f"Your message to {report.recipient.local}@{report.recipient.domain} was not delivered. {report.text}"
+        return _PLAIN, text.encode("utf-8", "replace"), "", "en"
+    plain = plain_text(obj)
+    if plain is not None and form is Form.TEXT:
+        subject = plain.subjects[0][1] if plain.subjects else ""
+        return _PLAIN, plain.content, subject, plain.language or operation.context.language
+    text_part = readable_part(obj)
+    if text_part is None:
+        return None
+    # The rule of design.md section 2: the readable part, and plainly what was not proved.
+    note = "[This message was signed by its sender. Your program cannot check that, so nothing here is proved.]"
+    return _PLAIN, f"{text_part.rstrip()}\r\n\r\n{note}\r\n".encode("utf-8", "replace"), "", operation.context.language
+
+
+def _object_headers(obj: MimeObject) -> list[tuple[str, str]]:
+    headers = []
+    for line in unfold(obj.header_block):
+        name, colon, value = line.partition(":")
+        lower = name.strip().lower()
+        if colon and lower.startswith("content-") and lower != "content-length":
+            headers.append((name.strip(), value.strip()))
+    return headers
+
+
+# --- answers ----------------------------------------------------------------------------------------------------
+
+
+def response_to_status(response: Response) -> tuple[int, str, list[tuple[str, str]]]:
+    """Status code, reason phrase ("" for the usual one) and headers of an operation's response (T1)."""
+    if response.status is Status.SUCCESS:
+        return 200, "", []
+    if response.status is Status.INDETERMINANT:
+        return 202, "", []
+    status_code, phrase = STATUS_CODES[response.reason or Reason.INTERNAL]
+    headers: list[tuple[str, str]] = []
+    if response.retry_after is not None:
+        headers.append(("Retry-After", str(response.retry_after)))
+    elif status_code == 503:
+        headers.append(("Retry-After", "30"))
+    if status_code == 415:
+        headers.append(("Accept", ACCEPT))
+    return status_code, phrase, headers
+
+
+#: What a MESSAGE to us may hold; the last is meant: every single type is carried (SIP-1, SIP-8).
+ACCEPT = "message/cpim, text/plain, multipart/signed, application/pkcs7-mime, */*"
+
+
+def reason_of(status_code: int) -> Reason:
+    """Failure reason of a final answer that is not 2xx (T3)."""
+    return REASONS.get(status_code) or _BY_CLASS.get(status_code // 100, Reason.INTERNAL)
+
+
+def status_to_response(trans_id: str, answer: SipResponse, form: Form) -> Response:
+    """The response of an operation from a device's final answer."""
+    if answer.status_code < 300:
+        return success(trans_id, form.value if form is not Form.NATIVE else "text")
+    retry_after: int | None = None
+    text = (answer.value("retry-after") or "").partition(";")[0].partition("(")[0].strip()
+    if text.isascii() and text.isdigit() and len(text) <= 6:
+        retry_after = int(text)
+    phrase = _clean(answer.reason)[:80]
+    said = f"The recipient's device answered {answer.status_code}" + (f" {phrase}." if phrase else ".")
+    return failure(trans_id, reason_of(answer.status_code), said, retry_after)
+
+
+def is_sender(uri: str, principal: Address) -> bool:
+    """True if a From URI names the authenticated user and nobody else (S-06, S-12, S-13)."""
+    try:
+        return Address.from_any(uri).key == principal.key
+    except ComityError:
+        return False

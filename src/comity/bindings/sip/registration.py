@@ -1,0 +1,211 @@
+"""REGISTER read as a plan, and what is kept about a registered device (RFC 3261 section 10.3).
+
+Place on the path: beside step 4; pure. ``binding.py`` carries the plan out through the service's registrar. A plan is
+whole or a refusal: nothing is changed before every Contact of the request was found good.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+
+from comity.bindings.sip.headers import NameAddr, Params, malformed, parse_number, parse_q
+from comity.bindings.sip.uri import MAX_URI, SipUri, parse_uri
+from comity.bindings.sip.wire import SipRequest
+from comity.errors import RemoteProtocolError
+
+HostPort = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One registered contact; the binding's own part of ``Contact.data``."""
+
+    uri: str
+    """The Contact URI, where requests for the device go."""
+    params: Params
+    """Contact parameters to give back, without q and expires."""
+    q: str
+    """As written, "" if absent."""
+    transport: str
+    """udp, tcp or tls: what the REGISTER came by."""
+    remote: HostPort
+    """Where it came from: behind a NAT, the only address that works."""
+    local: HostPort
+    """The listener it came to."""
+    call_id: str
+    cseq: int
+    until: float
+    """End of the registration, seconds since the epoch."""
+    takes_cpim: bool
+    """message/cpim stood in the Accept of its REGISTER."""
+
+    def encode(self) -> bytes:
+        return json.dumps(asdict(self), separators=(",", ":")).encode("utf-8", "surrogateescape")
+
+    @classmethod
+    def decode(cls, data: bytes) -> Device:
+        """Read what ``encode`` wrote."""
+        fields = json.loads(data.decode("utf-8", "surrogateescape"))
+        for name in ("remote", "local"):
+            fields[name] = (str(fields[name][0]), int(fields[name][1]))
+        fields["params"] = tuple((name, value) for name, value in fields["params"])
+        return cls(**fields)
+
+    @property
+    def id(self) -> str:
+        """What identifies the device among those of its user: its instance, else its Contact URI."""
+        for name, value in self.params:
+            if name == "+sip.instance" and value:
+                return value.strip('"')
+        return self.uri
+
+    @property
+    def priority(self) -> int:
+        """0 … 100 from q; 0 if it said none."""
+        return round(parse_q(self.q) * 100) if self.q else 0
+
+    @property
+    def sip_uri(self) -> SipUri:
+        uri = parse_uri(self.uri)
+        assert isinstance(uri, SipUri)
+        return uri
+
+    @property
+    def has_own_address(self) -> bool:
+        """True if the host of its Contact is the one its REGISTER came from: only there may we connect (SSRF)."""
+        return self.sip_uri.bare_host == self.remote[0]
+
+    def matches(self, other: Device) -> bool:
+        """True if both are the same contact by the URI comparison rules (RFC 3261 section 10.3 item 7)."""
+        return self.id == other.id or self.sip_uri.matches(other.sip_uri)
+
+    def contact_value(self, now: float) -> str:
+        """The Contact value for a 200, with the seconds left."""
+        params = [*self.params, *([("q", self.q)] if self.q else [])]
+        params.append(("expires", str(max(0, round(self.until - now)))))
+        return str(NameAddr(self.sip_uri, tuple(params)))
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the registrar grants; seconds."""
+
+    least: int = 60
+    most: int = 3600
+    contacts: int = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """How a REGISTER came."""
+
+    transport: str
+    remote: HostPort
+    local: HostPort
+
+
+@dataclass(slots=True)
+class Plan:
+    """What a good REGISTER asks for."""
+
+    remove: list[Device] = field(default_factory=list)
+    keep: list[tuple[Device, int]] = field(default_factory=list)
+    """Devices to add or refresh, with their lease in seconds."""
+    status_code: int = 200
+    """Anything else: refuse with it and change nothing."""
+    headers: list[tuple[str, str]] = field(default_factory=list)
+
+
+def check_contacts(request: SipRequest) -> None:
+    """Raise RemoteProtocolError for what no registrar can read, before anybody is asked for a password."""
+    if isinstance(request.to.uri, SipUri) and request.to.uri.user:
+        request.contacts  # noqa: B018 - the accessor parses, and caches what it parsed
+        return
+    raise malformed("To is not the SIP URI of a user")
+
+
+def plan_registration(
+    request: SipRequest, devices: Sequence[Device], flow: Flow, rules: Rules, *, now: float, others: int = 0
+) -> Plan:
+    """Decide what a REGISTER does to the devices its user has now; ``now`` is seconds since the epoch.
+
+    Args:
+        request: authenticated, for this user.
+        devices: the user's SIP contacts.
+        flow: how the request came.
+        rules: what may be granted.
+        now: seconds since the epoch.
+        others: contacts of the user by other protocols, which count against the limit.
+
+    Raises:
+        RemoteProtocolError: a header breaks the grammar or the rules (hint 400).
+    """
+    cseq = request.cseq.number
+    if request.is_star:
+        if request.expires != 0 or len(request.listed("contact")) != 1:
+            raise malformed("Contact * needs Expires 0 and no other Contact")
+        if any(device.call_id == request.call_id and cseq <= device.cseq for device in devices):
+            return Plan(status_code=500)
+        return Plan(remove=list(devices))
+    plan = Plan()
+    present = list(devices)
+    for contact in request.contacts:
+        lease = _lease(contact, request.expires, rules)
+        if 0 < lease < rules.least:
+            return Plan(status_code=423, headers=[("Min-Expires", str(rules.least))])
+        device = _device(request, contact, flow, now + lease)
+        old = [other for other in present if other.matches(device)]
+        if any(other.call_id == device.call_id and cseq <= other.cseq for other in old):
+            return Plan(status_code=500)  # out of order (RFC 3261 section 10.3 item 7)
+        present = [other for other in present if other not in old]
+        plan.remove += [other for other in old if other.id != device.id or not lease]
+        if lease:
+            present.append(device)
+            plan.keep.append((device, lease))
+    if plan.keep and len(present) + others > rules.contacts:
+        return Plan(status_code=403)
+    return plan
+
+
+def _lease(contact: NameAddr, expires: int | None, rules: Rules) -> int:
+    text = contact.param("expires")
+    wanted = rules.most if expires is None else expires
+    if text is not None:
+        wanted = parse_number(text, "expires", 2**32 - 1)
+    return min(wanted, rules.most)
+
+
+def _device(request: SipRequest, contact: NameAddr, flow: Flow, until: float) -> Device:
+    uri = contact.uri
+    if not isinstance(uri, SipUri) or uri.headers or len(str(uri)) > MAX_URI:
+        # A stored "?Route=" would be put into every request to the device (RFC 4475 section 3.3.15).
+        raise malformed("a Contact must be a SIP URI without headers")
+    q = contact.param("q") or ""
+    if q:
+        parse_q(q)
+    params = tuple((name, value) for name, value in contact.params if name not in ("q", "expires"))
+    if sum(len(name) + len(value or "") for name, value in params) > 1024:
+        raise malformed("the parameters of a Contact are too long")
+    accepts = {text.partition(";")[0].strip().lower() for text in request.listed("accept")}
+    return Device(
+        str(uri),
+        params,
+        q,
+        flow.transport,
+        flow.remote,
+        flow.local,
+        request.call_id,
+        request.cseq.number,
+        until,
+        "message/cpim" in accepts,
+    )
+
+
+def registered_user(request: SipRequest) -> SipUri:
+    """The address-of-record a REGISTER is about: the URI of To (checked by ``check_contacts``)."""
+    uri = request.to.uri
+    if not isinstance(uri, SipUri):
+        raise RemoteProtocolError("To is not a SIP URI", hint="400")
+    return uri
