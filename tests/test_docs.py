@@ -16,7 +16,9 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "ch
 
 def test_generated_pages_are_fresh() -> None:
     command = [sys.executable, str(ROOT / "scripts" / "docs"), "--check"]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT, env={"PYTHONPATH": str(ROOT / "src")})
+    done = subprocess.run(
+        command, check=False, capture_output=True, text=True, cwd=ROOT, env={"PYTHONPATH": str(ROOT / "src")}
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -267,7 +267,7 @@ def _lifetime(request: SipRequest, when: datetime) -> float | None:
 
 def _clean(text: str) -> str:
     """Header text as UTF-8 without control characters."""
-    return _NOT_TEXT.sub(" ", text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")).strip()
+    return _NOT_TEXT.sub(" ", text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")).strip()
 
 
 # --- history (GW-8) ---------------------------------------------------------------------------------------------
