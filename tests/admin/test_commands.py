@@ -37,7 +37,15 @@ class Office:
     def __init__(self) -> None:
         self.store = MemoryStore()
         self.accounts = StoreAccounts(self.store, ["example.org"], FailureGuard())
-        self.commands = Commands(self.store, ["example.org"], PlainRecords("example.org"), changed=self.accounts.forget)
+        self.told: list[object] = []
+        self.commands = Commands(
+            self.store,
+            ["example.org"],
+            PlainRecords("example.org"),
+            changed=self.accounts.forget,
+            woken=self.told.append,
+            dropped=lambda lane, seq: self.told.append((lane, seq)),
+        )
 
     async def run(self, request: AnyRequest) -> object:
         return await self.commands.run(request)
@@ -157,6 +165,7 @@ class TestAccounts:
         await office.queue("m2")
         removed = await office.run(RemoveAccount("alice@example.org"))
         assert getattr(removed, "dropped", None) == 2
+        assert len(office.told) == 2
         assert not await office.accounts.exists(ALICE)
         assert await office.store.read("inbox/im:alice@example.org", 10) == []
         assert [key for key, _ in await office.store.scan("contact")] == ["im:alice@example.org2/phone"]
@@ -213,7 +222,9 @@ class TestQueues:
         woken = office.store.watch("")
         assert getattr(await office.run(RetryQueue("hop/sip:pbx.example")), "lanes", None) == ["hop/sip:pbx.example"]
         assert await anext(woken) == "hop/sip:pbx.example"
+        assert office.told == ["hop/sip:pbx.example"]
         assert len(getattr(await office.run(RetryQueue()), "lanes", ())) == 2
+        assert len(office.told) == 3
 
     @in_loop
     async def test_a_dropped_message_is_terminal_and_can_still_be_traced(self) -> None:
@@ -222,6 +233,7 @@ class TestQueues:
         await office.queue("m1")
         await office.queue("m2")
         await office.run(DropMessage("m1"))
+        assert office.told == [("inbox/im:alice@example.org", 1)]
         items = await office.store.read("inbox/im:alice@example.org", 10)
         assert [item.record.id for item in items] == ["m2"]
         steps = await office.run(Trace("m1"))

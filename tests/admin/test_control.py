@@ -202,3 +202,14 @@ class TestNeverBoth:
         with pytest.raises(StoreError, match="in use by process"):
             await ask(config, ListAccounts())
         await store.close()
+
+    @in_loop
+    async def test_another_user_leaves_no_files_in_the_store(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        config = self.config(tmp_path)
+        config.server.data.mkdir(mode=0o700)
+        monkeypatch.setattr("os.geteuid", lambda: 54321)
+        with pytest.raises(StoreError, match="sudo -u"):
+            await ask(config, ListAccounts())
+        assert list(config.server.data.iterdir()) == []

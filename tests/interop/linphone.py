@@ -27,12 +27,11 @@ verify_server_certs=1
 verify_server_cn=1
 default_proxy=0
 use_ipv6=0
-dns_user_hosts_file={hosts}
 [net]
 mtu=1300
 [proxy_0]
-reg_proxy=<sip:{domain}:{port};transport={transport}>
-reg_route=<sip:{domain}:{port};transport={transport};lr>
+reg_proxy=<sip:{host}:{port};transport={transport}>
+reg_route=<sip:{host}:{port};transport={transport};lr>
 reg_identity=sip:{address}
 reg_expires=600
 reg_sendregister=1
@@ -63,8 +62,6 @@ class Linphone(StockClient):
         account = self.sign_in
         for folder in (".local/share/linphone", ".config/linphone"):
             (self.home / folder).mkdir(parents=True, exist_ok=True)  # it opens its database there and makes no folder
-        hosts = self.home / "hosts"
-        hosts.write_text(f"{account.host} {account.domain}\n")  # it checks the certificate against the name it asked for
         config = self.home / "linphonerc"
         config.write_text(
             _CONFIG.format(
@@ -72,7 +69,7 @@ class Linphone(StockClient):
                 tcp_port=_ANY_PORT if account.transport == "tcp" else _NO_PORT,
                 tls_port=_ANY_PORT if account.transport == "tls" else _NO_PORT,
                 ca_file=account.ca_file,
-                hosts=hosts,
+                host="localhost" if account.host == "127.0.0.1" else account.host,  # it takes no IP address from a SAN
                 port=account.port,
                 transport=account.transport,
                 address=account.address,

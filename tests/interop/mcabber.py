@@ -98,7 +98,9 @@ class Mcabber(StockClient):
         shown = []
         for line in events.read_text().splitlines() if events.exists() else ():
             sender, _, path = line.partition(" ")
-            text = Path(path).read_text(errors="replace").removesuffix("\n")  # mcabber ends the file with one of its own
+            text = (
+                Path(path).read_text(errors="replace").removesuffix("\n")
+            )  # mcabber ends the file with one of its own
             shown.append(Received(bare_address(sender), lines_as_lf(text)))
         return shown
 

@@ -94,7 +94,9 @@ class Profanity(StockClient):
             env={"SSL_CERT_FILE": str(account.ca_file)},  # as if the CA stood in the system's list
         )
         self._wait_log(f"{account.address} logged in successfully")
-        self._wait_log('<iq id="roster" type="result"')
+        # libstrophe writes attributes in an order of its own each time.
+        roster = re.compile(r'RECV: <iq (?=[^>]*id="roster")[^>]*type="result"')
+        self._program.wait_until(lambda: roster.search(self._log()), "the roster")
         self._type(f"/executable editor set {editor}")
 
     @property

@@ -52,28 +52,32 @@ class Program:
             **(env or {}),
         }
         if terminal:
-            self._terminal, child_side = pty.openpty()
+            self._screen, child_side = pty.openpty()
             fcntl.ioctl(child_side, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
-            stdin = stdout = child_side
+            self._keyboard, child_ends = os.dup(self._screen), [child_side, child_side]
         else:
-            self._terminal, child_side = os.pipe()
-            stdin, stdout = subprocess.DEVNULL, child_side
+            self._screen, printing = os.pipe()
+            reading, self._keyboard = os.pipe()
+            child_ends = [reading, printing]
+        stdin, stdout = child_ends
         try:
             self._process = subprocess.Popen(
                 argv, stdin=stdin, stdout=stdout, stderr=stdout, cwd=home, env=environment, start_new_session=True
             )
         except BaseException:
-            os.close(self._terminal)
+            os.close(self._screen)
+            os.close(self._keyboard)
             raise
         finally:
-            os.close(child_side)
+            for end in set(child_ends):
+                os.close(end)
         self._reader = threading.Thread(target=self._read, name=f"{name} output", daemon=True)
         self._reader.start()
 
     def _read(self) -> None:
         while True:
             try:
-                octets = os.read(self._terminal, 65536)
+                octets = os.read(self._screen, 65536)
             except OSError:  # a pseudo-terminal answers EIO once its last writer is gone
                 octets = b""
             with self._printed:
@@ -89,12 +93,12 @@ class Program:
             return self._output.decode(errors="replace")
 
     def type(self, text: str) -> None:
-        """Type into the pseudo-terminal, in pieces that its 4 KiB line buffer takes; needs ``terminal=True``."""
+        """Type ``text``, in pieces that a pseudo-terminal's 4 KiB line buffer takes."""
         octets = text.encode()
         while octets:
-            if not select.select([], [self._terminal], [], 10)[1]:
-                raise TimeoutError(f"{self.name} does not read its terminal")
-            octets = octets[os.write(self._terminal, octets[:512]) :]
+            if not select.select([], [self._keyboard], [], 10)[1]:
+                raise TimeoutError(f"{self.name} does not read what is typed")
+            octets = octets[os.write(self._keyboard, octets[:512]) :]
 
     def wait_until(self, look: Callable[[], Found | None], what: str, seconds: float = 20.0) -> Found:
         """Call ``look`` until it gives something true, at most ``seconds``; woken by output, else 20 times a second.
@@ -128,7 +132,8 @@ class Program:
             status = self._process.wait(10)
         self._signal(signal.SIGKILL)  # helpers that outlived it; they share its group
         self._reader.join(5)
-        os.close(self._terminal)
+        os.close(self._screen)
+        os.close(self._keyboard)
         return status
 
     def _signal(self, number: int) -> None:

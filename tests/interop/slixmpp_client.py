@@ -40,9 +40,7 @@ class SlixmppClient(StockClient):
             "port": account.port,
             "direct_tls": account.transport == "tls",
             "ca_file": str(account.ca_file),
-            "inbox": str(self.home / "inbox"),
         }
-        (self.home / "inbox").touch()
         argv = [sys.executable, "-W", "ignore", "-m", __name__, json.dumps(settings)]
         self._program = Program("slixmpp", argv, self.home, terminal=False, env={"PYTHONPATH": str(_ROOT)})
         self._program.wait_until(lambda: "started" in self._states(), "its session")
@@ -57,8 +55,7 @@ class SlixmppClient(StockClient):
     def send(self, to: str, text: str) -> None:
         assert self._program is not None, "not started"
         sent = self._states().count("sent")
-        with (self.home / "inbox").open("a") as inbox:
-            inbox.write(json.dumps({"to": to, "text": text}) + "\n")
+        self._program.type(json.dumps({"to": to, "text": text}) + "\n")
         self._program.wait_until(lambda: self._states().count("sent") > sent, "the text on its way")
 
     def received(self) -> list[Received]:
@@ -104,16 +101,12 @@ async def _run(settings: dict[str, Any]) -> None:
     client.add_event_handler("message", arrived)
     client.add_event_handler("failed_all_auth", lambda _: _say({"state": "refused"}))
     client.connect(settings["host"], settings["port"])
-    with Path(settings["inbox"]).open() as inbox:
-        line = ""
-        while True:
-            line += inbox.readline()
-            if not line.endswith("\n"):
-                await asyncio.sleep(0.02)  # a plain file tells nobody that it grew
-                continue
-            order, line = json.loads(line), ""
-            client.send_message(mto=order["to"], mbody=order["text"], mtype="chat")
-            _say({"state": "sent"})
+    orders = asyncio.StreamReader(limit=1 << 20)
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), sys.stdin)
+    while line := await orders.readline():
+        order = json.loads(line)
+        client.send_message(mto=order["to"], mbody=order["text"], mtype="chat")
+        _say({"state": "sent"})
 
 
 if __name__ == "__main__":

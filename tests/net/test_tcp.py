@@ -12,12 +12,13 @@ from typing import cast
 
 import pytest
 
-from comity.bindings.base import Listener, Target
+from comity.bindings.base import Link, Listener, Network, Target
 from comity.errors import ConfigError, DeliveryError, LocalProtocolError
-from comity.net.driver import LoopClock
+from comity.net.driver import ClientLink, LoopClock
 from comity.net.limits import NetLimits
 from comity.net.network import AsyncNetwork
 from comity.net.tcp import StreamLink, StreamListener
+from comity.net.udp import DatagramLink
 from comity.testing.clock import FakeClock
 from tests.net.kit import PATIENCE, EchoBinding, LineReceived, PeerEnded, TimerFired, run_async, serving
 
@@ -514,3 +515,41 @@ async def test_listener_closes_while_resting() -> None:
         network.stop_listening()
         clock.advance(5)
         assert network._listeners == []
+
+
+def test_implementations_keep_the_contracts() -> None:
+    """Mypy checks the returns; the rest is that every name of a contract is there at run time."""
+
+    def network(made: AsyncNetwork) -> Network:
+        return made
+
+    def link(made: StreamLink) -> ClientLink:
+        return made
+
+    def datagram_link(made: DatagramLink) -> Link:
+        return made
+
+    for check, made, contract in ((network, AsyncNetwork, Network), (link, StreamLink, ClientLink)):
+        assert callable(check)
+        names = [name for name in dir(contract) if not name.startswith("_")]
+        assert [name for name in names if not hasattr(made, name)] == []
+    assert all(hasattr(DatagramLink, name) for name in dir(Link) if not name.startswith("_"))
+    assert callable(datagram_link)
+
+
+@run_async
+async def test_nothing_reaches_the_binding_after_abort_but_link_closed() -> None:
+    async with serving("tcp") as (_, binding, [address]):
+        _, writer = await asyncio.open_connection(*address)
+        writer.write(b"abort\nnot seen\n")
+        await binding.until(lambda: bool(binding.closed))
+        assert binding.lines() == [b"abort"]
+        writer.close()
+
+
+@run_async
+async def test_network_that_is_closing_connects_no_more() -> None:
+    async with serving("tcp") as (network, _, [address]):
+        await network.close()
+        with pytest.raises(DeliveryError, match="shutting down"):
+            await network.connect(EchoBinding(), Target("tcp", *address))

@@ -8,6 +8,9 @@ import hashlib
 import os
 import socket
 import ssl
+import tempfile
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -15,11 +18,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.x509.oid import NameOID
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from comity.bindings.base import Target
 from comity.errors import ConfigError, DeliveryError
 from comity.net.limits import NetLimits
-from comity.net.tls import TlsContexts, make_client_context, make_server_context, server_end_point
+from comity.net.tls import TlsContexts, TlsFailure, TlsPipe, make_client_context, make_server_context, server_end_point
 from comity.testing.clock import FakeClock
 from tests.net.kit import Ca, EchoBinding, run_async, serving
 
@@ -326,6 +331,78 @@ class TestConnect:
                     raise ConnectionError
             assert len(binding.links) == 1
             writer.transport.abort()
+
+
+@run_async
+async def test_many_tls_connections_half_of_them_aborted_leave_nothing(ca: Ca, contexts: TlsContexts) -> None:
+    """L-02, L-03; links, tasks and counts are checked by ``serving``."""
+    limits = NetLimits(accepts_per_second=10_000)
+    async with serving("tls", tls=contexts, limits=limits) as (network, binding, [address]):
+        context = ca.client()
+        before = len(os.listdir("/proc/self/fd"))
+        for number in range(200):
+            if number % 2:
+                reader, writer = await asyncio.open_connection(*address)
+                writer.write(b"\x16\x03\x01\x02\x00\x01")
+            else:
+                reader, writer = await asyncio.open_connection(*address, ssl=context, server_hostname="chat.example")
+                writer.write(b"x\n")
+                assert await reader.readline() == b"x\n"
+            writer.transport.abort()
+        async with asyncio.timeout(5):
+            await network._empty.wait()
+        assert len(os.listdir("/proc/self/fd")) == before
+        assert len(binding.closed) == 100
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.binary(min_size=1, max_size=40_000), max_size=4), st.integers(1, 5000), st.booleans())
+def test_any_split_of_the_ciphertext_gives_the_same_octets(parts: list[bytes], step: int, is_old: bool) -> None:
+    """Two pipes back to back, the octets between them cut anywhere."""
+    server_context, client_context = _contexts_for_property()
+    client_context.maximum_version = ssl.TLSVersion.TLSv1_2 if is_old else ssl.TLSVersion.TLSv1_3
+    server, client = TlsPipe(server_context), TlsPipe(client_context, server_name="chat.example")
+
+    def carry(receiver: TlsPipe, data: bytes) -> bytes:
+        """Feed in pieces, doing after each what the driver does; gives the plaintext that came out."""
+        out = b""
+        for start in range(0, len(data), step):
+            receiver.feed(memoryview(data[start : start + step]))
+            if receiver.is_ready or receiver.handshake():
+                while piece := receiver.read():
+                    assert len(piece) <= 16 * 1024
+                    out += piece
+        return out
+
+    client.handshake()
+    while not (client.is_ready and server.is_ready):
+        carry(server, client.outgoing())
+        carry(client, server.outgoing())
+    carry(server, client.outgoing())
+    sent = b"".join(client.write(part) for part in parts)
+    assert carry(server, sent) == b"".join(parts)
+    back = b"".join(server.write(part) for part in parts)
+    assert carry(client, back) == b"".join(parts)
+    server.close_notify()
+    client.feed(memoryview(server.outgoing()))
+    assert client.read() == b""
+
+
+@given(st.binary(max_size=600))
+@settings(max_examples=200, deadline=None)
+def test_arbitrary_octets_fail_or_wait_and_nothing_else(data: bytes) -> None:
+    server, _ = _contexts_for_property()
+    pipe = TlsPipe(server)
+    pipe.feed(memoryview(data))
+    with suppress(TlsFailure):
+        assert not pipe.handshake()
+
+
+@cache
+def _contexts_for_property() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    with tempfile.TemporaryDirectory() as folder:
+        ca = Ca(Path(folder))
+        return make_server_context(*ca.issue("chat.example")), make_client_context(ca.file)
 
 
 class TestContexts:

@@ -11,7 +11,7 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 
@@ -177,6 +177,26 @@ def test_openssl_sha1_is_weak(openssl: str, box: Path) -> None:
     files = ["-in", str(box / "in"), "-signer", str(box / "cert.pem"), "-inkey", str(box / "key.pem")]
     done = run(openssl, "cms", "-sign", "-binary", "-crlfeol", "-md", "sha1", *files)
     assert verify(done.stdout, trust(), now=NOW).verdict is VerdictKind.VALID_WEAK
+
+
+def test_a_certificate_that_openssl_signed_with_sha1_is_untrusted(openssl: str, box: Path) -> None:
+    """SEC-11, SEC-21: the weakness is in the path, not in the signature."""
+    plain = serialization.NoEncryption()
+    form = serialization.PrivateFormat.PKCS8
+    key = ec.generate_private_key(ec.SECP256R1())
+    (box / "key.pem").write_bytes(key.private_bytes(serialization.Encoding.PEM, form, plain))
+    (box / "ca.key").write_bytes(authority().key.private_bytes(serialization.Encoding.PEM, form, plain))
+    (box / "ext").write_text("subjectAltName=URI:im:alice@a.test\n")
+    request = ["-new", "-key", str(box / "key.pem"), "-subj", "/CN=a", "-out", str(box / "req")]
+    assert run(openssl, "req", *request).returncode == 0
+    issue = ["-req", "-sha1", "-in", str(box / "req"), "-CA", str(box / "ca.pem"), "-CAkey", str(box / "ca.key")]
+    done = run(openssl, "x509", *issue, "-set_serial", "77", "-extfile", str(box / "ext"), "-days", "2")
+    assert done.returncode == 0, done.stderr
+    identity = Identity(kit.ALICE, key, (x509.load_pem_x509_certificate(done.stdout),))
+    after = NOW + timedelta(minutes=2)  # openssl dates it by its own clock
+    verdict = verify(sign(kit.cpim(when=after), identity, when=after), trust(), now=after)
+    assert verdict.verdict is VerdictKind.UNTRUSTED
+    assert "signed with SHA-1" in verdict.reason
 
 
 def test_openssl_two_signers_are_checked_both(openssl: str, box: Path) -> None:

@@ -141,6 +141,7 @@ class TestStoreAccounts:
         assert known is not None
         assert known.ha1 == {"MD5": "one"}
         assert known.scram == {}
+        assert known.address == ALICE
         assert await accounts(store).credentials(Address.parse("im:bob@example.org")) is None
         assert await accounts(store).exists(ALICE)
         assert not await accounts(store).exists(Address("im", "\x00", "example.org"))
@@ -189,6 +190,22 @@ class TestStoreAccounts:
         later = await here.credentials(ALICE)
         assert later is not None
         assert later.ha1 == {"MD5": "two"}
+
+    @in_loop
+    async def test_what_is_known_needs_no_look_into_the_store(self) -> None:
+        store = MemoryStore()
+        here = accounts(store)
+        assert here.known(ALICE) is None
+        assert not await here.exists(ALICE)
+        assert here.known(ALICE) is None
+        await put(store, ALICE, "one")
+        assert await here.exists(ALICE)
+        assert here.known(Address.parse("im:ALICE@example.org")) is True
+        assert here.known(Address("im", "\x00", "example.org")) is False
+        await store.commit([Delete("account", address_key(ALICE))])
+        here.forget(ALICE)
+        assert here.known(ALICE) is None
+        assert not await here.exists(ALICE)
 
     @in_loop
     async def test_the_cache_is_bounded(self) -> None:
@@ -248,10 +265,22 @@ class TestFailureGuard:
     def test_the_table_is_bounded(self) -> None:
         guard = self.guard(size=50)
         for n in range(500):
-            guard.failed(f"2001:db8::{n:x}", None)
+            guard.failed(f"2001:db8:0:{n:x}::1", None)
         for n in range(500):
             for _ in range(20):
-                guard.failed(f"2001:db8:1::{n:x}", None)
+                guard.failed(f"2001:db8:1:{n:x}::1", None)
         assert len(guard._failures) <= 50
         assert len(guard._banned) <= 50
-        assert guard.is_banned("2001:db8:1::1f3")
+        assert guard.is_banned("2001:db8:1:1f3::1")
+
+    def test_ipv6_counts_by_64_and_mapped_ipv4_as_ipv4(self) -> None:
+        guard = self.guard()
+        for n in range(20):
+            guard.failed(f"2001:db8::{n:x}", None)
+            guard.failed("192.0.2.7" if n % 2 else "::ffff:192.0.2.7", None)
+        assert guard.is_banned("2001:db8::ffff:1")
+        assert not guard.is_banned("2001:db8:0:1::1")
+        assert guard.is_banned("::ffff:192.0.2.7")
+        assert guard.is_banned("192.0.2.7")
+        assert not guard.is_banned("::ffff:192.0.2.8")
+        assert not guard.is_banned("no address at all")

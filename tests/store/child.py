@@ -18,7 +18,7 @@ from comity.errors import StoreError
 from comity.service.interfaces import Ack, Add, Done, Record, Repeat
 from comity.store import SqliteStore, writer
 
-LANES = 4
+LANES = 8
 EXPIRES = 4_000_000_000.0
 
 

@@ -461,8 +461,8 @@ class TestTime:
             hands.pass_time(30)
             assert [item.record for item in await store.expire()] == [late[1], late[2], late[0]]
             assert [item.record for item in await store.expire(2)] == [late[1], late[2]]
-            for item in await store.expire():
-                await one(store, Ack(item.record.lane, item.seq, b"expired"))
+            for over in await store.expire():
+                await one(store, Ack(over.record.lane, over.seq, b"expired"))
             assert await store.expire() == []
 
         run(check)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from comity.store import SqliteStore, schema
+from comity.store import SqliteStore
 from tests.store import audit
 from tests.store.audit import ROOT, said
 
@@ -126,7 +126,7 @@ def run_to_death(tmp_path: Path, failpoint: str, first: int, count: int, *option
 
 # --- power loss ---
 
-FILE = r'(?P<fd>\d+)<(?P<path>[^>]*)>'
+FILE = r"(?P<fd>\d+)<(?P<path>[^>]*)>"
 CALL = re.compile(
     rf"^(?:\[pid\s+\d+\] |\d+ +)?(?P<name>\w+)\({FILE}(?:, (?:\"(?P<data>(?:\\x[0-9a-f]{{2}})*)\"(?:, (?P<rest>.*))?|(?P<number>\d+)))?\)\s+= \d+"
 )
@@ -176,7 +176,9 @@ def replay(tmp_path: Path, before: bytes, calls: list[re.Match[str]]) -> tuple[i
     failures: list[str] = []
     states = 0
     for call in calls:
-        name = Path(bytes.fromhex(call["path"].replace("\\x", "")).decode() if "\\x" in call["path"] else call["path"]).name
+        name = Path(
+            bytes.fromhex(call["path"].replace("\\x", "")).decode() if "\\x" in call["path"] else call["path"]
+        ).name
         octets = bytes.fromhex((call["data"] or "").replace("\\x", ""))
         if call["name"] == "pwrite64" and name.startswith("comity.db"):
             waiting.setdefault(name, []).append((int(call["rest"].split(", ")[1]), octets))
@@ -233,9 +235,7 @@ def test_after_one_failed_sync_that_group_is_refused_and_the_store_verified(tmp_
     command += ["-e", f"inject=fdatasync:error=EIO:when={when}", sys.executable, "-m", "tests.store.child"]
     command += [str(data(tmp_path)), "1", "40", "single", "retry"]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
-    ended = subprocess.run(
-        command, env=environment, cwd=ROOT, check=False, capture_output=True, text=True, timeout=60
-    )
+    ended = subprocess.run(command, env=environment, cwd=ROOT, check=False, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 0, ended.stderr
     assert said(ended.stdout, "refused"), ended.stdout
     assert "disk I/O error" in ended.stdout

@@ -6,24 +6,46 @@ that gets it may act alone, and a command that meets it goes by the control sock
 
 from __future__ import annotations
 
+import os
+import pwd
+from pathlib import Path
+
 from comity.admin.commands import Commands, PlainRecords, Request
 from comity.admin.control import Answer, NotRunning, call, carry_out
 from comity.admin.engine import open_store
 from comity.config import Config
+from comity.errors import StoreError
 
 
 async def ask(config: Config, request: Request) -> Answer:
     """Carry ``request`` out where it has to be.
 
     Raises:
-        StoreError: neither way is open: a server is just starting or stopping, or the store cannot be opened.
+        StoreError: neither way is open: a server is just starting or stopping, the store cannot be opened, or this
+            user would leave files in it that the server's user cannot write.
     """
     try:
         return await call(config.control_socket, request)
     except NotRunning:
+        _check_owner(config.server.data)
         store = await open_store(config)
     try:
         commands = Commands(store, config.server.domains, PlainRecords(config.server.domains[0]))
         return await carry_out(commands, request)
     finally:
         await store.close()
+
+
+def _check_owner(data: Path) -> None:
+    """Refuse another user than the directory's, root above all: SQLite would make files of the wrong owner."""
+    if not data.exists():
+        return
+    owner = data.stat().st_uid
+    if owner != os.geteuid():
+        try:
+            name = pwd.getpwuid(owner).pw_name
+        except KeyError:
+            name = f"#{owner}"
+        raise StoreError(
+            f"{data} belongs to {name}, and no server runs. Run the command as that user: sudo -u {name} …"
+        )

@@ -212,15 +212,26 @@ class Commands:
         domains: served domains, as in the configuration.
         records: what the service can say about a record.
         changed: called after an account was changed or removed, so that nothing old is used any more.
+        woken: called for each lane to be tried now; the store's ``Wake`` tells other nodes.
+        dropped: called with lane and number of a message that was ended, so that it is not delivered from memory.
     """
 
     def __init__(
-        self, store: Store, domains: Sequence[str], records: Records, changed: Callable[[Address], None] | None = None
+        self,
+        store: Store,
+        domains: Sequence[str],
+        records: Records,
+        *,
+        changed: Callable[[Address], None] | None = None,
+        woken: Callable[[str], None] | None = None,
+        dropped: Callable[[str, int], None] | None = None,
     ) -> None:
         self._store = store
         self._domains = tuple(domains)
         self._records = records
         self._changed = changed or (lambda address: None)
+        self._woken = woken or (lambda lane: None)
+        self._dropped = dropped or (lambda lane, seq: None)
         self._lock = asyncio.Lock()
         """Acts that look first and write then come one after the other."""
         self._acts: dict[type[Request], Callable[[Any], Awaitable[object]]] = {
@@ -329,6 +340,8 @@ class Commands:
             lanes = [info.lane for info in await self._store.lanes()]
         if lanes:
             await self._store.commit([Wake(lane) for lane in lanes])
+        for lane in lanes:
+            self._woken(lane)
         return Retried(lanes)
 
     async def drop_message(self, request: DropMessage) -> Dropped:
@@ -342,6 +355,7 @@ class Commands:
         results = await self._store.commit([Ack(record.lane, record.seq, self._outcome())])
         if isinstance(results[0], Conflict):
             raise CommandRefused(f"{record.id} was delivered or ended in the meantime.")
+        self._dropped(record.lane, record.seq)
         return Dropped(record.id, record.lane)
 
     # --- helpers --------------------------------------------------------------------------------------------------
@@ -387,6 +401,8 @@ class Commands:
         dropped = 0
         while items := await self._store.read(lane, _PAGE):
             await self._store.commit([Ack(lane, item.seq, self._outcome()) for item in items])
+            for item in items:
+                self._dropped(lane, item.seq)
             dropped += len(items)
         return dropped
 

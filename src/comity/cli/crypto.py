@@ -86,7 +86,7 @@ def _fields(found: Dissection) -> dict[str, object]:
     return {name: getattr(found, name) for name in ("form", "octets", "sha256", "layers", "problems")}
 
 
-TITLES = {"mime": "MIME headers", "message": "message headers", "content": "content"}
+TITLES = {"mime": "MIME headers", "message": "message headers", "content": "content", "part": "body part"}
 
 
 def _show(name: str, found: Dissection) -> None:
@@ -104,16 +104,20 @@ def _show(name: str, found: Dissection) -> None:
 
 
 def _show_layer(layer: Layer) -> None:
-    where = "" if layer.offset is None else f" from octet {layer.offset}"
-    kind = f", {printable(layer.type)}" if layer.kind != "message" and layer.type else ""
-    click.echo(f"\n{layer.path} {TITLES[layer.kind]}{where}, {layer.octets} octets{kind}")
+    where = " (none in the file)" if layer.offset is None else f" from octet {layer.offset}"
+    click.echo(f"\n{layer.path} {TITLES[layer.kind]}{where}, {layer.octets} octets")
     for line in layer.headers:
         offset = "" if line.offset is None else str(line.offset)
         params = "".join(f";{key}={value}" for key, value in line.params)
         namespace = f"  <{line.namespace}>" if line.namespace else ""
         click.echo(f"{offset:>8}  {printable(f'{line.name}{params}: {line.value}{namespace}')}")
-    if layer.text:
-        click.echo(f"          {printable(layer.text)}")
+    if layer.kind != "message":
+        start = "" if layer.body_offset is None else str(layer.body_offset)
+        click.echo(
+            f"{start:>8}  ({layer.body_octets} octets of {printable(layer.type.partition(';')[0]) or 'no type'})"
+        )
+    for text in layer.text.splitlines():
+        click.echo(f"          {printable(text)}")
 
 
 # --- sign and verify --------------------------------------------------------------------------------------------------
@@ -122,7 +126,13 @@ def _show_layer(layer: Layer) -> None:
 @click.command()
 @file_argument
 @click.option("--from", "from_", metavar="ADDRESS", help="Who signs; by default whom the object's From names.")
-@click.option("--form", type=click.Choice(["multipart", "signed-data"]), default="multipart", show_default=True)
+@click.option(
+    "--form",
+    type=click.Choice(["multipart", "signed-data"]),
+    default="multipart",
+    show_default=True,
+    help="Readable everywhere, or one block that no path rewrites.",
+)
 @click.option("--crlf", is_flag=True, help="First make every line end CR LF, as signing demands.")
 @passphrase_option
 @output_option
@@ -164,7 +174,7 @@ def _sender(entity: bytes) -> Address:
     try:
         message = cpim_view(as_entity(entity)[0])
     except MalformedMessage as error:
-        fail(f"The object cannot be read: {error}. See: comity inspect")
+        fail(f"The object cannot be read: {error}. See: comity inspect; --crlf repairs line ends.")
     if message is None or message.from_ is None:
         fail("The object names no single sender. Say who signs with --from im:alice@example.org.")
     return address_of(message.from_.uri)
@@ -229,7 +239,13 @@ def keys() -> None:
 
 @keys.command("new")
 @click.argument("address")
-@click.option("--kind", type=click.Choice(["p256", "ed25519", "rsa"]), default="p256", show_default=True)
+@click.option(
+    "--kind",
+    type=click.Choice(["p256", "ed25519", "rsa"]),
+    default="p256",
+    show_default=True,
+    help="Kind of key; every S/MIME program reads p256 and rsa.",
+)
 @click.option("--days", type=click.IntRange(1, 3650), default=730, show_default=True, help="How long it is valid.")
 @click.option(
     "--ca",

@@ -52,9 +52,14 @@ class Layer:
     path: str
     """``1.2`` is inside ``1``."""
     kind: str
-    """"mime", "message" or "content"."""
+    """"mime" (around everything), "message", "content" (of a message), or "part" (of a multipart)."""
     offset: int | None
+    """Octet of the file at which its headers begin; None if they do not stand there."""
     octets: int
+    """Of its headers, without the empty line."""
+    body_offset: int | None
+    body_octets: int
+    """What the headers are about: everything after the empty line."""
     type: str = ""
     headers: tuple[HeaderLine, ...] = ()
     text: str = ""
@@ -113,7 +118,7 @@ def dissect(raw: bytes) -> Dissection:
     """Take ``raw`` apart; never raises for what stands in it."""
     obj, offset = as_entity(raw)
     found = Dissection("object" if offset < 0 else "entity", len(raw), obj.fingerprint)
-    _Walk(raw, found).entity(obj, offset if offset >= 0 else None, "1", start=len(raw) - len(obj.octets), depth=0)
+    _Walk(raw, found).entity(obj, offset if offset >= 0 else None, "1", "mime", start=len(raw) - len(obj.octets))
     return found
 
 
@@ -122,27 +127,40 @@ class _Walk:
         self.raw = raw
         self.found = found
 
-    def entity(self, obj: MimeObject, offset: int | None, path: str, *, start: int | None, depth: int) -> None:
+    def entity(self, obj: MimeObject, offset: int | None, path: str, kind: str, *, start: int | None) -> None:
         """Describe one MIME entity whose header block begins at ``offset`` and whose octets begin at ``start``."""
-        kind = "content" if depth else "mime"
+        depth = path.count(".")
+        is_written = offset is not None or kind != "mime"
         try:
-            headers = tuple(_mime_headers(obj.header_block, offset)) if offset is not None or depth else ()
+            headers = tuple(_mime_headers(obj.header_block, offset)) if is_written else ()
         except MalformedMessage as error:
             self.problem(path, _plus(offset, error.offset), error.reason)
             headers = ()
         text = _preview(obj) if obj.media_type.startswith("text/") else ""
-        self.found.layers.append(Layer(path, kind, start, len(obj.octets), obj.content_type, headers, text))
+        self.found.layers.append(
+            Layer(
+                path,
+                kind,
+                offset,
+                len(obj.header_block) if is_written else 0,
+                start,
+                len(obj.octets),
+                obj.content_type,
+                headers,
+                text,
+            )
+        )
         if depth >= DEFAULT.depth:
             self.problem(path, start, "what lies deeper is not looked at", is_malformed=False)
         elif obj.media_type == CPIM_TYPE:
-            self.cpim(obj, start, path, depth)
+            self.cpim(obj, start, path)
         elif obj.media_type.startswith("multipart/"):
-            self.multipart(obj, start, path, depth)
+            self.multipart(obj, start, path)
         elif "pkcs7" in obj.media_type or obj.media_type.startswith("application/pgp"):
             reason = "cryptographic content is not opened here: see `comity verify`"
             self.problem(path, start, reason, is_malformed=False)
 
-    def cpim(self, obj: MimeObject, start: int | None, path: str, depth: int) -> None:
+    def cpim(self, obj: MimeObject, start: int | None, path: str) -> None:
         """Describe the message headers and the content of a message/cpim object."""
         try:
             raw = decode_transfer(obj)
@@ -155,10 +173,13 @@ class _Walk:
         if message is None:
             return
         block_start = message.content_offset - 2 - len(message.content_header_block)
+        where = _plus(start, block_start)
         lines = tuple(
             HeaderLine(h.name, h.value, _plus(start, h.offset), h.namespace, h.params) for h in message.headers
         )
-        self.found.layers.append(Layer(path, "message", start, max(block_start, 0), CPIM_TYPE, lines))
+        self.found.layers.append(
+            Layer(path, "message", start, max(block_start - 2, 0), where, len(raw) - block_start, CPIM_TYPE, lines)
+        )
         for flag in message.flags:
             self.problem(path, None, FLAGS.get(flag, flag), is_malformed=False)
         for namespace, name in message.unknown_requirements:
@@ -170,9 +191,8 @@ class _Walk:
             self.problem(
                 path, _plus(start, error.offset), f"not fit to be submitted: {error.reason}", is_malformed=False
             )
-        where = _plus(start, block_start)
         content = content_object(message)
-        self.entity(content, where, f"{path}.1", start=_plus(start, message.content_offset), depth=depth + 1)
+        self.entity(content, where, f"{path}.1", "content", start=_plus(start, message.content_offset))
 
     def parse(self, raw: bytes, start: int | None, path: str) -> CpimMessage | None:
         """Read an object strictly, else leniently, and say what was wrong."""
@@ -185,7 +205,7 @@ class _Walk:
         except MalformedMessage:
             return None
 
-    def multipart(self, obj: MimeObject, start: int | None, path: str, depth: int) -> None:
+    def multipart(self, obj: MimeObject, start: int | None, path: str) -> None:
         """Describe each body part."""
         try:
             parts = multipart_parts(obj)
@@ -203,7 +223,7 @@ class _Walk:
                 self.problem(inner, _plus(where, error.offset), error.reason)
                 continue
             body = _plus(where, len(part) - len(entity.octets))
-            self.entity(entity, where, inner, start=body, depth=depth + 1)
+            self.entity(entity, where, inner, "part", start=body)
             position += len(part)
 
     def problem(self, path: str, offset: int | None, reason: str, *, is_malformed: bool = True) -> None:

@@ -162,7 +162,8 @@ class RunningServer(Protocol):
     show_default=True,
     help="What is written to stderr.",
 )
-def serve(config_path: Path, pidfile: Path | None, log_level: str) -> None:
+@as_json
+def serve(config_path: Path, pidfile: Path | None, log_level: str, as_json: bool) -> None:
     """Run the server until SIGTERM, which drains and stops it; SIGHUP reads the configuration anew.
 
     When it is ready, it prints one line: "comity: ready" and its addresses.
@@ -178,11 +179,23 @@ def serve(config_path: Path, pidfile: Path | None, log_level: str) -> None:
     config = load(config_path)
     # Imported here, because every other command starts faster without it.
     factory = importlib.import_module("comity.server").Server
-    asyncio.run(run(config, pidfile, factory))
+
+    def ready(addresses: Sequence[str]) -> None:
+        if as_json:
+            print_json({"ready": list(addresses)})
+        else:
+            click.echo(" ".join(["comity: ready", *addresses]))
+
+    asyncio.run(run(lambda: factory(config), config_path, pidfile, ready))
 
 
-async def run(config: Config, pidfile: Path | None, factory: Callable[[Config], RunningServer]) -> None:
-    """Start a server, say ``ready``, obey signals, stop.
+async def run(
+    factory: Callable[[], RunningServer],
+    config_path: Path,
+    pidfile: Path | None,
+    ready: Callable[[Sequence[str]], None],
+) -> None:
+    """Start a server, say that it is ready, obey signals, stop.
 
     Raises:
         ConfigError: with the reason why it cannot start; StoreError likewise.
@@ -190,7 +203,7 @@ async def run(config: Config, pidfile: Path | None, factory: Callable[[Config], 
     stopping = asyncio.Event()
     reloading = asyncio.Event()
     loop = asyncio.get_running_loop()
-    server = factory(config)
+    server = factory()
     # Before start: a signal in the middle of it must stop in order, not kill.
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
@@ -198,12 +211,12 @@ async def run(config: Config, pidfile: Path | None, factory: Callable[[Config], 
     try:
         await server.start()
         with _pidfile(pidfile):
-            click.echo(" ".join(["comity: ready", *server.addresses]))
+            ready(server.addresses)
             while not stopping.is_set():
                 await _first_of(stopping, reloading)
                 if reloading.is_set() and not stopping.is_set():
                     reloading.clear()
-                    await _reload(server, config.path)
+                    await _reload(server, config_path)
             # A second signal while draining ends the process at once.
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)

@@ -106,7 +106,8 @@ class ComponentConfig:
     host: str = _of("text", "127.0.0.1")
     """Host of the XMPP server's component port."""
     port: int = field(default=5347, metadata={"kind": "count", "low": 1, "high": 65535})
-    secret: str = _of("secret", "")
+    """Component port of the XMPP server."""
+    secret: str = field(default="", repr=False, metadata={"kind": "secret"})
     """The shared secret; a file with a secret in it should be readable by its owner only."""
 
 
@@ -131,6 +132,7 @@ class ApexConfig:
     """``[apex]``: where APEX is spoken; off unless written."""
 
     listen: tuple[Listener, ...] = _listeners(APEX_PORTS)
+    """``tcp://`` and ``tls://`` addresses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +148,7 @@ class XcapConfig:
     """``[xcap]``: presence rules and lists by XCAP; HTTPS only, off unless written, never the console's address."""
 
     listen: tuple[Listener, ...] = _listeners(XCAP_PORTS)
+    """``https://`` addresses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +196,7 @@ class Limits:
     pre_auth_stanza: int = _octets(8 * KIB)
     """Largest stanza before sign-in."""
     pre_auth_elements: int = _count(32)
+    """Elements in one stanza before sign-in."""
     pre_auth_time: float = _seconds(30)
     """From the first octet to the end of sign-in."""
     pre_auth_octets: int = _octets(64 * KIB)
@@ -203,6 +207,7 @@ class Limits:
     server_stanza: int = _octets(512 * KIB)
     """Largest stanza of another XMPP server."""
     xml_depth: int = _count(64, 1024)
+    """Nesting of elements."""
     xml_elements: int = _count(4096)
     """In one stanza."""
     xml_attributes: int = _count(64)
@@ -215,20 +220,28 @@ class Limits:
     """Most octets handed to the parser at once."""
 
     sip_message_tcp: int = _octets(64 * KIB)
+    """One whole message over TCP or TLS."""
     sip_message_udp: int = _octets(16 * KIB)
+    """One datagram."""
     sip_headers: int = _octets(8 * KIB)
     """All headers of one message together."""
     sip_body: int = _octets(48 * KIB)
+    """Body of one message."""
     sip_header: int = _octets(2 * KIB)
     """One header."""
     sip_credential_header: int = _octets(4 * KIB)
     """One Authorization, Proxy-Authorization or Identity header."""
     sip_header_count: int = _count(64)
+    """Headers of one message."""
     sip_uri: int = _octets(256)
+    """One URI."""
     sip_method: int = _octets(32)
+    """Length of a method name."""
 
     cpim_header_block: int = _octets(16 * KIB)
+    """All message headers of one object together; the same again for the headers of its content."""
     cpim_headers: int = _count(64)
+    """Message headers of one object."""
     cpim_header: int = _octets(8 * KIB)
     """One header of a message/cpim object."""
     cpim_message: int = _octets(128 * KIB)
@@ -239,12 +252,18 @@ class Limits:
     beep_window: int = _octets(4 * KIB)
     """First window of a channel (RFC 3081 section 3.1.4)."""
     beep_window_max: int = _octets(64 * KIB)
+    """Largest window a channel grows to."""
     beep_frame: int = _octets(64 * KIB)
+    """One frame."""
     beep_channels: int = _count(32)
+    """Channels open in one session."""
     beep_message: int = _octets(1 * MIB)
+    """One message, all its frames together."""
 
     connections_per_address: int = _count(50)
+    """Connections from one IP address."""
     connections_unauthenticated: int = _count(4096)
+    """Connections that have not signed in yet, in total."""
     connections: int = _count(20_000)
     """In total."""
 
@@ -253,10 +272,12 @@ class Limits:
     failures_per_address: int = _count(20)
     """Wrong passwords until the address is banned."""
     ban: float = _seconds(1 * HOUR)
+    """How long a banned address is refused."""
 
     user_messages: int = _count(10)
     """Messages a second of one user, lasting."""
     user_message_burst: int = _count(100)
+    """Messages of one user taken at once before ``user_messages`` counts."""
     user_stanzas: int = _count(50)
     """Stanzas a second of one user."""
     user_octets: int = _octets(64 * KIB)
@@ -266,6 +287,7 @@ class Limits:
     udp_requests: int = _count(30)
     """Requests by UDP from one /24 (IPv6: /64) that proved nothing yet, within ``udp_window``."""
     udp_window: float = _seconds(2)
+    """The time over which ``udp_requests`` counts."""
 
     sm_queue: int = _count(500)
     """Unacknowledged stanzas kept for one XMPP stream (XEP-0198)."""
@@ -293,6 +315,7 @@ class Limits:
     hops: int = _count(128, 255)
     """Max-Forwards everywhere else (RFC 3860 section 3.4.2: over 100)."""
     alias_depth: int = _count(10)
+    """Aliases followed from one address to the next."""
     max_breadth: int = _count(60, 255)
     """RFC 5393 section 5.3.3."""
 
@@ -316,16 +339,27 @@ class Config:
     path: Path
     """The file it came from."""
     server: ServerConfig
+    """Who this server is and where it keeps its data."""
     tls: TlsConfig
+    """Certificate, key, trust."""
     sip: SipConfig
+    """Where SIP is spoken."""
     xmpp: XmppConfig
+    """Where XMPP is spoken."""
     apex: ApexConfig
+    """Where APEX is spoken."""
     web: WebConfig
+    """Console, metrics, health."""
     xcap: XcapConfig
+    """Presence rules by XCAP."""
     routes: tuple[RouteConfig, ...]
+    """Every ``[[route]]``, in the order of the file."""
     store: StoreConfig
+    """Engine and place of the store."""
     policy: PolicyConfig
+    """Who may do what."""
     limits: Limits
+    """Every bound."""
     lines: Mapping[str, int]
     """Line of each key that was written, by its name as in ``ConfigError.key``."""
 

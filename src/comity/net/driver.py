@@ -122,7 +122,7 @@ class SessionDriver(ABC):
 
     @abstractmethod
     def _current(self) -> Session | DatagramSession | None:
-        """The session, or None before it is made and after the link is gone."""
+        """The session, or None before it is made and after the link was aborted or is gone."""
 
     @abstractmethod
     def _write(self, now: float) -> bool:
@@ -162,10 +162,10 @@ class SessionDriver(ABC):
 
     def _pump(self, now: float) -> None:
         """Take everything the session has: events, then octets, until there is nothing; then its timer."""
-        while (session := self._current()) is not None:
-            while (event := session.next_event()) is not None:
+        while True:
+            while (session := self._current()) is not None and (event := session.next_event()) is not None:
                 self._binding.handle_event(self, event)
-            if not self._write(now):
+            if session is None or not self._write(now):
                 break
         self._arm(now)
 

@@ -81,6 +81,7 @@ class AsyncNetwork:
         self._datagram_links: dict[int, list[DatagramLink]] = {}
         self._links: set[StreamLink] = set()
         self._making: set[asyncio.Task[None]] = set()
+        self._is_closing = False
         self._empty = asyncio.Event()
         self._empty.set()
         self.bound: list[Bound] = []
@@ -168,6 +169,7 @@ class AsyncNetwork:
 
     async def close(self) -> None:
         """Close listeners and links, each with its last words; ends when all are gone."""
+        self._is_closing = True
         self.stop_listening()
         for link in list(self._links):
             link.close()
@@ -199,11 +201,16 @@ class AsyncNetwork:
         Raises:
             DeliveryError: it cannot be reached in time, or its TLS or certificate is not acceptable.
         """
+        if self._is_closing:
+            raise DeliveryError("this server is shutting down")
         if target.transport == "udp":
             raise DeliveryError("datagrams need no connection: use datagram_link")
         pipe = self._client_pipe(target, client) if target.transport == "tls" else None
         where = f"{target.host} port {target.port} ({target.transport})"
         sock = await self._dial(target, where)
+        if self._is_closing:
+            sock.close()
+            raise DeliveryError("this server is shutting down")
         local = sock.getsockname()[:2]
         peer = Peer("tcp", (local[0], local[1]), (target.host, target.port))
         link = StreamLink(self, binding, self._clock, peer, role, tls=pipe, is_inbound=False)

@@ -13,17 +13,20 @@ from dataclasses import dataclass, field
 
 from comity.bindings.base import HostPort
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 SHARED = ipaddress.IPv4Network("100.64.0.0/10")
 """Carriers' inside addresses (RFC 6598), which Python counts neither as private nor as global."""
+
+LAST_32_BITS = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("::/96"))
+"""NAT64 (RFC 6052) and IPv4-compatible (RFC 4291 section 2.5.5.1) addresses."""
 
 
 @dataclass(slots=True)
 class OutboundPolicy:
     """Says which addresses found by DNS or given by a stranger may be dialled."""
 
-    exempt: tuple[Network, ...] = ()
+    exempt: tuple[IpNetwork, ...] = ()
     """Networks of ours that may be reached all the same."""
     own: Callable[[], Iterable[HostPort]] = field(default=tuple)
     """Addresses our listeners are bound to."""
@@ -32,10 +35,7 @@ class OutboundPolicy:
         """Say why ``host`` (an IP literal) must not be dialled: "" if it may be."""
         address = ipaddress.ip_address(host)
         if isinstance(address, ipaddress.IPv6Address):
-            # The same host in another spelling: IPv4-mapped, 6to4 and NAT64 addresses lead to an IPv4 one.
-            inner = address.ipv4_mapped or address.sixtofour
-            if inner is None and address in ipaddress.IPv6Network("64:ff9b::/96"):
-                inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+            inner = _inner(address)
             if inner is not None:
                 return self.refusal(str(inner), port)
         if self._is_own(address, port):
@@ -59,6 +59,14 @@ class OutboundPolicy:
                 if own == address or (own.is_unspecified and _is_local(address)):
                     return True
         return False
+
+
+def _inner(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """The IPv4 host an IPv6 address leads to: mapped, 6to4, NAT64 and the old IPv4-compatible spelling."""
+    inner = address.ipv4_mapped or address.sixtofour
+    if inner is None and int(address) > 1 and any(address in network for network in LAST_32_BITS):
+        inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return inner
 
 
 def _is_local(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:

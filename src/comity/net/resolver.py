@@ -38,6 +38,8 @@ from comity.service.interfaces import Clock
 QUERY_SECONDS = 5.0
 TRIES = 2
 """5 s, twice (U-06)."""
+EDNS_PAYLOAD = 1232
+"""Octets of an answer over UDP that no usual path fragments (DNS flag day 2020); larger ones come by TCP."""
 MOST_RECORDS = 16
 MOST_TARGETS = 16
 """Records and addresses used of one answer, however many it holds (U-05)."""
@@ -102,6 +104,7 @@ class Resolver:
         else:
             resolver = dns.asyncresolver.Resolver(configure=False)
             resolver.nameservers = [dns.nameserver.Do53Nameserver(host, port) for host, port in nameservers]
+        resolver.use_edns(0, 0, EDNS_PAYLOAD)
         resolver.timeout = QUERY_SECONDS
         resolver.lifetime = QUERY_SECONDS * TRIES
         return resolver

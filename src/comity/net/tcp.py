@@ -28,6 +28,8 @@ from comity.service.interfaces import Clock, Timer
 _BUFFER = memoryview(bytearray(64 * 1024))
 ACCEPTS_PER_TURN = 64
 RETRY_SECONDS = 1.0
+KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4), ("TCP_USER_TIMEOUT", 120_000))
+"""Socket options by name (Linux's; others have some of them): seconds, seconds, probes, milliseconds."""
 NO_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
@@ -52,11 +54,11 @@ class LinkOwner(Protocol):
 
 
 def tune(sock: socket.socket) -> None:
-    """Send small writes at once; notice a vanished peer within 120 s (F-25)."""
+    """Send small writes at once; notice a vanished peer within 120 s, also while octets wait for it (F-25)."""
     sock.setblocking(False)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4)):
+    for name, value in KEEPALIVE:
         if hasattr(socket, name):
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
@@ -78,6 +80,7 @@ class StreamLink(SessionDriver, asyncio.BufferedProtocol):
         "_has_unread",
         "_held",
         "_held_octets",
+        "_is_aborted",
         "_is_authenticated",
         "_is_closing",
         "_is_gone",
@@ -120,6 +123,7 @@ class StreamLink(SessionDriver, asyncio.BufferedProtocol):
         self._deadline: Timer | None = None
         self._stall: Timer | None = None
         self._error: Exception | None = None
+        self._is_aborted = False
         self._is_authenticated = False
         self._is_closing = False
         self._is_gone = False
@@ -179,7 +183,7 @@ class StreamLink(SessionDriver, asyncio.BufferedProtocol):
     def abort(self) -> None:
         """Close at once and drop what is queued."""
         if self._transport is not None and not self._is_gone:
-            self._is_closing = self._we_ended = True
+            self._is_aborted = self._is_closing = self._we_ended = True
             self._transport.abort()
 
     def pause_reading(self) -> None:
@@ -268,7 +272,7 @@ class StreamLink(SessionDriver, asyncio.BufferedProtocol):
     # --- SessionDriver's side --------------------------------------------------------------------------------
 
     def _current(self) -> Session | None:
-        return self._session
+        return None if self._is_aborted else self._session
 
     def _write(self, now: float) -> bool:
         session = self._session
@@ -454,6 +458,18 @@ class StreamLink(SessionDriver, asyncio.BufferedProtocol):
             self._tls_failed(error)
         else:
             self._hand_over(pipe.outgoing())
+            if pipe.is_server and not pipe.is_ready:
+                self._acknowledge_at_once()
+
+    def _acknowledge_at_once(self) -> None:
+        """Let the kernel not wait 40 ms for something of ours to carry the ACK of the client's Finished.
+
+        Without session tickets we send nothing there, and a client that has Nagle's algorithm on holds its first
+        octets back until then (measured: 41 ms a connection instead of 1)."""
+        if self._transport is not None and hasattr(socket, "TCP_QUICKACK"):
+            sock = self._transport.get_extra_info("socket")
+            if sock is not None and sock.fileno() >= 0:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
     def _established(self, now: float, info: TlsInfo) -> None:
         self._clear_deadline()

@@ -22,6 +22,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
+from comity.secure import ber
+
 ExtensionT = TypeVar("ExtensionT", bound=x509.ExtensionType)
 
 MAX_DEPTH = 6
@@ -67,6 +69,8 @@ class Distrust(Enum):
     DISTRUSTED = "distrusted"
     USAGE = "usage"
     """Key usage, extended key usage, CA flag or path length forbid this use."""
+    WEAK = "weak"
+    """SHA-1 or MD5 under a certificate: whoever can collide it can make another."""
     UNSUPPORTED = "unsupported"
     """A critical extension, constraint or size that we do not evaluate."""
 
@@ -81,7 +85,7 @@ class ChainResult:
     path: tuple[x509.Certificate, ...] = ()
     """Signer first."""
     is_weak: bool = False
-    """True if a signature below the anchor uses SHA-1 or MD5, or a key is too small."""
+    """True if a key of the path is too small."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +122,18 @@ class TrustStore:
 
 
 def load_certificate(der: bytes) -> x509.Certificate | None:
-    """Read a certificate, None if it cannot be read."""
+    """Read a certificate, None if it cannot be read.
+
+    One without a positive serial number is not read (RFC 5280 section 4.1.2.2): the parser would only warn, on stderr."""
     try:
+        fields = ber.Cursor(ber.Cursor(ber.read(der).expect(ber.SEQUENCE)).next(ber.SEQUENCE))
+        fields.optional(0xA0)
+        if fields.next().integer() <= 0:
+            return None
         certificate = x509.load_der_x509_certificate(der)
         # These are parsed on first use; what is broken in them must fail here, not later.
         parsed = (certificate.extensions, certificate.subject, certificate.issuer, certificate.public_key())
-    except CERTIFICATE_ERRORS:
+    except (ber.BerError, *CERTIFICATE_ERRORS):
         return None
     return certificate if parsed else None
 
@@ -172,7 +182,7 @@ def check_chain(
     if usage is not None:
         return usage
     if trust.is_pinned(signer):
-        return search.judge((signer,), is_pinned=True)
+        return search.judge((signer,))
     return search.extend((signer,)) or search.best_failure(signer)
 
 
@@ -223,7 +233,7 @@ class _Search:
         return ChainResult(Distrust.UNKNOWN_CA, text, (signer,))
 
     def _complete(self, path: tuple[x509.Certificate, ...]) -> ChainResult | None:
-        result = self.judge(path, is_pinned=False)
+        result = self.judge(path)
         if result.distrust is None:
             return result
         self._remember(result)
@@ -233,6 +243,10 @@ class _Search:
         self.failure = self.failure or result
 
     def _is_issued_by(self, child: x509.Certificate, parent: x509.Certificate) -> bool:
+        if _has_weak_hash(child):
+            text = f"the certificate of {display_name(child)} is signed with SHA-1 or MD5, which proves nothing"
+            self._remember(ChainResult(Distrust.WEAK, text))
+            return False
         key = parent.public_key()
         if isinstance(key, rsa.RSAPublicKey) and key.key_size > MAX_RSA_BITS:
             self._remember(
@@ -263,7 +277,7 @@ class _Search:
             return ChainResult(Distrust.USAGE, text, (signer,))
         return None
 
-    def judge(self, path: tuple[x509.Certificate, ...], *, is_pinned: bool) -> ChainResult:
+    def judge(self, path: tuple[x509.Certificate, ...]) -> ChainResult:
         """Check a path whose signatures hold: lists, revocation, dates, CA flags, lengths, constraints."""
         below = 0
         """Intermediates between this certificate and the signer that are not self-issued (RFC 5280 section 6.1.4)."""
@@ -273,10 +287,7 @@ class _Search:
                 return ChainResult(*problem, path)
             if depth and certificate.subject != certificate.issuer:
                 below += 1
-        signed_below_anchor = path if is_pinned else path[:-1] or path
-        weak = any(is_weak_key(c.public_key()) for c in path) or (
-            not is_pinned and any(_has_weak_hash(c) for c in signed_below_anchor)
-        )
+        weak = any(is_weak_key(certificate.public_key()) for certificate in path)
         return ChainResult(None, f"{display_name(path[-1])} vouches for it", path, weak)
 
     def _problem(

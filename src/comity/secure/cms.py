@@ -1,4 +1,4 @@
-"""CMS SignedData (RFC 5652 section 5): read, check every signature, write.
+"""CMS SignedData (RFC 5652 section 5): read it, check every signature; ``cms_write.py`` makes it.
 
 Place on the path: below ``smime.py``, which takes the MIME layer off. Octets of a ContentInfo go in; ``SignedData``
 and, per signer, ``Signer`` come out. Nothing here knows of addresses or trust. Two rules its readers must keep: the
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -22,7 +22,6 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from comity.errors import SecurityError
 from comity.secure import ber, chain
-from comity.secure.identity import Identity
 
 ID_DATA = "1.2.840.113549.1.7.1"
 ID_SIGNED_DATA = "1.2.840.113549.1.7.2"
@@ -97,7 +96,7 @@ class UnknownSigner(SecurityError):
 
 
 class TooLarge(SecurityError):
-    """Certificates beyond our limits came along."""
+    """Certificates or keys beyond our limits (reliability.md M-26)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,23 +144,24 @@ class Signer:
     """The signer's claim."""
 
 
-def content_type_of(raw: bytes) -> str:
+def content_type_of(info: ber.Element) -> str:
     """The OID in a ContentInfo.
 
     Raises:
         BerError: it is not one.
     """
-    return ber.Cursor(ber.read(raw).expect(ber.SEQUENCE)).next().oid()
+    return ber.Cursor(info.expect(ber.SEQUENCE)).next().oid()
 
 
-def parse_signed_data(raw: bytes) -> SignedData:
-    """Read a ContentInfo that holds a SignedData.
+def parse_signed_data(info: bytes | ber.Element) -> SignedData:
+    """Read a ContentInfo that holds a SignedData; octets, or what ``ber.read`` made of them.
 
     Raises:
         BerError: the octets are not one, or break a limit of the reader.
         TooLarge: more certificates came along than we look at.
     """
-    outer = ber.Cursor(ber.read(raw).expect(ber.SEQUENCE))
+    element = ber.read(info) if isinstance(info, bytes) else info
+    outer = ber.Cursor(element.expect(ber.SEQUENCE))
     if outer.next().oid() != ID_SIGNED_DATA:
         raise ber.BerError("this is not SignedData", 0)
     wrapped = ber.Cursor(outer.next(0xA0))
@@ -267,6 +267,7 @@ def check(signed: SignedData, content: bytes, known: Sequence[x509.Certificate] 
         SignatureFailed: one signature does not hold, or there is none.
         UnknownSigner: a signer's certificate is not at hand.
         UnknownAlgorithm: one signature cannot be checked.
+        TooLarge: a key is beyond our limits.
     """
     if signed.content_type != ID_DATA:
         raise SignatureFailed("the signed content is not declared as plain data")
@@ -390,7 +391,7 @@ def _holds(info: SignerInfo, kind: str, digest: str, key: object, octets: bytes)
             key.verify(info.signature, octets, ec.ECDSA(algorithm))
         elif kind in ("rsa", "pss") and isinstance(key, rsa.RSAPublicKey):
             if key.key_size > chain.MAX_RSA_BITS:
-                raise UnknownAlgorithm(f"its RSA key has {key.key_size} bits, over the limit of {chain.MAX_RSA_BITS}")
+                raise TooLarge(f"its RSA key has {key.key_size} bits, over the limit of {chain.MAX_RSA_BITS}")
             pad = padding.PKCS1v15() if kind == "rsa" else _pss(info.parameters, digest)
             key.verify(info.signature, octets, pad, algorithm)
         else:
@@ -423,75 +424,3 @@ def _pss(parameters: ber.Element | None, digest: str) -> padding.PSS:
     if mask not in _HASHES or not 0 <= salt <= chain.MAX_RSA_BITS // 8:
         raise UnknownAlgorithm("its RSASSA-PSS parameters are not supported")
     return padding.PSS(padding.MGF1(_HASHES[mask]()), salt)
-
-
-# --- writing -----------------------------------------------------------------------------------------------------
-
-
-def digest_of(identity: Identity) -> str:
-    """OID of the digest that signatures of ``identity`` use: SHA-512 for Ed25519 (RFC 8419 section 3.1), else SHA-256."""
-    return SHA512_OID if isinstance(identity.key, ed25519.Ed25519PrivateKey) else SHA256_OID
-
-
-def sign_data(
-    content: bytes, identity: Identity, when: datetime, *, is_detached: bool, certificates: Iterable[x509.Certificate]
-) -> bytes:
-    """Write a ContentInfo with one signature over ``content`` (DER).
-
-    Args:
-        content: exactly the octets to sign; they are never changed.
-        identity: whose key signs.
-        when: aware UTC; becomes the signingTime attribute.
-        is_detached: True leaves eContent out.
-        certificates: what to send along.
-    """
-    digest_name = digest_of(identity)
-    digest = DIGESTS[digest_name]
-    certificate = identity.certificate
-    own_hash = hashlib.sha256(certificate.public_bytes(Encoding.DER)).digest()
-    attributes = [
-        _attribute(CONTENT_TYPE, ber.oid(ID_DATA)),
-        _attribute(MESSAGE_DIGEST, ber.octet_string(hashlib.new(digest, content).digest())),
-        _attribute(SIGNING_TIME, ber.time(when)),
-        # ESSCertIDv2 with SHA-256 as the default, and without the optional issuer: the sid has it (RFC 5035 section 4).
-        _attribute(SIGNING_CERTIFICATE_V2, ber.sequence(ber.sequence(ber.sequence(ber.octet_string(own_hash))))),
-    ]
-    algorithm, signature = _make_signature(identity, ber.set_of(attributes))
-    digest_identifier = ber.sequence(ber.oid(digest_name))
-    signer_info = ber.sequence(
-        ber.integer(1),
-        ber.sequence(certificate.issuer.public_bytes(), ber.integer(certificate.serial_number)),
-        digest_identifier,
-        ber.set_of(attributes, 0xA0),
-        algorithm,
-        ber.octet_string(signature),
-    )
-    encapsulated = b"" if is_detached else ber.tlv(0xA0, ber.octet_string(content))
-    bag = [certificate.public_bytes(Encoding.DER) for certificate in certificates]
-    signed_data = ber.sequence(
-        ber.integer(1),
-        ber.set_of([digest_identifier]),
-        ber.sequence(ber.oid(ID_DATA), encapsulated),
-        ber.set_of(bag, 0xA0) if bag else b"",
-        ber.set_of([signer_info]),
-    )
-    return ber.sequence(ber.oid(ID_SIGNED_DATA), ber.tlv(0xA0, signed_data))
-
-
-def _attribute(name: str, value: bytes) -> bytes:
-    return ber.sequence(ber.oid(name), ber.set_of([value]))
-
-
-def _make_signature(identity: Identity, octets: bytes) -> tuple[bytes, bytes]:
-    """Sign; give the AlgorithmIdentifier and the signature."""
-    key = identity.key
-    if isinstance(key, ed25519.Ed25519PrivateKey):
-        return ber.sequence(ber.oid(ED25519)), key.sign(octets)
-    if isinstance(key, rsa.RSAPrivateKey):
-        if not chain.STRONG_RSA_BITS <= key.key_size <= chain.MAX_RSA_BITS:
-            raise SecurityError(f"An RSA key of {key.key_size} bits is not used for signing: take 2048 to 8192 bits.")
-        signature = key.sign(octets, padding.PKCS1v15(), hashes.SHA256())
-        return ber.sequence(ber.oid(RSA_SHA256), ber.NULL_DER), signature
-    if not isinstance(key.curve, ec.SECP256R1 | ec.SECP384R1):
-        raise SecurityError(f"The curve {key.curve.name} is not used for signing: take P-256.")
-    return ber.sequence(ber.oid(ECDSA_SHA256)), key.sign(octets, ec.ECDSA(hashes.SHA256(), deterministic_signing=True))

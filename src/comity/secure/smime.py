@@ -13,8 +13,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Literal
 
@@ -22,17 +21,26 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from comity.cpim.address import Address
 from comity.cpim.entity import content_type_params, decode_transfer, multipart_parts, split_entity
-from comity.cpim.message import CpimMessage, check_profile
+from comity.cpim.message import CpimMessage
 from comity.cpim.operations import MimeObject
-from comity.errors import AddressError, MalformedMessage, SecurityError
-from comity.secure import ber, chain, cms
+from comity.errors import MalformedMessage, SecurityError
+from comity.secure import ber, chain, cms, cms_write
 from comity.secure.chain import TrustStore
-from comity.secure.freshness import ReplayCache, check_timestamp
-from comity.secure.identity import Identity, Name, addresses_of, proves
+from comity.secure.freshness import ReplayCache
+from comity.secure.identity import Identity, addresses_of, proves
+from comity.secure.judge import (
+    CPIM,
+    Question,
+    envelope_problem,
+    escaped,
+    is_same_user,
+    judge,
+    unsigned,
+    view_of,
+    view_or_none,
+)
 from comity.secure.verdict import Verdict, VerdictKind
 
-CPIM = "message/cpim"
-PIDF = "application/pidf+xml"
 MULTIPART_SIGNED = "multipart/signed"
 PKCS7_MIME = frozenset({"application/pkcs7-mime", "application/x-pkcs7-mime"})
 PKCS7_SIGNATURE = frozenset({"application/pkcs7-signature", "application/x-pkcs7-signature"})
@@ -74,14 +82,14 @@ def sign(
     _check_signable(raw)
     certificates = identity.certificates if with_certificate else ()
     if form == "signed-data":
-        signature = cms.sign_data(raw, identity, when, is_detached=False, certificates=certificates)
+        signature = cms_write.sign_data(raw, identity, when, is_detached=False, certificates=certificates)
         headers = (
             b"Content-Type: application/pkcs7-mime; smime-type=signed-data; name=smime.p7m\r\n"
             b"Content-Transfer-Encoding: binary\r\n"
             b"Content-Disposition: attachment; filename=smime.p7m\r\n"
         )
         return MimeObject(headers, signature)
-    signature = cms.sign_data(raw, identity, when, is_detached=True, certificates=certificates)
+    signature = cms_write.sign_data(raw, identity, when, is_detached=True, certificates=certificates)
     boundary = _boundary(raw)
     # handling=required: RFC 3923 section 6.7 wants a Content-Disposition that says how to treat the signature.
     octets = (
@@ -91,7 +99,7 @@ def sign(
         b"Content-Disposition: attachment; handling=required; filename=smime.p7s\r\n"
         b"\r\n" + _base64(signature) + b"--" + boundary + b"--\r\n"
     )
-    micalg = _MICALG[cms.DIGESTS[cms.digest_of(identity)]]
+    micalg = _MICALG[cms.DIGESTS[cms_write.digest_of(identity)]]
     content_type = (
         f'multipart/signed; protocol="application/pkcs7-signature"; micalg={micalg}; boundary="{boundary.decode()}"'
     )
@@ -142,45 +150,6 @@ def _base64(octets: bytes) -> bytes:
 # --- verifying ---------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Question:
-    """What the caller wants to know; the arguments of ``verify``."""
-
-    trust: TrustStore
-    now: datetime
-    expected_from: str
-    expected_to: str
-    replay: ReplayCache | None
-    asserted_by: str
-    arrived: datetime | None
-    sha256: str
-
-    def answer(
-        self,
-        verdict: VerdictKind,
-        reason: str,
-        *,
-        from_: str = "",
-        signer: str = "",
-        content: MimeObject | None = None,
-        certificate: bytes = b"",
-        freshness: str = "",
-    ) -> Verdict:
-        asserted_by = self.asserted_by if verdict in _ASSERTED else ""
-        return Verdict(verdict, signer, from_, self.sha256, reason, asserted_by, content, freshness, certificate)
-
-
-_ASSERTED = frozenset(
-    {
-        VerdictKind.UNSIGNED,
-        VerdictKind.ENVELOPE_MISMATCH,
-        VerdictKind.NOT_ADDRESSED,
-        VerdictKind.NOT_CHECKED,
-        VerdictKind.HEADERS_UNPROTECTED,
-    }
-)
-
-
 def verify(
     obj: MimeObject | bytes,
     trust: TrustStore,
@@ -208,7 +177,7 @@ def verify(
         A verdict, whatever the octets; nothing is raised for bad input.
     """
     whole = MimeObject(b"", obj) if isinstance(obj, bytes) else obj
-    question = _Question(
+    question = Question(
         trust,
         now,
         str(expected_from or ""),
@@ -227,7 +196,7 @@ def verify(
         return question.answer(VerdictKind.MALFORMED, f"The object cannot be read: {error}.")
 
 
-def _look(obj: MimeObject, question: _Question, depth: int) -> Verdict:
+def _look(obj: MimeObject, question: Question, depth: int) -> Verdict:
     """Answer by media type."""
     _check_headers(obj)
     kind = obj.media_type
@@ -241,11 +210,11 @@ def _look(obj: MimeObject, question: _Question, depth: int) -> Verdict:
         return question.answer(VerdictKind.ENCRYPTED, "The object is encrypted and was not opened.")
     if kind == CPIM and depth == 0:
         return _bare_cpim(obj, question)
-    view = _view(obj)
+    view = view_of(obj)
     if kind.startswith("multipart/") and _holds_signed_part(obj):
         text = "Only a part of the object is signed, so nothing about its sender is proved"
-        return _unsigned(obj, view, question, text)
-    return _unsigned(obj, view, question, "The object is not signed")
+        return unsigned(obj, view, question, text)
+    return unsigned(obj, view, question, "The object is not signed")
 
 
 def _check_headers(obj: MimeObject) -> None:
@@ -266,7 +235,7 @@ def _holds_signed_part(obj: MimeObject) -> bool:
     return any(kind == MULTIPART_SIGNED or kind in PKCS7_MIME for kind in kinds)
 
 
-def _multipart_signed(obj: MimeObject, question: _Question) -> Verdict:
+def _multipart_signed(obj: MimeObject, question: Question) -> Verdict:
     """RFC 1847 section 2.1, RFC 8551 section 3.5.3."""
     _, parameters = content_type_params(obj.content_type)
     protocol = parameters.get("protocol", "").lower()
@@ -281,8 +250,8 @@ def _multipart_signed(obj: MimeObject, question: _Question) -> Verdict:
         raise MalformedMessage("the second part of multipart/signed is not of the type its protocol names")
     if protocol not in PKCS7_SIGNATURE:
         inner = split_entity(content)
-        from_ = _view_or_none(inner)
-        text = f"It is signed by {_escaped(protocol)}, which was not checked: the sender is not proved."
+        from_ = view_or_none(inner)
+        text = f"It is signed by {escaped(protocol)}, which was not checked: the sender is not proved."
         return question.answer(VerdictKind.NOT_CHECKED, text, from_="" if from_ is None else from_.from_, content=inner)
     try:
         signed = cms.parse_signed_data(decode_transfer(second))
@@ -303,18 +272,18 @@ def _digests(micalg: str) -> frozenset[str]:
     return frozenset(name for name in names if name in cms.DIGESTS.values())
 
 
-def _pkcs7_mime(obj: MimeObject, question: _Question) -> Verdict:
+def _pkcs7_mime(obj: MimeObject, question: Question) -> Verdict:
     """RFC 8551 section 3.5.2; what is encrypted is left to ``encrypt.py``."""
     smime_type = content_type_params(obj.content_type)[1].get("smime-type", "").lower()
     try:
-        raw = decode_transfer(obj)
-        kind = cms.content_type_of(raw)
+        info = ber.read(decode_transfer(obj))
+        kind = cms.content_type_of(info)
         if kind in ENCRYPTED_OIDS:
             return question.answer(VerdictKind.ENCRYPTED, "The object is encrypted and was not opened.")
         if kind != cms.ID_SIGNED_DATA:
             text = f"It is protected in a way that was not checked (CMS content {kind})."
             return question.answer(VerdictKind.NOT_CHECKED, text)
-        signed = cms.parse_signed_data(raw)
+        signed = cms.parse_signed_data(info)
     except cms.TooLarge as error:
         return question.answer(VerdictKind.UNTRUSTED, f"The signature was not checked: {error}.")
     except (ber.BerError, MalformedMessage) as error:
@@ -328,12 +297,14 @@ def _pkcs7_mime(obj: MimeObject, question: _Question) -> Verdict:
     return _signed(signed.content, signed, frozenset(), question)
 
 
-def _signed(content: bytes, signed: cms.SignedData, announced: frozenset[str], question: _Question) -> Verdict:
+def _signed(content: bytes, signed: cms.SignedData, announced: frozenset[str], question: Question) -> Verdict:
     """Check the signatures over ``content``, then trust, then what is signed."""
     try:
         signers = cms.check(signed, content, (*question.trust.pinned, *question.trust.known))
     except (cms.UnknownSigner, cms.UnknownAlgorithm) as error:
         return question.answer(VerdictKind.NOT_CHECKED, f"The signature was not checked: {error}.")
+    except cms.TooLarge as error:
+        return question.answer(VerdictKind.UNTRUSTED, f"The signature was not checked: {error}.")
     except (cms.SignatureFailed, ber.BerError) as error:
         return question.answer(VerdictKind.BAD_SIGNATURE, f"The signature does not hold: {error}.")
     if announced and announced != {signer.digest for signer in signers}:
@@ -342,7 +313,7 @@ def _signed(content: bytes, signed: cms.SignedData, announced: frozenset[str], q
         )
     inner = split_entity(content)
     _check_headers(inner)
-    view = _view(inner)
+    view = view_of(inner)
     results = [
         chain.check_chain(
             signer.certificate, question.trust, question.now, others=signed.certificates, crls=signed.crls
@@ -359,7 +330,7 @@ def _signed(content: bytes, signed: cms.SignedData, announced: frozenset[str], q
             )
     is_weak = any(s.is_weak or r.is_weak for s, r in zip(signers, results, strict=True))
     names = [addresses_of(signer.certificate) for signer in signers]
-    verdict = _judge(view, names, is_weak, question)
+    verdict = judge(view, names, is_weak, question)
     return replace(verdict, content=inner, certificate=certificate)
 
 
@@ -371,177 +342,30 @@ def _date_problem(signer: cms.Signer, stamp: datetime | None) -> str:
     return f"its DateTime lies outside the validity of the certificate of {chain.display_name(certificate)}"
 
 
-# --- what the signed octets say ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _View:
-    """What the entity says about itself; read from one set of octets only."""
-
-    kind: str
-    """Media type."""
-    from_: str = ""
-    to: tuple[str, ...] = ()
-    date_time: datetime | None = None
-    identifier: str = ""
-    """imdn.Message-ID, or the object's hash (SEC-25)."""
-    is_ambiguous: bool = False
-    has_headers: bool = False
-    """True for message/cpim and PIDF: the kinds that say from whom they are."""
-
-
-def _view(obj: MimeObject) -> _View:
-    """Read a message/cpim or PIDF; anything else says nothing about its sender.
-
-    Raises:
-        MalformedMessage: it is one of the two and cannot be read without doubt.
-    """
-    if obj.media_type == CPIM:
-        message = CpimMessage.parse(decode_transfer(obj))
-        if len(message.senders) > 1:
-            return _View(CPIM, is_ambiguous=True, has_headers=True)
-        check_profile(message)
-        sender = message.from_
-        to = tuple(address.uri for address in (*message.to, *message.cc))
-        identifier = message.message_id or obj.fingerprint
-        return _View(CPIM, sender.uri if sender else "", to, message.date_time, identifier, has_headers=True)
-    return _View(obj.media_type)
-
-
-def _view_or_none(obj: MimeObject) -> _View | None:
-    try:
-        return _view(obj)
-    except MalformedMessage:
-        return None
-
-
-def _judge(view: _View, names: Sequence[tuple[Name, ...]], is_weak: bool, question: _Question) -> Verdict:
-    """Every signer is trusted: is it the sender, and is it for us, and in time?"""
-    signer = _signer_text(names, view.from_, question.trust)
-    if view.is_ambiguous:
-        return question.answer(
-            VerdictKind.AMBIGUOUS_SENDER,
-            f"{signer or 'Somebody'} signed an object with several From headers.",
-            signer=signer,
-        )
-    if not view.has_headers:
-        text = (
-            f"{signer or 'Somebody'} signed the content only; sender, recipient and time of the message are not proved."
-        )
-        return question.answer(VerdictKind.HEADERS_UNPROTECTED, text, signer=signer)
-    other = next((n for n in names if not proves(n, view.from_, question.trust.sip_vouches_for)), None)
-    if other is not None:
-        who = _signer_text([other], "", question.trust)
-        text = f"The message says it is from {_escaped(view.from_)}, but {who or 'a certificate without address'} signed it."
-        return question.answer(VerdictKind.SIGNED_BY_OTHER, text, from_=view.from_, signer=who)
-    problem = _envelope_problem(view, question)
-    if problem is not None:
-        return question.answer(problem[0], problem[1], from_=view.from_, signer=signer)
-    return _judge_time(view, signer, is_weak, question)
-
-
-def _judge_time(view: _View, signer: str, is_weak: bool, question: _Question) -> Verdict:
-    timeliness = check_timestamp(view.date_time, question.now, arrived=question.arrived)
-    if timeliness.verdict is not None:
-        text = f"{signer} signed it, but {timeliness.text}."
-        return question.answer(timeliness.verdict, text, from_=view.from_, signer=signer, freshness=timeliness.mark)
-    # What waited in a queue comes later than what went directly: its time need not increase (SEC-24).
-    stamp = None if timeliness.mark == "delayed" else view.date_time
-    if question.replay is not None:
-        repeated = question.replay.check(signer, view.identifier, stamp, question.now)
-        if repeated is VerdictKind.REPLAYED:
-            text = f"{signer} signed it, but the same message was accepted before."
-            return question.answer(repeated, text, from_=view.from_, signer=signer)
-        if repeated is not None:
-            text = f"{signer} signed it, but its time is not later than that of the last message accepted."
-            mark = "decreasing timestamp"
-            return question.answer(repeated, text, from_=view.from_, signer=signer, freshness=mark)
-    if is_weak:
-        text = f"A signature of {signer} holds, but its algorithm or key is too weak to prove anything."
-        return question.answer(VerdictKind.VALID_WEAK, text, from_=view.from_, signer=signer)
-    if question.replay is not None:
-        question.replay.accept(signer, view.identifier, stamp, question.now)
-    text = f"{signer} signed the whole message" + (f"; {timeliness.text}." if timeliness.text else ".")
-    return question.answer(VerdictKind.VALID, text, from_=view.from_, signer=signer, freshness=timeliness.mark)
-
-
-def _envelope_problem(view: _View, question: _Question) -> tuple[VerdictKind, str] | None:
-    """Compare with what the protocol around the object says; the object wins (SEED-28, SEED-34)."""
-    if question.expected_from and not _is_same(question.expected_from, view.from_):
-        outside, inside = _escaped(question.expected_from), _escaped(view.from_)
-        return VerdictKind.ENVELOPE_MISMATCH, f"The message says it is from {inside}, but {outside} sent it."
-    if question.expected_to and view.kind == CPIM and not any(_is_same(question.expected_to, to) for to in view.to):
-        text = f"The message from {_escaped(view.from_)} is not addressed to {_escaped(question.expected_to)}."
-        return VerdictKind.NOT_ADDRESSED, text
-    return None
-
-
-def _is_same(one: str, other: str) -> bool:
-    """True if both URIs name the same user (C-22)."""
-    try:
-        first, second = Address.from_any(one), Address.from_any(other)
-    except AddressError:
-        return False
-    return (first.local, first.domain) == (second.local, second.domain)
-
-
-def _signer_text(names: Sequence[tuple[Name, ...]], from_: str, trust: TrustStore) -> str:
-    """The address to call the signer by: From in canonical form if proved, else the certificate's first."""
-    flat = [name for group in names for name in group]
-    if from_ and all(proves(group, from_, trust.sip_vouches_for) for group in names):
-        return _canonical(from_)
-    return str(min(flat, key=lambda name: name.scheme != "im")) if flat else ""
-
-
-def _canonical(uri: str) -> str:
-    scheme = uri.partition(":")[0].lower()
-    address = Address.from_any(uri)
-    return address.with_scheme("pres").uri if scheme == "pres" else address.uri
-
-
-def _escaped(text: str) -> str:
-    """Text from outside, fit for a sentence on a terminal: nothing unprintable, not too long."""
-    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text[:200])
-
-
 # --- no signature around the whole -------------------------------------------------------------------------------
 
 
-def _bare_cpim(obj: MimeObject, question: _Question) -> Verdict:
+def _bare_cpim(obj: MimeObject, question: Question) -> Verdict:
     """A message/cpim that nobody signed as a whole; its content may be signed (RFC 8591 section 9.1)."""
-    view = _view(obj)
+    view = view_of(obj)
     message = CpimMessage.parse(decode_transfer(obj))
     content = MimeObject(message.content_header_block, message.content)
     if content.media_type != MULTIPART_SIGNED and content.media_type not in PKCS7_MIME:
-        return _unsigned(obj, view, question, "The message is not signed")
+        return unsigned(obj, view, question, "The message is not signed")
     bare = replace(question, expected_from="", expected_to="", replay=None)
     inner = _look(content, bare, depth=1)
     inner = replace(inner, from_=inner.from_ or view.from_, asserted_by=question.asserted_by)
     if inner.verdict not in (VerdictKind.VALID, VerdictKind.HEADERS_UNPROTECTED):
         return inner
-    if inner.verdict is VerdictKind.VALID and not _is_same(inner.from_, view.from_):
-        text = f"{inner.signer} signed a message that came inside another one from {_escaped(view.from_)}."
+    if inner.verdict is VerdictKind.VALID and not is_same_user(inner.from_, view.from_):
+        text = f"{inner.signer} signed a message that came inside another one from {escaped(view.from_)}."
         return replace(inner, verdict=VerdictKind.ENVELOPE_MISMATCH, reason=text)
     signer = chain.load_certificate(inner.certificate)
     if signer is None or not proves(addresses_of(signer), view.from_, question.trust.sip_vouches_for):
-        text = (
-            f"The message says it is from {_escaped(view.from_)}, but {inner.signer or 'another'} signed its content."
-        )
+        text = f"The message says it is from {escaped(view.from_)}, but {inner.signer or 'another'} signed its content."
         return replace(inner, verdict=VerdictKind.SIGNED_BY_OTHER, reason=text)
-    problem = _envelope_problem(view, question)
+    problem = envelope_problem(view, question)
     if problem is not None:
         return replace(inner, verdict=problem[0], reason=problem[1])
     text = f"{inner.signer} signed the content; sender, recipient and time of the message are not protected."
     return replace(inner, verdict=VerdictKind.HEADERS_UNPROTECTED, reason=text)
-
-
-def _unsigned(obj: MimeObject, view: _View, question: _Question, text: str) -> Verdict:
-    if view.is_ambiguous:
-        return question.answer(
-            VerdictKind.AMBIGUOUS_SENDER, "The message has several From headers and no signature.", content=obj
-        )
-    problem = _envelope_problem(view, question) if view.has_headers else None
-    if problem is not None:
-        return question.answer(problem[0], problem[1], from_=view.from_, content=obj)
-    who = f"; {_escaped(question.asserted_by)} says it is from {_escaped(view.from_)}" if question.asserted_by else ""
-    return question.answer(VerdictKind.UNSIGNED, f"{text}{who}.", from_=view.from_, content=obj)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from comity.cpim.operations import MimeObject
+from comity.cpim.operations import MimeObject, Reason
 
 
 class VerdictKind(StrEnum):
@@ -78,6 +78,11 @@ class Verdict:
         """True if it may be shown as signed by ``signer``."""
         return self.verdict is VerdictKind.VALID
 
+    @property
+    def refusal(self) -> Reason | None:
+        """What to tell the sender if the recipient's policy refuses such an object (table T8); None: nothing to refuse."""
+        return _REFUSALS.get(self.verdict)
+
     def to_json(self) -> dict[str, str]:
         """The keys of ``comity verify --json`` (design.md section 4)."""
         return {
@@ -87,3 +92,14 @@ class Verdict:
             "sha256": self.sha256,
             "reason": self.reason,
         }
+
+
+_REFUSALS = {
+    VerdictKind.BAD_SIGNATURE: Reason.SIGNATURE,
+    VerdictKind.SIGNED_BY_OTHER: Reason.SIGNATURE,
+    VerdictKind.UNTRUSTED: Reason.SIGNATURE,
+    VerdictKind.STALE: Reason.TIMESTAMP,
+    VerdictKind.FUTURE: Reason.TIMESTAMP,
+    VerdictKind.NO_FRESHNESS: Reason.TIMESTAMP,
+    VerdictKind.MALFORMED: Reason.SYNTAX,
+}

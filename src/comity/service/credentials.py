@@ -15,6 +15,7 @@ import unicodedata
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache
+from ipaddress import IPv4Address, ip_address, ip_network
 
 import msgspec
 from precis_i18n import get_profile
@@ -32,6 +33,9 @@ MIN_ITERATIONS = 100_000
 SALT_OCTETS = 16
 MAX_PASSWORD_OCTETS = 1024
 """A bound on what one sign-in may make us hash, the same as other servers'."""
+
+#: Names of accounts kept in memory: some 10 MB at most.
+_MOST_EXISTING = 65_536
 
 #: SASLprep's prohibited output that OpaqueString does not refuse already (RFC 4013 section 2.3).
 _PROHIBITED = (
@@ -180,6 +184,8 @@ class StoreAccounts:
         self._guard = guard
         self._size = size
         self._cache: OrderedDict[str, Credentials] = OrderedDict()
+        self._existing: OrderedDict[str, None] = OrderedDict()
+        """Accounts seen in the store: every message asks whether its recipient exists, few ask for credentials."""
         self._generation = 0
         """Counts ``forget``: what was read before one may not be cached after it."""
 
@@ -198,7 +204,7 @@ class StoreAccounts:
         scram = await self._store.get("scram", key)
         ha1 = await self._store.get("ha1", key)
         found = Credentials(
-            address,
+            Address.parse(key),
             decode_scram(scram.value) if scram else {},
             decode_ha1(ha1.value) if ha1 else {},
         )
@@ -209,16 +215,30 @@ class StoreAccounts:
         return found
 
     async def exists(self, address: Address) -> bool:
-        """True if ``address`` is an account here."""
+        """True if ``address`` is an account here. Raises StoreError."""
+        known = self.known(address)
+        if known is not None:
+            return known
+        key, generation = address_key(address), self._generation
+        if await self._store.get("account", key) is None:
+            return False
+        if generation == self._generation:
+            self._existing[key] = None
+            if len(self._existing) > _MOST_EXISTING:
+                self._existing.popitem(last=False)
+        return True
+
+    def known(self, address: Address) -> bool | None:
+        """True or False if that needs no look into the store, else None."""
         try:
             key = address_key(address)
         except AddressError:
             return False
-        return key in self._cache or await self._store.get("account", key) is not None
+        return True if key in self._existing or key in self._cache else None
 
     def serves(self, domain: str) -> bool:
         """True if ``domain`` (any case, U- or A-label) is one of ours."""
-        return _canonical(domain) in self._domains
+        return domain in self._domains or _canonical(domain) in self._domains
 
     def guard(self) -> FailureGuard:
         """The counter of failed sign-ins."""
@@ -227,7 +247,9 @@ class StoreAccounts:
     def forget(self, address: Address) -> None:
         """Read ``address`` from the store next time: its account was changed."""
         self._generation += 1
-        self._cache.pop(address_key(address), None)
+        key = address_key(address)
+        self._cache.pop(key, None)
+        self._existing.pop(key, None)
 
 
 @lru_cache(maxsize=8192)
@@ -254,6 +276,8 @@ def _canonical(domain: str) -> str:
 class FailureGuard:
     """Bans a remote address for a time after too many failed sign-ins (``Guard`` of interfaces.py).
 
+    IPv6 addresses count by their /64: every house and every rented server has all of one to change in.
+
     Args:
         limit: failures until the ban (``[limits] failures_per_address``).
         ban: seconds a ban lasts; failures older than that are forgotten too.
@@ -275,6 +299,7 @@ class FailureGuard:
 
     def is_banned(self, host: str) -> bool:
         """True while ``host`` has to be refused without looking at what it says."""
+        host = _origin(host)
         end = self._banned.get(host)
         if end is None:
             return False
@@ -285,6 +310,7 @@ class FailureGuard:
 
     def failed(self, host: str, address: Address | None) -> None:
         """Count one failed sign-in from ``host``; ``address`` is whom it claimed to be, for the log only."""
+        host = _origin(host)
         now = self._now()
         count, first = self._failures.pop(host, (0, now))
         if now - first >= self._ban:
@@ -305,3 +331,16 @@ class FailureGuard:
         One good password must not wash away a run of bad ones: an attacker with an account of its own would
         sign in between two guesses. Failures leave by age alone.
         """
+
+
+@lru_cache(maxsize=8192)
+def _origin(host: str) -> str:
+    """What failures are counted by: an IPv4 address (also when mapped into IPv6), or the /64 of an IPv6 one."""
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    if isinstance(address, IPv4Address):
+        return str(address)
+    mapped = address.ipv4_mapped
+    return str(mapped) if mapped else str(ip_network((address, 64), strict=False))

@@ -52,9 +52,10 @@ def check_header(path: Path) -> None:
 
 
 def read_only(path: Path) -> sqlite3.Connection:
-    """Open for looking: closing it neither checkpoints nor deletes the log."""
+    """Open for looking: closing it neither checkpoints nor deletes the log, nor is an absent log made."""
     quoted = str(path.resolve()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
-    return sqlite3.connect(f"file:{quoted}?mode=ro", uri=True, isolation_level=None, check_same_thread=False)
+    how = "mode=ro" if path.with_name(path.name + "-wal").exists() else "mode=ro&immutable=1"
+    return sqlite3.connect(f"file:{quoted}?{how}", uri=True, isolation_level=None, check_same_thread=False)
 
 
 def inspect(path: Path) -> dict[str, int | str]:
@@ -119,7 +120,7 @@ def check_log(connection: sqlite3.Connection, log: Path) -> None:
                 lost += 1
             frame += 1
     if lost > 1:
-        finding = f"the log breaks off at frame {valid + 1} although {lost} transactions follow"
+        finding = f"the log can be read to frame {valid} only, although {lost} transactions follow"
         raise StoreDamaged(str(log), finding, CURE)
 
 

@@ -26,8 +26,8 @@ _keys = msgspec.json.Decoder(tuple[str, ...])
 
 def item(row: tuple[int, float, str, str, bytes, bytes, str, float, str]) -> Item:
     """Make an Item of the columns ``ITEM``."""
-    number, accepted, *fields, dedup = row
-    return Item(number, accepted, Record(*fields, _keys.decode(dedup)))
+    number, accepted, id_, lane, entity, envelope, fingerprint, expires, dedup = row
+    return Item(number, accepted, Record(id_, lane, entity, envelope, fingerprint, expires, _keys.decode(dedup)))
 
 
 def sweep(connection: sqlite3.Connection, state: State, now: float, limit: int) -> list[Item]:
@@ -37,7 +37,7 @@ def sweep(connection: sqlite3.Connection, state: State, now: float, limit: int) 
     _sweep_records(cursor, state, now)
     cursor.execute("DELETE FROM marks WHERE at <= ?", (now - RETENTION,))
     failpoint("store.expire.before-commit")
-    sql = f"SELECT {ITEM} FROM records WHERE expires <= ? AND ended IS NULL ORDER BY expires, number LIMIT ?"
+    sql = f"SELECT {ITEM} FROM records WHERE expires <= ? AND ended IS NULL ORDER BY expires, number LIMIT ?"  # noqa: S608
     return [item(row) for row in cursor.execute(sql, (now, limit)).fetchall()]
 
 

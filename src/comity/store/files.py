@@ -20,8 +20,23 @@ LOCK = "store.lock"
 WITNESS = "store.epoch"
 
 NETWORK = frozenset(
-    "9p afs beegfs ceph cifs coda fuse.ceph fuse.glusterfs fuse.s3fs fuse.sshfs gfs2 gpfs lustre ncpfs nfs nfs4 ocfs2 "
-    "orangefs prl_fs pvfs2 smb3 smbfs vboxsf vmhgfs".split()
+    (
+        *(
+            "9p",
+            "afs",
+            "beegfs",
+            "ceph",
+            "cifs",
+            "coda",
+            "fuse.ceph",
+            "fuse.glusterfs",
+            "fuse.s3fs",
+            "fuse.sshfs",
+            "gfs2",
+        ),
+        *("gpfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2", "orangefs", "prl_fs", "pvfs2", "smb3", "smbfs", "vboxsf"),
+        "vmhgfs",
+    )
 )
 """File system types, as /proc/self/mountinfo names them, whose locks or fsync are another machine's promise."""
 
@@ -34,7 +49,9 @@ def prepare(directory: Path) -> None:
     except OSError as error:
         raise StoreError(f"The data directory {directory} cannot be used: {error.strerror}.") from error
     if mode & 0o077:
-        raise StoreError(f"The data directory {directory} is open to others (mode {mode:o}). Run: chmod 700 {directory}")
+        raise StoreError(
+            f"The data directory {directory} is open to others (mode {mode:o}). Run: chmod 700 {directory}"
+        )
     kind = file_system(directory)
     if kind in NETWORK:
         raise StoreError(

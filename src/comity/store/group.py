@@ -21,10 +21,26 @@ from itertools import chain
 import msgspec
 
 from comity.failpoints import failpoint
-from comity.service.interfaces import Ack, Add, Conflict, Delete, Done, Full, Op, Put, Record, Repeat, Result, Space, Wake
+from comity.service.interfaces import (
+    Ack,
+    Add,
+    Conflict,
+    Delete,
+    Done,
+    Full,
+    Op,
+    Put,
+    Record,
+    Repeat,
+    Result,
+    Space,
+    Wake,
+)
 from comity.store.clock import RETENTION
 
 Value = str | bytes | int | float | None
+_Row = tuple[str, bytes, int, float | None]
+"""key, value, revision, until"""
 
 _CHUNKS = (64, 8, 1)
 _MOST_LANES = 10_000
@@ -101,7 +117,7 @@ class Group:
         self._dedup: dict[str, tuple[Value, ...]] = {}
         self._marks: dict[str, tuple[Value, ...]] = {}
         self._acks: list[tuple[Value, ...]] = []
-        self._values: dict[Space, dict[str, tuple[Value, ...] | None]] = {}
+        self._values: dict[Space, dict[str, _Row | None]] = {}
         self._raised: set[str] = set()
         self.woken: dict[str, None] = {}
         """Lanes that got a record or a Wake, in order."""
@@ -126,7 +142,7 @@ class Group:
         self._ids[known.id] = known.number
 
     def _read_ids(self, ids: Sequence[str]) -> None:
-        sql = f"SELECT {_KNOWN} FROM records r WHERE r.id IN (SELECT value FROM json_each(?))"
+        sql = f"SELECT {_KNOWN} FROM records r WHERE r.id IN (SELECT value FROM json_each(?))"  # noqa: S608 - constants
         for row in self._cursor.execute(sql, (_list(ids),)):
             self._learn(_Known(*row))
 
@@ -134,7 +150,7 @@ class Group:
         if not keys:
             return
         sql = (
-            f"SELECT d.key, d.until, {_KNOWN} FROM dedup d JOIN records r USING (number)"
+            f"SELECT d.key, d.until, {_KNOWN} FROM dedup d JOIN records r USING (number)"  # noqa: S608 - constants
             " WHERE d.key IN (SELECT value FROM json_each(?))"
         )
         for key, until, *row in self._cursor.execute(sql, (_list(keys),)):
@@ -214,8 +230,10 @@ class Group:
         dedup = _json.encode(record.dedup).decode() if record.dedup else "[]"
         self._learn(_Known(number, record.id, record.lane, size, keep, None))
         self._records.append(
-            (number, record.id, record.lane, now, record.expires, keep, size)
-            + (record.fingerprint, dedup, record.envelope, record.entity)
+            (
+                *(number, record.id, record.lane, now, record.expires, keep, size),
+                *(record.fingerprint, dedup, record.envelope, record.entity),
+            )
         )
         for key in record.dedup:
             self._keys[key] = (number, until)
@@ -261,13 +279,13 @@ class Group:
         changes = self._values.get(space, {})
         if key in changes:
             row = changes[key]
-            value, rev, until = row[1:] if row is not None else (None, 0, None)
+            found = None if row is None else row[1:]
         else:
-            read = self._cursor.execute(
-                f"SELECT value, rev, until FROM kv_{space} WHERE key = ?",  # noqa: S608 - a Space, checked
-                (key,),
-            ).fetchone()
-            value, rev, until = read or (None, 0, None)
+            sql = f"SELECT value, rev, until FROM kv_{space} WHERE key = ?"  # noqa: S608 - a Space, checked
+            found = self._cursor.execute(sql, (key,)).fetchone()
+        if found is None:
+            return None, 0
+        value, rev, until = found
         if until is not None and until <= self._now:
             self._raise_floor(space, rev)
             return None, 0

@@ -165,17 +165,20 @@ class MemoryStore:
         return Done(op.seq)
 
     def _live(self, space: Space, key: str, now: float) -> _Value | None:
-        """The key's value; one whose time is over is removed on the way."""
-        values = self._values[space]
-        entry = values.get(key)
-        if entry is not None and entry.until is not None and entry.until <= now:
+        """The key's value unless its time is over."""
+        entry = self._values[space].get(key)
+        return None if entry is None or (entry.until is not None and entry.until <= now) else entry
+
+    def _settle(self, space: Space, key: str, now: float) -> _Value | None:
+        """Like ``_live``, for a write: the revisions of a value whose time is over are not used again."""
+        entry = self._values[space].get(key)
+        if entry is not None and self._live(space, key, now) is None:
             self._floors[space] = max(self._floors[space], entry.rev)
-            del values[key]
             return None
         return entry
 
     def _put(self, op: Put, now: float) -> Result:
-        entry = self._live(op.space, op.key, now)
+        entry = self._settle(op.space, op.key, now)
         rev = entry.rev if entry else 0
         if op.if_rev is not None and op.if_rev != rev:
             return Conflict(rev)
@@ -185,7 +188,7 @@ class MemoryStore:
         return Done(rev)
 
     def _delete(self, op: Delete, now: float) -> Result:
-        entry = self._live(op.space, op.key, now)
+        entry = self._settle(op.space, op.key, now)
         rev = entry.rev if entry else 0
         if op.if_rev is not None and op.if_rev != rev:
             return Conflict(rev)
@@ -245,7 +248,8 @@ class MemoryStore:
         now = self.time()
         for space in SPACES:
             for key in list(self._values[space]):
-                self._live(space, key, now)
+                if self._settle(space, key, now) is None:
+                    del self._values[space][key]
         for row in [row for row in self._rows.values() if row.gone is not None and row.gone <= now]:
             self._forget(row)
         self._marks = {name: mark for name, mark in self._marks.items() if mark[1] + RETENTION > now}

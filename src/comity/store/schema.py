@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from importlib.resources import files as resources
 from pathlib import Path
 
-from comity.errors import StoreDamaged, StoreError
+from comity.errors import StoreError
 from comity.failpoints import failpoint
 from comity.store import checks
 from comity.store import files as store_files

@@ -48,9 +48,7 @@ class SqliteStore:
         self._is_closed = False
 
     @classmethod
-    async def open(
-        cls, directory: Path, *, clock: StoreClock | None = None, min_free: int = MIN_FREE
-    ) -> SqliteStore:
+    async def open(cls, directory: Path, *, clock: StoreClock | None = None, min_free: int = MIN_FREE) -> SqliteStore:
         """Open the store of ``directory``, made if there never was one; may take long after an unclean stop.
 
         Args:

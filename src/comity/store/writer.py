@@ -209,7 +209,7 @@ class Writer:
             return
         try:
             results, woken = self._transact(calls)
-        except Exception as error:  # noqa: BLE001 - each kind is answered in _failed; none may end the thread
+        except Exception as error:  # each kind is answered in _failed; none may end the thread
             self._failed(calls, error)
             return
         self._finish([(call.future, result) for call, result in zip(calls, results, strict=True)], woken)
@@ -245,7 +245,7 @@ class Writer:
             return job.future, refusal
         try:
             return job.future, self._in_transaction(job.work)
-        except Exception as error:  # noqa: BLE001 - becomes this job's StoreError
+        except Exception as error:  # becomes this job's StoreError
             return job.future, self._recover(error)
 
     # --- failure ---

@@ -32,7 +32,7 @@ from comity.bindings.xmpp.events import (
 )
 from comity.bindings.xmpp.jid import Jid, prepare_local, prepare_resource
 from comity.bindings.xmpp.session_client import ClientOptions, XmppClientSession
-from comity.bindings.xmpp.sm import SmState, read_h
+from comity.bindings.xmpp.sm import MAX_QUEUE, OutgoingQueue, SmState, read_h
 from comity.bindings.xmpp.stream import EndPoint, XmppStream
 from comity.bindings.xmpp.wire import BIND, IQ, MESSAGE, PRESENCE, SASL, SESSION, SM, TLS, Element, RootOpened
 from comity.errors import AddressError, LocalProtocolError, RemoteProtocolError
@@ -61,6 +61,7 @@ class ServerOptions:
     iterations: int = 100_000
     """As new accounts get, so that one that does not exist looks the same."""
     resume_seconds: float = 300.0
+    sm_queue: int = MAX_QUEUE
     pre_auth_seconds: float = 30.0
     pre_auth_octets: int = 64 * 1024
     max_failures: int = 5
@@ -457,6 +458,7 @@ class XmppServerSession(XmppStream):
             return
         assert self._jid is not None
         self._sm.id = self._random(16).hex()
+        self._sm.outgoing = OutgoingQueue(self._options.sm_queue)
         self._sm.jid = self._jid
         self._sm.incoming.start()
         self._is_sm_on = True

@@ -71,7 +71,7 @@ class XmppStream:
         self._now = now
         if self._is_ended and self._is_peer_done:
             return
-        if data.isspace() and not self._take_space(now):
+        if self._reader.is_between and data.isspace() and not self._take_space(now):
             self._fail("policy-violation", "too many keepalives")
             return
         self._count(len(data))

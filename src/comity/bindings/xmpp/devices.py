@@ -1,0 +1,150 @@
+"""Who is connected: one record a client, and the ways to find it.
+
+Place on the path: beside step 8. Holds no protocol and no decision; ``binding.py`` alone changes what is here.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from comity.bindings.xmpp.jid import Jid
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from comity.bindings.base import Link
+    from comity.bindings.xmpp.session import XmppServerSession
+    from comity.cpim.address import Address
+    from comity.cpim.operations import Response
+    from comity.service.interfaces import Delivery, Timer
+    from comity.xml import Element
+
+#: Deliveries remembered so that a later error stanza finds its message.
+MAX_DELIVERED = 256
+
+
+@dataclass(slots=True)
+class Flight:
+    """A delivery on its way to a device."""
+
+    delivery: Delivery
+    future: asyncio.Future[Response]
+    form: str
+
+    def end(self, response: Response) -> None:
+        """Answer the service, unless it gave up."""
+        if not self.future.done():
+            self.future.set_result(response)
+
+
+@dataclass(slots=True)
+class Bucket:
+    """Tokens of a rate limit; may go below zero, then the wait for the next is ``debt_seconds``."""
+
+    rate: float
+    burst: float
+    tokens: float
+    at: float
+
+    def take(self, now: float) -> None:
+        """Use one token."""
+        self.tokens = min(self.burst, self.tokens + (now - self.at) * self.rate) - 1
+        self.at = now
+
+    @property
+    def debt_seconds(self) -> float:
+        """Seconds until the bucket is out of debt, 0 if it is."""
+        return max(-self.tokens / self.rate, 0.0)
+
+    def forgive(self, now: float) -> None:
+        """The debt has been waited for."""
+        self.tokens, self.at = max(self.tokens, 0.0), now
+
+
+@dataclass(slots=True, eq=False)
+class Connection:
+    """One client: its link and session while there is one, and what outlives a break (XEP-0198)."""
+
+    link: Link
+    session: XmppServerSession
+    bucket: Bucket
+    account: Address | None = None
+    jid: Jid | None = None
+    sm_id: str = ""
+    is_live: bool = True
+    """False once the link is gone."""
+    is_registered: bool = False
+    presence: Element | None = None
+    """The last one broadcast; None while unavailable."""
+    priority: int = 0
+    features: frozenset[str] | None = None
+    """What the device said it supports, None if it did not."""
+    caps_asked: tuple[str, str, str] | None = None
+    """(id of our query, hash, ver)."""
+    flights: dict[int, Flight] = field(default_factory=dict)
+    """By the serial number given to the session as key, in the order written."""
+    delivered: OrderedDict[str, Delivery] = field(default_factory=OrderedDict)
+    """By the id of the stanza."""
+    outcomes: set[asyncio.Future[Response]] = field(default_factory=set)
+    """Ends of accepted messages that are still to be told natively."""
+    submitting: int = 0
+    is_paused: bool = False
+    timer: Timer | None = None
+    """Ends the time for resumption."""
+    unsent_timer: Timer | None = None
+    throttle_timer: Timer | None = None
+    successor: Connection | None = None
+    """The connection that resumed this one's stream."""
+
+    @property
+    def host(self) -> str:
+        """The peer's IP address."""
+        return self.link.peer.remote[0]
+
+    @property
+    def current(self) -> Connection:
+        """The connection on which this one's stream goes on now."""
+        return self if self.successor is None else self.successor.current
+
+    def remember(self, id: str, delivery: Delivery) -> None:
+        """Keep a delivery for an error that may come about it."""
+        self.delivered[id] = delivery
+        if len(self.delivered) > MAX_DELIVERED:
+            self.delivered.popitem(last=False)
+
+
+class Devices:
+    """All connections, by link, by resource, by stream and by contact address."""
+
+    def __init__(self) -> None:
+        self.by_link: dict[Link, Connection] = {}
+        self.by_stream: dict[str, Connection] = {}
+        """By stream management id: live ones and those that may be resumed."""
+        self.by_contact: dict[tuple[str, str], Connection] = {}
+        """By address key and resource: registered ones."""
+        self._by_account: dict[Jid, dict[str, Connection]] = {}
+
+    def find(self, jid: Jid) -> Connection | None:
+        """The connection (or resumable stream) of a full JID."""
+        return self._by_account.get(jid.bare, {}).get(jid.resource)
+
+    def resources(self, jid: Jid | None) -> list[Connection]:
+        """All resources of an account, resumable streams included."""
+        return list(self._by_account.get(jid.bare, {}).values()) if jid is not None else []
+
+    def bind(self, connection: Connection) -> None:
+        """``connection.jid`` is this connection's from now on."""
+        assert connection.jid is not None
+        self._by_account.setdefault(connection.jid.bare, {})[connection.jid.resource] = connection
+
+    def unbind(self, connection: Connection) -> None:
+        """``connection.jid`` is free again, unless another connection has it."""
+        jid = connection.jid
+        if jid is None or self.find(jid) is not connection:
+            return
+        resources = self._by_account[jid.bare]
+        del resources[jid.resource]
+        if not resources:
+            del self._by_account[jid.bare]

@@ -1,0 +1,116 @@
+"""The real program under test: ``comity init``, ``account add`` and ``serve``, as an operator types them."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.interop.clients import Protocol, SignIn, Transport
+from tests.interop.program import Program, free_port
+
+_ROOT = Path(__file__).resolve().parents[2]
+DOMAIN = "a.test"
+
+
+class ComityServer:
+    """A running ``comity serve`` for ``a.test`` on loopback, with the configuration file ``comity init`` wrote."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config = folder / "house" / "comity.toml"
+        self.ca_file = folder / "house" / "data" / "tls" / "ca.pem"
+        self._env = {"PYTHONPATH": str(_ROOT / "src"), "HOME": str(folder), "PYTHONWARNINGS": "error"}
+        plain_sip, tls_sip, plain_xmpp, tls_xmpp = (free_port() for _ in range(4))
+        self.ports: dict[tuple[Protocol, Transport], int] = {
+            ("sip", "udp"): plain_sip,
+            ("sip", "tcp"): plain_sip,
+            ("sip", "tls"): tls_sip,
+            ("xmpp", "starttls"): plain_xmpp,
+            ("xmpp", "tls"): tls_xmpp,
+        }
+        self._program: Program | None = None
+        self._accounts = 0
+
+    def comity(self, *arguments: str, stdin: str = "") -> str:
+        """Run one command to its end and give what it printed; AssertionError if it fails."""
+        done = subprocess.run(
+            [sys.executable, "-m", "comity", *arguments],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env={**os.environ, **self._env},
+            check=False,
+        )
+        assert done.returncode == 0, f"comity {' '.join(arguments)}: {done.returncode}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    def start(self) -> None:
+        """Make the house, open free ports on loopback only, serve, and wait for the ready line."""
+        self.comity("init", str(self.config.parent), "--domain", DOMAIN)
+        text = self.config.read_text()
+        ports = self.ports
+        for key, urls in {
+            "listen": [f"{name}://127.0.0.1:{ports['sip', name]}" for name in ("tls", "udp", "tcp")],
+            "client": [f"tcp://127.0.0.1:{ports['xmpp', 'starttls']}", f"tls://127.0.0.1:{ports['xmpp', 'tls']}"],
+        }.items():
+            text, changed = re.subn(
+                rf"^{key} = \[.*\]$", f"{key} = {urls!r}".replace("'", '"'), text, flags=re.MULTILINE
+            )
+            assert changed == 1, f"{key} stands {changed} times in what comity init wrote"
+        self.config.write_text(text)
+        self.comity("config", "check", "-c", str(self.config))
+        self._program = Program(
+            "comity",
+            [sys.executable, "-m", "comity", "serve", "-c", str(self.config)],
+            self.folder,
+            terminal=False,
+            env=self._env,
+        )
+        self._program.wait_until(lambda: re.search(r"^comity: ready .*$", self.log, re.MULTILINE), "its ready line")
+
+    @property
+    def log(self) -> str:
+        """What the server wrote to stdout and stderr so far."""
+        assert self._program is not None, "not started"
+        return self._program.output
+
+    def new_account(self, name: str) -> str:
+        """Add an account nobody used before and give its address; its password is ``password_of`` it."""
+        self._accounts += 1
+        address = f"{name}{self._accounts}@{DOMAIN}"
+        self.add_account(address)
+        return address
+
+    def add_account(self, address: str) -> None:
+        self.comity(
+            "account", "add", address, "--password-stdin", "-c", str(self.config), stdin=password_of(address) + "\n"
+        )
+
+    def sign_in(self, address: str, protocol: Protocol, transport: Transport, *contacts: str) -> SignIn:
+        """What the user of ``address`` types into a client."""
+        port = self.ports[protocol, transport]
+        return SignIn(address, password_of(address), "127.0.0.1", port, transport, self.ca_file, contacts)
+
+    def wait_queued(self, address: str) -> None:
+        """Wait until ``comity queue list`` names ``address``."""
+        assert self._program is not None, "not started"
+        self._program.wait_until(
+            lambda: address in self.comity("queue", "list", "-c", str(self.config)), f"a text queued for {address}"
+        )
+
+    def stop(self) -> int:
+        """Drain and stop; gives the exit status."""
+        program, self._program = self._program, None
+        return program.stop() if program is not None else 0
+
+
+def password_of(address: str) -> str:
+    """A password of its own for each account, with characters that must survive digests, SCRAM and PLAIN.
+
+    No space, semicolon or quotation mark: baresip's account line has no way to write them.
+    """
+    return f"Pass%{address.partition('@')[0]}&ü"
