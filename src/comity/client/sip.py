@@ -124,7 +124,7 @@ class SipClient:
     async def _register(self, expires: int) -> None:
         address = self._options.address
         aor = to_sip_uri(address)
-        self._register_cseq += 1
+        self._register_cseq += 2  # one more is used up when the server asks for credentials
         headers = [
             ("Max-Forwards", "70"),
             ("From", f"<{aor}>;tag={self._tag}"),
