@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
@@ -28,7 +29,7 @@ READY_SECONDS = 20.0
 def free_ports(count: int) -> list[int]:
     """Ports nobody uses now, for TCP and UDP."""
     with ExitStack() as stack:
-        ports = []
+        ports: list[int] = []
         while len(ports) < count:
             tcp = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
             tcp.bind(("127.0.0.1", 0))
@@ -137,4 +138,5 @@ client = ["tcp://127.0.0.1:{xmpp}", "tls://127.0.0.1:{xmpps}"]
             transport=transport,
             ca_file=self.directory / "data" / "tls" / "ca.pem",
             receive=receive,
+            instance=f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, address.uri)}",
         )

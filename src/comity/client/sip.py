@@ -131,7 +131,7 @@ class SipClient:
             ("To", f"<{aor}>"),
             ("Call-ID", self._register_call),
             ("CSeq", f"{self._register_cseq} REGISTER"),
-            ("Contact", f"<{self._contact()}>"),
+            ("Contact", f"<{self._contact()}>{self._instance()}"),
             ("Expires", str(expires)),
             ("Accept", ACCEPT),
         ]
@@ -147,6 +147,9 @@ class SipClient:
         transport = self._options.transport or "tls"
         user = to_sip_uri(self._options.address).partition(":")[2].rpartition("@")[0]
         return f"sip:{user}@{self._session.sent_by}" + ("" if transport == "udp" else f";transport={transport}")
+
+    def _instance(self) -> str:
+        return f';+sip.instance="<{self._options.instance}>"' if self._options.instance else ""
 
     # --- send -------------------------------------------------------------------------------------------------
 
