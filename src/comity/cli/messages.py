@@ -9,26 +9,24 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import click
 
 from comity.cli.crypto import address_of
 from comity.cli.dissect import MAX_FILE
 from comity.cli.output import NEGATIVE, as_json, fail, print_json, printable, read_input
+from comity.client import Client, ClientError, Received, connect, text_object
 from comity.cpim.address import Address
 from comity.cpim.compose import PLAIN
 from comity.cpim.native import readable_part
 from comity.cpim.operations import HistoryEntry, MimeObject, Response, Status
 from comity.secure import KeyStore, ReplayCache, TrustStore, Verdict, VerdictKind, canonical_text, verify
 from comity.secure import sign as make_signature
-
-if TYPE_CHECKING:  # imported where it is used: no other command needs it, and all start faster without it
-    from comity.client import Client, Received
 
 Via = Literal["sip", "xmpp"]
 Transport = Literal["udp", "tcp", "tls"]
@@ -48,10 +46,8 @@ class SignIn:
     transport: Transport | None
     ca_file: Path | None
 
-    def connect(self, *, receive: bool) -> AbstractAsyncContextManager[Client]:
-        """A signed-in client."""
-        from comity.client import connect
-
+    def connect(self, *, receive: bool) -> Client:
+        """A client that signs in when it is entered."""
         return connect(
             self.via,
             self.address,
@@ -82,23 +78,27 @@ def _server(_context: click.Context, _parameter: click.Parameter, value: str | N
 def sign_in_options(command: Command) -> Command:
     """The options of every command that signs in somewhere."""
     path = click.Path(path_type=Path)
-    for option in reversed((
-        click.option(
-            "--via",
-            type=click.Choice(["sip", "xmpp", "apex"]),
-            required=True,
-            callback=_via,
-            help="The protocol to sign in by.",
-        ),
-        click.option("--server", metavar="HOST:PORT", callback=_server, help="By default the address' domain is asked."),
-        click.option(
-            "--transport",
-            type=click.Choice(["udp", "tcp", "tls"]),
-            help="For XMPP tcp becomes TLS before the password is sent, tls is TLS from the first octet.",
-        ),
-        click.option("--ca", type=path, metavar="FILE", help="Believe servers by this authority (PEM)."),
-        click.option("--password-file", type=path, metavar="FILE", help="First line: the password."),
-    )):
+    for option in reversed(
+        (
+            click.option(
+                "--via",
+                type=click.Choice(["sip", "xmpp", "apex"]),
+                required=True,
+                callback=_via,
+                help="The protocol to sign in by.",
+            ),
+            click.option(
+                "--server", metavar="HOST:PORT", callback=_server, help="By default the address' domain is asked."
+            ),
+            click.option(
+                "--transport",
+                type=click.Choice(["udp", "tcp", "tls"]),
+                help="For XMPP tcp becomes TLS before the password is sent, tls is TLS from the first octet.",
+            ),
+            click.option("--ca", type=path, metavar="FILE", help="Believe servers by this authority (PEM)."),
+            click.option("--password-file", type=path, metavar="FILE", help="First line: the password."),
+        )
+    ):
         command = option(command)
     return command
 
@@ -157,7 +157,7 @@ def send(
     """
     sender, recipient = address_of(from_), address_of(to)
     claimed = address_of(forge_from) if forge_from else None
-    obj = _object(claimed or sender, recipient, _content(text, content_type), content_type)
+    obj = text_object(claimed or sender, recipient, _content(text, content_type), content_type)
     if is_signed:
         obj = make_signature(obj, KeyStore().load(sender), when=datetime.now(UTC))
     response = asyncio.run(_send(_sign_in(via, sender, sign_in), recipient, obj, claimed))
@@ -184,12 +184,6 @@ def _content(text: str, content_type: str) -> bytes:
     return canonical_text(octets) if content_type.lower().startswith("text/") else octets
 
 
-def _object(from_: Address, to: Address, content: bytes, content_type: str) -> MimeObject:
-    from comity.client.compose import text_object
-
-    return text_object(from_, to, content, content_type)
-
-
 async def _send(sign_in: SignIn, recipient: Address, obj: MimeObject, claimed: Address | None) -> Response:
     async with _connected(sign_in, receive=False) as client:
         return await client.send(obj, recipient, from_=claimed)
@@ -198,8 +192,6 @@ async def _send(sign_in: SignIn, recipient: Address, obj: MimeObject, claimed: A
 @asynccontextmanager
 async def _connected(sign_in: SignIn, *, receive: bool) -> AsyncIterator[Client]:
     """A signed-in client; a refused sign-in or a lost connection ends the command with its sentence."""
-    from comity.client import ClientError
-
     try:
         async with sign_in.connect(receive=receive) as client:
             yield client
@@ -216,9 +208,7 @@ async def _connected(sign_in: SignIn, *, receive: bool) -> AsyncIterator[Client]
 @click.option("--count", type=click.IntRange(1), help="End after so many messages.")
 @click.option("--timeout", type=click.FloatRange(0, min_open=True), help="End after so many seconds.")
 @as_json
-def listen(
-    *, address: str, via: Via, count: int | None, timeout: float | None, as_json: bool, **sign_in: Any
-) -> None:
+def listen(*, address: str, via: Via, count: int | None, timeout: float | None, as_json: bool, **sign_in: Any) -> None:
     """Sign in as ADDRESS and print each message with its verdict, a line for each.
 
     The verdict is made here, by the trust of COMITY_HOME. Without --count and --timeout it goes on until Ctrl-C.
@@ -254,7 +244,12 @@ class Listener:
         self._as_json = as_json
 
     def show(self, received: Received, now: datetime) -> None:
-        """Print one message; ``now`` is aware UTC."""
+        """Print one message, or on stderr that one of theirs was not delivered; ``now`` is aware UTC."""
+        if received.report is not None:
+            report = received.report
+            sentence = f"not delivered to {report.recipient}: {report.reason.value}: {report.text}"
+            click.echo(f"comity: {printable(sentence)}", err=True)
+            return
         verdict = verify(
             received.object,
             self._trust,
@@ -273,17 +268,27 @@ class Listener:
             click.echo(f"{printable(str(received.from_))}: {shown}  [{phrase(verdict)}; sha256 {verdict.sha256[:16]}]")
 
 
-async def _listen(sign_in: SignIn, listener: Listener, count: int | None, timeout: float | None) -> None:
+async def _listen(sign_in: SignIn, listener: Listener, count: int | None, seconds: float | None) -> None:
     try:
-        async with asyncio.timeout(timeout) as limit, _connected(sign_in, receive=True) as client:
+        async with asyncio.timeout(seconds) as limit, _connected(sign_in, receive=True) as client:
             click.echo(f"comity: listening as {printable(str(sign_in.address))} by {sign_in.via}", err=True)
-            async for received in client.messages():
+            messages = aiter(client.messages())
+            async for received in messages:
                 listener.show(received, datetime.now(UTC))
                 if listener.seen == count:
+                    await _take_last(messages)
                     return
     except TimeoutError:
         if not limit.expired():  # the network's own, not ours
             raise
+
+
+async def _take_last(messages: AsyncIterator[Received]) -> None:
+    """Tell the server that the last message is ours: asking for the next one does, waiting for it is not needed."""
+    asking = asyncio.ensure_future(anext(messages))
+    await asyncio.sleep(0)
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
 
 
 def _text(received: Received, verdict: Verdict) -> str | None:
