@@ -30,6 +30,11 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
         ("bindings.*", "bindings.base", "cpim", "service.interfaces", "errors", "xml", "failpoints"),
         (),
     ),
+    (
+        "bindings.*.delivery",
+        ("bindings.*", "bindings.base", "cpim", "service.interfaces", "errors", "failpoints"),
+        (),
+    ),
     ("bindings.*", ("bindings.*", "errors", "xml"), ("idna", "precis_i18n")),
     # Passwords are prepared (RFC 8265) before keys are derived from them.
     ("service.credentials", ("service", "cpim", "errors"), ("msgspec", "precis_i18n")),

@@ -54,6 +54,16 @@ def judged(obj: MimeObject | bytes, **more: object) -> Verdict:
     return verify(obj, trust(), now=NOW, **more)  # type: ignore[arg-type]  # keyword table of a test helper
 
 
+def cpu_seconds(obj: MimeObject, expected: VerdictKind) -> float:
+    """The least of three runs: what the machine does besides is not ours."""
+    times = []
+    for _ in range(3):
+        started = time.process_time()
+        assert judged(obj).verdict is expected
+        times.append(time.process_time() - started)
+    return min(times)
+
+
 class TestSigning:
     """RFC 8551 sections 3.1 and 3.5."""
 
@@ -397,9 +407,7 @@ class TestCmsAttacks:
             ber.set_of([info]),
         )
         obj = opaque(ber.sequence(ber.oid(cms.ID_SIGNED_DATA), ber.tlv(0xA0, inner)))
-        started = time.process_time()
-        assert judged(obj).verdict is VerdictKind.UNTRUSTED
-        assert time.process_time() - started < 0.05
+        assert cpu_seconds(obj, VerdictKind.UNTRUSTED) < 0.05
 
     def test_a_signer_with_a_huge_rsa_key_is_untrusted_at_once(self) -> None:
         """M-26: 16,384 bits."""
@@ -415,16 +423,12 @@ class TestCmsAttacks:
             ber.octet_string(bytes(2048)),
         )
         obj = opaque(signed_data([info], [certificate], content=entity))
-        started = time.process_time()
-        assert judged(obj).verdict is VerdictKind.UNTRUSTED
-        assert time.process_time() - started < 0.05
+        assert cpu_seconds(obj, VerdictKind.UNTRUSTED) < 0.05
 
     def test_as_many_elements_as_are_read_cost_little(self) -> None:
         """M-26."""
         many = ber.sequence(ber.oid(cms.ID_SIGNED_DATA), ber.tlv(0xA0, *[ber.NULL_DER] * (ber.MAX_ELEMENTS - 10)))
-        started = time.process_time()
-        assert judged(opaque(many)).verdict is VerdictKind.BAD_SIGNATURE
-        assert time.process_time() - started < 0.05
+        assert cpu_seconds(opaque(many), VerdictKind.BAD_SIGNATURE) < 0.05
 
 
 class TestIdentity:

@@ -458,6 +458,18 @@ class StreamLink(SessionDriver, asyncio.BufferedProtocol):
             self._tls_failed(error)
         else:
             self._hand_over(pipe.outgoing())
+            if pipe.is_server and not pipe.is_ready:
+                self._acknowledge_at_once()
+
+    def _acknowledge_at_once(self) -> None:
+        """Let the kernel not wait 40 ms for something of ours to carry the ACK of the client's Finished.
+
+        Without session tickets we send nothing there, and a client that has Nagle's algorithm on holds its first
+        octets back until then (measured: 41 ms a connection instead of 1)."""
+        if self._transport is not None and hasattr(socket, "TCP_QUICKACK"):
+            sock = self._transport.get_extra_info("socket")
+            if sock is not None and sock.fileno() >= 0:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
     def _established(self, now: float, info: TlsInfo) -> None:
         self._clear_deadline()

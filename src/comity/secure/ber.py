@@ -16,8 +16,8 @@ from comity.errors import SecurityError
 
 MAX_DEPTH = 40
 """Nesting of a SignedData with certificates is about 14; a certificate in an attribute adds as many again."""
-MAX_ELEMENTS = 8_000
-"""A SignedData with six certificates has about 900 elements; reading this many takes some 20 ms (M-26: at most 50)."""
+MAX_ELEMENTS = 4_000
+"""A SignedData with six certificates has about 900 elements; reading this many takes some 15 ms (M-26: at most 50)."""
 
 BOOLEAN, INTEGER, BIT_STRING, OCTET_STRING, NULL, OID, UTF8_STRING = 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x0C
 UTC_TIME, GENERALIZED_TIME = 0x17, 0x18

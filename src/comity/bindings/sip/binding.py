@@ -23,11 +23,12 @@ from ipaddress import ip_address, ip_network
 from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
-from comity.bindings.base import HostPort, Link, Listener, Network, Target, Transport
+from comity.bindings.base import HostPort, Link, Listener, Network, Transport
 from comity.bindings.sip.config import SipConfig
 from comity.bindings.sip.delivery import DeviceDelivery
 from comity.bindings.sip.digest import DigestServer, Verdict
 from comity.bindings.sip.events import MalformedReceived, PacketDropped, RequestReceived
+from comity.bindings.sip.headers import AuthParams
 from comity.bindings.sip.mapping import ACCEPT, Refusal, is_sender, request_to_operation, response_to_status
 from comity.bindings.sip.registration import (
     Device,
@@ -53,7 +54,7 @@ METHODS = frozenset({"MESSAGE", "OPTIONS", "REGISTER"})
 #: Requests of one flow waiting for their turn; more are answered 503.
 MOST_WAITING = 256
 #: How long credentials read from the store may be used without asking again, seconds.
-CREDENTIALS_AGE = 5.0
+CREDENTIALS_AGE = 2.0
 
 
 @dataclass(slots=True)
@@ -120,6 +121,8 @@ class SipBinding:
         self._rules = Rules(config.min_expires, config.max_expires, config.max_contacts)
         self._plaintext = [ip_network(text) for text in config.plaintext_from]
         self._states: dict[Link, LinkState] = {}
+        self._flows: dict[tuple[str, HostPort, HostPort], LinkState] = {}
+        """Connections by transport, remote and local address."""
         self._waiting: dict[str, deque[Request]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._credentials: OrderedDict[str, tuple[float, Credentials]] = OrderedDict()
@@ -127,7 +130,7 @@ class SipBinding:
         self._answering: set[int] = set()
         self._is_draining = False
         self._service: Service | None = None
-        self._out = DeviceDelivery(self, config, random)
+        self._out = DeviceDelivery(self)
         self._may_speak_plainly = lru_cache(maxsize=4096)(self._is_plaintext_network)
 
     # --- Binding -----------------------------------------------------------------------------------------
@@ -148,16 +151,21 @@ class SipBinding:
             host = self.config.domains[0]
         remote = None if transport == "udp" else peer.remote
         session = SipSession(self._settings, transport, (host, port), remote, random=self._random)
-        self._states[link] = LinkState(link, session, transport)
+        state = self._states[link] = LinkState(link, session, transport)
+        if remote is not None:
+            self._flows[transport, remote, peer.local] = state
         return session
 
     def link_closed(self, link: Link, error: Exception | None) -> None:
         state = self._states.pop(link, None)
         if state is None:
             return
+        flow = (state.transport, link.peer.remote, link.peer.local)
+        if self._flows.get(flow) is state:
+            del self._flows[flow]
         state.session.connection_lost("the connection was lost")
         while (event := state.session.next_event()) is not None:
-            self._out.take(state, event)
+            self._out.take(link, event)
         self._out.link_closed(link)
 
     def handle_event(self, link: Link, event: object) -> None:
@@ -169,7 +177,7 @@ class SipBinding:
         elif isinstance(event, MalformedReceived | PacketDropped):
             log.debug("SIP from %s: %s", event.source[0], event.reason)
         else:
-            self._out.take(state, event)
+            self._out.take(link, event)
 
     def deliver(self, delivery: Delivery) -> asyncio.Future[Response]:
         return self._out.deliver(delivery)
@@ -177,7 +185,7 @@ class SipBinding:
     async def drain(self) -> None:
         """Refuse new requests and wait until every MESSAGE has its answer and every delivery its end."""
         self._is_draining = True
-        while self._tasks or self._answering or self._out.pending:
+        while self._tasks or self._answering or self._out.is_busy:  # noqa: ASYNC110 - three ends, once in a lifetime
             await asyncio.sleep(0.02)
 
     # --- for delivery.py ---------------------------------------------------------------------------------
@@ -188,11 +196,8 @@ class SipBinding:
 
     def find_flow(self, device: Device) -> LinkState | None:
         """The connection a device registered on, if it still stands."""
-        for state in self._states.values():
-            peer = state.link.peer
-            if state.transport == device.transport and peer.remote == device.remote and peer.local == device.local:
-                return None if state.session.is_closed else state
-        return None
+        state = self._flows.get((device.transport, device.remote, device.local))
+        return None if state is None or state.session.is_closed else state
 
     # --- requests, in order per flow ---------------------------------------------------------------------
 
@@ -427,9 +432,7 @@ class SipBinding:
     def _ended(self, answering: Answering, outcome: asyncio.Future[Response]) -> None:
         if answering.timer is not None:
             answering.timer.cancel()
-        if outcome.cancelled():
-            self._answer(answering.received, 202)
-        elif outcome.exception() is not None:
+        if outcome.cancelled() or outcome.exception() is not None:
             self._answer(answering.received, 202)
         else:
             self._answer_with(answering.received, outcome.result())

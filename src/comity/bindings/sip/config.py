@@ -13,6 +13,8 @@ class SipConfig:
     """Our domains as A-labels; the first is the digest realm where a request names none of them."""
     listen: tuple[str, ...] = ()
     """``udp://``, ``tcp://`` and ``tls://HOST:PORT`` (IPv6 in brackets)."""
+    plaintext_from: tuple[str, ...] = ()
+    """Networks besides loopback from which UDP and TCP are taken (reliability.md section 6.1 items 1 and 4)."""
     sip_md5: bool = True
     """Offer MD5 behind SHA-256; most desk phones know nothing else."""
     t1: float = 0.5

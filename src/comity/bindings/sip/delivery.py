@@ -11,7 +11,6 @@ import asyncio
 import hashlib
 import logging
 from base64 import b32encode
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -27,6 +26,7 @@ from comity.bindings.sip.mapping import (
 )
 from comity.bindings.sip.registration import Device
 from comity.bindings.sip.wire import SipRequest
+from comity.cpim.entity import is_secured
 from comity.cpim.operations import Reason, Response, failure
 from comity.errors import DeliveryError, LocalProtocolError
 from comity.service.interfaces import Delivery, Service, Timer
@@ -35,3 +35,204 @@ if TYPE_CHECKING:
     from comity.bindings.sip.binding import LinkState, SipBinding
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """One delivery under way."""
+
+    delivery: Delivery
+    device: Device
+    future: asyncio.Future[Response]
+    form: Form
+    is_second: bool = False
+    """True once the device was offered the text instead of the object."""
+
+    def settle(self, response: Response) -> None:
+        if not self.future.done():
+            self.future.set_result(response)
+
+    def fail(self, reason: Reason, text: str) -> None:
+        self.settle(failure(self.delivery.operation.trans_id, reason, text))
+
+
+class DeviceDelivery:
+    """Deliveries to registered devices."""
+
+    def __init__(self, binding: SipBinding) -> None:
+        self._binding = binding
+        self._config = binding.config
+        self._service: Service | None = None
+        self._network: Network | None = None
+        self.pending: dict[tuple[Link, str], Attempt] = {}
+        """By link and client transaction."""
+        self._connecting: set[asyncio.Task[None]] = set()
+        self._dialled: dict[Target, Link] = {}
+        """Connections we opened, to be used again."""
+        self._idle: dict[Link, Timer] = {}
+
+    @property
+    def is_busy(self) -> bool:
+        """True while a delivery has no end yet."""
+        return bool(self.pending or self._connecting)
+
+    def start(self, service: Service, network: Network) -> None:
+        """Called once, before any delivery."""
+        self._service, self._network = service, network
+
+    def deliver(self, delivery: Delivery) -> asyncio.Future[Response]:
+        """See ``Binding.deliver``."""
+        future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+        device = decode_device(delivery.contact.data)
+        form = choose_form(delivery.operation, takes_cpim=device.takes_cpim)
+        attempt = Attempt(delivery, device, future, form)
+        if self._network is None:
+            attempt.fail(Reason.AWAY, "The server is starting.")
+        else:
+            self._try(attempt)
+        return future
+
+    # --- out ---------------------------------------------------------------------------------------------
+
+    def _try(self, attempt: Attempt) -> None:
+        request = self._request(attempt)
+        if request is None:
+            attempt.fail(Reason.CONTENT, "The recipient's device cannot show this kind of message.")
+            return
+        device = attempt.device
+        if device.transport == "udp":
+            link = None if self._network is None else self._network.datagram_link(self._binding, device.local)
+            state = None if link is None else self._binding.state_of(link)
+            if state is None:
+                attempt.fail(Reason.AWAY, "The socket the device registered at is not open any more.")
+            elif state.session.is_too_large(request):
+                # RFC 3428 section 8: never over UDP, whatever the device would take.
+                self._dial(attempt, request, "tcp", Reason.SIZE)
+            else:
+                self._send(attempt, state, request, device.remote)
+            return
+        state = self._binding.find_flow(device)
+        if state is not None:
+            self._send(attempt, state, request, None)
+        else:
+            self._dial(attempt, request, "tls" if device.transport == "tls" else "tcp", Reason.AWAY)
+
+    def _request(self, attempt: Attempt) -> SipRequest | None:
+        delivery = attempt.delivery
+        tag, call_id = identifiers(delivery.id, delivery.contact.id, attempt.form)
+        return operation_to_request(
+            delivery.operation,
+            attempt.form,
+            target=attempt.device.uri,
+            tag=tag,
+            call_id=f"{call_id}@{delivery.operation.source.domain}",
+            accepted=delivery.accepted,
+            max_forwards=self._config.max_forwards,
+        )
+
+    def _send(self, attempt: Attempt, state: LinkState, request: SipRequest, address: HostPort | None) -> None:
+        assert self._service is not None
+        try:
+            id = state.session.send_request(request, self._service.clock.now(), address)
+        except LocalProtocolError as error:
+            log.warning("a MESSAGE could not be sent: %s", error)
+            attempt.fail(Reason.AWAY if state.session.is_closed else Reason.CONTENT, "The message could not be sent.")
+            return
+        self.pending[state.link, id] = attempt
+        state.link.flush()
+
+    # --- connections of ours -----------------------------------------------------------------------------
+
+    def _dial(self, attempt: Attempt, request: SipRequest, transport: Transport, otherwise: Reason) -> None:
+        """Reach the device by a connection we open; ``otherwise`` is the failure if that is not possible."""
+        device = attempt.device
+        if not device.has_own_address:
+            attempt.fail(otherwise, "The device's connection is gone and its address is not its own.")
+            return
+        uri = device.sip_uri
+        port = uri.port or (5061 if transport == "tls" else 5060)
+        target = Target(transport, device.remote[0], port, uri.bare_host if transport == "tls" else "")
+        link = self._dialled.get(target)
+        state = None if link is None else self._binding.state_of(link)
+        if state is not None and not state.session.is_closed:
+            self._send(attempt, state, request, None)
+            return
+        task = asyncio.get_running_loop().create_task(self._connect(attempt, request, target, otherwise))
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+
+    async def _connect(self, attempt: Attempt, request: SipRequest, target: Target, otherwise: Reason) -> None:
+        assert self._network is not None
+        try:
+            link = await self._network.connect(self._binding, target, role=target.transport)
+        except DeliveryError as error:
+            log.info("no connection to a device: %s", error)
+            attempt.fail(otherwise, "The device cannot be reached by a connection.")
+            return
+        state = self._binding.state_of(link)
+        if state is None:
+            attempt.fail(otherwise, "The device closed the connection.")
+            return
+        self._dialled[target] = link
+        self._send(attempt, state, request, None)
+
+    def _rest(self, link: Link) -> None:
+        """Close a connection of ours that nobody used for a while."""
+        assert self._service is not None
+        if link in self._dialled.values():
+            old = self._idle.pop(link, None)
+            if old is not None:
+                old.cancel()
+            self._idle[link] = self._service.clock.call_later(self._config.connect_idle, link.close)
+
+    # --- answers -----------------------------------------------------------------------------------------
+
+    def take(self, link: Link, event: object) -> None:
+        """Take an event about a request of ours."""
+        if isinstance(event, ResponseReceived):
+            if event.response.status_code >= 200:
+                self._answered(link, event)
+        elif isinstance(event, RequestTimedOut):
+            attempt = self.pending.pop((link, event.id), None)
+            if attempt is not None:
+                attempt.fail(Reason.TIMEOUT, "The recipient's device did not answer.")
+        elif isinstance(event, RequestFailed):
+            attempt = self.pending.pop((link, event.id), None)
+            if attempt is not None:
+                attempt.fail(Reason.TIMEOUT, "The connection to the recipient's device was lost.")
+
+    def _answered(self, link: Link, event: ResponseReceived) -> None:
+        attempt = self.pending.pop((link, event.id), None)
+        if attempt is None:
+            return
+        self._rest(link)
+        is_refused = event.response.status_code in NOT_UNDERSTOOD
+        if is_refused and attempt.form is Form.OBJECT and not attempt.is_second:
+            attempt.is_second = True
+            attempt.form = Form.READABLE if is_secured(attempt.delivery.operation.object) else Form.TEXT
+            if self._request(attempt) is not None:
+                self._try(attempt)
+                return
+        trans_id = attempt.delivery.operation.trans_id
+        attempt.settle(status_to_response(trans_id, event.response, attempt.form))
+
+    def link_closed(self, link: Link) -> None:
+        """The link is gone; its session has told of every request already."""
+        timer = self._idle.pop(link, None)
+        if timer is not None:
+            timer.cancel()
+        for target in [target for target, dialled in self._dialled.items() if dialled is link]:
+            del self._dialled[target]
+
+
+@lru_cache(maxsize=4096)
+def decode_device(data: bytes) -> Device:
+    """The device kept in a contact."""
+    return Device.decode(data)
+
+
+def identifiers(delivery_id: str, contact_id: str, form: Form) -> tuple[str, str]:
+    """(From-tag, Call-ID) that stay the same over every attempt of a delivery to a device (reliability.md 5.3)."""
+    digest = hashlib.sha256("\0".join((delivery_id, contact_id, form.value)).encode("utf-8", "surrogateescape"))
+    text = b32encode(digest.digest()).decode("ascii").lower()
+    return text[:12], text[12:36]

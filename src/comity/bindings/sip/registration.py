@@ -10,8 +10,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
-from comity.bindings.sip.headers import NameAddr, Params, malformed, parse_number, parse_q
-from comity.bindings.sip.uri import MAX_URI, SipUri, parse_uri
+from comity.bindings.sip.headers import NameAddr, malformed, parse_number, parse_q
+from comity.bindings.sip.uri import MAX_URI, Params, SipUri, parse_uri
 from comity.bindings.sip.wire import SipRequest
 from comity.errors import RemoteProtocolError
 

@@ -308,6 +308,18 @@ class SipSession:
                 transaction.advance(ServerInput.TIMER_J)
                 self._forget_server(transaction)
 
+    def drop(self, id: int) -> None:
+        """Leave a received request without an answer and forget it."""
+        transaction = self._by_id.get(id)
+        if transaction is not None:
+            transaction.advance(ServerInput.TRANSPORT_ERROR)
+            self._forget_server(transaction)
+
+    def is_too_large(self, request: SipRequest) -> bool:
+        """True if ``send_request`` would refuse to put the request into a datagram."""
+        via = f"Via: SIP/2.0/UDP {self.sent_by};branch={MAGIC_COOKIE};rport\r\n"
+        return self.is_datagram and len(request.to_bytes()) + len(via) + 24 > MAX_DATAGRAM_REQUEST
+
     def prove(self, address: HostPort, now: float) -> None:
         """Note that ``address`` showed it receives what is sent to it (it answered a challenge bound to its flow)."""
         if self.is_datagram:

@@ -392,7 +392,9 @@ class XmppBinding:
             else:
                 when = self.service.clock.when()
                 is_account = bool(to.local)
-                answer = queries.answer_iq(stanza, is_account=is_account, when=when, version=self._config.software_version)
+                answer = queries.answer_iq(
+                    stanza, is_account=is_account, when=when, version=self._config.software_version
+                )
                 self._reply(connection, answer)
             return
         target = self._devices.find(to)

@@ -1,0 +1,569 @@
+"""The binding on the real service: delivery, "yes" and its time, devices, resumption, limits."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+
+import pytest
+
+from comity.bindings.xmpp import events, queries
+from comity.bindings.xmpp.e2e import E2E, E2E_ELEMENT, OCTETS, unwrap_entity
+from comity.bindings.xmpp.events import ResourceBound, SignInFailed, StreamEnded
+from comity.bindings.xmpp.wire import ERROR, error_of
+from comity.cpim.address import Address
+from comity.cpim.native import wrap
+from comity.cpim.operations import MessageOperation
+from comity.service.interfaces import Accepted
+from comity.xml import Element
+from tests.bindings.xmpp.world import World, run
+
+BODY = "{jabber:client}body"
+
+
+def condition(stanza: Element) -> str:
+    error = stanza.find(ERROR)
+    assert error is not None
+    return error_of(error)[0]
+
+
+def test_two_users_talk() -> None:
+    async def story() -> None:
+        world = await World().start()
+        alice, bob = await world.online("alice@a.test/phone"), await world.online("bob@a.test/pad")
+        for n in range(20):
+            alice.session.send_stanza(
+                Element("{jabber:client}message", {"to": "bob@a.test", "id": str(n)}, [Element(BODY, {}, [str(n)])]), n
+            )
+        await world.settle()
+        assert bob.texts() == [str(n) for n in range(20)]
+        assert {m.get("from") for m in bob.messages()} == {"alice@a.test/phone"}
+        keys = [k for e in alice.events if isinstance(e, events.StanzasAcknowledged) for k in e.keys if k is not None]
+        assert keys == list(range(20))
+        assert world.pipeline.counts["accepted"] == 20
+
+    run(story())
+
+
+def test_starttls_on_the_plain_port() -> None:
+    async def story() -> None:
+        world = await World().start()
+        alice = await world.connect("alice@a.test/phone", tls=False)
+        assert alice.of(ResourceBound)
+        assert alice.link.is_authenticated
+
+    run(story())
+
+
+def test_wrong_passwords_are_counted_and_the_address_banned() -> None:
+    """Reliability.md section 6.2, failures."""
+
+    async def story() -> None:
+        world = await World().start()
+        for _ in range(3):
+            client = await world.connect("alice@a.test", password="wrong")
+            assert client.of(SignInFailed)
+        assert world.accounts.counting.failures == [("192.0.2.1", Address.parse("im:alice@a.test"))] * 3
+        late = await world.connect("alice@a.test")
+        assert not late.of(ResourceBound)
+        assert [e.condition for e in late.events if isinstance(e, StreamEnded)] == ["policy-violation"]
+        assert late.link.is_closed
+
+    run(story())
+
+
+def test_plain_password_is_checked_off_the_loop() -> None:
+    async def story() -> None:
+        world = await World().start()
+        link = world.link()
+        header = b"<stream:stream to='a.test' xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' version='1.0'>"
+        auth = b"<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>%b</auth>"
+        for password, expected in ((b"wrong", b"not-authorized"), ("pencil ☃".encode(), b"<success")):
+            link.receive(header if b"stream:features" not in link.written else b"")
+            link.receive(auth % base64.b64encode(b"\0alice\0" + password))
+            await asyncio.wait_for(asyncio.gather(*world.binding._tasks), 5)
+            await world.settle()
+            await asyncio.wait_for(asyncio.gather(*world.binding._tasks), 5)
+            await world.settle()
+            assert expected in link.written
+
+    run(story())
+
+
+def test_yes_is_said_only_when_durable() -> None:
+    """Reliability.md section 5.2: ``<a h>`` counts a stanza after the commit."""
+
+    async def story() -> None:
+        world = await World().start()
+        alice = await world.connect("alice@a.test/phone")
+        gate = asyncio.Event()
+        real = world.pipeline.submit
+
+        def slow(operation: MessageOperation, origin: object) -> asyncio.Future[object]:
+            async def later() -> object:
+                await gate.wait()
+                return await real(operation, origin)  # type: ignore[arg-type]  # passed through
+
+            return asyncio.ensure_future(later())
+
+        world.pipeline.submit = slow  # type: ignore[method-assign,assignment]  # the store is slow today
+        await alice.say("bob@a.test", "one")
+        assert not alice.of(events.StanzasAcknowledged)
+        gate.set()
+        await world.settle()
+        assert alice.of(events.StanzasAcknowledged) == [events.StanzasAcknowledged(("one",))]
+
+    run(story())
+
+
+def test_failures_come_back_as_errors_with_the_same_id() -> None:
+    """X-57, X-58, XMPP-6, XMPP-7."""
+
+    async def story() -> None:
+        world = await World().start()
+        alice = await world.connect("alice@a.test/phone")
+        await alice.say("nobody@a.test", "1")
+        await alice.say("someone@elsewhere.test", "2")
+        await alice.say("bob@a.test", "3", type="groupchat")
+        assert [(e.get("id"), condition(e)) for e in alice.errors()] == [
+            ("1", "service-unavailable"),
+            ("2", "remote-server-not-found"),
+            ("3", "feature-not-implemented"),
+        ]
+
+    run(story())
+
+
+def test_offline_messages_come_with_their_time() -> None:
+    """XEP-0203."""
+
+    async def story() -> None:
+        world = await World().start()
+        alice = await world.connect("alice@a.test/phone")
+        await alice.say("bob@a.test", "early")
+        world.clock.advance(100.0)
+        bob = await world.online("bob@a.test/pad")
+        assert bob.texts() == ["early"]
+        delay = bob.messages()[0].find("{urn:xmpp:delay}delay")
+        assert delay is not None
+        assert delay.get("stamp").startswith("2026-01-01T00:00:00")
+
+    run(story())
+
+
+def test_repeat_after_a_lost_acknowledgement_is_one_message() -> None:
+    """Reliability.md section 5.3: to and origin-id or id."""
+
+    async def story() -> None:
+        world = await World().start()
+        bob = await world.online("bob@a.test/pad")
+        for _ in range(2):
+            alice = await world.connect("alice@a.test/phone")
+            await alice.say("bob@a.test", "same")
+        # Each ingress wraps anew, with the same body and id but another Message-ID.
+        assert len(bob.texts()) == len(set(bob.texts())) or world.pipeline.counts["repeated"] == 1
+
+    run(story())
+
+
+def test_device_gets_by_resource_and_priority() -> None:
+    """XMPP-9."""
+
+    async def story() -> None:
+        world = await World().start()
+        alice = await world.connect("alice@a.test/phone")
+        pad = await world.online("bob@a.test/pad", priority=5)
+        hidden = await world.online("bob@a.test/hidden", priority=-1)
+        await alice.say("bob@a.test", "to all")
+        await alice.say("bob@a.test/hidden", "to one")
+        assert pad.texts() == ["to all"]
+        assert hidden.texts() == ["to one"]
+        assert hidden.messages()[0].get("to") == "bob@a.test/hidden"
+        assert pad.messages()[0].get("to") == "bob@a.test"
+
+    run(story())
+
+
+def test_delivery_without_stream_management_waits_for_the_kernel() -> None:
+    async def story() -> None:
+        world = await World().start()
+        alice = await world.connect("alice@a.test/phone")
+        bob = await world.online("bob@a.test/pad", sm=False)
+        bob.link.unsent = 1
+        await alice.say("bob@a.test", "x")
+        connection = world.binding._devices.by_link[bob.link]
+        assert len(connection.flights) == 1
+        world.clock.advance(1.0)
+        assert len(connection.flights) == 1
+        bob.link.unsent = 0
+        world.clock.advance(0.1)
+        assert not connection.flights
+
+    run(story())
+
+
+def test_delivery_with_stream_management_waits_for_the_client() -> None:
+    async def story() -> None:
+        world = await World().start()
+        alice = await world.connect("alice@a.test/phone")
+        bob = await world.online("bob@a.test/pad")
+        bob.acknowledges = False
+        await alice.say("bob@a.test", "x")
+        assert bob.texts() == ["x"]
+        connection = world.binding._devices.by_link[bob.link]
+        assert len(connection.flights) == 1
+        last = [e for e in bob.events if isinstance(e, events.StanzaReceived)]
+        for event in last:
+            bob.session.stanza_handled(event.index)
+        await world.settle()
+        assert not connection.flights
+
+    run(story())
+
+
+def test_broken_stream_is_resumed_and_nothing_is_lost_or_doubled() -> None:
+    async def story() -> None:
+        world = await World().start()
+        alice = await world.connect("alice@a.test/phone")
+        bob = await world.online("bob@a.test/pad")
+        bob.link.is_cut = True
+        await alice.say("bob@a.test", "cut off")
+        await bob.lose()
+        await alice.say("bob@a.test", "while away")
+        assert bob.texts() == []
+        again = await world.connect("bob@a.test/pad", resume=bob.session.sm_state)
+        assert again.of(events.Resumed)
+        assert again.texts() == ["cut off", "while away"]
+
+    run(story())
+
+
+def test_stream_not_resumed_in_time_gives_its_messages_to_the_next() -> None:
+    async def story() -> None:
+        world = await World().start()
+        alice = await world.connect("alice@a.test/phone")
+        bob = await world.online("bob@a.test/pad")
+        bob.link.is_cut = True
+        await alice.say("bob@a.test", "cut off")
+        await bob.lose()
+        state = bob.session.sm_state
+        world.clock.advance(301.0)
+        await world.settle()
+        again = await world.connect("bob@a.test/other", resume=state)
+        assert not again.of(events.Resumed)
+        await again.present()
+        assert again.texts() == ["cut off"]
+
+    run(story())
+
+
+def test_stream_of_another_user_cannot_be_taken() -> None:
+    """X-70."""
+
+    async def story() -> None:
+        world = await World().start()
+        bob = await world.online("bob@a.test/pad")
+        mallory = await world.connect("carol@a.test/x", resume=bob.session.sm_state)
+        assert not mallory.of(events.Resumed)
+        assert mallory.of(ResourceBound)
+        alice = await world.connect("alice@a.test/phone")
+        await alice.say("bob@a.test", "still here")
+        assert bob.texts() == ["still here"]
+
+    run(story())
+
+
+def test_live_stream_can_be_resumed_by_its_owner() -> None:
+    async def story() -> None:
+        world = await World().start()
+        bob = await world.online("bob@a.test/pad")
+        bob.link.is_cut = True  # dead, but TCP has not noticed
+        again = await world.connect("bob@a.test/pad", resume=bob.session.sm_state)
+        assert again.of(events.Resumed)
+        assert bob.link.is_closed
+        alice = await world.connect("alice@a.test/phone")
+        await alice.say("bob@a.test", "x")
+        assert again.texts() == ["x"]
+
+    run(story())
+
+
+def test_second_bind_of_a_resource_replaces_the_first() -> None:
+    async def story() -> None:
+        world = await World().start()
+        first = await world.online("bob@a.test/pad")
+        second = await world.online("bob@a.test/pad")
+        assert [e.condition for e in first.events if isinstance(e, StreamEnded)] == ["conflict"]
+        assert first.link.is_closed
+        alice = await world.connect("alice@a.test/phone")
+        await alice.say("bob@a.test", "x")
+        assert second.texts() == ["x"]
+
+    run(story())
+
+
+def test_too_many_resources_are_refused() -> None:
+    async def story() -> None:
+        world = await World(contacts=2).start()
+        for resource in ("1", "2"):
+            assert (await world.connect(f"bob@a.test/{resource}")).of(ResourceBound)
+        third = await world.connect("bob@a.test/3")
+        assert [e.condition for e in third.events if isinstance(e, StreamEnded)] == ["resource-constraint"]
+
+    run(story())
+
+
+def test_own_devices_see_each_other_come_and_go() -> None:
+    async def story() -> None:
+        world = await World().start()
+        one = await world.online("bob@a.test/one")
+        two = await world.online("bob@a.test/two")
+        assert {p.get("from") for p in two.presences()} == {"bob@a.test/one", "bob@a.test/two"}
+        assert [p.get("from") for p in one.presences()] == ["bob@a.test/one", "bob@a.test/two"]
+        await two.send(Element("{jabber:client}presence", {"type": "unavailable"}))
+        assert one.presences()[-1].get("type") == "unavailable"
+        await two.say("alice@a.test", "still connected")
+        await one.lose()
+        alice = await world.connect("alice@a.test/x")
+        await alice.say("bob@a.test", "nobody there")
+        assert two.texts() == []
+
+    run(story())
+
+
+@pytest.mark.parametrize("priority", ["200", "x", ""])
+def test_bad_priority_is_refused(priority: str) -> None:
+    """XMPP-15."""
+
+    async def story() -> None:
+        world = await World().start()
+        bob = await world.connect("bob@a.test/pad")
+        number = Element("{jabber:client}priority", {}, [priority])
+        await bob.send(Element("{jabber:client}presence", {}, [number]))
+        assert [condition(e) for e in bob.errors()] == ["bad-request"]
+
+    run(story())
+
+
+def announce(features: list[str], ver: str | None = None) -> tuple[Element, Element]:
+    """A caps element and the disco#info query that belongs to it."""
+    query = Element(
+        f"{{{queries.DISCO_INFO}}}query",
+        {},
+        [
+            Element(f"{{{queries.DISCO_INFO}}}identity", {"category": "client", "type": "pc"}),
+            *[Element(f"{{{queries.DISCO_INFO}}}feature", {"var": f}) for f in features],
+        ],
+    )
+    text = queries.verification_string(query)
+    assert text is not None
+    right = base64.b64encode(hashlib.sha1(text.encode()).digest()).decode()
+    caps = {"hash": "sha-1", "node": "https://c.test", "ver": ver or right}
+    return Element(f"{{{queries.CAPS}}}c", caps), query
+
+
+@pytest.mark.parametrize("ver", [None, "poisoned"])
+def test_device_that_takes_objects_gets_them(ver: str | None) -> None:
+    """XEP-0115, X-66: a wrong hash counts for this device only."""
+
+    async def story() -> None:
+        world = await World().start()
+        caps, query = announce([E2E, OCTETS], ver)
+        bob = await world.connect("bob@a.test/pad")
+        await bob.present(0, caps)
+        asked = next(s for s in bob.stanzas if s.local == "iq" and s.get("type") == "get")
+        answer = {"type": "result", "id": asked.get("id"), "to": asked.get("from")}
+        await bob.send(Element("{jabber:client}iq", answer, [query]))
+        source, destination = Address.parse("im:alice@a.test"), Address.parse("im:bob@a.test")
+        thing = wrap(source, destination, b"hi", "text/plain; charset=utf-8", when=world.clock.when(), message_id="m")
+        assert isinstance(await world.submit(MessageOperation(source, destination, "t", thing)), Accepted)
+        (message,) = bob.messages()
+        carrier = message.find(E2E_ELEMENT)
+        assert carrier is not None
+        assert unwrap_entity(carrier) == thing.entity
+        second = await world.connect("bob@a.test/two")
+        await second.present(0, caps)
+        was_asked = any(s.local == "iq" and s.get("type") == "get" for s in second.stanzas)
+        assert was_asked is (ver is not None)
+
+    run(story())
+
+
+def test_silent_device_is_given_messages_after_a_moment() -> None:
+    async def story() -> None:
+        world = await World().start()
+        alice = await world.connect("alice@a.test/phone")
+        await alice.say("bob@a.test", "x")
+        bob = await world.connect("bob@a.test/pad")
+        await bob.present(0, announce([E2E])[0])
+        assert bob.texts() == []
+        world.clock.advance(2.0)
+        await world.settle()
+        assert bob.texts() == ["x"]
+
+    run(story())
+
+
+def test_device_that_refuses_afterwards_makes_a_report() -> None:
+    """T3, GW-12."""
+
+    async def story() -> None:
+        world = await World().start()
+        alice, bob = await world.online("alice@a.test/phone"), await world.online("bob@a.test/pad")
+        await alice.say("bob@a.test", "x")
+        got = bob.messages()[0]
+        error = Element(ERROR, {"type": "cancel"}, [Element("{urn:ietf:params:xml:ns:xmpp-stanzas}not-acceptable")])
+        refusal = {"type": "error", "id": got.get("id"), "to": got.get("from")}
+        await bob.send(Element("{jabber:client}message", refusal, [error]))
+        assert [(e.get("id"), e.get("from"), condition(e)) for e in alice.errors()] == [
+            ("x", "bob@a.test", "not-acceptable")
+        ]
+        await bob.send(Element("{jabber:client}message", {**refusal, "id": "never seen"}, [error]))
+        assert len(alice.errors()) == 1
+
+    run(story())
+
+
+def test_fast_sender_is_slowed_not_refused() -> None:
+    """Reliability.md section 6.2, rate."""
+
+    async def story() -> None:
+        world = await World(user_message_burst=5, user_messages=10.0).start()
+        alice, bob = await world.connect("alice@a.test/phone"), await world.online("bob@a.test/pad")
+        for n in range(8):
+            await alice.say("bob@a.test", str(n))
+            if n < 5:
+                assert not alice.link.is_paused
+        assert alice.link.is_paused
+        for _ in range(20):
+            world.clock.advance(0.1)
+            await world.settle()
+        assert not alice.link.is_paused
+        assert bob.texts() == [str(n) for n in range(8)]
+        assert not alice.errors()
+
+    run(story())
+
+
+QUERIES = [
+    (queries.DISCO_INFO, "query", "get", "result"),
+    (queries.DISCO_ITEMS, "query", "get", "result"),
+    (queries.PING, "ping", "get", "result"),
+    (queries.VERSION, "query", "get", "result"),
+    (queries.TIME, "time", "get", "result"),
+    (queries.ROSTER, "query", "get", "result"),
+    (queries.ROSTER, "query", "set", "not-allowed"),
+    (queries.VCARD, "vCard", "get", "item-not-found"),
+    ("jabber:iq:register", "query", "set", "forbidden"),
+    ("jabber:iq:auth", "query", "set", "forbidden"),
+    ("http://jabber.org/protocol/commands", "command", "set", "forbidden"),
+    ("urn:unknown", "x", "get", "service-unavailable"),
+    ("urn:unknown", "x", "set", "service-unavailable"),
+]
+
+
+@pytest.mark.parametrize(("namespace", "name", "kind", "expected"), QUERIES)
+@pytest.mark.parametrize("to", ["", "a.test"])
+def test_queries_to_the_server(namespace: str, name: str, kind: str, expected: str, to: str) -> None:
+    """X-53, X-65, XEP-0030, XEP-0199."""
+
+    async def story() -> None:
+        world = await World().start()
+        alice = await world.connect("alice@a.test/phone")
+        answer = await alice.ask(Element(f"{{{namespace}}}{name}"), to, kind)
+        assert (answer.get("type") if answer.get("type") == "result" else condition(answer)) == expected
+
+    run(story())
+
+
+def test_queries_between_devices_are_carried() -> None:
+    async def story() -> None:
+        world = await World().start()
+        alice, bob = await world.online("alice@a.test/phone"), await world.online("bob@a.test/pad")
+        await alice.send(
+            Element("{jabber:client}iq", {"type": "get", "id": "9", "to": "bob@a.test/pad"}, [Element("{u}x")])
+        )
+        asked = bob.stanzas[-1]
+        assert (asked.get("id"), asked.get("from")) == ("9", "alice@a.test/phone")
+        await bob.send(Element("{jabber:client}iq", {"type": "result", "id": "9", "to": asked.get("from")}))
+        assert alice.stanzas[-1].get("id") == "9"
+        for to, expected in [
+            ("bob@a.test/none", "service-unavailable"),
+            ("carol@a.test", "service-unavailable"),
+            ("x@else.test", "remote-server-not-found"),
+        ]:
+            assert condition(await alice.ask(Element("{u}x"), to, id=to)) == expected
+
+    run(story())
+
+
+def test_roster_push_by_another_user_is_not_carried() -> None:
+    """X-62."""
+
+    async def story() -> None:
+        world = await World().start()
+        alice, bob = await world.online("alice@a.test/phone"), await world.online("bob@a.test/pad")
+        before = len(bob.stanzas)
+        answer = await alice.ask(Element(f"{{{queries.ROSTER}}}query"), "bob@a.test/pad", "set")
+        assert condition(answer) == "service-unavailable"
+        assert len(bob.stanzas) == before
+
+    run(story())
+
+
+def test_drain_says_goodbye() -> None:
+    async def story() -> None:
+        world = await World().start()
+        alice = await world.online("alice@a.test/phone")
+        drained = asyncio.ensure_future(world.binding.drain())
+        await world.settle()
+        await asyncio.wait_for(drained, 1)
+        assert [e.condition for e in alice.events if isinstance(e, StreamEnded)] == ["system-shutdown"]
+        assert not world.binding._devices.by_link
+        late = world.link()
+        late.pump()
+        assert b"system-shutdown" in late.written
+
+    run(story())
+
+
+def test_plaintext_only_from_exempt_networks() -> None:
+    """Reliability.md section 6.1, item 1."""
+
+    async def story() -> None:
+        world = await World(plaintext_from=("10.0.0.0/8", "::1/128")).start()
+        for host, allowed in [("10.1.2.3", True), ("192.0.2.1", False), ("::1", True), ("::1%lo", True), ("x", False)]:
+            link = world.link(tls=False, host=host)
+            link.receive(
+                b"<stream:stream to='a.test' xmlns='jabber:client' "
+                b"xmlns:stream='http://etherx.jabber.org/streams' version='1.0'>"
+            )
+            assert (b"mechanism>" in link.written) is allowed
+            assert (b"<required/>" in link.written) is not allowed
+
+    run(story())
+
+
+def test_verification_string_of_xep_0115() -> None:
+    """XEP-0115 section 5.2, simple example."""
+    info = queries.DISCO_INFO
+    query = Element(
+        f"{{{info}}}query",
+        {},
+        [
+            Element(f"{{{info}}}identity", {"category": "client", "type": "pc", "name": "Exodus 0.9.1"}),
+            *[
+                Element(f"{{{info}}}feature", {"var": f})
+                for f in (
+                    "http://jabber.org/protocol/caps",
+                    info,
+                    queries.DISCO_ITEMS,
+                    "http://jabber.org/protocol/muc",
+                )
+            ],
+        ],
+    )
+    assert queries.is_hash_right(query, "sha-1", "QgayPKawpkPSDYmwT/WM94uAlu0=")
+    assert not queries.is_hash_right(query, "sha-256", "QgayPKawpkPSDYmwT/WM94uAlu0=")
+    assert not queries.is_hash_right(query, "md2", "QgayPKawpkPSDYmwT/WM94uAlu0=")

@@ -1,0 +1,267 @@
+"""A real service over a memory store with our binding on it, clients in memory, and a clock moved by hand."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+
+from comity.bindings.base import HostPort, Link, Peer, Session, TlsInfo
+from comity.bindings.xmpp import events, sasl
+from comity.bindings.xmpp.binding import XmppBinding
+from comity.bindings.xmpp.config import XmppConfig
+from comity.bindings.xmpp.events import Event
+from comity.bindings.xmpp.jid import Jid
+from comity.bindings.xmpp.session import ClientOptions, XmppClientSession
+from comity.bindings.xmpp.sm import SmState
+from comity.cpim.address import Address
+from comity.cpim.operations import MessageOperation, Response
+from comity.service.interfaces import Accepted, Credentials, Guard, Origin, ScramKeys
+from comity.service.pipeline import Pipeline
+from comity.service.policy import Limits
+from comity.store.memory import MemoryStore
+from comity.testing.clock import FakeClock
+from comity.testing.service import MemoryAccounts, settle
+from comity.xml import Element
+from tests.bindings.xmpp.pair import END_POINT, PASSWORD, SECRETS, counting_random
+
+KEYS = {name: ScramKeys(s.salt, s.iterations, s.stored_key, s.server_key) for name, s in SECRETS.items()}
+TLS = TlsInfo("TLSv1.3", "TLS_AES_128_GCM_SHA256", END_POINT)
+USERS = ("im:alice@a.test", "im:bob@a.test", "im:carol@a.test")
+
+
+class CountingGuard:
+    """A guard that bans a host after three failures."""
+
+    def __init__(self) -> None:
+        self.failures: list[tuple[str, Address | None]] = []
+
+    def is_banned(self, host: str) -> bool:
+        return len([f for f in self.failures if f[0] == host]) >= 3
+
+    def failed(self, host: str, address: Address | None) -> None:
+        self.failures.append((host, address))
+
+    def succeeded(self, host: str) -> None:
+        pass
+
+
+class GuardedAccounts(MemoryAccounts):
+    def __init__(self) -> None:
+        super().__init__(USERS, {uri: Credentials(Address.parse(uri), KEYS) for uri in USERS})
+        self.counting = CountingGuard()
+
+    def guard(self) -> Guard:
+        return self.counting
+
+
+class MemoryLink:
+    """A link whose other end is a function; ``unsent`` stays what the test says."""
+
+    def __init__(self, world: World, peer: Peer) -> None:
+        self.world = world
+        self.peer = peer
+        self.unsent = 0
+        self.is_authenticated = False
+        self.is_paused = False
+        self.is_closed = False
+        self.is_cut = False
+        """True: octets written go nowhere, as on a dead connection."""
+        self.written = b""
+        self._scheduled: asyncio.Handle | None = None
+        self._is_running = False
+        self.session: Session | None = None
+
+    def flush(self) -> None:
+        if not self._is_running and self._scheduled is None:
+            self._scheduled = asyncio.get_running_loop().call_soon(self.pump)
+
+    def pump(self) -> None:
+        self._scheduled = None
+        if self.session is None or self._is_running:
+            return
+        self._is_running = True
+        wrote = True
+        while wrote and not self.is_closed:
+            while (event := self.session.next_event()) is not None:
+                self.world.binding.handle_event(self, event)
+            pieces = self.session.data_to_send(self.world.clock.now())
+            wrote = bool(pieces)
+            if not self.is_cut:
+                self.written += b"".join(pieces)
+        self._is_running = False
+
+    def receive(self, data: bytes) -> None:
+        assert self.session is not None
+        self.session.receive_data(data, self.world.clock.now())
+        self.pump()
+
+    def start_tls(self) -> None:
+        self.peer = Peer(self.peer.transport, self.peer.local, self.peer.remote, TLS)
+
+    def authenticated(self) -> None:
+        self.is_authenticated = True
+
+    def close(self) -> None:
+        asyncio.get_running_loop().call_soon(self.lose)
+
+    def abort(self) -> None:
+        self.lose()
+
+    def lose(self) -> None:
+        if not self.is_closed:
+            self.is_closed = True
+            self.world.binding.link_closed(self, None)
+
+    def pause_reading(self) -> None:
+        self.is_paused = True
+
+    def resume_reading(self) -> None:
+        self.is_paused = False
+
+
+class Client:
+    """A client session on a memory link."""
+
+    def __init__(self, world: World, link: MemoryLink, session: XmppClientSession) -> None:
+        self.world = world
+        self.link = link
+        self.session = session
+        self.events: list[Event] = []
+        self.acknowledges = True
+
+    def exchange(self) -> bool:
+        """Pass octets both ways once; True if any moved."""
+        out = b"".join(self.session.data_to_send(self.world.clock.now()))
+        if out and not self.link.is_closed and not self.link.is_paused:
+            self.link.receive(out)
+        data, self.link.written = self.link.written, b""
+        if data:
+            self.session.receive_data(data, self.world.clock.now())
+        while (event := self.session.next_event()) is not None:
+            self.events.append(event)
+            if isinstance(event, events.TlsWanted):
+                self.session.tls_started()
+            elif isinstance(event, events.StanzaReceived) and self.acknowledges:
+                self.session.stanza_handled(event.index)
+        return bool(out or data)
+
+    @property
+    def stanzas(self) -> list[Element]:
+        return [event.stanza for event in self.events if isinstance(event, events.StanzaReceived)]
+
+    def messages(self) -> list[Element]:
+        return [s for s in self.stanzas if s.local == "message" and s.get("type") != "error"]
+
+    def errors(self) -> list[Element]:
+        return [s for s in self.stanzas if s.get("type") == "error"]
+
+    def presences(self) -> list[Element]:
+        return [s for s in self.stanzas if s.local == "presence"]
+
+    def texts(self) -> list[str]:
+        return [body.text for m in self.messages() if (body := m.find("{jabber:client}body")) is not None]
+
+    def of(self, kind: type[Event]) -> list[Event]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+    async def send(self, *stanzas: Element, key: object = None) -> None:
+        for stanza in stanzas:
+            self.session.send_stanza(stanza, key)
+        await self.world.settle()
+
+    async def say(self, to: str, text: str, **attributes: str) -> None:
+        body = Element("{jabber:client}body", {}, [text])
+        await self.send(Element("{jabber:client}message", {"to": to, "id": text, **attributes}, [body]), key=text)
+
+    async def present(self, priority: int = 0, *children: Element) -> None:
+        number = Element("{jabber:client}priority", {}, [str(priority)])
+        await self.send(Element("{jabber:client}presence", {}, [number, *children]))
+
+    async def ask(self, payload: Element, to: str = "", kind: str = "get", id: str = "q") -> Element:
+        attributes = {"type": kind, "id": id, **({"to": to} if to else {})}
+        await self.send(Element("{jabber:client}iq", attributes, [payload]))
+        return next(s for s in reversed(self.stanzas) if s.local == "iq" and s.get("id") == id)
+
+    async def lose(self) -> None:
+        """The connection breaks without a word."""
+        self.link.lose()
+        await self.world.settle()
+
+
+class World:
+    def __init__(self, **config: object) -> None:
+        self.clock = FakeClock()
+        self.accounts = GuardedAccounts()
+        self.store = MemoryStore()
+        self.pipeline = Pipeline(self.store, self.accounts, self.clock, "a.test", Limits())
+        values = {"domains": ("a.test",), "scram_iterations": 4096, **config}
+        self.binding = XmppBinding(XmppConfig(**values), counting_random())  # type: ignore[arg-type]  # checked there
+        self.clients: list[Client] = []
+        self._count = 0
+
+    async def start(self) -> World:
+        await self.pipeline.start({"xmpp": self.binding})
+        await self.binding.start(self.pipeline, NoNetwork())
+        return self
+
+    def link(self, *, tls: bool = True, host: str = "192.0.2.1") -> MemoryLink:
+        link = MemoryLink(self, Peer("tls" if tls else "tcp", ("", 5223), (host, 1), TLS if tls else None))
+        link.session = self.binding.new_session(link, "client")
+        return link
+
+    async def connect(
+        self, jid: str, *, password: str = PASSWORD, sm: bool = True, resume: SmState | None = None, tls: bool = True
+    ) -> Client:
+        self._count += 1
+        link = self.link(tls=tls)
+        options = ClientOptions(Jid.parse(jid), password, use_stream_management=sm)
+        session = XmppClientSession(
+            options,
+            lambda: END_POINT if link.peer.tls else None,
+            counting_random(b"c%d" % self._count),
+            self.clock.now(),
+            resume,
+        )
+        client = Client(self, link, session)
+        self.clients.append(client)
+        await self.settle()
+        return client
+
+    async def online(self, jid: str, *, sm: bool = True, priority: int = 0) -> Client:
+        client = await self.connect(jid, sm=sm)
+        await client.present(priority)
+        return client
+
+    async def settle(self) -> None:
+        """Let everything run that needs no time to pass."""
+        for _ in range(30):
+            moved = any([client.exchange() for client in self.clients])
+            await settle(12)
+            self.clock.advance(0.0)
+            if not moved:
+                break
+
+    async def submit(self, operation: MessageOperation) -> Accepted | Response:
+        answer = await self.pipeline.submit(operation, Origin(operation.source, "sip", "192.0.2.9", True))
+        await self.settle()
+        return answer
+
+
+class NoNetwork:
+    """A ``Network`` for a binding that opens no connections."""
+
+    async def connect(self, *args: object, **named: object) -> Link:
+        raise NotImplementedError
+
+    async def resolve(self, *args: object, **named: object) -> Sequence[object]:
+        raise NotImplementedError
+
+    def datagram_link(self, binding: object, near: HostPort | None = None) -> Link | None:
+        return None
+
+
+def run(story: Coroutine[None, None, None]) -> None:
+    asyncio.run(story)
+
+
+__all__ = ["Client", "MemoryLink", "World", "run", "sasl"]
