@@ -28,5 +28,18 @@ def test_each_binding_has_the_same_files(binding: str) -> None:
 
 def test_a_message_has_the_attributes_the_design_names() -> None:
     cpim = importlib.import_module("comity.cpim")
-    for name in "raw headers from_ to cc date_time subject require content_headers content parse build".split():
+    for name in [
+        "raw",
+        "headers",
+        "from_",
+        "to",
+        "cc",
+        "date_time",
+        "subject",
+        "require",
+        "content_headers",
+        "content",
+        "parse",
+        "build",
+    ]:
         assert hasattr(cpim.CpimMessage, name) or name in cpim.CpimMessage.__annotations__, name

@@ -10,13 +10,16 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
+from comity import __version__
 from comity.admin.commands import Commands
 from comity.admin.control import ControlServer
 from comity.admin.engine import open_store
 from comity.admin.records import EnvelopeRecords
 from comity.bindings.base import Binding
 from comity.bindings.sip.binding import SipBinding
+from comity.bindings.sip.config import SipConfig
 from comity.bindings.xmpp.binding import XmppBinding
+from comity.bindings.xmpp.config import ListenAddress, XmppConfig
 from comity.config import Config
 from comity.cpim.address import Address
 from comity.net.driver import LoopClock
@@ -72,7 +75,7 @@ class Server:
             node = config.server.domains[0]
             self._pipeline = pipeline = Pipeline(store, accounts, clock, node, _limits(config))
             self._network = network = AsyncNetwork(clock, limits=_net_limits(config), tls=self._tls)
-            self._bindings = [SipBinding(sip_config(config)), XmppBinding(xmpp_config(config))]
+            self._bindings = [SipBinding(_sip_config(config)), XmppBinding(_xmpp_config(config))]
             await pipeline.start({binding.name: binding for binding in self._bindings})
             for binding in self._bindings:
                 await binding.start(pipeline, network)
@@ -84,6 +87,7 @@ class Server:
                 EnvelopeRecords(node),
                 changed=lambda address: self._changed(accounts, address),
                 woken=pipeline.delivery.wake,
+                dropped=pipeline.delivery.dropped,
             )
             self._control = ControlServer(commands, config.control_socket)
             await self._control.start()
@@ -142,6 +146,58 @@ def _limits(config: Config) -> Limits:
         dedup_window=limits.dedup_window,
         inbox_records=limits.stored_messages,
         inbox_octets=limits.stored_octets,
+    )
+
+
+def _sip_config(config: Config) -> SipConfig:
+    limits = config.limits
+    return SipConfig(
+        domains=config.server.domains,
+        listen=tuple(listener.url for listener in config.sip.listen),
+        sip_md5=config.policy.sip_md5,
+        max_contacts=limits.contacts,
+        failures_per_connection=limits.failures_per_connection,
+        max_forwards=limits.hops_sip,
+        unproved_requests=limits.udp_requests,
+        unproved_window=limits.udp_window,
+        datagram_octets=limits.sip_message_udp,
+        head_octets=limits.sip_headers,
+        body_octets=limits.sip_body,
+        header_octets=limits.sip_header,
+        long_header_octets=limits.sip_credential_header,
+        header_count=limits.sip_header_count,
+    )
+
+
+def _xmpp_config(config: Config) -> XmppConfig:
+    limits = config.limits
+    return XmppConfig(
+        domains=config.server.domains,
+        client=tuple(
+            ListenAddress(listener.transport, listener.host, listener.port)
+            for listener in config.xmpp.client
+            if listener.transport != "udp"
+        ),
+        software_version=__version__,
+        plaintext_from=tuple(str(network) for network in config.policy.plaintext_from),
+        scram_sha1=config.policy.scram_sha1,
+        pre_auth_stanza=limits.pre_auth_stanza,
+        pre_auth_elements=limits.pre_auth_elements,
+        pre_auth_time=limits.pre_auth_time,
+        pre_auth_octets=limits.pre_auth_octets,
+        stanza=limits.client_stanza,
+        depth=limits.xml_depth,
+        elements=limits.xml_elements,
+        attributes=limits.xml_attributes,
+        namespaces=limits.xml_namespaces,
+        name_length=limits.xml_name,
+        failures_per_connection=limits.failures_per_connection,
+        sm_queue=limits.sm_queue,
+        sm_resume=limits.sm_resume,
+        user_messages=float(limits.user_messages),
+        user_message_burst=limits.user_message_burst,
+        contacts=limits.contacts,
+        in_flight=limits.in_flight,
     )
 
 

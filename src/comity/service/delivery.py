@@ -128,6 +128,11 @@ class Channel:
             self._pause = None
         self.pump()
 
+    def forget(self, pending: Pending) -> None:
+        """Take it out of the queue, unless it is in flight already."""
+        if pending in self._queue:
+            self._queue.remove(pending)
+
     def close(self) -> None:
         """The device is gone; its queue is given back. Deliveries in flight still end by their own answer."""
         self.is_closed = True
@@ -312,6 +317,13 @@ class Inbox:
         elif pending.seq in self._items:
             self.assign(pending)
 
+    def discard(self, pending: Pending) -> None:
+        """Give it to no further device; its row has ended already."""
+        pending.is_done = True
+        self._items.pop(pending.seq, None)
+        for channel in self.channels.values():
+            channel.forget(pending)
+
     def end(self, pending: Pending, outcome: Outcome, response: Response) -> None:
         """Make it terminal: commit, then tell whoever waits."""
         pending.is_done = True
@@ -408,6 +420,13 @@ class DeliveryEngine:
         inbox = self._inboxes.get(lane.removeprefix("inbox/"))
         if inbox is not None:
             inbox.wake()
+
+    def dropped(self, lane: str, seq: int) -> None:
+        """A record was ended by another hand: what is in memory of it goes no further."""
+        inbox = self._inboxes.get(lane.removeprefix("inbox/"))
+        pending = None if inbox is None else inbox.find(seq)
+        if inbox is not None and pending is not None:
+            inbox.discard(pending)
 
     def finish(self, lane: str, item: Item, outcome: Outcome, response: Response) -> None:
         """End a message from outside (expired, dropped), whether it is in memory or only in the store."""

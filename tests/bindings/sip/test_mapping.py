@@ -204,7 +204,7 @@ class TestHistory:
             st.from_regex(r"[a-z]{1,10}\.test", fullmatch=True),
             st.sampled_from(["sip", "xmpp", "apex"]),
             st.sampled_from(["sip", "xmpp", "apex"]),
-            st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1)).map(  # noqa: DTZ001 - made aware right here
+            st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1)).map(
                 lambda d: d.replace(tzinfo=UTC, microsecond=0)
             ),
             st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Zs", "Zl", "Zp", "Cf")), max_size=20),

@@ -277,7 +277,7 @@ class SipBinding:
             principal = None
             if given is not None:
                 credentials = await self._look_up(given.get("username"), realm)
-                principal = self._verify(received, realm, credentials)
+                principal = self._verify(received, realm, given, credentials)
             else:
                 self._challenge(received, realm)
             if principal is not None:
@@ -299,7 +299,7 @@ class SipBinding:
             cached = self._credentials.get(address.key) if address else None
             if cached is None or cached[0] + CREDENTIALS_AGE < self.service.clock.now():
                 return False
-            principal = self._verify(received, realm, cached[1])
+            principal = self._verify(received, realm, given, cached[1])
             if principal is not None:
                 self._take_message(received, principal)
         except RemoteProtocolError as error:
@@ -333,11 +333,11 @@ class SipBinding:
                 self._credentials.popitem(last=False)
         return credentials
 
-    def _verify(self, received: Request, realm: str, credentials: Credentials | None) -> Address | None:
+    def _verify(
+        self, received: Request, realm: str, given: AuthParams, credentials: Credentials | None
+    ) -> Address | None:
         """The user if the request proves the password; else the request is answered 401."""
         state, request = received.state, received.request
-        given = self._digest.select(self._given(received), realm)
-        assert given is not None
         now = self.service.clock.now()
         ha1_values: Mapping[str, str] | None = None if credentials is None else credentials.ha1
         verdict = self._digest.check(
@@ -466,7 +466,7 @@ class SipBinding:
             self._challenge(received, user.host)
             return
         credentials = await self._look_up(given.get("username"), user.host)
-        principal = self._verify(received, user.host, credentials)
+        principal = self._verify(received, user.host, given, credentials)
         if principal is None:
             return
         if not is_sender(str(user), principal) or not is_sender(str(request.from_.uri), principal):

@@ -267,7 +267,15 @@ def _lifetime(request: SipRequest, when: datetime) -> float | None:
 
 def _clean(text: str) -> str:
     """Header text as UTF-8 without control characters."""
-    return _NOT_TEXT.sub(" ", text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")).strip()
+    return _NOT_TEXT.sub(" ", _octets(text).decode("utf-8", "replace")).strip()
+
+
+def _octets(text: str) -> bytes:
+    """UTF-8 of the text; octets that came as surrogate escapes as they were, other surrogates as "?"."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace")
 
 
 # --- history (GW-8) ---------------------------------------------------------------------------------------------

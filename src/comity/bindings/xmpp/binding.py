@@ -11,6 +11,7 @@ stay unanswered until then.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import ipaddress
 import logging
 import os
@@ -30,10 +31,10 @@ from comity.bindings.xmpp.wire import IQ, MESSAGE, Element
 from comity.cpim.address import from_jid
 from comity.cpim.entity import is_secured
 from comity.cpim.message import new_message_id
-from comity.cpim.operations import MessageOperation, Reason, Response, Status, failure, success
+from comity.cpim.operations import Reason, Response, Status, failure, success
 from comity.errors import AddressError, LocalProtocolError
 from comity.service.interfaces import Accepted, Contact, Delivery, Origin, ScramKeys, Service
-from comity.xml import XmlLimits
+from comity.xml import XmlLimits, serialize
 
 log = logging.getLogger(__name__)
 
@@ -329,16 +330,23 @@ class XmppBinding:
             connection.session.stanza_handled(index)
             return
         assert connection.account is not None
-        origin = Origin(connection.account, self.name, connection.host, connection.session.is_tls, _dedup(stanza, made))
+        origin = Origin(connection.account, self.name, connection.host, connection.session.is_tls, _dedup(stanza))
         connection.submitting += 1
         done = self.service.submit(made, origin)
         self._submissions.add(done)
-        done.add_done_callback(partial(self._submitted, connection, stanza, index))
+        is_silent = made.context.transient
+        done.add_done_callback(partial(self._submitted, connection, stanza, index, is_silent))
         self._throttle(connection)
 
     def _submitted(
-        self, connection: Connection, stanza: Element, index: int, done: asyncio.Future[Accepted | Response]
+        self,
+        connection: Connection,
+        stanza: Element,
+        index: int,
+        is_silent: bool,
+        done: asyncio.Future[Accepted | Response],
     ) -> None:
+        """Count the stanza as handled; ``is_silent``: a typing state, of which no failure is ever told."""
         self._submissions.discard(done)
         connection = connection.current
         connection.submitting -= 1
@@ -348,8 +356,9 @@ class XmppBinding:
         else:
             answer = done.result()
         if isinstance(answer, Response):
-            self._answer_failure(connection, stanza, answer)
-        else:
+            if not is_silent:
+                self._answer_failure(connection, stanza, answer)
+        elif not is_silent:
             connection.outcomes.add(answer.outcome)
             answer.outcome.add_done_callback(partial(self._ended, connection, stanza))
             if not connection.is_live:
@@ -617,11 +626,20 @@ def _secret(keys: ScramKeys) -> events.ScramSecret:
     return events.ScramSecret(keys.salt, keys.iterations, keys.stored_key, keys.server_key)
 
 
-def _dedup(stanza: Element, operation: MessageOperation) -> tuple[str, ...]:
-    """The edge's key (reliability.md section 5.3): to and the client's own identifier."""
+def _dedup(stanza: Element) -> tuple[str, ...]:
+    """The edge's key (reliability.md section 5.3): the client's own identifier and what the stanza holds.
+
+    The content is hashed as it came: an object made of it holds the time of receipt, so no two are equal.
+    """
     origin_id = stanza.find(f"{{{mapping.STANZA_ID}}}origin-id")
     id = (origin_id.get("id") if origin_id is not None else "") or stanza.get("id")
-    return ("xmpp", operation.destination.key, id) if id else ()
+    if not id:
+        return ()
+    digest = hashlib.sha256()
+    for child in stanza.elements():
+        if child.namespace != mapping.DELAY:  # XEP-0198 lets a client stamp what it sends again
+            digest.update(serialize(child, wire.CLIENT))
+    return ("xmpp", id, digest.hexdigest())
 
 
 def _addressed(stanza: Element, connection: Connection) -> Element:

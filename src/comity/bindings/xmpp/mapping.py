@@ -309,16 +309,18 @@ def _add_content(operation: MessageOperation, stanza: Element, features: frozens
     secured = is_secured(obj)
     form = "" if secured else _add_text(operation, stanza)
     if secured or features or not form:
-        carrier = _carrier(obj, features)
+        carrier = _carrier(obj, features, even_unasked=secured)
         if carrier is not None:
             stanza.append(carrier)
-            form = "object"
-        elif secured:
-            return ""
+            # A device that says what it knows, and not this, will drop it in silence: that is not a delivery.
+            form = "object" if features is None or features & {E2E, OCTETS} else form
     if secured and (readable := readable_part(obj)) is not None and is_xml_text(readable):
+        # design.md section 2: who cannot show the object gets the readable part and is told what was not proved.
         stanza.append(Element(BODY, {}, [f"{_lines(readable)}\n\n{UNCHECKED}"]))
-        if features is None or not features & {E2E, OCTETS}:
+        if not form or not (features or frozenset()) & {E2E, OCTETS}:
             form = "text-of-signed"
+    if not form:
+        return ""
     # Bodies in other languages stand beside a plain text only: never beside something encrypted.
     stanza.children += [child for child in native if not secured or child.namespace != CLIENT]
     return form
@@ -345,13 +347,16 @@ def _lines(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _carrier(obj: MimeObject, features: frozenset[str] | None) -> Element | None:
-    """The element that carries the object whole, if this device can take one (GW-2, XMPP-19)."""
-    if features is not None and not features & {E2E, OCTETS}:
-        return None
-    if (features is None or E2E in features) and (element := wrap_entity(obj.entity)) is not None:
+def _carrier(obj: MimeObject, features: frozenset[str] | None, *, even_unasked: bool) -> Element | None:
+    """The element that carries the object whole, if this device can take one (GW-2, XMPP-19).
+
+    ``even_unasked``: put ``e2e`` in also for a device that never asked for it; it ignores what it does not know
+    (RFC 3923 section 7), and what reads its archive later may.
+    """
+    known = features or frozenset()
+    if (features is None or even_unasked or E2E in known) and (element := wrap_entity(obj.entity)) is not None:
         return element
-    return wrap_octets(obj.entity) if features is not None and OCTETS in features else None
+    return wrap_octets(obj.entity) if OCTETS in known else None
 
 
 def native_children(context: Context) -> list[Element]:
