@@ -49,7 +49,8 @@ class Linphone(StockClient):
     program = "linphone-daemon"
     protocol = "sip"
     transports = ("udp", "tcp", "tls")
-    limits = Limits(send_octets=32_000, sends_lines=False)
+    limits = Limits(send_octets=12_000, sends_lines=False)
+    """12,000 octets is the longest that was tried; the line end ends the daemon's command."""
 
     def __init__(self, home: Path, sign_in: SignIn) -> None:
         super().__init__(home, sign_in)
