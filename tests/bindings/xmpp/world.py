@@ -132,8 +132,9 @@ class Client:
 
     def exchange(self) -> bool:
         """Pass octets both ways once; True if any moved."""
-        out = b"".join(self.session.data_to_send(self.world.clock.now()))
-        if out and not self.link.is_closed and not self.link.is_paused:
+        # While the server does not read, octets wait on our side as in a kernel's buffer; they are not lost.
+        out = b"" if self.link.is_paused else b"".join(self.session.data_to_send(self.world.clock.now()))
+        if out and not self.link.is_closed:
             self.link.receive(out)
         data, self.link.written = self.link.written, b""
         if data:
