@@ -1,1 +1,57 @@
-"""Clients for SIP and XMPP on the same sans-IO sessions as the server."""
+"""Clients for SIP and XMPP on the same sans-IO sessions as the server.
+
+async with connect("xmpp", address, password, server=("127.0.0.1", 5222)) as client:
+    response = await client.send(text_object(address, to, "hello"), to)
+    async for received in client.messages():
+        ...
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from comity.bindings.base import HostPort, Transport
+from comity.client.base import Client, ClientError, Options, Received
+from comity.client.compose import text_object
+from comity.cpim.address import Address
+
+__all__ = ["Client", "ClientError", "Options", "Received", "connect", "text_object"]
+
+
+def connect(
+    via: Literal["sip", "xmpp"],
+    address: Address,
+    password: str,
+    *,
+    server: HostPort | None = None,
+    transport: Transport | None = None,
+    ca_file: Path | None = None,
+    allow_plaintext: bool = False,
+    receive: bool = True,
+    instance: str = "",
+) -> Client:
+    """Make a client; ``async with`` signs it in and out. Needs a running event loop.
+
+    Args:
+        via: the protocol.
+        address: the account, an im: address.
+        password: its password.
+        server: where to connect; None: found by DNS (RFC 3263; RFC 6120 section 3.2.1).
+        transport: SIP: "udp", "tcp" or "tls" (default); XMPP: "tcp" with STARTTLS (default) or "tls".
+        ca_file: PEM file of authorities to believe the server by instead of the system's.
+        allow_plaintext: XMPP: go on without TLS if the server offers none.
+        receive: False: only send, announce no contact address.
+        instance: SIP: ``urn:uuid:…`` by which the server knows this device again (RFC 5626).
+
+    Raises (on entering):
+        ClientError: no connection, no trust in the server's certificate, or wrong credentials.
+    """
+    options = Options(address, password, server, transport, ca_file, allow_plaintext, receive, instance)
+    if via == "sip":
+        from comity.client.sip import SipClient  # noqa: PLC0415  a program that speaks one protocol loads one
+
+        return SipClient(options)
+    from comity.client.xmpp import XmppClient  # noqa: PLC0415
+
+    return XmppClient(options)

@@ -148,3 +148,11 @@ class DatagramLink(SessionDriver):
             self._queued -= len(data)
         self._is_writing = False
         self._loop.remove_writer(self._sock.fileno())
+
+
+def local_address(host: str, port: int) -> str:
+    """The address of this machine that a packet to ``host`` would come from; nothing is sent."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.connect((host, port))
+        return str(probe.getsockname()[0])

@@ -485,7 +485,8 @@ class SipBinding:
         devices = [Device.decode(contact.data) for contact in contacts if contact.binding == self.name]
         flow = Flow(state.transport, received.source, state.link.peer.local)
         others = len(contacts) - len(devices)
-        plan = plan_registration(request, devices, flow, self._rules, now=now, others=others)
+        gone = {device.id for device in devices if device.transport != "udp" and self.find_flow(device) is None}
+        plan = plan_registration(request, devices, flow, self._rules, now=now, others=others, gone=gone)
         if plan.status_code == 200:
             await self._carry_out(plan, aor)
         if plan.status_code != 200:

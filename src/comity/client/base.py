@@ -1,0 +1,135 @@
+"""What both clients share: the messages received, the error for a sign-in that failed, how a server is found.
+
+Place on the path: the far ends of it. A client runs the same sans-IO sessions as the server, as a ``Binding`` of a
+network of its own. A received message counts as taken (SIP 200, XMPP ``<a/>``) only when the caller asks for the
+next one: a program that dies while it handles a message gets it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+from comity.bindings.base import HostPort, Listener, Transport
+from comity.cpim.address import Address
+from comity.cpim.native import plain_text, readable_part
+from comity.cpim.operations import HistoryEntry, MimeObject, Report, Response
+from comity.errors import ComityError
+
+OCTETS_FEATURES = ("urn:ietf:params:xml:ns:xmpp-e2e", "urn:comity:octets:0")
+
+
+class ClientError(ComityError):
+    """The client cannot sign in, or its connection is gone; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One message received."""
+
+    object: MimeObject
+    """As it came: its octets are what the sender's program made, or what the first server made of a plain text."""
+    from_: Address
+    """The envelope's sender, as our server authenticated it."""
+    to: Address
+    asserted_by: str
+    """Domain that vouches for the sender where no signature does."""
+    is_delayed: bool = False
+    history: tuple[HistoryEntry, ...] = ()
+    report: Report | None = None
+    """Set when this is a failure report about a message of ours."""
+
+    @property
+    def text(self) -> str | None:
+        """The readable text, if there is any that needs no key."""
+        plain = plain_text(self.object)
+        return plain.text if plain is not None else readable_part(self.object)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to sign in."""
+
+    address: Address
+    password: str
+    server: HostPort | None = None
+    """Where to connect; None: found by DNS."""
+    transport: Transport | None = None
+    """SIP: udp, tcp or tls (default); XMPP: tcp (STARTTLS, default) or tls."""
+    ca_file: Path | None = None
+    """Authorities to believe the server by instead of the system's."""
+    allow_plaintext: bool = False
+    """XMPP: sign in without TLS if the server offers none."""
+    receive: bool = True
+    """False: only send; no contact address is announced."""
+    instance: str = ""
+    """SIP: ``urn:uuid:…`` by which the server knows this device again after a lost connection (RFC 5626)."""
+
+
+class Client(Protocol):
+    """A signed-in client; see ``comity.client.connect``."""
+
+    def send(
+        self, obj: MimeObject, to: Address, *, from_: Address | None = None, key: str = ""
+    ) -> asyncio.Future[Response]:
+        """Send an object; the future gives what the server said, SUCCESS or INDETERMINANT meaning "yes".
+
+        Args:
+            obj: a whole MIME entity, usually made by ``comity.client.text_object``.
+            to: whom it is for.
+            from_: another sender than the one signed in, to see it refused.
+            key: identifier for the wire; the same again marks a repeat of the same message.
+        """
+
+    def messages(self) -> AsyncIterator[Received]:
+        """Messages in the order they arrive; asking for the next one takes the former."""
+
+    async def close(self) -> None: ...
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Mailbox:
+    """Messages that wait to be taken, each with what says so to the server."""
+
+    def __init__(self) -> None:
+        self._queue: asyncio.Queue[tuple[Received, Callable[[], None]] | None] = asyncio.Queue()
+        self._error: ClientError | None = None
+
+    def put(self, received: Received, take: Callable[[], None]) -> None:
+        """A message came; ``take`` tells the server that it is ours now."""
+        self._queue.put_nowait((received, take))
+
+    def end(self, error: ClientError | None) -> None:
+        """No more will come."""
+        self._error = self._error or error
+        self._queue.put_nowait(None)
+
+    async def messages(self) -> AsyncIterator[Received]:
+        """See ``Client.messages``. Raises ClientError when the connection is lost."""
+        while (waiting := await self._queue.get()) is not None:
+            received, take = waiting
+            yield received
+            take()
+        self._queue.put_nowait(None)
+        if self._error is not None:
+            raise self._error
+
+
+class NoListeners:
+    """The part of a ``Binding`` that a client over a stream does not need."""
+
+    def listeners(self) -> Sequence[Listener]:
+        """None: a client calls."""
+        return ()
+
+    async def drain(self) -> None:
+        """Nothing: ``close`` says goodbye."""

@@ -1,0 +1,43 @@
+"""Objects a client makes: a message/cpim around a text or any other content.
+
+Place on the path: before step 1, at the sender.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+
+from comity.cpim.address import Address
+from comity.cpim.message import new_message_id
+from comity.cpim.native import wrap
+from comity.cpim.operations import MimeObject
+
+TEXT = "text/plain; charset=utf-8"
+
+
+def text_object(
+    from_: Address,
+    to: Address,
+    content: str | bytes,
+    content_type: str = TEXT,
+    *,
+    subject: str = "",
+    when: datetime | None = None,
+) -> MimeObject:
+    """Make a message/cpim with a new Message-ID (RFC 3862, RFC 5438 section 6.3).
+
+    A text's line ends become CR LF (RFC 8551 section 3.1.1: by the originator only); octets stay as they are.
+    """
+    if isinstance(content, str):
+        lines = content.replace("\r\n", "\n").replace("\r", "\n")
+        content = lines.replace("\n", "\r\n").encode("utf-8")
+    return wrap(
+        from_,
+        to,
+        content,
+        content_type,
+        when=when or datetime.now(UTC),
+        message_id=new_message_id(os.urandom(15)),
+        subjects=[("", subject)] if subject else (),
+    )

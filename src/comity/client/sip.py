@@ -1,0 +1,306 @@
+"""A SIP client: registers, sends MESSAGE requests, answers those it gets.
+
+Place on the path: the far ends of it; runs ``bindings.sip.session`` as a binding of its own network. One MESSAGE is
+under way at a time (RFC 3428 section 8). The REGISTER says by ``Accept`` that whole objects are welcome.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from types import TracebackType
+from typing import Self
+
+from comity.bindings.base import HostPort, Link, Listener, Network, Target
+from comity.bindings.sip.digest import DigestClient
+from comity.bindings.sip.events import RequestFailed, RequestReceived, RequestTimedOut, ResponseReceived
+from comity.bindings.sip.mapping import (
+    Form,
+    Refusal,
+    operation_to_request,
+    request_to_operation,
+    status_to_response,
+)
+from comity.bindings.sip.session import SessionSettings, SipSession
+from comity.bindings.sip.wire import SipRequest, SipResponse
+from comity.client.base import ClientError, Mailbox, Options, Received
+from comity.cpim.address import Address, to_sip_uri
+from comity.cpim.message import new_message_id
+from comity.cpim.operations import MessageOperation, MimeObject, Reason, Response, failure
+from comity.errors import DeliveryError, LocalProtocolError
+from comity.net.driver import LoopClock
+from comity.net.network import AsyncNetwork
+from comity.net.tls import TlsContexts
+from comity.net.udp import local_address
+from comity.service.interfaces import Delivery, Service
+
+ACCEPT = "message/cpim, text/plain, multipart/signed, application/pkcs7-mime, */*"
+EXPIRES = 3600
+REFRESH_AT = 0.8
+"""Part of the granted time after which a registration is refreshed."""
+
+
+class SipClient:
+    """One account signed in by SIP; make it with ``comity.client.connect``."""
+
+    name = "sip"
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._clock = LoopClock()
+        self._network = AsyncNetwork(self._clock, tls=TlsContexts(trust=options.ca_file))
+        self._mailbox = Mailbox()
+        self._link: Link | None = None
+        self._session: SipSession | None = None
+        self._remote: HostPort = ("", 0)
+        self._local: HostPort = ("0.0.0.0", 0)  # noqa: S104  replaced in open() before anything is bound
+        self._waiting: dict[str, asyncio.Future[SipResponse]] = {}
+        self._register_call = _token(12)
+        self._register_cseq = 0
+        self._tag = _token(8)
+        self._turn = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._refresh: asyncio.TimerHandle | None = None
+        self._is_closing = False
+        address = options.address
+        self._digest = DigestClient(
+            address.local, options.password, realm=address.domain, peer=address.domain, random=os.urandom
+        )
+
+    # --- life ------------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.open()
+        except BaseException:
+            await self._network.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def open(self) -> None:
+        """Connect and, to receive, register. Raises ClientError."""
+        options = self._options
+        transport = options.transport or "tls"
+        host, port = options.server or (options.address.domain, None)
+        try:
+            targets = await self._network.resolve("sip", host, port, transport, is_trusted=True)
+            target = next((each for each in targets if each.transport == transport), targets[0])
+            self._remote = (target.host, target.port)
+            if transport == "udp":
+                self._local = (local_address(target.host, target.port), 0)
+                await self._network.open(self)
+                self._link = self._network.datagram_link(self)
+            else:
+                server_name = options.address.domain if transport == "tls" else ""
+                called = Target(transport, target.host, target.port, server_name)
+                self._link = await self._network.connect(self, called, role="client")
+        except DeliveryError as error:
+            raise ClientError(str(error)) from error
+        if options.receive:
+            await self._register(EXPIRES)
+
+    async def close(self) -> None:
+        """Unregister and close."""
+        if not self._is_closing:
+            self._is_closing = True
+            if self._refresh is not None:
+                self._refresh.cancel()
+                try:
+                    async with asyncio.timeout(2):
+                        await self._register(0)
+                except (ClientError, TimeoutError):
+                    pass  # the lease ends by itself
+            self._mailbox.end(None)
+        await self._network.close()
+
+    async def _register(self, expires: int) -> None:
+        address = self._options.address
+        aor = to_sip_uri(address)
+        self._register_cseq += 2  # one more is used up when the server asks for credentials
+        headers = [
+            ("Max-Forwards", "70"),
+            ("From", f"<{aor}>;tag={self._tag}"),
+            ("To", f"<{aor}>"),
+            ("Call-ID", self._register_call),
+            ("CSeq", f"{self._register_cseq} REGISTER"),
+            ("Contact", f"<{self._contact()}>{self._instance()}"),
+            ("Expires", str(expires)),
+            ("Accept", ACCEPT),
+        ]
+        answer = await self._ask(SipRequest("REGISTER", f"sip:{address.domain}", headers, b""))
+        if answer.status_code != 200:
+            raise ClientError(f"the server refuses the registration: {answer.status_code} {answer.reason}")
+        if expires:
+            loop = asyncio.get_running_loop()
+            self._refresh = loop.call_later(expires * REFRESH_AT, self._refresh_later)
+
+    def _contact(self) -> str:
+        assert self._session is not None
+        transport = self._options.transport or "tls"
+        user = to_sip_uri(self._options.address).partition(":")[2].rpartition("@")[0]
+        return f"sip:{user}@{self._session.sent_by}" + ("" if transport == "udp" else f";transport={transport}")
+
+    def _instance(self) -> str:
+        return f';+sip.instance="<{self._options.instance}>"' if self._options.instance else ""
+
+    # --- send -------------------------------------------------------------------------------------------------
+
+    def send(
+        self, obj: MimeObject, to: Address, *, from_: Address | None = None, key: str = ""
+    ) -> asyncio.Future[Response]:
+        """See ``Client.send``."""
+        return asyncio.ensure_future(self._send(obj, to, from_ or self._options.address, key or _token(12)))
+
+    async def _send(self, obj: MimeObject, to: Address, from_: Address, key: str) -> Response:
+        operation = MessageOperation(from_, to, key, obj)
+        request = operation_to_request(
+            operation, Form.OBJECT, target=to_sip_uri(to), tag=key[:8], call_id=key, accepted=datetime.now(UTC)
+        )
+        assert request is not None
+        async with self._turn:
+            try:
+                answer = await self._ask(request)
+            except LocalProtocolError as error:
+                return failure(key, Reason.SIZE, str(error))
+        return status_to_response(key, answer, Form.OBJECT)
+
+    async def _ask(self, request: SipRequest) -> SipResponse:
+        """Send a request, with our credentials when they are asked for. Raises ClientError without an answer."""
+        is_again = False
+        while True:
+            answer = await self._once(request, cseq_step=1 if is_again else 0)
+            if answer.status_code not in (401, 407):
+                if answer.status_code < 300:
+                    self._digest.accepted()
+                return answer
+            if not self._digest.take_challenge(answer, self._options.address.domain):
+                return answer
+            is_again = True
+
+    async def _once(self, request: SipRequest, cseq_step: int) -> SipResponse:
+        if self._session is None or self._link is None or self._session.is_closed:
+            raise ClientError("the connection to the server is gone")
+        authorization = self._digest.authorize(request.method, request.uri_text, request.body)
+        headers = [
+            (name, f"{int(value.split()[0]) + cseq_step} {request.method}") if name == "CSeq" else (name, value)
+            for name, value in request.headers
+        ]
+        sent = SipRequest(
+            request.method, request.uri_text, headers + ([authorization] if authorization else []), request.body
+        )
+        branch = self._session.send_request(sent, self._clock.now(), self._remote)
+        future: asyncio.Future[SipResponse] = asyncio.get_running_loop().create_future()
+        self._waiting[branch] = future
+        self._link.flush()
+        try:
+            return await future
+        finally:
+            self._waiting.pop(branch, None)
+
+    # --- receive ----------------------------------------------------------------------------------------------
+
+    def messages(self) -> AsyncIterator[Received]:
+        """See ``Client.messages``."""
+        return self._mailbox.messages()
+
+    def _received(self, event: RequestReceived) -> None:
+        if event.request.method == "OPTIONS":
+            self._respond(event.id, 200)
+            return
+        made = request_to_operation(event.request, when=datetime.now(UTC), message_id=new_message_id(os.urandom(15)))
+        if isinstance(made, Refusal):
+            self._respond(event.id, made.status_code)
+            return
+        first = made.history[0].node if made.history else self._options.address.domain
+        received = Received(made.object, made.source, made.destination, first, False, made.history)
+        self._mailbox.put(received, partial(self._respond, event.id, 200))
+
+    def _respond(self, id: int, status_code: int) -> None:
+        if self._session is not None and self._link is not None and not self._session.is_closed:
+            self._session.respond(id, status_code, self._clock.now())
+            self._link.flush()
+
+    # --- Binding -----------------------------------------------------------------------------------------------
+
+    def listeners(self) -> Sequence[Listener]:
+        """A datagram socket of our own over UDP; a stream client only calls."""
+        if self._options.transport != "udp":
+            return ()
+        return (Listener("udp", *self._local, role="client"),)
+
+    def new_session(self, link: Link, role: str) -> SipSession:
+        """The one session of this client."""
+        self._session = SipSession(
+            SessionSettings(unproved_requests=1_000_000),
+            "udp" if link.peer.remote == ("", 0) else self._options.transport or "tls",
+            link.peer.local,
+            None if link.peer.remote == ("", 0) else link.peer.remote,
+        )
+        self._session.prove(self._remote, self._clock.now())
+        return self._session
+
+    def handle_event(self, link: Link, event: object) -> None:
+        """Take one event of the session."""
+        match event:
+            case RequestReceived():
+                self._received(event)
+            case ResponseReceived(id=id, response=response) if response.status_code >= 200:
+                self._settle(id, response)
+            case RequestTimedOut(id=id):
+                self._fail(id, ClientError("the server did not answer in time"))
+            case RequestFailed(id=id, text=text):
+                self._fail(id, ClientError(f"the request could not be sent: {text}"))
+            case _:
+                pass
+
+    def _settle(self, id: str, response: SipResponse) -> None:
+        future = self._waiting.get(id)
+        if future is not None and not future.done():
+            future.set_result(response)
+
+    def _fail(self, id: str, error: ClientError) -> None:
+        future = self._waiting.get(id)
+        if future is not None and not future.done():
+            future.set_exception(error)
+
+    def link_closed(self, link: Link, error: Exception | None) -> None:
+        """The connection is gone: whoever waits is told."""
+        lost = ClientError(f"the connection to the server is gone{f': {error}' if error else ''}")
+        if self._session is not None:
+            self._session.connection_lost(str(lost))
+        for id in list(self._waiting):
+            self._fail(id, lost)
+        if not self._is_closing:
+            self._mailbox.end(lost)
+
+    async def start(self, service: Service, network: Network) -> None:
+        """Not used: a client brings its own network."""
+
+    async def drain(self) -> None:
+        """Nothing: ``close`` says goodbye."""
+
+    def deliver(self, delivery: Delivery) -> asyncio.Future[Response]:
+        """Not used: nobody is behind a client."""
+        raise LocalProtocolError("a client delivers to nobody")
+
+    def _refresh_later(self) -> None:
+        task = asyncio.ensure_future(self._register(EXPIRES))
+        self._tasks.add(task)
+        task.add_done_callback(self._ran)
+
+    def _ran(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and isinstance(error := task.exception(), ClientError):
+            self._mailbox.end(error)
+
+
+def _token(octets: int) -> str:
+    return os.urandom(octets).hex()

@@ -1,0 +1,296 @@
+"""An XMPP client: signs in, sends objects in ``e2e`` or ``octets``, receives them with stream management.
+
+Place on the path: the far ends of it; runs ``bindings.xmpp.session_client`` as a binding of its own network. It says
+by its capabilities that it takes whole objects (XEP-0115).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import os
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from functools import partial
+from types import TracebackType
+from typing import Self
+
+from comity.bindings.base import HostPort, Link, Network, Target
+from comity.bindings.xmpp import events, mapping, wire
+from comity.bindings.xmpp.e2e import wrap_entity, wrap_octets
+from comity.bindings.xmpp.jid import Jid
+from comity.bindings.xmpp.queries import DISCO_INFO, PING, verification_string
+from comity.bindings.xmpp.session_client import ClientOptions, XmppClientSession
+from comity.client.base import OCTETS_FEATURES, ClientError, Mailbox, NoListeners, Options, Received
+from comity.cpim.address import Address, from_jid, to_jid
+from comity.cpim.message import new_message_id
+from comity.cpim.operations import MimeObject, Reason, Report, Response, failure, indeterminant
+from comity.errors import AddressError, DeliveryError, LocalProtocolError
+from comity.net.driver import LoopClock
+from comity.net.network import AsyncNetwork
+from comity.net.tcp import StreamLink
+from comity.net.tls import TlsContexts
+from comity.service.interfaces import Delivery, Service
+from comity.xml import Element
+
+NODE = "urn:comity:client"
+CAPS = "{http://jabber.org/protocol/caps}c"
+MOST_UNACKNOWLEDGED = 400
+"""Stanzas under way at once; the session itself keeps at most 500."""
+
+
+class XmppClient(NoListeners):
+    """One account signed in by XMPP; make it with ``comity.client.connect``."""
+
+    name = "xmpp"
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._clock = LoopClock()
+        self._network = AsyncNetwork(self._clock, tls=TlsContexts(trust=options.ca_file))
+        self._mailbox = Mailbox()
+        self._link: StreamLink | None = None
+        self._session: XmppClientSession | None = None
+        self._bound: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._pending: dict[str, asyncio.Future[Response]] = {}
+        self._room = asyncio.Semaphore(MOST_UNACKNOWLEDGED)
+        self._error = ""
+        self._is_closing = False
+
+    # --- life ------------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.open()
+        except BaseException:
+            await self._network.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def open(self) -> None:
+        """Connect, sign in and, to receive, become available. Raises ClientError."""
+        options = self._options
+        transport = options.transport or "tcp"
+        try:
+            host, port = await self._find(options, transport == "tls")
+            server_name = options.address.domain if transport == "tls" else ""
+            target = Target("tls" if transport == "tls" else "tcp", host, port, server_name)
+            self._link = await self._network.connect(self, target, role="client")
+            await self._bound
+        except DeliveryError as error:
+            raise ClientError(str(error)) from error
+        if options.receive:
+            self._send_presence()
+
+    async def _find(self, options: Options, is_direct: bool) -> HostPort:
+        if options.server is not None:
+            targets = await self._network.resolve("sip", *options.server, "tcp", is_trusted=True)
+        else:
+            prefix, port = ("_xmpps-client._tcp", 5223) if is_direct else ("_xmpp-client._tcp", 5222)
+            domain = options.address.domain
+            targets = await self._network.resolve_service(prefix, domain, port, "tcp", is_trusted=True)
+        return targets[0].host, targets[0].port
+
+    async def close(self) -> None:
+        """Say goodbye and close."""
+        if not self._is_closing:
+            self._is_closing = True
+            self._mailbox.end(None)
+            if self._session is not None and self._link is not None and not self._session.is_ended:
+                self._session.close()
+                self._link.flush()
+                self._link.close()
+        await self._network.close()
+
+    def _send_presence(self) -> None:
+        text = verification_string(_capabilities())
+        assert text is not None
+        ver = base64.b64encode(hashlib.sha1(text.encode(), usedforsecurity=False).digest()).decode()  # XEP-0115
+        caps = Element(CAPS, {"hash": "sha-1", "node": NODE, "ver": ver})
+        self._write(Element(wire.PRESENCE, {}, [caps]))
+
+    def _write(self, stanza: Element, key: object = None) -> None:
+        if self._session is None or self._link is None or self._session.is_ended:
+            raise ClientError(f"the connection to the server is gone{self._error and ': ' + self._error}")
+        self._session.send_stanza(stanza, key)
+        self._link.flush()
+
+    # --- send -------------------------------------------------------------------------------------------------
+
+    def send(
+        self, obj: MimeObject, to: Address, *, from_: Address | None = None, key: str = ""
+    ) -> asyncio.Future[Response]:
+        """See ``Client.send``; many may be under way, they leave in the order of the calls."""
+        return asyncio.ensure_future(self._send(obj, to, from_, key or os.urandom(12).hex()))
+
+    async def _send(self, obj: MimeObject, to: Address, from_: Address | None, key: str) -> Response:
+        attributes = {"to": to_jid(to), "id": key, "type": "chat"}
+        if from_ is not None and from_ != self._options.address:
+            attributes["from"] = to_jid(from_)
+        carrier = wrap_entity(obj.entity) or wrap_octets(obj.entity)
+        async with self._room:
+            future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+            self._pending[key] = future
+            try:
+                self._write(Element(wire.MESSAGE, attributes, [carrier]), key)
+                return await future
+            except LocalProtocolError as error:
+                return failure(key, Reason.SIZE, str(error))
+            finally:
+                self._pending.pop(key, None)
+
+    # --- receive ----------------------------------------------------------------------------------------------
+
+    def messages(self) -> AsyncIterator[Received]:
+        """See ``Client.messages``."""
+        return self._mailbox.messages()
+
+    def _stanza(self, stanza: Element, index: int) -> None:
+        if stanza.name == wire.MESSAGE and stanza.get("type") == "error":
+            self._refused(stanza, index)
+        elif stanza.name == wire.MESSAGE:
+            self._message(stanza, index)
+        else:
+            if stanza.name == wire.IQ and stanza.get("type") in ("get", "set"):
+                self._write(_answer(stanza))
+            self._handled(index)
+
+    def _refused(self, stanza: Element, index: int) -> None:
+        """Our message was refused: now, or, if it was acknowledged before, as a report."""
+        key = stanza.get("id")
+        response = mapping.error_to_response(stanza, key)
+        future = self._pending.get(key)
+        if future is not None and not future.done():
+            future.set_result(response)
+            self._handled(index)
+            return
+        try:
+            sender, _ = from_jid(stanza.get("from"))
+        except AddressError:
+            sender = self._options.address
+        report = Report(response.reason or Reason.INTERNAL, response.text, sender, key)
+        empty = MimeObject.of("application/octet-stream", b"")
+        received = Received(empty, sender, self._options.address, self._options.address.domain, report=report)
+        self._mailbox.put(received, partial(self._handled, index))
+
+    def _message(self, stanza: Element, index: int) -> None:
+        made = mapping.stanza_to_operation(
+            stanza, when=datetime.now(UTC), trans_id=stanza.get("id"), message_id=new_message_id(os.urandom(15))
+        )
+        if isinstance(made, mapping.Refusal):
+            reply = wire.error_reply(stanza, made.condition, made.text)
+            if reply is not None:
+                self._write(reply)
+            self._handled(index)
+            return
+        history = mapping.read_history(stanza)
+        is_delayed = stanza.find(f"{{{mapping.DELAY}}}delay") is not None
+        first = history[0].node if history else self._options.address.domain
+        received = Received(made.object, made.source, made.destination, first, is_delayed, history)
+        self._mailbox.put(received, partial(self._handled, index))
+
+    def _handled(self, index: int) -> None:
+        if self._session is not None and self._link is not None and not self._session.is_ended:
+            self._session.stanza_handled(index)
+            self._link.flush()
+
+    # --- Binding -----------------------------------------------------------------------------------------------
+
+    def new_session(self, link: Link, role: str) -> XmppClientSession:
+        """The one session of this client."""
+        options = self._options
+        jid = Jid.parse(f"{to_jid(options.address)}/comity-{os.urandom(4).hex()}")
+        settings = ClientOptions(jid, options.password, allow_plaintext=options.allow_plaintext)
+        self._session = XmppClientSession(settings, partial(_end_point, link), os.urandom, self._clock.now())
+        return self._session
+
+    def handle_event(self, link: Link, event: object) -> None:
+        """Take one event of the session."""
+        match event:
+            case events.TlsWanted(host=host):
+                assert isinstance(link, StreamLink)
+                assert self._session is not None
+                link.start_tls_client(host)
+                self._session.tls_started()  # what it writes now waits for the handshake
+            case events.SignInFailed(condition=condition, text=text):
+                self._error = f"{condition}{': ' + text if text else ''}"
+            case events.ResourceBound() | events.SmEnabled():
+                is_ready = isinstance(event, events.SmEnabled) or not event.is_sm_offered
+                if is_ready and not self._bound.done():
+                    self._bound.set_result(None)
+            case events.StanzaReceived(stanza=stanza, index=index):
+                self._stanza(stanza, index)
+            case events.StanzasAcknowledged(keys=keys):
+                for key in keys:
+                    future = self._pending.get(key) if isinstance(key, str) else None
+                    if future is not None and not future.done():
+                        future.set_result(indeterminant(str(key)))
+            case events.StreamEnded(condition=condition, text=text):
+                self._error = self._error or f"{condition}{': ' + text if text else ''}"
+                link.close()
+            case _:
+                pass
+
+    def link_closed(self, link: Link, error: Exception | None) -> None:
+        """The connection is gone: whoever waits is told."""
+        why = self._error or (str(error) if error else "")
+        lost = ClientError(f"the server ended the stream: {why}" if why else "the connection to the server is gone")
+        for key, future in list(self._pending.items()):
+            if future.done():
+                continue
+            if "invalid-from" in why:
+                future.set_result(failure(key, Reason.DENIED, "invalid-from: the sender is not the one who signed in"))
+            else:
+                future.set_exception(lost)
+        if not self._bound.done():
+            self._bound.set_exception(lost)
+        if not self._is_closing:
+            self._mailbox.end(lost)
+
+    async def start(self, service: Service, network: Network) -> None:
+        """Not used: a client brings its own network."""
+
+    def deliver(self, delivery: Delivery) -> asyncio.Future[Response]:
+        """Not used: nobody is behind a client."""
+        raise LocalProtocolError("a client delivers to nobody")
+
+
+def _end_point(link: Link) -> bytes | None:
+    return None if link.peer.tls is None else link.peer.tls.server_end_point
+
+
+def _capabilities() -> Element:
+    identity = Element(f"{{{DISCO_INFO}}}identity", {"category": "client", "type": "console", "name": "Comity"})
+    query = Element(f"{{{DISCO_INFO}}}query", {}, [identity])
+    for feature in (DISCO_INFO, *OCTETS_FEATURES, PING):
+        query.append(Element(f"{{{DISCO_INFO}}}feature", {"var": feature}))
+    return query
+
+
+def _answer(stanza: Element) -> Element:
+    payload = next(stanza.elements(), None)
+    if payload is not None and stanza.get("type") == "get":
+        if payload.name == f"{{{DISCO_INFO}}}query":
+            query = _capabilities()
+            if payload.get("node"):
+                query.attributes["node"] = payload.get("node")
+            return _reply(stanza, wire.iq_result(stanza, query))
+        if payload.name == f"{{{PING}}}ping":
+            return _reply(stanza, wire.iq_result(stanza))
+    reply = wire.error_reply(stanza, "service-unavailable")
+    assert reply is not None
+    return _reply(stanza, reply)
+
+
+def _reply(stanza: Element, reply: Element) -> Element:
+    """A client's answer names no sender: the server stamps it."""
+    reply.attributes.pop("from", None)
+    if stanza.get("from"):
+        reply.attributes["to"] = stanza.get("from")
+    return reply

@@ -1,0 +1,1 @@
+"""``comity demo``: the promise shown with real processes on real sockets of this machine, nothing faked."""
