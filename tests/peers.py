@@ -17,6 +17,10 @@ PACKAGES = {
     "ejabberdctl": "ejabberd",
     "sipp": "sip-tester",
     "nats-server": "nats-server",
+    "baresip": "baresip-core",
+    "linphone-daemon": "linphone-cli",
+    "mcabber": "mcabber",
+    "profanity": "profanity",
 }
 
 

@@ -13,7 +13,7 @@ import urllib.request
 from pathlib import Path
 from urllib.parse import quote
 
-from tests.interop.clients import Limits, Received, SignIn, StockClient, bare_address, lines_as_lf
+from tests.interop.clients import Limits, Received, SignIn, StockClient, bare_address, lines_as_lf, listed
 from tests.interop.program import Program, free_port
 
 _MODULES = "/usr/lib/baresip/modules"
@@ -114,7 +114,9 @@ class Baresip(StockClient):
 
     def wait_received(self, sender: str, text: str, seconds: float = 20.0) -> None:
         wanted = Received(sender, text)
-        self._running.wait_until(lambda: wanted in self.received(), f"{wanted}; shown: {self.received()}", seconds)
+        self._running.wait_until(
+            lambda: wanted in self.received(), lambda: f"{wanted}; {listed(self.received())}", seconds
+        )
 
     def stop(self) -> None:
         program, self._program = self._program, None

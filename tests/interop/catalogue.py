@@ -21,7 +21,7 @@ CLIENTS: dict[str, type[StockClient]] = {
     kind.name: kind for kind in (Baresip, Linphone, Mcabber, Profanity, SlixmppClient)
 }
 
-UDP_OCTETS = 1_000
+UDP_OCTETS = 700
 """RFC 3428 section 8: a MESSAGE of more than 1,300 octets must not go over UDP; the rest is for its headers."""
 
 Seat = tuple[str, Transport]

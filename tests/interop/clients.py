@@ -52,6 +52,11 @@ class Received:
     text: str
     """Line ends as LF."""
 
+    def __str__(self) -> str:
+        """Short enough for a failure's message; the middle of a long text is left out."""
+        text = self.text if len(self.text) <= 200 else f"{self.text[:80]} … {self.text[-80:]}"
+        return f"{text!r} ({len(self.text)} characters) from {self.sender}"
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -118,3 +123,8 @@ def bare_address(shown: str) -> str:
 def lines_as_lf(text: str) -> str:
     """Line ends as LF: SIP's text/plain has CR LF, XMPP's body LF."""
     return text.replace("\r\n", "\n")
+
+
+def listed(received: list[Received]) -> str:
+    """The last few of ``received`` for a failure's message."""
+    return f"{len(received)} shown, last: {'; '.join(map(str, received[-3:])) or 'nothing'}"

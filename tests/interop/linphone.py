@@ -12,7 +12,7 @@ import signal
 import socket
 from pathlib import Path
 
-from tests.interop.clients import Limits, Received, SignIn, StockClient, bare_address, lines_as_lf
+from tests.interop.clients import Limits, Received, SignIn, StockClient, bare_address, lines_as_lf, listed
 from tests.interop.program import Program
 
 _EVENT = re.compile(r'From: (?P<sender>\S+)\nTo: \S+\nId: \S+\nContent: "(?P<text>.*)"\s*\Z', re.DOTALL)
@@ -49,7 +49,8 @@ class Linphone(StockClient):
     program = "linphone-daemon"
     protocol = "sip"
     transports = ("udp", "tcp", "tls")
-    limits = Limits(send_octets=32_000, sends_lines=False)
+    limits = Limits(send_octets=12_000, sends_lines=False)
+    """12,000 octets is the longest that was tried; the line end ends the daemon's command."""
 
     def __init__(self, home: Path, sign_in: SignIn) -> None:
         super().__init__(home, sign_in)
@@ -119,7 +120,9 @@ class Linphone(StockClient):
 
     def wait_received(self, sender: str, text: str, seconds: float = 20.0) -> None:
         wanted = Received(sender, text)
-        self._running.wait_until(lambda: wanted in self.received(), f"{wanted}; shown: {self._received}", seconds)
+        self._running.wait_until(
+            lambda: wanted in self.received(), lambda: f"{wanted}; {listed(self.received())}", seconds
+        )
 
     def stop(self) -> None:
         pipe, self._pipe = self._pipe, None

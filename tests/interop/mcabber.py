@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.interop.clients import Limits, Received, SignIn, StockClient, bare_address, lines_as_lf
+from tests.interop.clients import Limits, Received, SignIn, StockClient, bare_address, lines_as_lf, listed
 from tests.interop.program import Program
 
 _CONFIG = """\
@@ -106,7 +106,9 @@ class Mcabber(StockClient):
 
     def wait_received(self, sender: str, text: str, seconds: float = 20.0) -> None:
         wanted = Received(sender, text)
-        self._running.wait_until(lambda: wanted in self.received(), f"{wanted}; shown: {self.received()}", seconds)
+        self._running.wait_until(
+            lambda: wanted in self.received(), lambda: f"{wanted}; {listed(self.received())}", seconds
+        )
 
     def stop(self) -> None:
         program, self._program = self._program, None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tests.interop.clients import Limits, Received, SignIn, StockClient, bare_address
+from tests.interop.clients import Limits, Received, SignIn, StockClient, bare_address, listed
 from tests.interop.program import Program
 
 _ACCOUNT = """\
@@ -140,7 +140,9 @@ class Profanity(StockClient):
 
     def wait_received(self, sender: str, text: str, seconds: float = 20.0) -> None:
         wanted = Received(sender, text)
-        self._running.wait_until(lambda: wanted in self.received(), f"{wanted}; shown: {self.received()}", seconds)
+        self._running.wait_until(
+            lambda: wanted in self.received(), lambda: f"{wanted}; {listed(self.received())}", seconds
+        )
 
     def stop(self) -> None:
         program, self._program = self._program, None

@@ -100,7 +100,9 @@ class Program:
                 raise TimeoutError(f"{self.name} does not read what is typed")
             octets = octets[os.write(self._keyboard, octets[:512]) :]
 
-    def wait_until(self, look: Callable[[], Found | None], what: str, seconds: float = 20.0) -> Found:
+    def wait_until(
+        self, look: Callable[[], Found | None], what: str | Callable[[], str], seconds: float = 20.0
+    ) -> Found:
         """Call ``look`` until it gives something true, at most ``seconds``; woken by output, else 20 times a second.
 
         Raises:
@@ -114,7 +116,10 @@ class Program:
                 return found
             if ended or time.monotonic() > deadline:
                 why = f"ended with {self._process.returncode}" if ended else f"{seconds:g} s passed"
-                raise AssertionError(f"{self.name}: no sign of {what} ({why}); it printed last:\n{self.output[-3000:]}")
+                awaited = what if isinstance(what, str) else what()
+                raise AssertionError(
+                    f"{self.name}: no sign of {awaited} ({why}); it printed last:\n{self.output[-3000:]}"
+                )
             with self._printed:
                 self._printed.wait(0.05)
 

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.interop.clients import Limits, Received, SignIn, StockClient, bare_address
+from tests.interop.clients import Limits, Received, SignIn, StockClient, bare_address, listed
 from tests.interop.program import Program
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -64,7 +64,9 @@ class SlixmppClient(StockClient):
     def wait_received(self, sender: str, text: str, seconds: float = 20.0) -> None:
         assert self._program is not None, "not started"
         wanted = Received(sender, text)
-        self._program.wait_until(lambda: wanted in self.received(), f"{wanted}; shown: {self.received()}", seconds)
+        self._program.wait_until(
+            lambda: wanted in self.received(), lambda: f"{wanted}; {listed(self.received())}", seconds
+        )
 
     def stop(self) -> None:
         program, self._program = self._program, None

@@ -49,6 +49,13 @@ def test_an_attribute_that_stands_twice_is_refused(repeated: int) -> None:
         check(with_attributes(*attributes, attributes[repeated]))
 
 
+def test_an_attribute_that_names_another_content_type_is_refused() -> None:
+    """M-14."""
+    other = attribute(cms.CONTENT_TYPE, ber.oid(cms.ID_SIGNED_DATA))
+    with pytest.raises(cms.SignatureFailed, match="another content type"):
+        check(with_attributes(other, *usual_attributes(CONTENT)[1:]))
+
+
 def test_an_attribute_with_two_values_is_refused() -> None:
     double = attribute(cms.MESSAGE_DIGEST, ber.octet_string(b"1"), ber.octet_string(b"2"))
     with pytest.raises(cms.SignatureFailed, match="exactly one value"):

@@ -49,6 +49,14 @@ def test_directories_are_0700_and_files_0600(store: KeyStore) -> None:
     assert set(modes(store.path)) == {(True, 0o700), (False, 0o600)}
 
 
+def test_a_directory_that_was_open_is_closed(store: KeyStore) -> None:
+    (store.path / "keys").mkdir(parents=True)
+    for folder in (store.path, store.path / "keys"):
+        folder.chmod(0o755)
+    store.save(kit.identity())
+    assert {mode for is_directory, mode in modes(store.path) if is_directory} == {0o700}
+
+
 def test_a_passphrase_encrypts_the_key_at_rest(store: KeyStore) -> None:
     store.save(kit.identity(), b"correct horse")
     text = next((store.path / "keys").glob("*.key.pem")).read_bytes()

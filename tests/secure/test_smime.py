@@ -685,6 +685,18 @@ class TestTime:
         verdict = judged(earlier, replay=cache)
         assert (verdict.verdict, verdict.freshness) == (VerdictKind.STALE, "decreasing timestamp")
 
+    def test_what_waited_may_come_after_what_went_directly(self) -> None:
+        """SEC-24: the order of arrival says nothing about a queued object."""
+        cache = ReplayCache()
+        later = NOW + timedelta(minutes=30)
+        queued = sign(cpim(content=b"1"), identity(), when=NOW)
+        assert verify(
+            sign(cpim(content=b"2", when=later), identity(), when=later), trust(), now=later, replay=cache
+        ).is_valid
+        verdict = verify(queued, trust(), now=later, replay=cache, arrived=NOW)
+        assert (verdict.verdict, verdict.freshness) == (VerdictKind.VALID, "delayed")
+        assert verify(queued, trust(), now=later, replay=cache, arrived=NOW).verdict is VerdictKind.REPLAYED
+
     def test_what_is_not_valid_is_not_remembered(self) -> None:
         cache = ReplayCache()
         signed = sign(cpim(), identity(), when=NOW)

@@ -28,25 +28,25 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def test_nothing_acknowledged_is_lost_in_25_random_kills(tmp_path: Path) -> None:
+def test_nothing_acknowledged_is_lost_in_21_random_kills(tmp_path: Path) -> None:
     """G1, F-K3, F-K4: acked is there, in order, whole; twice the same recovery."""
     seed = random.randrange(2**32)
     print("seed", seed)
     dice = random.Random(seed)
     acked: set[int] = set()
     ended: set[int] = set()
-    for round_ in range(25):
+    for round_ in range(21):
         child = audit.start(data(tmp_path), round_ * 100_000, 100_000, *dice.choice([(), ("busy-log",)]))
         assert child.stdout is not None
         assert child.stdout.readline() == "open\n"
-        time.sleep(dice.random() * 0.08)
+        time.sleep(dice.random() * 0.06)
         child.send_signal(signal.SIGKILL)
         output, _ = child.communicate()
         assert child.returncode == -signal.SIGKILL
         assert "refused" not in output
         acked.update(said(output, "acked"))
         ended.update(said(output, "ended"))
-    assert len(acked) > 25
+    assert len(acked) > 21
     audit.check(data(tmp_path), acked, ended)
     audit.check(data(tmp_path), acked, ended)
 
@@ -147,8 +147,8 @@ def test_full_synchronous_is_set_and_proved(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
-def trace(tmp_path: Path, *options: str) -> tuple[bytes, list[re.Match[str]]]:
-    """Record every write and sync of a child that adds 40 records to an existing store.
+def trace(tmp_path: Path, count: int, *options: str) -> tuple[bytes, list[re.Match[str]]]:
+    """Record every write and sync of a child that adds ``count`` records to an existing store.
 
     Returns the main file as it was before, and the calls in order."""
     asyncio.run(make_empty(data(tmp_path)))
@@ -156,7 +156,7 @@ def trace(tmp_path: Path, *options: str) -> tuple[bytes, list[re.Match[str]]]:
     log = tmp_path / "strace"
     calls = "pwrite64,write,fdatasync,fsync,ftruncate"
     command = ["strace", "-f", "-y", "-xx", "-s", "1000000", "-o", str(log), "-e", f"trace={calls}"]
-    command += [sys.executable, "-m", "tests.store.child", str(data(tmp_path)), "1", "40", "single", *options]
+    command += [sys.executable, "-m", "tests.store.child", str(data(tmp_path)), "1", str(count), "single", *options]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
     subprocess.run(command, env=environment, cwd=ROOT, check=True, stdout=subprocess.PIPE, timeout=60)
     found = [CALL.match(line) for line in log.read_text().splitlines()]
@@ -212,7 +212,7 @@ def open_state(directory: Path, durable: dict[str, bytearray], acked: set[int], 
 @needs_strace
 def test_power_loss_at_every_acknowledgement_loses_nothing(tmp_path: Path) -> None:
     """F-01, G5: at each "yes", what fsync has confirmed by then is enough; so every "yes" comes after its sync."""
-    before, calls = trace(tmp_path)
+    before, calls = trace(tmp_path, 40)
     states, failures = replay(tmp_path, before, calls)
     assert states >= 40 + 13
     assert failures == []
@@ -221,9 +221,9 @@ def test_power_loss_at_every_acknowledgement_loses_nothing(tmp_path: Path) -> No
 @needs_strace
 def test_the_power_loss_check_catches_a_sabotaged_store(tmp_path: Path) -> None:
     """reliability.md section 5.9: the same run with synchronous=NORMAL has to fail."""
-    before, calls = trace(tmp_path, "normal")
+    before, calls = trace(tmp_path, 15, "normal")
     _, failures = replay(tmp_path, before, calls)
-    assert len(failures) > 30
+    assert len(failures) >= 15
 
 
 @needs_strace

@@ -29,6 +29,7 @@ def connect(
     ca_file: Path | None = None,
     allow_plaintext: bool = False,
     receive: bool = True,
+    instance: str = "",
 ) -> Client:
     """Make a client; ``async with`` signs it in and out. Needs a running event loop.
 
@@ -41,11 +42,12 @@ def connect(
         ca_file: PEM file of authorities to believe the server by instead of the system's.
         allow_plaintext: XMPP: go on without TLS if the server offers none.
         receive: False: only send, announce no contact address.
+        instance: SIP: ``urn:uuid:…`` by which the server knows this device again (RFC 5626).
 
     Raises (on entering):
         ClientError: no connection, no trust in the server's certificate, or wrong credentials.
     """
-    options = Options(address, password, server, transport, ca_file, allow_plaintext, receive)
+    options = Options(address, password, server, transport, ca_file, allow_plaintext, receive, instance)
     if via == "sip":
         from comity.client.sip import SipClient  # noqa: PLC0415  a program that speaks one protocol loads one
 

@@ -66,6 +66,8 @@ class Options:
     """XMPP: sign in without TLS if the server offers none."""
     receive: bool = True
     """False: only send; no contact address is announced."""
+    instance: str = ""
+    """SIP: ``urn:uuid:…`` by which the server knows this device again after a lost connection (RFC 5626)."""
 
 
 class Client(Protocol):

@@ -29,7 +29,7 @@ from comity.bindings.sip.wire import SipRequest, SipResponse
 from comity.client.base import ClientError, Mailbox, Options, Received
 from comity.cpim.address import Address, to_sip_uri
 from comity.cpim.message import new_message_id
-from comity.cpim.operations import MessageOperation, MimeObject, Reason, Response, failure
+from comity.cpim.operations import MessageOperation, MimeObject, Reason, Response, failure, indeterminant
 from comity.errors import DeliveryError, LocalProtocolError
 from comity.net.driver import LoopClock
 from comity.net.network import AsyncNetwork
@@ -124,14 +124,14 @@ class SipClient:
     async def _register(self, expires: int) -> None:
         address = self._options.address
         aor = to_sip_uri(address)
-        self._register_cseq += 1
+        self._register_cseq += 2  # one more is used up when the server asks for credentials
         headers = [
             ("Max-Forwards", "70"),
             ("From", f"<{aor}>;tag={self._tag}"),
             ("To", f"<{aor}>"),
             ("Call-ID", self._register_call),
             ("CSeq", f"{self._register_cseq} REGISTER"),
-            ("Contact", f"<{self._contact()}>"),
+            ("Contact", f"<{self._contact()}>{self._instance()}"),
             ("Expires", str(expires)),
             ("Accept", ACCEPT),
         ]
@@ -147,6 +147,9 @@ class SipClient:
         transport = self._options.transport or "tls"
         user = to_sip_uri(self._options.address).partition(":")[2].rpartition("@")[0]
         return f"sip:{user}@{self._session.sent_by}" + ("" if transport == "udp" else f";transport={transport}")
+
+    def _instance(self) -> str:
+        return f';+sip.instance="<{self._options.instance}>"' if self._options.instance else ""
 
     # --- send -------------------------------------------------------------------------------------------------
 
@@ -167,6 +170,8 @@ class SipClient:
                 answer = await self._ask(request)
             except LocalProtocolError as error:
                 return failure(key, Reason.SIZE, str(error))
+        if answer.status_code == 202:  # taken, the end is not known (RFC 3428 section 7)
+            return indeterminant(key)
         return status_to_response(key, answer, Form.OBJECT)
 
     async def _ask(self, request: SipRequest) -> SipResponse:

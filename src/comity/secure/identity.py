@@ -59,7 +59,7 @@ def name_of(uri: str) -> Name | None:
     """
     scheme = uri.partition(":")[0].lower()
     kind = _SCHEMES.get(scheme)
-    if kind is None or not uri.isprintable():
+    if kind is None:
         return None
     try:
         address = Address.from_any(uri)

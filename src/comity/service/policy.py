@@ -32,8 +32,6 @@ class Limits:
     inbox_octets: int = 64 * 1024 * 1024
     history: int = 64
     """Most history entries carried (GW-8)."""
-    past: timedelta = field(default=timedelta(hours=72))
-    """How old an object's DateTime may be at submission."""
     future: timedelta = field(default=timedelta(minutes=15))
     """How far ahead an object's DateTime may be (reliability.md section 5.4)."""
 
@@ -83,11 +81,8 @@ def check_object(
         return view, failure(trans_id, Reason.DENIED, "The object's From is not the one who signed in.")
     if operation.destination.key not in {_key(to.uri) for to in (*view.to, *view.cc)}:
         return view, failure(trans_id, Reason.DENIED, "The recipient is not in the object's To or cc.")
-    if view.date_time is not None:
-        if view.date_time > when + limits.future:
-            return view, failure(trans_id, Reason.TIMESTAMP, "The object's DateTime lies in the future.")
-        if view.date_time < when - limits.past:
-            return view, failure(trans_id, Reason.TIMESTAMP, "The object's DateTime is too old.")
+    if view.date_time is not None and view.date_time > when + limits.future:
+        return view, failure(trans_id, Reason.TIMESTAMP, "The object's DateTime lies in the future.")
     return view, None
 
 

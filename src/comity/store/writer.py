@@ -31,7 +31,7 @@ from typing import Any
 from comity.errors import StoreError
 from comity.failpoints import failpoint
 from comity.service.interfaces import Ack, Add, Delete, Op, Put, Result, Wake
-from comity.store import schema
+from comity.store import faults, schema
 from comity.store.clock import StoreClock
 from comity.store.group import Group, State
 
@@ -47,20 +47,6 @@ REOPEN_AFTER = 1.0
 """Seconds between two attempts to reopen a database that failed."""
 SPACE_LOOK = 1.0
 """Seconds between two looks at the free space of the disk."""
-
-_FULL = frozenset({sqlite3.SQLITE_FULL})
-_BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
-_BROKEN = frozenset(
-    {
-        sqlite3.SQLITE_IOERR,
-        sqlite3.SQLITE_CORRUPT,
-        sqlite3.SQLITE_NOTADB,
-        sqlite3.SQLITE_READONLY,
-        sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_PROTOCOL,
-        sqlite3.SQLITE_PERM,
-    }
-)
 
 
 @dataclass(slots=True)
@@ -198,13 +184,13 @@ class Writer:
     def _commit(self, calls: list[_Call]) -> None:
         """Carry out one group, and say what became of each call."""
         refusal = self._refusal()
-        if refusal is None and self._is_disk_low():
-            refusal = StoreError(f"The disk of {self._path.parent} is nearly full: nothing new is accepted.")
-            self._refuse([call for call in calls if not _shrinks(call)], refusal)
-            calls, refusal = [call for call in calls if _shrinks(call)], None
         if refusal is not None:
             self._refuse(calls, refusal)
             return
+        if self._is_disk_low():
+            refusal = StoreError(f"The disk of {self._path.parent} is nearly full: nothing new is accepted.")
+            self._refuse([call for call in calls if not _shrinks(call)], refusal)
+            calls = [call for call in calls if _shrinks(call)]
         if not calls:
             return
         try:
@@ -257,15 +243,15 @@ class Writer:
     def _failed(self, calls: list[_Call], error: Exception) -> None:
         """Answer the calls of a group that was not committed."""
         refusal = self._recover(error)
-        code = _code(error)
-        if code in _BROKEN:
+        code = faults.code_of(error)
+        if code in faults.BROKEN:
             self._refuse(calls, refusal)
-        elif code in _BUSY:
+        elif code in faults.BUSY:
             with self._ready:
                 waiting = list(self._queue)
                 self._queue.clear()
             self._refuse([*calls, *waiting], refusal)
-        elif code in _FULL:
+        elif code in faults.FULL:
             shrinking = [call for call in calls if _shrinks(call)]
             self._refuse([call for call in calls if not _shrinks(call)], refusal)
             if len(shrinking) == len(calls):
@@ -281,21 +267,20 @@ class Writer:
 
     def _recover(self, error: Exception) -> StoreError:
         """Leave the failed transaction behind; give back what to tell its callers."""
-        code = _code(error)
+        code = faults.code_of(error)
         _log.error("store: a transaction or checkpoint failed: %s", error)
-        told = StoreError(_TOLD.get(code, "The store could not keep this: {error}.").format(error=error))
-        told.__cause__ = error
+        told = faults.told(error)
         connection = self._connection
         if connection is None:
             return told
         try:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
-            if code not in _BROKEN:
+            if code not in faults.BROKEN:
                 self._state = load_state(connection)
         except sqlite3.Error:
             code = sqlite3.SQLITE_IOERR
-        if code in _BROKEN:
+        if code in faults.BROKEN:
             self._distrust()
         return told
 
@@ -340,7 +325,11 @@ class Writer:
             return False
         when, is_low = self._last_look
         if time.monotonic() - when >= SPACE_LOOK or is_low:
-            disk = os.statvfs(self._path.parent)
+            try:
+                disk = os.statvfs(self._path.parent)
+            except OSError as error:
+                _log.error("store: free space of %s is unknown: %s", self._path.parent, error)
+                return False  # the transaction itself will show what is wrong
             is_low = disk.f_bavail * disk.f_frsize < self._min_free
             self._last_look = (time.monotonic(), is_low)
         return is_low
@@ -398,18 +387,3 @@ def _run_group(
 def _shrinks(call: _Call) -> bool:
     """True if the call asks for no lasting room."""
     return all(isinstance(op, Ack | Delete | Wake) and not isinstance(op, Add | Put) for op in call.ops)
-
-
-def _code(error: Exception) -> int:
-    """Give the primary SQLite result code, 0 for anything that is not SQLite's."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF if isinstance(error, sqlite3.Error) else 0
-
-
-_TOLD = {
-    sqlite3.SQLITE_FULL: "The disk is full: nothing new can be accepted until there is room.",
-    sqlite3.SQLITE_BUSY: "Another program has kept the database locked for 5 s ({error}).",
-    sqlite3.SQLITE_LOCKED: "Another program has kept the database locked for 5 s ({error}).",
-    **dict.fromkeys(
-        _BROKEN - {sqlite3.SQLITE_FULL}, "The disk failed ({error}): nothing is promised until the store is verified."
-    ),
-}

@@ -265,10 +265,38 @@ class TestEgress:
         assert body is not None
         assert body.text == f"signed text\n\n{mapping.UNCHECKED}"
 
-    def test_signed_object_is_refused_where_it_cannot_go_whole(self) -> None:
+    def test_signed_object_goes_readable_to_a_device_without_e2e(self) -> None:
+        """XMPP-18: the signature still goes along, the body says that it was not checked, the form claims no more."""
         made = egress(operation(SIGNED), frozenset())
-        assert isinstance(made, Response)
-        assert made.reason is Reason.CONTENT
+        assert isinstance(made, Outgoing)
+        assert made.form == "text-of-signed"
+        carrier = made.stanza.find(E2E_ELEMENT)
+        assert carrier is not None
+        assert unwrap_entity(carrier) == SIGNED.entity
+        body = made.stanza.find(mapping.BODY)
+        assert body is not None
+        assert body.text == f"signed text\n\n{mapping.UNCHECKED}"
+
+    @pytest.mark.parametrize("features", [None, frozenset[str](), frozenset({E2E})])
+    def test_signed_object_that_e2e_would_change_goes_as_its_readable_text_alone(
+        self, features: frozenset[str] | None
+    ) -> None:
+        broken = MimeObject.of(SIGNED.content_type, SIGNED.octets + b"\n")  # a lone LF: e2e cannot be proved
+        made = egress(operation(broken), features)
+        assert isinstance(made, Outgoing)
+        assert made.form == "text-of-signed"
+        assert made.stanza.find(E2E_ELEMENT) is None
+        body = made.stanza.find(mapping.BODY)
+        assert body is not None
+        assert body.text == f"signed text\n\n{mapping.UNCHECKED}"
+
+    def test_encrypted_object_that_cannot_go_whole_is_refused(self) -> None:
+        """XMPP-25: nothing of it can be read without the key."""
+        broken = MimeObject.of(ENCRYPTED.content_type, ENCRYPTED.octets + b"\n")
+        for features in (None, frozenset[str](), frozenset({E2E})):
+            made = egress(operation(broken), features)
+            assert isinstance(made, Response)
+            assert made.reason is Reason.CONTENT
 
     @pytest.mark.parametrize("features", [None, frozenset({E2E})])
     def test_no_clear_text_beside_an_encrypted_object(self, features: frozenset[str] | None) -> None:

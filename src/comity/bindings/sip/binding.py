@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import re
 import secrets
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
@@ -49,6 +50,8 @@ from comity.errors import AddressError, ConfigError, RemoteProtocolError, StoreE
 from comity.service.interfaces import Accepted, Contact, Credentials, Delivery, Origin, Service, Timer
 
 log = logging.getLogger(__name__)
+
+_OLD_BARESIP = re.compile(r"baresip v?[01]\.")
 
 METHODS = frozenset({"MESSAGE", "OPTIONS", "REGISTER"})
 #: Requests of one flow waiting for their turn; more are answered 503.
@@ -367,6 +370,9 @@ class SipBinding:
     def _challenge(self, received: Request, realm: str, *, is_stale: bool = False) -> None:
         now = self.service.clock.now()
         values = self._digest.challenges(realm, received.flow, now, is_stale=is_stale)
+        if len(values) > 1 and _OLD_BARESIP.match(received.request.value("user-agent") or ""):
+            # COMPAT baresip < 2: gives up at the first challenge whose algorithm is not MD5.
+            values = values[-1:]
         self._respond(received, 401, headers=[("WWW-Authenticate", value) for value in values], forget=True)
 
     # --- MESSAGE -----------------------------------------------------------------------------------------
@@ -376,7 +382,7 @@ class SipBinding:
         if not is_sender(str(request.from_.uri), principal):
             self._respond(received, 403)
             return
-        if not self._is_for_us(request):
+        if not self._is_for_us(received):
             self._respond(received, 403, reason="No Relaying")
             return
         when = service.clock.when()
@@ -395,14 +401,21 @@ class SipBinding:
         self._answering.add(received.id)
         service.submit(result, origin).add_done_callback(partial(self._submitted, received, service.clock.now()))
 
-    def _is_for_us(self, request: SipRequest) -> bool:
-        """True unless a Route leads elsewhere (S-46)."""
-        for route in request.routes:
+    def _is_for_us(self, received: Request) -> bool:
+        """True unless a Route leads elsewhere (S-46); a client may name us as its outbound proxy in its own way."""
+        local = received.state.link.peer.local
+        hosts = {listener.host for listener in self._listeners} | {local[0]}
+        if ip_address(local[0]).is_loopback:
+            hosts.add("localhost")
+        default = 5061 if received.state.transport == "tls" else 5060
+        for route in received.request.routes:
             uri = route.uri
             assert isinstance(uri, SipUri), "the session refused others"
-            ours = {(listener.host, listener.port) for listener in self._listeners}
-            here = (uri.bare_host, uri.port or 5060) in ours
-            if not here and not self.service.accounts.serves(uri.host):
+            host = uri.bare_host.lower()
+            is_named = host in hosts or any(host.endswith(f".{domain}") for domain in self.config.domains)
+            port = uri.port or default
+            is_here = (is_named and port == local[1]) or (host, port) in {(o.host, o.port) for o in self._listeners}
+            if not is_here and not self.service.accounts.serves(uri.host):
                 return False
         return True
 
@@ -485,7 +498,8 @@ class SipBinding:
         devices = [Device.decode(contact.data) for contact in contacts if contact.binding == self.name]
         flow = Flow(state.transport, received.source, state.link.peer.local)
         others = len(contacts) - len(devices)
-        plan = plan_registration(request, devices, flow, self._rules, now=now, others=others)
+        gone = {device.id for device in devices if device.transport != "udp" and self.find_flow(device) is None}
+        plan = plan_registration(request, devices, flow, self._rules, now=now, others=others, gone=gone)
         if plan.status_code == 200:
             await self._carry_out(plan, aor)
         if plan.status_code != 200:

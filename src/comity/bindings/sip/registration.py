@@ -7,7 +7,7 @@ whole or a refusal: nothing is changed before every Contact of the request was f
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 
 from comity.bindings.sip.headers import NameAddr, malformed, parse_number, parse_q
@@ -127,7 +127,14 @@ def check_contacts(request: SipRequest) -> None:
 
 
 def plan_registration(
-    request: SipRequest, devices: Sequence[Device], flow: Flow, rules: Rules, *, now: float, others: int = 0
+    request: SipRequest,
+    devices: Sequence[Device],
+    flow: Flow,
+    rules: Rules,
+    *,
+    now: float,
+    others: int = 0,
+    gone: Collection[str] = (),
 ) -> Plan:
     """Decide what a REGISTER does to the devices its user has now; ``now`` is seconds since the epoch.
 
@@ -138,6 +145,7 @@ def plan_registration(
         rules: what may be granted.
         now: seconds since the epoch.
         others: contacts of the user by other protocols, which count against the limit.
+        gone: ids of devices whose connection is lost: at the limit the oldest of them make room.
 
     Raises:
         RemoteProtocolError: a header breaks the grammar or the rules (hint 400).
@@ -164,6 +172,12 @@ def plan_registration(
         if lease:
             present.append(device)
             plan.keep.append((device, lease))
+    kept = {device.id for device, _ in plan.keep}
+    for stale in sorted((d for d in present if d.id in gone and d.id not in kept), key=lambda d: d.until):
+        if len(present) + others <= rules.contacts:
+            break
+        present.remove(stale)
+        plan.remove.append(stale)
     if plan.keep and len(present) + others > rules.contacts:
         return Plan(status_code=403)
     return plan

@@ -162,6 +162,8 @@ class XmppBinding:
         if connection is None or connection.session.is_ended:
             future.set_result(failure(trans_id, Reason.AWAY, "The device is not connected."))
             return future
+        if connection.join_flight(delivery.id, future):
+            return future  # a resumed stream sends it again by itself (XEP-0198 section 5)
         made = mapping.operation_to_stanza(
             delivery.operation,
             delivery_id=delivery.id,
@@ -174,7 +176,7 @@ class XmppBinding:
             future.set_result(made)
             return future
         self._serial += 1
-        flight = Flight(delivery, future, made.form)
+        flight = Flight(delivery, [future], made.form)
         try:
             connection.session.send_stanza(made.stanza, key=self._serial)
         except LocalProtocolError:

@@ -30,13 +30,15 @@ class Flight:
     """A delivery on its way to a device."""
 
     delivery: Delivery
-    future: asyncio.Future[Response]
+    futures: list[asyncio.Future[Response]]
+    """More than one if the service asked again while the first answer was still awaited."""
     form: str
 
     def end(self, response: Response) -> None:
         """Answer the service, unless it gave up."""
-        if not self.future.done():
-            self.future.set_result(response)
+        for future in self.futures:
+            if not future.done():
+                future.set_result(response)
 
 
 @dataclass(slots=True)
@@ -107,6 +109,16 @@ class Connection:
     def current(self) -> Connection:
         """The connection on which this one's stream goes on now."""
         return self if self.successor is None else self.successor.current
+
+    def join_flight(self, id: str, future: asyncio.Future[Response]) -> bool:
+        """Let ``future`` end with the flight of the same message; False if none is on its way.
+
+        The service asks again for what was under way when the stream broke: the device is not to see it twice."""
+        flight = next((f for f in self.flights.values() if f.delivery.id == id), None)
+        if flight is None:
+            return False
+        flight.futures.append(future)
+        return True
 
     def remember(self, id: str, delivery: Delivery) -> None:
         """Keep a delivery for an error that may come about it."""

@@ -1,0 +1,142 @@
+"""A real server process for stories: made by `comity init`, started by `comity serve`, killed by SIGKILL."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Literal
+
+from comity.bindings.base import HostPort, Transport
+from comity.client import Client, connect
+from comity.cpim.address import Address
+
+Via = Literal["sip", "xmpp"]
+ALICE, BOB = Address.parse("im:alice@a.test"), Address.parse("im:bob@a.test")
+PASSWORD = "correct horse"
+READY_SECONDS = 20.0
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports nobody uses now, for TCP and UDP."""
+    with ExitStack() as stack:
+        ports: list[int] = []
+        while len(ports) < count:
+            tcp = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+            tcp.bind(("127.0.0.1", 0))
+            udp = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            try:
+                udp.bind(tcp.getsockname())
+            except OSError:
+                continue
+            ports.append(tcp.getsockname()[1])
+        return ports
+
+
+class ServerProcess:
+    """One `comity serve` of its own directory; ports stay the same over restarts."""
+
+    def __init__(self, directory: Path, limits: str = "") -> None:
+        self.directory = directory / "home"
+        self.config = self.directory / "comity.toml"
+        self.process: subprocess.Popen[str] | None = None
+        sip, sips, xmpp, xmpps = free_ports(4)
+        self._ports: dict[tuple[str, str], int] = {
+            ("sip", "udp"): sip,
+            ("sip", "tcp"): sip,
+            ("sip", "tls"): sips,
+            ("xmpp", "tcp"): xmpp,
+            ("xmpp", "tls"): xmpps,
+        }
+        self.run("init", str(self.directory), "--domain", "a.test")
+        self.config.write_text(
+            f"""[server]
+domains = ["a.test"]
+[sip]
+listen = ["udp://127.0.0.1:{sip}", "tcp://127.0.0.1:{sip}", "tls://127.0.0.1:{sips}"]
+[xmpp]
+client = ["tcp://127.0.0.1:{xmpp}", "tls://127.0.0.1:{xmpps}"]
+[limits]
+{limits}
+""",
+            encoding="utf-8",
+        )
+        for address in (ALICE, BOB):
+            name = address.uri.removeprefix("im:")
+            self.run("account", "add", name, "--password-stdin", "-c", str(self.config), text=PASSWORD)
+
+    def run(self, *arguments: str, text: str = "") -> str:
+        """Run a comity command; its output."""
+        command = [sys.executable, "-m", "comity", *arguments]
+        done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def waiting(self) -> int:
+        """How many messages the server holds undelivered."""
+        lanes = json.loads(self.run("queue", "list", "--json", "-c", str(self.config)))
+        return sum(int(lane["pending"]) for lane in lanes)
+
+    def start(self) -> None:
+        """Start it and wait for its ready line."""
+        command = [sys.executable, "-m", "comity", "serve", "-c", str(self.config)]
+        log = (self.directory / "log").open("a", encoding="utf-8")
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ})
+        log.close()
+        assert self.process.stdout is not None
+        deadline = time.monotonic() + READY_SECONDS
+        while time.monotonic() < deadline:
+            ready, _, _ = select.select([self.process.stdout], [], [], deadline - time.monotonic())
+            line = self.process.stdout.readline() if ready else ""
+            if re.match("comity: ready ", line):
+                return
+            if not line:
+                break
+        self.kill()
+        raise AssertionError("the server did not get ready: " + (self.directory / "log").read_text("utf-8")[-2000:])
+
+    def kill(self) -> None:
+        """kill -9, whatever it does."""
+        if self.process is not None:
+            self.process.kill()
+            self._reap()
+
+    def stop(self) -> int:
+        """SIGTERM and wait; its exit code."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self._reap()
+
+    def _reap(self) -> int:
+        assert self.process is not None
+        code = self.process.wait(20)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        self.process = None
+        return code
+
+    def port(self, via: Via, transport: Transport) -> HostPort:
+        """Where to connect."""
+        return "127.0.0.1", self._ports[via, transport]
+
+    def client(self, via: Via, address: Address, transport: Transport = "tcp", *, receive: bool = True) -> Client:
+        """A Comity client of this server."""
+        return connect(
+            via,
+            address,
+            PASSWORD,
+            server=self.port(via, transport),
+            transport=transport,
+            ca_file=self.directory / "data" / "tls" / "ca.pem",
+            receive=receive,
+            instance=f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, address.uri)}",
+        )
