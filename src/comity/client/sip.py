@@ -222,7 +222,8 @@ class SipClient:
             self._respond(event.id, made.status_code)
             return
         first = made.history[0].node if made.history else self._options.address.domain
-        received = Received(made.object, made.source, made.destination, first, False, made.history)
+        # The Request-URI is our contact address; who we are is what we signed in as.
+        received = Received(made.object, made.source, self._options.address, first, False, made.history)
         self._mailbox.put(received, partial(self._respond, event.id, 200))
 
     def _respond(self, id: int, status_code: int) -> None:
