@@ -8,17 +8,20 @@ next one: a program that dies while it handles a message gets it again.
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from comity.bindings.base import HostPort, Listener, Transport
+from comity.bindings.base import HostPort, Listener, Network, Transport
 from comity.cpim.address import Address
 from comity.cpim.native import plain_text, readable_part
 from comity.cpim.operations import HistoryEntry, MimeObject, Report, Response
-from comity.errors import ComityError
+from comity.errors import ComityError, LocalProtocolError
+from comity.net.network import AsyncNetwork
+from comity.service.interfaces import Delivery, Service
 
 OCTETS_FEATURES = ("urn:ietf:params:xml:ns:xmpp-e2e", "urn:comity:octets:0")
 
@@ -124,12 +127,42 @@ class Mailbox:
             raise self._error
 
 
-class NoListeners:
-    """The part of a ``Binding`` that a client over a stream does not need."""
+class SignedIn(ABC):
+    """What both clients do around their protocol: ``async with``, and the parts of a ``Binding`` nobody needs."""
+
+    _network: AsyncNetwork
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Connect and sign in. Raises ClientError."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Say goodbye and close."""
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.open()
+        except BaseException:
+            await self._network.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
 
     def listeners(self) -> Sequence[Listener]:
         """None: a client calls."""
         return ()
 
-    async def drain(self) -> None:
+    async def start(self, service: Service, network: Network) -> None:  # noqa: B027  nothing to start
+        """Not used: a client brings its own network."""
+
+    async def drain(self) -> None:  # noqa: B027  nothing to drain
         """Nothing: ``close`` says goodbye."""
+
+    def deliver(self, delivery: Delivery) -> asyncio.Future[Response]:
+        """Not used: nobody is behind a client."""
+        raise LocalProtocolError("a client delivers to nobody")

@@ -11,10 +11,8 @@ import os
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from types import TracebackType
-from typing import Self
 
-from comity.bindings.base import HostPort, Link, Listener, Network, Target
+from comity.bindings.base import HostPort, Link, Listener, Target
 from comity.bindings.sip.digest import DigestClient
 from comity.bindings.sip.events import RequestFailed, RequestReceived, RequestTimedOut, ResponseReceived
 from comity.bindings.sip.mapping import (
@@ -26,7 +24,7 @@ from comity.bindings.sip.mapping import (
 )
 from comity.bindings.sip.session import SessionSettings, SipSession
 from comity.bindings.sip.wire import SipRequest, SipResponse
-from comity.client.base import ClientError, Mailbox, Options, Received
+from comity.client.base import ClientError, Mailbox, Options, Received, SignedIn
 from comity.cpim.address import Address, to_sip_uri
 from comity.cpim.message import new_message_id
 from comity.cpim.operations import MessageOperation, MimeObject, Reason, Response, failure, indeterminant
@@ -35,7 +33,6 @@ from comity.net.driver import LoopClock
 from comity.net.network import AsyncNetwork
 from comity.net.tls import TlsContexts
 from comity.net.udp import local_address
-from comity.service.interfaces import Delivery, Service
 
 ACCEPT = "message/cpim, text/plain, multipart/signed, application/pkcs7-mime, */*"
 EXPIRES = 3600
@@ -43,7 +40,7 @@ REFRESH_AT = 0.8
 """Part of the granted time after which a registration is refreshed."""
 
 
-class SipClient:
+class SipClient(SignedIn):
     """One account signed in by SIP; make it with ``comity.client.connect``."""
 
     name = "sip"
@@ -71,19 +68,6 @@ class SipClient:
         )
 
     # --- life ------------------------------------------------------------------------------------------------
-
-    async def __aenter__(self) -> Self:
-        try:
-            await self.open()
-        except BaseException:
-            await self._network.close()
-            raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
 
     async def open(self) -> None:
         """Connect and, to receive, register. Raises ClientError."""
@@ -283,16 +267,6 @@ class SipClient:
             self._fail(id, lost)
         if not self._is_closing:
             self._mailbox.end(lost)
-
-    async def start(self, service: Service, network: Network) -> None:
-        """Not used: a client brings its own network."""
-
-    async def drain(self) -> None:
-        """Nothing: ``close`` says goodbye."""
-
-    def deliver(self, delivery: Delivery) -> asyncio.Future[Response]:
-        """Not used: nobody is behind a client."""
-        raise LocalProtocolError("a client delivers to nobody")
 
     def _refresh_later(self) -> None:
         task = asyncio.ensure_future(self._register(EXPIRES))

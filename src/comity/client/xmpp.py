@@ -13,16 +13,14 @@ import os
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from functools import partial
-from types import TracebackType
-from typing import Self
 
-from comity.bindings.base import HostPort, Link, Network, Target
+from comity.bindings.base import HostPort, Link, Target
 from comity.bindings.xmpp import events, mapping, wire
 from comity.bindings.xmpp.e2e import wrap_entity, wrap_octets
 from comity.bindings.xmpp.jid import Jid
 from comity.bindings.xmpp.queries import DISCO_INFO, PING, verification_string
 from comity.bindings.xmpp.session_client import ClientOptions, XmppClientSession
-from comity.client.base import OCTETS_FEATURES, ClientError, Mailbox, NoListeners, Options, Received
+from comity.client.base import OCTETS_FEATURES, ClientError, Mailbox, Options, Received, SignedIn
 from comity.cpim.address import Address, from_jid, to_jid
 from comity.cpim.message import new_message_id
 from comity.cpim.operations import MimeObject, Reason, Report, Response, failure, indeterminant
@@ -31,7 +29,6 @@ from comity.net.driver import LoopClock
 from comity.net.network import AsyncNetwork
 from comity.net.tcp import StreamLink
 from comity.net.tls import TlsContexts
-from comity.service.interfaces import Delivery, Service
 from comity.xml import Element
 
 NODE = "urn:comity:client"
@@ -40,7 +37,7 @@ MOST_UNACKNOWLEDGED = 400
 """Stanzas under way at once; the session itself keeps at most 500."""
 
 
-class XmppClient(NoListeners):
+class XmppClient(SignedIn):
     """One account signed in by XMPP; make it with ``comity.client.connect``."""
 
     name = "xmpp"
@@ -59,19 +56,6 @@ class XmppClient(NoListeners):
         self._is_closing = False
 
     # --- life ------------------------------------------------------------------------------------------------
-
-    async def __aenter__(self) -> Self:
-        try:
-            await self.open()
-        except BaseException:
-            await self._network.close()
-            raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
 
     async def open(self) -> None:
         """Connect, sign in and, to receive, become available. Raises ClientError."""
@@ -252,13 +236,6 @@ class XmppClient(NoListeners):
             self._bound.set_exception(lost)
         if not self._is_closing:
             self._mailbox.end(lost)
-
-    async def start(self, service: Service, network: Network) -> None:
-        """Not used: a client brings its own network."""
-
-    def deliver(self, delivery: Delivery) -> asyncio.Future[Response]:
-        """Not used: nobody is behind a client."""
-        raise LocalProtocolError("a client delivers to nobody")
 
 
 def _end_point(link: Link) -> bytes | None:
