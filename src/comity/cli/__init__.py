@@ -11,6 +11,7 @@ import click
 import comity
 from comity.cli.admin import account, queue, trace
 from comity.cli.crypto import inspect, keys, sign, verify
+from comity.cli.demo import demo
 from comity.cli.messages import listen, send
 from comity.cli.output import Group
 from comity.cli.server import config, init, serve
@@ -31,5 +32,5 @@ def main() -> None:
     """
 
 
-for command in (init, serve, config, account, send, listen, trace, queue, inspect, sign, verify, keys):
+for command in (init, serve, config, account, demo, send, listen, trace, queue, inspect, sign, verify, keys):
     main.add_command(command)

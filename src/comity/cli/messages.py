@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -223,7 +224,7 @@ def listen(*, address: str, via: Via, count: int | None, timeout: float | None, 
     listener = Listener(KeyStore().trust_store(), as_json)
     try:
         asyncio.run(_listen(_sign_in(via, whose, sign_in), listener, count, timeout))
-    except KeyboardInterrupt:
+    except asyncio.CancelledError:
         click.echo("comity: stopped listening", err=True)
     if count is not None and listener.seen < count:
         fail(f"{listener.seen} of {count} messages came.", NEGATIVE)
@@ -269,6 +270,10 @@ class Listener:
 
 
 async def _listen(sign_in: SignIn, listener: Listener, count: int | None, seconds: float | None) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGINT, signal.SIGTERM):  # sign out before it ends, so that the server need not find out
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     try:
         async with asyncio.timeout(seconds) as limit, _connected(sign_in, receive=True) as client:
             click.echo(f"comity: listening as {printable(str(sign_in.address))} by {sign_in.via}", err=True)

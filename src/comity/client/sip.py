@@ -29,7 +29,7 @@ from comity.bindings.sip.wire import SipRequest, SipResponse
 from comity.client.base import ClientError, Mailbox, Options, Received
 from comity.cpim.address import Address, to_sip_uri
 from comity.cpim.message import new_message_id
-from comity.cpim.operations import MessageOperation, MimeObject, Reason, Response, failure
+from comity.cpim.operations import MessageOperation, MimeObject, Reason, Response, failure, indeterminant
 from comity.errors import DeliveryError, LocalProtocolError
 from comity.net.driver import LoopClock
 from comity.net.network import AsyncNetwork
@@ -170,6 +170,8 @@ class SipClient:
                 answer = await self._ask(request)
             except LocalProtocolError as error:
                 return failure(key, Reason.SIZE, str(error))
+        if answer.status_code == 202:  # taken, the end is not known (RFC 3428 section 7)
+            return indeterminant(key)
         return status_to_response(key, answer, Form.OBJECT)
 
     async def _ask(self, request: SipRequest) -> SipResponse:
@@ -220,7 +222,8 @@ class SipClient:
             self._respond(event.id, made.status_code)
             return
         first = made.history[0].node if made.history else self._options.address.domain
-        received = Received(made.object, made.source, made.destination, first, False, made.history)
+        # The Request-URI is our contact address; who we are is what we signed in as.
+        received = Received(made.object, made.source, self._options.address, first, False, made.history)
         self._mailbox.put(received, partial(self._respond, event.id, 200))
 
     def _respond(self, id: int, status_code: int) -> None:

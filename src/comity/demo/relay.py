@@ -1,8 +1,9 @@
 """The attacker of the demo: a TCP relay that flips one bit of what passes through it.
 
 Place on the path: between Alice's client and the server, in a process of its own:
-``python -m comity.demo.relay PORT TEXT BIT``. It passes on every octet as it came, except that in the first ``TEXT`` on
-the way to the server it flips bit ``BIT`` of the first octet. It prints its own port when it listens, and "flipped".
+``python -m comity.demo.relay PORT TEXT BIT``. It passes on every octet as it came, except that in each ``TEXT`` on the
+way to the server it flips bit ``BIT`` of the first octet: in each, because a SIP request is sent again once the server
+has asked for credentials. It prints its own port when it listens, and "flipped" at the first.
 """
 
 from __future__ import annotations
@@ -16,29 +17,25 @@ LOOPBACK = "127.0.0.1"
 
 
 class Flipper:
-    """Finds octets in a stream, however it is cut, and flips one bit of the first that is found.
+    """Finds octets in a stream, however it is cut, and flips one bit wherever they are.
 
     Args:
-        wanted: the octets to look for; the first of them is changed.
+        wanted: the octets to look for; the first octet of them is changed, so that they are no longer there.
         bit: which bit of it, 0 being the lowest.
     """
 
     def __init__(self, wanted: bytes, bit: int) -> None:
         self._wanted = wanted
-        self._mask = 1 << bit
+        self._changed = bytes([wanted[0] ^ 1 << bit]) + wanted[1:]
         self._held = b""
         """The end of what came, if it may be the beginning of ``wanted``."""
-        self.is_done = False
+        self.found = 0
 
     def feed(self, octets: bytes) -> bytes:
         """Take what came, give what goes on now."""
         octets, self._held = self._held + octets, b""
-        if self.is_done:
-            return octets
-        at = octets.find(self._wanted)
-        if at >= 0:
-            self.is_done = True
-            return octets[:at] + bytes([octets[at] ^ self._mask]) + octets[at + 1 :]
+        self.found += octets.count(self._wanted)
+        octets = octets.replace(self._wanted, self._changed)
         keep = self._beginning(octets)
         self._held = octets[len(octets) - keep :]
         return octets[: len(octets) - keep]
@@ -57,9 +54,9 @@ class Flipper:
 async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, flipper: Flipper | None) -> None:
     try:
         while octets := await reader.read(CHUNK):
-            was_done = flipper is None or flipper.is_done
+            before = flipper.found if flipper is not None else 0
             writer.write(octets if flipper is None else flipper.feed(octets))
-            if flipper is not None and flipper.is_done and not was_done:
+            if flipper is not None and not before and flipper.found:
                 print("flipped", flush=True)
             await writer.drain()
         if flipper is not None:

@@ -64,6 +64,10 @@ class Verdict(Enum):
     """Wrong password, unknown user, or an algorithm that was not offered."""
 
 
+_STAMP_LENGTH = 6 + 3
+"""Milliseconds and serial."""
+
+
 class DigestServer:
     """Makes challenges and checks credentials."""
 
@@ -75,12 +79,15 @@ class DigestServer:
         self._lifetime = lifetime
         self._most_nonces = most_nonces
         self._counts: OrderedDict[str, int] = OrderedDict()
+        self._serial = 0
         self._floor = -1
         """Issue time (ms) up to which used nonces were forgotten; such ones are stale, so that none can come back."""
 
     def challenges(self, realm: str, flow: str, now: float, *, is_stale: bool = False) -> list[str]:
         """WWW-Authenticate values, preferred algorithm first (RFC 8760 section 2.4)."""
-        stamp = int(now * 1000).to_bytes(6, "big")
+        # The serial keeps apart nonces of one millisecond: users behind one flow each count their own nc.
+        self._serial = (self._serial + 1) & 0xFFFFFF
+        stamp = int(now * 1000).to_bytes(6, "big") + self._serial.to_bytes(3, "big")
         nonce = urlsafe_b64encode(stamp + self._mac(stamp, flow)).rstrip(b"=").decode("ascii")
         stale = ",stale=true" if is_stale else ""
         return [
@@ -142,9 +149,9 @@ class DigestServer:
             raw = urlsafe_b64decode(nonce + "==")
         except ValueError:
             return None
-        if len(raw) != 6 + _MAC_LENGTH or urlsafe_b64encode(raw).rstrip(b"=").decode("ascii") != nonce:
+        if len(raw) != _STAMP_LENGTH + _MAC_LENGTH or urlsafe_b64encode(raw).rstrip(b"=").decode("ascii") != nonce:
             return None
-        if not hmac.compare_digest(raw[6:], self._mac(raw[:6], flow)):
+        if not hmac.compare_digest(raw[_STAMP_LENGTH:], self._mac(raw[:_STAMP_LENGTH], flow)):
             return None
         return int.from_bytes(raw[:6], "big")
 

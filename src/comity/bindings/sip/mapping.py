@@ -103,6 +103,7 @@ NOT_UNDERSTOOD = frozenset({406, 415, 420, 488})
 
 _LANGUAGE = re.compile(r"[A-Za-z]{1,8}(?:-[A-Za-z0-9]{1,8})*")
 _CALL_ID = re.compile(r"[A-Za-z0-9\-.!%*_+~:@]{1,128}")
+_WARNING = re.compile(r'399 \S+ ("(?:[^"\\]|\\.)*")')
 _NOT_TEXT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]+")
 
 
@@ -433,6 +434,9 @@ def response_to_status(response: Response) -> tuple[int, str, list[tuple[str, st
         headers.append(("Retry-After", "30"))
     if status_code == 415:
         headers.append(("Accept", ACCEPT))
+    if response.text:
+        # The sentence for a person (RFC 3261 section 20.43: code 399 is any text).
+        headers.append(("Warning", f"399 comity {quoted(_clean(response.text)[:256])}"))
     return status_code, phrase, headers
 
 
@@ -454,7 +458,10 @@ def status_to_response(trans_id: str, answer: SipResponse, form: Form) -> Respon
     if text.isascii() and text.isdigit() and len(text) <= 6:
         retry_after = int(text)
     phrase = _clean(answer.reason)[:80]
-    said = f"The recipient's device answered {answer.status_code}" + (f" {phrase}." if phrase else ".")
+    said = f"The answer was {answer.status_code}" + (f" {phrase}." if phrase else ".")
+    warning = _WARNING.match(answer.value("warning") or "")
+    if warning is not None:
+        said = _clean(unquoted(warning[1]))[:256]
     return failure(trans_id, reason_of(answer.status_code), said, retry_after)
 
 

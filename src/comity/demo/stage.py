@@ -1,0 +1,310 @@
+"""The stage of the demo: a directory, a house, its people, and every child process, all of them gone at the end.
+
+Place on the path: around it. Whatever happens here is a command of the ``comity`` program, run as a person would
+type it; the story (``story.py``) only looks at what the commands print and how they end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import re
+import secrets
+import signal
+import socket
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+LOOPBACK = "127.0.0.1"
+DOMAIN = "comity.test"
+PATIENCE = 20.0
+"""Seconds that any one thing may take before the demo says that it failed."""
+
+Via = Literal["sip", "xmpp"]
+Transport = Literal["udp", "tcp", "tls"]
+
+
+class Failed(Exception):
+    """Something did not happen as the story tells it; the text says what."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a command ended and what it printed."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+    def json(self) -> Any:
+        """What it printed, as JSON. Raises Failed if it is none."""
+        try:
+            return json.loads(self.stdout)
+        except ValueError:
+            raise Failed(f"no JSON but {self.stdout[:200]!r}; {self.stderr[-400:].strip()}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """One of the people: an account, a password, and a COMITY_HOME of their own."""
+
+    name: str
+    password: str
+    home: Path
+
+    @property
+    def address(self) -> str:
+        """Their im: address."""
+        return f"im:{self.name}@{DOMAIN}"
+
+    @property
+    def password_file(self) -> Path:
+        """The file that their commands take the password from."""
+        return self.home / "password"
+
+
+class Child:
+    """A process that goes on while the story does, its output read line by line."""
+
+    def __init__(self, process: asyncio.subprocess.Process, name: str) -> None:
+        self._process = process
+        self.name = name
+
+    async def line(self) -> str:
+        """The next line of its stdout. Raises Failed if none comes."""
+        return await self._line(self._process.stdout)
+
+    async def said(self) -> str:
+        """The next line of its stderr. Raises Failed if none comes."""
+        return await self._line(self._process.stderr)
+
+    async def _line(self, stream: asyncio.StreamReader | None) -> str:
+        assert stream is not None
+        try:
+            async with asyncio.timeout(PATIENCE):
+                line = await stream.readline()
+        except TimeoutError:
+            raise Failed(f"{self.name} said nothing for {PATIENCE:g} seconds") from None
+        if not line:
+            raise Failed(f"{self.name} ended with exit code {await self._process.wait()}")
+        return line.decode("utf-8", "replace").rstrip("\n")
+
+    async def end(self, number: signal.Signals) -> int:
+        """Send it a signal and wait for its end; gives the exit code. One that does not go is killed."""
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(number)
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    await self._process.wait()
+            except TimeoutError:
+                self._process.kill()
+        return await self._process.wait()
+
+
+class Stage:
+    """Use as an async context manager: the directory and all processes are gone after it.
+
+    Args:
+        folder: an empty directory for everything.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.house = folder / "house"
+        self.config = self.house / "comity.toml"
+        self.ca_file = self.house / "data" / "tls" / "ca.pem"
+        self.log = folder / "server.log"
+        self.people = {
+            name: Person(name, secrets.token_urlsafe(9), folder / name) for name in ("alice", "bob", "carol")
+        }
+        plain_sip, tls_sip, plain_xmpp, tls_xmpp = _free_ports(4)
+        self.ports: dict[tuple[Via, Transport], int] = {
+            ("sip", "udp"): plain_sip,
+            ("sip", "tcp"): plain_sip,
+            ("sip", "tls"): tls_sip,
+            ("xmpp", "tcp"): plain_xmpp,
+            ("xmpp", "tls"): tls_xmpp,
+        }
+        self.server: Child | None = None
+        self._processes: list[asyncio.subprocess.Process] = []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for process in self._processes:
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+        await asyncio.gather(*(process.wait() for process in self._processes))
+
+    # --- processes ----------------------------------------------------------------------------------------------------
+
+    async def run(self, *arguments: str, whose: Person | None = None, stdin: str = "") -> Ended:
+        """Run a command of ours to its end."""
+        process = await self._start("-m", "comity", *arguments, whose=whose, stdin=asyncio.subprocess.PIPE)
+        try:
+            async with asyncio.timeout(2 * PATIENCE):
+                out, err = await process.communicate(stdin.encode("utf-8"))
+        except TimeoutError:
+            raise Failed(f"comity {arguments[0]} did not end") from None
+        assert process.returncode is not None
+        return Ended(process.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace"))
+
+    async def must(self, *arguments: str, whose: Person | None = None, stdin: str = "") -> Ended:
+        """Run a command that has to end well. Raises Failed with what it said."""
+        ended = await self.run(*arguments, whose=whose, stdin=stdin)
+        if ended.exit_code:
+            what = " ".join(arguments[:2])
+            raise Failed(f"comity {what} ended with exit code {ended.exit_code}: {ended.stderr[-400:].strip()}")
+        return ended
+
+    async def spawn(self, name: str, *arguments: str, whose: Person | None = None, log: Path | None = None) -> Child:
+        """Start a process that goes on; ``log`` takes its stderr."""
+        with contextlib.ExitStack() as files:
+            stderr = asyncio.subprocess.PIPE if log is None else files.enter_context(log.open("ab"))
+            return Child(await self._start(*arguments, whose=whose, stderr=stderr), name)
+
+    async def _start(
+        self, *arguments: str, whose: Person | None, stdin: int = asyncio.subprocess.DEVNULL, stderr: Any = None
+    ) -> asyncio.subprocess.Process:
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("COMITY_")}
+        environment["COMITY_HOME"] = str(whose.home if whose else self.folder / "nobody")
+        # A session of its own: Ctrl-C reaches the demo only, which ends its children in order.
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *arguments,
+            stdin=stdin,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE if stderr is None else stderr,
+            env=environment,
+            start_new_session=True,
+        )
+        self._processes.append(process)
+        return process
+
+    # --- the house ----------------------------------------------------------------------------------------------------
+
+    async def build(self) -> None:
+        """``comity init``, with free ports of loopback instead of the usual ones."""
+        await self.must("init", str(self.house), "--domain", DOMAIN)
+        text = self.config.read_text(encoding="utf-8")
+        sip = [self.url("sip", "tls"), self.url("sip", "udp"), self.url("sip", "tcp")]
+        xmpp = [self.url("xmpp", "tcp"), self.url("xmpp", "tls")]
+        for key, urls in (("listen", sip), ("client", xmpp)):
+            text, changed = re.subn(rf"^{key} = \[.*\]$", f"{key} = {json.dumps(urls)}", text, flags=re.MULTILINE)
+            if changed != 1:
+                raise Failed(f"{key} stands {changed} times in what comity init wrote")
+        self.config.write_text(text, encoding="utf-8")
+
+    def url(self, via: Via, transport: Transport) -> str:
+        """Where the server listens."""
+        return f"{transport}://{LOOPBACK}:{self.ports[via, transport]}"
+
+    async def serve(self) -> list[str]:
+        """Start the server and wait until it is ready; gives its addresses."""
+        serve = ("-m", "comity", "serve", "-c", str(self.config), "--json")
+        self.server = await self.spawn("comity serve", *serve, log=self.log)
+        try:
+            return [str(url) for url in json.loads(await self.server.line())["ready"]]
+        except Failed as failed:
+            log = self.log.read_text(encoding="utf-8", errors="replace")
+            raise Failed(f"{failed}: {log[-400:].strip()}") from None
+
+    async def settle(self, person: Person, *, has_key: bool) -> None:
+        """Give one of the people an account, a key that the house's authority certifies, and trust in it."""
+        person.home.mkdir(mode=0o700)
+        person.password_file.touch(mode=0o600)
+        person.password_file.write_text(person.password + "\n", encoding="utf-8")
+        address = f"{person.name}@{DOMAIN}"
+        jobs = [
+            self.must(
+                "account", "add", address, "--password-stdin", "-c", str(self.config), stdin=person.password + "\n"
+            ),
+            self.must("keys", "import", str(self.ca_file), "--trust-anchor", whose=person),
+        ]
+        if has_key:
+            jobs.append(self.must("keys", "new", person.address, "--ca", str(self.ca_file.parent), whose=person))
+        await asyncio.gather(*jobs)
+
+    # --- what people do -----------------------------------------------------------------------------------------------
+
+    def _sign_in(self, person: Person, via: Via, transport: Transport, port: int | None) -> list[str]:
+        return [
+            "--via",
+            via,
+            "--server",
+            f"{LOOPBACK}:{port or self.ports[via, transport]}",
+            "--transport",
+            transport,
+            "--ca",
+            str(self.ca_file),
+            "--password-file",
+            str(person.password_file),
+            "--json",
+        ]
+
+    async def listen(self, person: Person, via: Via, transport: Transport) -> Child:
+        """``comity listen``, signed in."""
+        options = self._sign_in(person, via, transport, None)
+        name = f"comity listen of {person.name.capitalize()}"
+        child = await self.spawn(name, "-m", "comity", "listen", person.address, *options, whose=person)
+        said = await child.said()
+        if "listening" not in said:
+            await child.end(signal.SIGTERM)
+            raise Failed(f"{name}: {said}")
+        return child
+
+    async def send(
+        self,
+        person: Person,
+        to: Person,
+        via: Via,
+        transport: Transport,
+        text: str,
+        *extra: str,
+        port: int | None = None,
+    ) -> Ended:
+        """``comity send``."""
+        options = self._sign_in(person, via, transport, port)
+        return await self.run(
+            "send", "--from", person.address, "--to", to.address, *options, *extra, "--", text, whose=person
+        )
+
+    async def relay(self, text: str, bit: int) -> tuple[Child, int]:
+        """The attacker's relay before the server's plain SIP port, and its own port."""
+        port = str(self.ports["sip", "tcp"])
+        child = await self.spawn("the relay", "-m", "comity.demo.relay", port, text, str(bit))
+        return child, int(await child.line())
+
+    async def trace(self, sha256: str) -> list[dict[str, str]]:
+        """``comity trace``: what the node knows of an object; [] if nothing."""
+        ended = await self.run("trace", sha256, "--json", "-c", str(self.config))
+        if ended.exit_code == 1 and "No message is known" in ended.stderr:
+            return []
+        if ended.exit_code:
+            raise Failed(f"comity trace ended with exit code {ended.exit_code}: {ended.stderr[-400:].strip()}")
+        steps: list[dict[str, str]] = ended.json()
+        return steps
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports free for TCP and UDP, below those that systems give to outgoing connections: they stay free on a restart."""
+    found: list[int] = []
+    for port in random.SystemRandom().sample(range(20000, 32000), 400):
+        with socket.socket() as stream, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
+            try:
+                stream.bind((LOOPBACK, port))
+                datagrams.bind((LOOPBACK, port))
+            except OSError:
+                continue
+        found.append(port)
+        if len(found) == count:
+            return found
+    raise Failed(f"there are no {count} free ports on {LOOPBACK}")

@@ -1,0 +1,185 @@
+"""Stories for every ordered pair of bindings, over real sockets against a real server process (T1, GW-1, SEED-1…5, 9)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+import pytest
+
+from comity.client import ClientError, Received, connect, text_object
+from comity.cpim.address import Address
+from comity.cpim.operations import MimeObject, Reason, Status
+from comity.secure import Identity, LocalCa, TrustStore, new_identity, sign, verify
+from tests.paths.kit import ALICE, BOB, ServerProcess, Via
+
+TEXT = "Grüße 👋🏽 <&>\" ' ]]> &amp;\nsecond line\n\n" + "x" * 5000
+VIAS: list[Via] = ["sip", "xmpp"]
+pairs = pytest.mark.parametrize(("source", "sink"), [(a, b) for a in VIAS for b in VIAS])
+
+
+def run(work: Coroutine[None, None, None]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(30):
+            await work
+
+    asyncio.run(bounded())
+
+
+async def exchange(server: ServerProcess, source: Via, sink: Via, things: list[MimeObject]) -> list[Received]:
+    """Alice sends each object to Bob, who is there; what he gets."""
+    async with server.client(source, ALICE, receive=False) as alice, server.client(sink, BOB) as bob:
+        got: list[Received] = []
+        messages = bob.messages()
+        for thing in things:
+            answer = alice.send(thing, BOB)
+            got.append(await anext(messages))
+            following = asyncio.ensure_future(anext(messages))  # takes it
+            assert (await answer).status is not Status.FAILURE
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+            messages = bob.messages()
+        while await asyncio.to_thread(server.waiting):
+            pass
+        return got
+
+
+@pytest.fixture(scope="module")
+def authority() -> LocalCa:
+    return LocalCa.create("Test authority", when=datetime.now(UTC))
+
+
+@pytest.fixture(scope="module")
+def alice(authority: LocalCa) -> Identity:
+    return new_identity(ALICE, ca=authority, when=datetime.now(UTC))
+
+
+@pairs
+def test_a_text_arrives_as_it_was_written(server: ServerProcess, source: Via, sink: Via) -> None:
+    """Emoji, markup, several lines, 5,000 characters; the object is the sender's own (SEED-9, SEED-32)."""
+
+    async def story() -> None:
+        thing = text_object(ALICE, BOB, TEXT)
+        [received] = await exchange(server, source, sink, [thing])
+        assert received.object.octets == thing.octets
+        assert received.text is not None
+        assert received.text.replace("\r\n", "\n") == TEXT
+        assert received.from_ == ALICE
+        assert received.asserted_by == "a.test"
+        [hop] = received.history
+        assert (hop.node, hop.in_protocol, hop.out_protocol) == ("a.test", source, sink)
+
+    run(story())
+
+
+@pairs
+@pytest.mark.parametrize("form", ["multipart", "signed-data"])
+def test_a_signature_verifies_on_the_far_side(
+    server: ServerProcess, source: Via, sink: Via, form: str, alice: Identity, authority: LocalCa
+) -> None:
+    """SEED-4: no hop changed an octet, whatever protocols lie between."""
+
+    async def story() -> None:
+        thing = text_object(ALICE, BOB, "signed 🎉")
+        kind: Literal["multipart", "signed-data"] = "multipart" if form == "multipart" else "signed-data"
+        signed = sign(thing, alice, form=kind, when=datetime.now(UTC))
+        [received] = await exchange(server, source, sink, [signed])
+        assert received.object.octets == signed.octets
+        trust = TrustStore(anchors=(authority.certificate,))
+        verdict = verify(received.object, trust, now=datetime.now(UTC), expected_from=ALICE, expected_to=BOB)
+        assert (verdict.verdict, verdict.signer) == ("valid", ALICE.uri), verdict.reason
+
+    run(story())
+
+
+@pairs
+def test_messages_for_somebody_away_wait_and_come_in_order(server: ServerProcess, source: Via, sink: Via) -> None:
+    """Stored in order, delivered in order at sign-in; a device is told that they are late (XEP-0203)."""
+
+    async def story() -> None:
+        things = [text_object(ALICE, BOB, f"{n}", when=datetime.now(UTC) - timedelta(hours=1)) for n in range(20)]
+        async with server.client(source, ALICE, receive=False) as sender:
+            answers = [await sender.send(thing, BOB) for thing in things]
+        assert {answer.status for answer in answers} == {Status.INDETERMINANT}
+        got: list[str] = []
+        async with server.client(sink, BOB) as bob:
+            async for received in bob.messages():
+                got.append(received.object.fingerprint)
+                if len(got) == len(things):
+                    break
+        assert got == [thing.fingerprint for thing in things]
+
+    run(story())
+    clear(server)
+
+
+@pytest.mark.parametrize("source", VIAS)
+def test_nobody_can_write_as_somebody_else(server: ServerProcess, source: Via) -> None:
+    """T1, S-06, X-46, C-20: neither on the wire nor inside the object."""
+
+    async def story() -> None:
+        async with server.client(source, ALICE, receive=False) as sender:
+            inside = await sender.send(text_object(BOB, ALICE, "as bob"), ALICE)
+            assert (inside.status, inside.reason) == (Status.FAILURE, Reason.DENIED)
+            outside = await sender.send(text_object(BOB, ALICE, "as bob"), ALICE, from_=BOB)
+            assert (outside.status, outside.reason) == (Status.FAILURE, Reason.DENIED)
+
+    run(story())
+    assert not server.waiting()
+
+
+@pytest.mark.parametrize("source", VIAS)
+def test_what_cannot_be_delivered_is_said_at_once(server: ServerProcess, source: Via) -> None:
+    """OPS-5, OPS-13: unknown user, foreign domain, malformed object; each in the protocol's own words."""
+
+    async def story() -> None:
+        async with server.client(source, ALICE, receive=False) as sender:
+            for uri in ("im:nobody@a.test", "im:x@elsewhere.test"):
+                to = Address.parse(uri)
+                answer = await sender.send(text_object(ALICE, to, "x"), to)
+                assert answer.status is Status.FAILURE
+            broken = MimeObject.of("message/cpim", b"From: <im:alice@a.test>\n\nnot CPIM")
+            answer = await sender.send(broken, BOB)
+            assert (answer.status, answer.reason) == (Status.FAILURE, Reason.SYNTAX)
+            assert "malformed" in answer.text
+
+    run(story())
+    assert not server.waiting()
+
+
+@pytest.mark.parametrize("via", VIAS)
+def test_a_wrong_password_and_a_wrong_authority_are_refused(server: ServerProcess, via: Via) -> None:
+    """SEC-29: TLS with a certificate that is checked; credentials that are checked."""
+
+    async def story() -> None:
+        transport = "tls"
+        port = server.port(via, "tls")
+        authority = server.directory / "data" / "tls" / "ca.pem"
+        with pytest.raises(ClientError, match=r"not-authorized|401"):
+            async with connect(via, ALICE, "wrong", server=port, transport="tls", ca_file=authority):
+                pass
+        with pytest.raises(ClientError, match="certificate"):
+            async with connect(via, ALICE, "any", server=port, transport="tls"):
+                pass
+        assert transport == "tls"
+
+    run(story())
+
+
+def clear(server: ServerProcess) -> None:
+    """Take what the last device did not: the break above leaves one message untaken."""
+
+    async def take() -> None:
+        async with server.client("xmpp", BOB) as bob:
+            reading = asyncio.ensure_future(_drain(bob.messages()))
+            while await asyncio.to_thread(server.waiting):
+                pass
+            reading.cancel()
+
+    async def _drain(messages: object) -> None:
+        async for _ in messages:  # type: ignore[attr-defined]  # an async iterator
+            pass
+
+    run(take())

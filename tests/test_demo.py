@@ -1,0 +1,115 @@
+"""The demo, played for real once; its relay; how ``comity send`` and ``comity listen`` take their options."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from hypothesis import given
+from hypothesis import strategies as st
+
+from comity.cli import main
+from comity.demo.relay import Flipper
+
+ROOT = Path(__file__).parent.parent
+SEND = ("send", "--from", "im:alice@a.test", "--to", "im:bob@a.test")
+
+
+def comity(*arguments: str, stdin: str | bytes = "", env: dict[str, str] | None = None) -> Result:
+    return CliRunner().invoke(main, list(arguments), input=stdin, env=env)
+
+
+def test_every_step_of_the_demo_holds(tmp_path: Path) -> None:
+    """SEED-28, SEED-54, G3: separate processes, real sockets, and nothing left behind."""
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "comity", "demo", "--once", "--json"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "TMPDIR": str(tmp_path)},
+    )
+    assert done.stdout, done.stderr
+    steps = json.loads(done.stdout)
+    assert [step for step in steps if not step["ok"]] == []
+    assert (done.returncode, len(steps)) == (0, 11)
+    details = "\n".join(step["detail"] for step in steps)
+    assert "valid, signed by im:alice@comity.test" in details
+    assert "valid, signed by im:bob@comity.test" in details
+    assert "bad-signature" in details
+    assert time.monotonic() - began < 120
+    assert list(tmp_path.iterdir()) == []
+
+
+class TestRelay:
+    @given(st.lists(st.binary(max_size=6)), st.integers(0, 7))
+    def test_any_cut_of_the_stream_is_changed_in_the_same_one_bit(self, pieces: list[bytes], bit: int) -> None:
+        wanted = b"100 euros"
+        whole = b"".join(pieces) + wanted + b" and no more"
+        changed = b"".join(pieces) + bytes([wanted[0] ^ 1 << bit]) + wanted[1:] + b" and no more"
+        flipper = Flipper(wanted, bit)
+        cut = [*pieces, wanted[:4], wanted[4:], b" and no more"]
+        assert b"".join(map(flipper.feed, cut)) + flipper.end() == changed
+        assert len(whole) == len(changed)
+        assert flipper.found == 1
+
+    def test_a_stream_that_ends_in_the_middle_of_it_is_passed_on(self) -> None:
+        flipper = Flipper(b"100 euros", 0)
+        assert flipper.feed(b"pay 100 eu") + flipper.end() == b"pay 100 eu"
+        assert flipper.found == 0
+
+
+class TestSend:
+    def test_apex_comes_later(self) -> None:
+        result = comity(*SEND, "--via", "apex", "hello")
+        assert result.exit_code == 2
+        assert "APEX comes with a later version" in result.stderr
+
+    @pytest.mark.parametrize("server", ["127.0.0.1", "127.0.0.1:", ":5060", "host:0", "host:65536", "host:٣"])
+    def test_a_server_is_a_host_and_a_port(self, server: str) -> None:
+        result = comity(*SEND, "--via", "sip", "--server", server, "hello")
+        assert result.exit_code == 2
+        assert "HOST:PORT" in result.stderr
+
+    def test_an_empty_password_file_is_said(self, tmp_path: Path) -> None:
+        (tmp_path / "password").write_text("\n")
+        result = comity(*SEND, "--via", "sip", "--password-file", str(tmp_path / "password"), "hello")
+        assert result.exit_code == 2
+        assert "holds no password" in result.stderr
+
+    def test_text_that_is_not_utf8_needs_its_type(self) -> None:
+        result = comity(*SEND, "--via", "sip", "-", stdin=b"gr\xfc\xdfe", env={"COMITY_PASSWORD": "x"})
+        assert result.exit_code == 2
+        assert "not UTF-8" in result.stderr
+
+    def test_signing_needs_a_key(self, tmp_path: Path) -> None:
+        env = {"COMITY_PASSWORD": "x", "COMITY_HOME": str(tmp_path)}
+        result = comity(*SEND, "--via", "sip", "--sign", "hello", env=env)
+        assert result.exit_code == 2
+        assert "comity keys new im:alice@a.test" in result.stderr
+
+    @pytest.mark.parametrize("via", ["sip", "xmpp"])
+    def test_no_server_there_is_a_sentence_and_exit_code_1(self, via: str) -> None:
+        command = (*SEND, "--via", via, "--transport", "tcp", "--server", "127.0.0.1:1", "hello")
+        result = comity(*command, env={"COMITY_PASSWORD": "x"})
+        assert result.exit_code == 1
+        assert result.stderr.startswith("comity: ")
+
+
+class TestListen:
+    def test_no_server_there_is_a_sentence_and_exit_code_1(self, tmp_path: Path) -> None:
+        command = ("listen", "im:bob@a.test", "--via", "xmpp", "--server", "127.0.0.1:1")
+        result = comity(*command, env={"COMITY_PASSWORD": "x", "COMITY_HOME": str(tmp_path)})
+        assert result.exit_code == 1
+        assert result.stderr.startswith("comity: ")
+
+    @pytest.mark.parametrize("wrong", [("--count", "0"), ("--timeout", "0")])
+    def test_a_count_and_a_timeout_are_positive(self, wrong: tuple[str, str]) -> None:
+        assert comity("listen", "im:bob@a.test", "--via", "sip", *wrong).exit_code == 2
