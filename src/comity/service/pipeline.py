@@ -309,7 +309,12 @@ class Pipeline:
     def _run(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ran)
+
+    def _ran(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a task of the service failed", exc_info=error)
 
     async def _dedup_secret(self) -> bytes:
         """The key of the dedup hashes, made at the first start."""
