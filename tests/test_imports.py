@@ -41,8 +41,8 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
     ("service", ("service", "cpim", "errors", "failpoints"), ("msgspec",)),
     ("store", ("store", "cpim", "service.interfaces", "errors", "failpoints"), ("msgspec",)),
     ("net", ("net", "bindings.base", "service.interfaces", "errors"), ("dns", "cryptography")),
-    # A client is a binding of a network of its own, and the contract of bindings speaks of the service's.
-    ("client", ("client", "cpim", "secure", "bindings", "net", "service.interfaces", "errors"), ("aiohttp",)),
+    # service.interfaces: a client is a Binding of a network of its own, whose contract names Delivery and Service.
+    ("client", ("client", "cpim", "secure", "bindings", "net", "service.interfaces", "errors", "xml"), ("aiohttp",)),
     # The one place that chooses a store engine by configuration, for the server and for commands without one.
     ("admin.engine", ("admin", "store", "service", "config", "errors"), ()),
     ("admin", ("admin", "service", "cpim", "config", "errors"), ("msgspec", "aiohttp", "cryptography")),

@@ -354,7 +354,7 @@ class TestAnswers:
         """T3."""
         made = status_to_response("t", SipResponse(code, "Why", [("Retry-After", "7 (soon)")]), Form.OBJECT)
         assert (made.status, made.reason, made.retry_after) == (Status.FAILURE, reason, 7)
-        assert made.text == f"The recipient's device answered {code} Why."
+        assert made.text == f"The answer was {code} Why."
 
     @pytest.mark.parametrize(
         ("code", "reason"), [(302, Reason.NO_ROUTE), (499, Reason.SYNTAX), (599, Reason.INTERNAL), (699, Reason.AWAY)]

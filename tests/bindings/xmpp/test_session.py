@@ -107,7 +107,7 @@ class TestSignIn:
         assert b"<success" in out
 
     def test_wrong_password_and_unknown_user_look_alike(self) -> None:
-        """X-33 (the shape; times are measured by the load tests)."""
+        """X-33: the shape of the answers; the times are not measured here."""
         wrong = Pair(tls=True, password="wrong").run()
         unknown = Pair(tls=True, jid="nobody@a.test/phone").run()
         for pair in (wrong, unknown):

@@ -458,7 +458,7 @@ def status_to_response(trans_id: str, answer: SipResponse, form: Form) -> Respon
     if text.isascii() and text.isdigit() and len(text) <= 6:
         retry_after = int(text)
     phrase = _clean(answer.reason)[:80]
-    said = f"The recipient's device answered {answer.status_code}" + (f" {phrase}." if phrase else ".")
+    said = f"The answer was {answer.status_code}" + (f" {phrase}." if phrase else ".")
     warning = _WARNING.match(answer.value("warning") or "")
     if warning is not None:
         said = _clean(unquoted(warning[1]))[:256]
