@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Self
 
 import pytest
 from click.testing import CliRunner, Result
@@ -15,6 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from comity.cli import main
+from comity.client import Received, text_object
+from comity.cpim.address import Address
 from comity.demo.relay import Flipper
 
 ROOT = Path(__file__).parent.parent
@@ -103,7 +108,51 @@ class TestSend:
         assert result.stderr.startswith("comity: ")
 
 
+class OneMessage:
+    """A client with one message; like the real ones, asking for the next one takes it."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        self.taken = 0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    async def messages(self) -> AsyncIterator[Received]:
+        alice, bob = Address.im("alice", "a.test"), Address.im("bob", "a.test")
+        yield Received(text_object(alice, bob, "hello \x1b[2J"), alice, bob, "a.test")
+        self.taken += 1
+        await asyncio.Event().wait()
+
+
 class TestListen:
+    @pytest.fixture
+    def client(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> OneMessage:
+        client = OneMessage()
+        monkeypatch.setattr("comity.cli.messages.connect", lambda *_, **__: client)
+        monkeypatch.setenv("COMITY_HOME", str(tmp_path))
+        monkeypatch.setenv("COMITY_PASSWORD", "x")
+        return client
+
+    def test_the_last_message_counts_as_taken_too(self, client: OneMessage) -> None:
+        """Else the server would deliver it again."""
+        result = comity("listen", "im:bob@a.test", "--via", "xmpp", "--count", "1", "--json")
+        assert (result.exit_code, client.taken) == (0, 1)
+        line = json.loads(result.stdout)
+        assert (line["from"], line["to"], line["type"]) == ("im:alice@a.test", "im:bob@a.test", "message/cpim")
+        assert (line["verdict"], line["signer"], line["asserted_by"]) == ("unsigned", "", "a.test")
+        assert result.stderr == "comity: listening as im:bob@a.test by xmpp\n"
+
+    def test_fewer_than_count_in_time_is_exit_code_1(self, client: OneMessage) -> None:
+        """W-12: what a message holds cannot write to the terminal."""
+        result = comity("listen", "im:bob@a.test", "--via", "xmpp", "--count", "2", "--timeout", "0.1")
+        assert result.exit_code == 1
+        assert "1 of 2 messages came" in result.stderr
+        assert "hello \\u001b[2J" in result.stdout
+        assert client.taken == 1
+
     def test_no_server_there_is_a_sentence_and_exit_code_1(self, tmp_path: Path) -> None:
         command = ("listen", "im:bob@a.test", "--via", "xmpp", "--server", "127.0.0.1:1")
         result = comity(*command, env={"COMITY_PASSWORD": "x", "COMITY_HOME": str(tmp_path)})
