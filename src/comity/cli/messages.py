@@ -259,6 +259,7 @@ class Listener:
             expected_to=received.to,
             replay=self._replay,
             asserted_by=received.asserted_by,
+            arrived=received.arrived,
         )
         self.seen += 1
         text = _text(received, verdict)

@@ -11,6 +11,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
@@ -42,6 +43,8 @@ class Received:
     asserted_by: str
     """Domain that vouches for the sender where no signature does."""
     is_delayed: bool = False
+    arrived: datetime | None = None
+    """When our server took it, as far as it says so (SIP Date, XEP-0203): its freshness is judged by this (SEC-24)."""
     history: tuple[HistoryEntry, ...] = ()
     report: Report | None = None
     """Set when this is a failure report about a message of ours."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from functools import partial
 
 from comity.bindings.base import HostPort, Link, Listener, Target
@@ -36,6 +37,8 @@ from comity.net.udp import local_address
 
 ACCEPT = "message/cpim, text/plain, multipart/signed, application/pkcs7-mime, */*"
 EXPIRES = 3600
+DELAYED = timedelta(seconds=10)
+"""A message that our server took longer ago than this waited for us."""
 REFRESH_AT = 0.8
 """Part of the granted time after which a registration is refreshed."""
 
@@ -207,7 +210,10 @@ class SipClient(SignedIn):
             return
         first = made.history[0].node if made.history else self._options.address.domain
         # The Request-URI is our contact address; who we are is what we signed in as.
-        received = Received(made.object, made.source, self._options.address, first, False, made.history)
+        arrived = _date(event.request)
+        is_delayed = arrived is not None and datetime.now(UTC) - arrived > DELAYED
+        own = self._options.address
+        received = Received(made.object, made.source, own, first, is_delayed, arrived, made.history)
         self._mailbox.put(received, partial(self._respond, event.id, 200))
 
     def _respond(self, id: int, status_code: int) -> None:
@@ -277,6 +283,14 @@ class SipClient(SignedIn):
         self._tasks.discard(task)
         if not task.cancelled() and isinstance(error := task.exception(), ClientError):
             self._mailbox.end(error)
+
+
+def _date(request: SipRequest) -> datetime | None:
+    """When our server took the message (RFC 3261 section 20.17); None if it does not say."""
+    try:
+        return parsedate_to_datetime(request.value("date") or "").replace(tzinfo=UTC)
+    except ValueError:
+        return None
 
 
 def _token(octets: int) -> str:

@@ -174,9 +174,9 @@ class XmppClient(SignedIn):
             self._handled(index)
             return
         history = mapping.read_history(stanza)
-        is_delayed = stanza.find(f"{{{mapping.DELAY}}}delay") is not None
+        arrived = _arrived(stanza)
         first = history[0].node if history else self._options.address.domain
-        received = Received(made.object, made.source, made.destination, first, is_delayed, history)
+        received = Received(made.object, made.source, made.destination, first, arrived is not None, arrived, history)
         self._mailbox.put(received, partial(self._handled, index))
 
     def _handled(self, index: int) -> None:
@@ -240,6 +240,15 @@ class XmppClient(SignedIn):
 
 def _end_point(link: Link) -> bytes | None:
     return None if link.peer.tls is None else link.peer.tls.server_end_point
+
+
+def _arrived(stanza: Element) -> datetime | None:
+    """The server's stamp on a message that waited (XEP-0203); it takes away what anybody else wrote (X-64)."""
+    delay = stanza.find(f"{{{mapping.DELAY}}}delay")
+    try:
+        return None if delay is None else datetime.fromisoformat(delay.get("stamp"))
+    except ValueError:
+        return None
 
 
 def _capabilities() -> Element:
