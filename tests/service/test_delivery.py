@@ -10,6 +10,7 @@ import pytest
 from comity.cpim.address import Address
 from comity.cpim.operations import Reason, Response, Status, success
 from comity.service.delivery import RETRY_DELAYS, WINDOW
+from comity.service.envelope import operation_of_item
 from comity.service.interfaces import Add, Delivery, Done, Record
 from comity.testing.service import Bench, ended, refuses, settle
 
@@ -50,6 +51,28 @@ class TestOrder:
             assert bob.texts == [b"%d" % n for n in range(count + 10)]
             assert all(delivery.attempt == 1 for delivery in bob.deliveries)
             assert not await bench.store.lanes()
+
+        run(story())
+
+    def test_a_message_read_from_the_lane_before_its_commit_is_told_goes_out_once(self) -> None:
+        """The store's writer is another thread: a reader may see a row before the commit's future is heard."""
+
+        async def story() -> None:
+            bench = await Bench().start()
+            accepted = await bench.send("hello")
+            [item] = await bench.store.read("inbox/im:bob@a.test", 10)
+            bob = await bench.device("im:bob@a.test", answer=None)
+            operation, envelope = operation_of_item(item)
+            waiter: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+            bench.pipeline.delivery.accept(accepted.id, item.seq, operation, envelope, waiter)
+            await settle()
+            assert bob.texts == [b"hello"]
+            bob.take()
+            await settle()
+            assert waiter.result().status is Status.SUCCESS
+            bench.pipeline.delivery.accept(accepted.id, item.seq, operation, envelope, None)
+            await settle()
+            assert bob.texts == [b"hello"]
 
         run(story())
 

@@ -197,11 +197,17 @@ class Inbox:
         self._acked: set[int] = set()
         self._has_more = False
         self._is_loading = False
+        self._read_to = 0
+        """Last row taken from the store; rows are taken in order, so none up to it is taken again."""
 
     # --- in ---
 
     def offer(self, pending: Pending) -> bool:
         """Take a message just accepted; False if nobody can be reached and it waits in the store."""
+        if pending.seq <= self._read_to:
+            # The lane was read between the commit and this call: the message is on its way already.
+            self._join(pending)
+            return True
         if not self.channels or self._has_more or self._is_loading or len(self._items) >= WINDOW:
             self._has_more = True
             if self.channels:
@@ -209,6 +215,14 @@ class Inbox:
             return bool(self.channels)
         self._items[pending.seq] = pending
         return self.assign(pending)
+
+    def _join(self, pending: Pending) -> None:
+        """Let whoever waits for ``pending`` wait for its twin that was read from the store."""
+        twin = self._items.get(pending.seq)
+        if twin is not None:
+            twin.waiters += pending.waiters
+        else:
+            self.engine.stored(pending)
 
     def find(self, seq: int) -> Pending | None:
         """A message in memory by its place."""
@@ -273,6 +287,7 @@ class Inbox:
             self._forget()
 
     def _take(self, row: Item) -> None:
+        self._read_to = max(self._read_to, row.seq)
         try:
             operation, envelope = operation_of_item(row)
         except (StoreError, ValueError, TypeError, LookupError) as error:
