@@ -238,6 +238,11 @@ class StreamReader:
         self._names: dict[str, str] = {}
         self._parser = parser = expat.ParserCreate("utf-8", "}", self._names)
         parser.buffer_text = True
+        # Expat 2.6 and later hold a token back until much more has come; reads are joined here already,
+        # and a limit has to be seen when it is reached. Python 3.13's name for it; 3.11 before .8 has none.
+        set_deferral = getattr(parser, "SetReparseDeferralEnabled", None)
+        if set_deferral is not None:
+            set_deferral(False)
         parser.XmlDeclHandler = self._xml_declaration
         parser.StartDoctypeDeclHandler = self._doctype
         parser.CommentHandler = self._comment

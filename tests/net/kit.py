@@ -229,6 +229,19 @@ async def serving(
     assert not asyncio.all_tasks() - tasks
 
 
+_KEY_USES = (
+    "digital_signature",
+    "content_commitment",
+    "key_encipherment",
+    "data_encipherment",
+    "key_agreement",
+    "key_cert_sign",
+    "crl_sign",
+    "encipher_only",
+    "decipher_only",
+)
+
+
 class Ca:
     """A certificate authority for one test session."""
 
@@ -276,8 +289,15 @@ class Ca:
             .not_valid_before(now - datetime.timedelta(days=60))
             .not_valid_after(now + datetime.timedelta(days=days))
             .add_extension(x509.BasicConstraints(is_ca, None), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         )
-        if not is_ca:
+        # Python 3.13's own default context is strict (RFC 5280 sections 4.2.1.1 and 4.2.1.3).
+        if is_ca:
+            signs = dict.fromkeys(_KEY_USES, False) | {"key_cert_sign": True, "crl_sign": True}
+            builder = builder.add_extension(x509.KeyUsage(**signs), critical=True)
+        else:
+            issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key())
+            builder = builder.add_extension(issuer, critical=False)
             names = [x509.DNSName(host), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         return builder.sign(self.key, algorithm or hashes.SHA256())
