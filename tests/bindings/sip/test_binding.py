@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 import pytest
 
@@ -123,6 +124,18 @@ class TestSender:
         assert status(await Phone(world, "alice", ("203.0.113.7", 5060), "tls").message("sip:bob@a.test")) == 200
 
 
+OUTBOUND_PROXIES = [
+    ("127.0.0.1", "<sip:localhost;lr>", 200),
+    ("198.51.100.7", "<sip:198.51.100.7;lr>", 200),
+    ("198.51.100.7", "<sip:sip.a.test;lr>", 200),
+    ("198.51.100.7", "<sip:localhost;lr>", 403),
+    ("198.51.100.7", "<sip:198.51.100.8;lr>", 403),
+    ("0.0.0.0", "<sip:198.51.100.8;lr>", 200),
+    ("0.0.0.0", "<sip:198.51.100.8:9999;lr>", 403),
+    ("0.0.0.0", "<sip:evil.test;lr>", 403),
+]
+
+
 class TestMessage:
     @pytest.mark.parametrize("transport", ["udp", "tcp", "tls"])
     @story
@@ -220,6 +233,16 @@ class TestMessage:
         alice = Phone(world, "alice", ALICE, "tcp")
         for route, code in (("<sip:evil.test;lr>", 403), ("<sip:a.test;lr>", 200), ("<sip:192.0.2.1:5060;lr>", 200)):
             assert status(await alice.message("sip:bob@a.test", b"hi", "text/plain", ("Route", route))) == code
+
+    @story
+    @pytest.mark.parametrize(("near", "route", "code"), OUTBOUND_PROXIES)
+    async def test_a_phone_may_call_us_its_outbound_proxy(self, near: str, route: str, code: int) -> None:
+        """COMPAT Linphone, baresip: a Route with whatever name or address of ours they were given."""
+        world = await World().start()
+        await xmpp_device(world, answer=takes)
+        alice = Phone(world, "alice", ALICE)
+        world.udp.peer = replace(world.udp.peer, local=(near, 5060))
+        assert status(await alice.message("sip:bob@a.test", b"hi", "text/plain", ("Route", route))) == code
 
     @story
     async def test_the_same_message_sent_again_after_a_crash_is_delivered_once(self) -> None:

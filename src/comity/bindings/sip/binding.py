@@ -51,6 +51,7 @@ from comity.service.interfaces import Accepted, Contact, Credentials, Delivery, 
 
 log = logging.getLogger(__name__)
 
+
 _OLD_BARESIP = re.compile(r"baresip v?[01]\.")
 
 METHODS = frozenset({"MESSAGE", "OPTIONS", "REGISTER"})
@@ -407,13 +408,16 @@ class SipBinding:
         hosts = {listener.host for listener in self._listeners} | {local[0]}
         if ip_address(local[0]).is_loopback:
             hosts.add("localhost")
+        # A socket bound to every address does not know which of them a phone calls its proxy; nothing is ever sent
+        # by a Route, so any address literal with our port will do.
+        is_any = ip_address(local[0]).is_unspecified
         default = 5061 if received.state.transport == "tls" else 5060
         for route in received.request.routes:
             uri = route.uri
             assert isinstance(uri, SipUri), "the session refused others"
-            host = uri.bare_host.lower()
+            host, port = uri.bare_host.lower(), uri.port or default
             is_named = host in hosts or any(host.endswith(f".{domain}") for domain in self.config.domains)
-            port = uri.port or default
+            is_named = is_named or (is_any and _is_literal(host))
             is_here = (is_named and port == local[1]) or (host, port) in {(o.host, o.port) for o in self._listeners}
             if not is_here and not self.service.accounts.serves(uri.host):
                 return False
@@ -566,6 +570,14 @@ def _user(username: str, realm: str) -> Address | None:
         return Address.im(username.removesuffix(f"@{realm}"), realm)
     except AddressError:
         return None
+
+
+def _is_literal(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def parse_listener(url: str) -> Listener:
