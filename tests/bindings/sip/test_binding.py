@@ -241,6 +241,7 @@ class TestMessage:
         world = await World().start()
         await xmpp_device(world, answer=takes)
         alice = Phone(world, "alice", ALICE)
+        assert world.udp is not None
         world.udp.peer = replace(world.udp.peer, local=(near, 5060))
         assert status(await alice.message("sip:bob@a.test", b"hi", "text/plain", ("Route", route))) == code
 
