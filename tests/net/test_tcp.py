@@ -383,7 +383,9 @@ async def test_accept_rests_while_descriptors_are_out_and_existing_work_goes_on(
 
         monkeypatch.setattr(listener, "_rest", resting)
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) - 1, hard))
+        lowest_free = os.dup(client.fileno())
+        os.close(lowest_free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
         try:
             await asyncio.get_running_loop().sock_connect(client, address)
             await asyncio.wait_for(rested.wait(), PATIENCE)

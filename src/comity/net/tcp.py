@@ -465,7 +465,7 @@ class StreamLink(SessionDriver, asyncio.BufferedProtocol):
         """Let the kernel not wait 40 ms for something of ours to carry the ACK of the client's Finished.
 
         Without session tickets we send nothing there, and a client that has Nagle's algorithm on holds its first
-        octets back until then (measured: 41 ms a connection instead of 1)."""
+        octets back until then: 500 connections one after the other took over 8 s."""
         if self._transport is not None and hasattr(socket, "TCP_QUICKACK"):
             sock = self._transport.get_extra_info("socket")
             if sock is not None and sock.fileno() >= 0:
