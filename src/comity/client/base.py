@@ -48,6 +48,8 @@ class Received:
     history: tuple[HistoryEntry, ...] = ()
     report: Report | None = None
     """Set when this is a failure report about a message of ours."""
+    id: str = ""
+    """The server's identifier on the wire (SIP Call-ID, XEP-0359 stanza-id): a repeat of the same message has the same."""
 
     @property
     def text(self) -> str | None:

@@ -355,6 +355,7 @@ class Inbox:
         if (error := done.exception()) is not None:
             # The row stays pending in the store and is delivered again after a restart: at least once outward.
             log.error("the end of %s could not be committed: %s", pending.id, error)
+        failpoint("delivery.after-ack")
         if self._is_loading:
             self._acked.add(pending.seq)
         else:

@@ -33,6 +33,7 @@ from comity.cpim.entity import is_secured
 from comity.cpim.message import new_message_id
 from comity.cpim.operations import Reason, Response, Status, failure, success
 from comity.errors import AddressError, LocalProtocolError
+from comity.failpoints import failpoint
 from comity.service.interfaces import Accepted, Contact, Delivery, Origin, ScramKeys, Service
 from comity.xml import XmlLimits, serialize
 
@@ -288,6 +289,7 @@ class XmppBinding:
         self._devices.by_stream[former.sm_id] = connection
         self._devices.bind(connection)
         former.sm_id = ""
+        failpoint("xmpp.resume")
         return former.session.sm_state
 
     def _resumed(self, connection: Connection, event: events.Resumed) -> None:
