@@ -160,11 +160,12 @@ class TestIn:
         assert made.context.resource == "balcony"
         assert operation(uri="im:bob@b.test").destination == BOB  # ADDR-29
 
-    @pytest.mark.parametrize(("given", "kept"), [(None, 70), ("0", 0), ("5", 5), ("70", 70), ("255", 70)])
+    @pytest.mark.parametrize(("given", "kept"), [(None, 70), ("1", 1), ("5", 5), ("70", 70), ("255", 70)])
     def test_hop_limits_are_clamped(self, given: str | None, kept: int) -> None:
         """T2, S-44."""
         extra = [] if given is None else [("Max-Forwards", given)]
         assert operation(b"hi", "text/plain", *extra).max_forwards == kept
+        assert refusal(b"hi", "text/plain", ("Max-Forwards", "0")).status_code == 483
 
     def test_expires_counts_from_date_else_from_receipt(self) -> None:
         """SIP-5, S-37."""
