@@ -49,7 +49,7 @@ class Received:
     report: Report | None = None
     """Set when this is a failure report about a message of ours."""
     id: str = ""
-    """The server's identifier on the wire (SIP Call-ID, XEP-0359 stanza-id): a repeat of the same message has the same."""
+    """The server's identifier on the wire (SIP Call-ID and From-tag, XEP-0359 stanza-id): a repeat has the same."""
 
     @property
     def text(self) -> str | None:
