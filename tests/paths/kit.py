@@ -24,6 +24,7 @@ Via = Literal["sip", "xmpp"]
 ALICE, BOB = Address.parse("im:alice@a.test"), Address.parse("im:bob@a.test")
 PASSWORD = "correct horse"
 READY_SECONDS = 20.0
+ROOT = Path(__file__).parent.parent.parent
 
 
 def free_ports(count: int) -> list[int]:
@@ -120,7 +121,9 @@ client = ["tcp://127.0.0.1:{xmpp}", "tls://127.0.0.1:{xmpps}"]
         command = [sys.executable, "-m", program, "serve", "-c", str(self.config)]
         environment = {**os.environ, "COMITY_FAILPOINT": failpoint}
         with (self.directory / "log").open("a", encoding="utf-8") as log:
-            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
+            self.process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment, cwd=ROOT
+            )
 
     def kill(self) -> None:
         """kill -9, whatever it does."""

@@ -115,7 +115,7 @@ def i6_repeats_have_a_cause(ledger: Ledger) -> Finding:
             elif not (cause := ledger.cause(device, first, again)):
                 yield Violation("I6", f"{device} got {message.id} twice without a cause", again + 1)
             elif cause == "kill":
-                key = (device, ledger.deaths_before(again))
+                key = (device, ledger.starts_before(first))  # it was in flight when that life ended
                 per_kill[key] += 1
                 if per_kill[key] == WINDOW + 1:
                     yield Violation("I6", f"{device} got more than {WINDOW} repeats for one kill", again + 1)

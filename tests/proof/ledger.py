@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 
 from tests.proof.history import Event
 
-BREAKS = frozenset({"died", "stopped", "paused", "cut"})
-"""What the nemesis did that lets a server or a device not know what the other one did."""
+BREAKS = frozenset({"died", "stopped", "ready", "paused", "cut"})
+"""What lets a server or a device not know what the other one did. "ready" of the next life counts too: what a server
+wrote before it died may be read after it."""
 
 
 @dataclass(slots=True)
@@ -73,6 +74,7 @@ class Ledger:
         self.breaks: list[int] = []
         """Places of everything the nemesis did."""
         self.deaths: list[int] = []
+        self.starts: list[int] = []
         self.session_ends: dict[str, list[int]] = defaultdict(list)
         """By device."""
         self.marks: dict[str, list[tuple[int, Event]]] = defaultdict(list)
@@ -110,6 +112,8 @@ class Ledger:
             self.breaks.append(at)
         if event.level == "died":
             self.deaths.append(at)
+        if event.level == "ready":
+            self.starts.append(at)
         if event.level == "disconnected":
             self.session_ends[event.proc].append(at)
 
@@ -133,9 +137,9 @@ class Ledger:
             return "kill"
         return "reconnect" if _between(self.session_ends.get(device, []), first, again) else ""
 
-    def deaths_before(self, at: int) -> int:
-        """How often the server died before a place of the history."""
-        return bisect_right(self.deaths, at)
+    def starts_before(self, at: int) -> int:
+        """How often the server had started before a place of the history: which life that was in."""
+        return bisect_right(self.starts, at)
 
 
 def _between(places: list[int], first: int, last: int) -> bool:

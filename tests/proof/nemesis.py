@@ -64,6 +64,8 @@ class Life:
     """Until kill -9 or SIGTERM; with a failpoint: until it is given up and killed."""
     ending: Literal["kill", "stop"] = "kill"
     faults: tuple[Fault, ...] = ()
+    is_aged: bool = False
+    """Before it: what ended is made as old as retention ends."""
 
 
 def make_plan(seed: int, at_failpoints: int, at_random: int) -> list[Life]:
@@ -137,6 +139,8 @@ class Nemesis:
         return True
 
     async def _live(self, life: Life) -> None:
+        if life.is_aged:
+            self._server.age()
         if not await self.start(life.failpoint):
             self.fired += 1
             return
@@ -152,7 +156,7 @@ class Nemesis:
             self._history.mark("died", life.failpoint, "server")
             self.fired += 1
         elif life.ending == "stop":
-            await self.stop()
+            await self.stop(life.failpoint)
         else:
             if life.failpoint:
                 self.missed.append(life.failpoint)
@@ -171,9 +175,13 @@ class Nemesis:
         self._history.mark("died", "kill -9", "server")
         self.killed += 1
 
-    async def stop(self) -> None:
-        """An orderly stop: drain and exit 0."""
+    async def stop(self, failpoint: str = "") -> None:
+        """An orderly stop: drain and exit 0, unless it dies at its failpoint on the way."""
         code = await asyncio.to_thread(self._server.stop)
+        if failpoint and code == -signal.SIGKILL:
+            self._history.mark("died", failpoint, "server")
+            self.fired += 1
+            return
         self._history.mark("stopped", f"code={code}", "server")
         if code:
             raise AssertionError(

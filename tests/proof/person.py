@@ -44,6 +44,7 @@ class Lane:
         self.acked = 0
         self.delivered = 0
         self.refused = 0
+        self.reported = 0
         self._next_thing = next_thing
         self._open: deque[int] = deque()
         """Numbers without a final answer, in order."""
@@ -55,14 +56,21 @@ class Lane:
 
     @property
     def undelivered(self) -> int:
-        """Messages made that have not arrived yet, refused ones left out."""
-        return len(self.things) - self.delivered - self.refused
+        """Messages made that have not come to an end yet."""
+        return len(self.things) - self.delivered - self.refused - self.reported
 
     def arrived(self, k: int) -> None:
         """Message ``k`` arrived somewhere."""
         if 0 <= k < len(self.things) and not self.things[k].was_delivered:
             self.things[k].was_delivered = True
             self.delivered += 1
+            self.wake.set()
+
+    def failed(self, k: int) -> None:
+        """The server reported that message ``k`` failed."""
+        if 0 <= k < len(self.things) and not self.things[k].was_reported:
+            self.things[k].was_reported = True
+            self.reported += 1
             self.wake.set()
 
     def add(self, thing: Thing) -> None:
@@ -175,6 +183,8 @@ class Person:
         self.via = via
         self.transport = transport
         self.presence = presence
+        self.late = (4.0, 12.0)
+        """Least and most seconds until a "late" one comes for the first time."""
         self.lanes: list[Lane] = []
         self.sessions = 0
         self.client: Client | None = None
@@ -217,7 +227,7 @@ class Person:
             await self._be_away(is_first)
             is_first = False
             try:
-                async with self._server.client(self.via, address_of(self.user), self.transport) as client:
+                async with self._client() as client:
                     await self._be_there(client)
             except ClientError:
                 pass  # the server is away: try again
@@ -227,7 +237,7 @@ class Person:
     async def _be_away(self, is_first: bool) -> None:
         seconds = 0.0
         if self.presence == "never" or (self.presence == "late" and is_first):
-            seconds = 1e6 if self.presence == "never" else self._dice.uniform(4, 12)
+            seconds = 1e6 if self.presence == "never" else self._dice.uniform(*self.late)
         elif self.presence == "flapping" and not is_first:
             seconds = self._dice.uniform(0.2, 3)
         if seconds and not self._home.is_set():
@@ -253,6 +263,11 @@ class Person:
                 future.cancel()
             await asyncio.gather(*session.futures, return_exceptions=True)
             self._history.mark("disconnected", f"session={session.number}", self.name)
+
+    def _client(self) -> Client:
+        """A client that is not signed in yet."""
+        make = self._server.client
+        return make(self.via, address_of(self.user), self.transport)
 
     async def _receive(self, client: Client, session: Session) -> None:
         async for received in client.messages():

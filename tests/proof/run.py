@@ -51,6 +51,7 @@ def run(
     *,
     program: str = "comity",
     quiet_seconds: float = 3.0,
+    drain_seconds: float = DRAIN_SECONDS,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Run:
     """Carry out one run in a new directory; the history stays there.
@@ -63,6 +64,7 @@ def run(
         size: how much is sent.
         program: the module to run instead of the real server.
         quiet_seconds: how long nothing may arrive until all is over.
+        drain_seconds: how long the end may take.
         progress: called with lines of text.
     """
     directory.mkdir(parents=True)
@@ -74,7 +76,7 @@ def run(
         history.mark("begin", f"seed={seed} lives={len(plan)} canary={canary} password={password} {bounds}")
         try:
             nemesis, is_drained = asyncio.run(
-                _whole(server, history, seed, canary, plan, size, program, quiet_seconds, progress)
+                _whole(server, history, seed, canary, plan, size, program, (quiet_seconds, drain_seconds), progress)
             )
         finally:
             server.kill()
@@ -91,7 +93,7 @@ async def _whole(
     plan: Sequence[Life],
     size: Size,
     program: str,
-    quiet_seconds: float,
+    patience: tuple[float, float],
     progress: Callable[[str], None],
 ) -> tuple[Nemesis, bool]:
     workload = Workload(server, history, seed, canary, size)
@@ -99,7 +101,7 @@ async def _whole(
     over = asyncio.Event()
     living = asyncio.ensure_future(workload.run(over))
     sampling = asyncio.ensure_future(_sample(server, history))
-    ruling = asyncio.ensure_future(_rule(workload, nemesis, history, plan, quiet_seconds, progress))
+    ruling = asyncio.ensure_future(_rule(workload, nemesis, history, plan, patience, progress))
     try:
         await asyncio.wait([living, ruling], return_when=asyncio.FIRST_COMPLETED)
         if not ruling.done():  # the people died: the run is the harness's failure
@@ -124,7 +126,7 @@ async def _rule(
     nemesis: Nemesis,
     history: History,
     plan: Sequence[Life],
-    quiet_seconds: float,
+    patience: tuple[float, float],
     progress: Callable[[str], None],
 ) -> bool:
     workload.is_sending = True
@@ -133,28 +135,30 @@ async def _rule(
     await nemesis.start()
     for person in workload.people:
         person.come_home()
-    is_drained = await _drain(workload, quiet_seconds, progress)
+    is_drained = await _drain(workload, *patience, progress)
     history.mark("quiet", f"drained={is_drained}")
     for _ in range(2):  # recovery twice is recovery once (I14)
         await nemesis.kill()
         nemesis.killed -= 1
         await nemesis.start()
-        await within(asyncio.Event().wait(), min(quiet_seconds, 1.5))
+        await within(asyncio.Event().wait(), min(patience[0], 1.5))
     return is_drained
 
 
-async def _drain(workload: Workload, quiet_seconds: float, progress: Callable[[str], None]) -> bool:
+async def _drain(
+    workload: Workload, quiet_seconds: float, drain_seconds: float, progress: Callable[[str], None]
+) -> bool:
     """Wait until nothing is on its way and nothing came for a while; False if that takes too long."""
     loop = asyncio.get_running_loop()
     began = workload.last_event = loop.time()
-    while loop.time() < began + DRAIN_SECONDS:
+    while loop.time() < began + drain_seconds:
         is_done = workload.is_settled and not workload.missing
         if is_done and loop.time() - workload.last_event >= quiet_seconds:
             return True
         if workload.problem() is not None:
             return False
         await within(asyncio.Event().wait(), 0.1)
-    progress(f"not drained after {DRAIN_SECONDS:g} s: {workload.missing} have not arrived")
+    progress(f"not drained after {drain_seconds:g} s: {workload.missing} have not arrived")
     return False
 
 

@@ -43,6 +43,8 @@ class Thing:
     is_under_way: bool = False
     retry_at: float = 0.0
     was_delivered: bool = False
+    was_reported: bool = False
+    """Its sender was told that it failed."""
 
 
 class Maker:
@@ -165,3 +167,10 @@ def user_of(uri: str) -> str:
     """The user an address of the run names; the whole of any other."""
     local, _, domain = uri.partition(":")[2].rpartition("@")
     return local if domain == DOMAIN else uri
+
+
+def place_of(id: str) -> tuple[str, int]:
+    """Conversation and number in a Message-ID of ``Maker``; ("…", -1) for any other."""
+    conv, _, rest = id.partition(".")
+    number = rest.partition(".")[0]
+    return conv, int(number) if number.isdigit() else -1

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import cycle
 from random import Random
+from typing import Literal
 from unittest import mock
 
 from comity.bindings.base import Transport
@@ -19,11 +20,14 @@ from comity.client import Received
 from tests.paths.kit import Via
 from tests.proof.history import History
 from tests.proof.person import Lane, Person, Presence, Session, within
-from tests.proof.things import DOMAIN, REPORTER, Level, Maker, Thing, address_of, look, user_of
+from tests.proof.odd_people import RefusingPerson, ResumingPerson
+from tests.proof.things import REPORTER, Level, Maker, Thing, address_of, look, place_of, user_of
 from tests.proof.world import ProofServer
 
 Pair = tuple[Via, Via]
-PAIRS: list[Pair] = [("sip", "sip"), ("sip", "xmpp"), ("xmpp", "sip"), ("xmpp", "xmpp")]
+PAIRS: tuple[Pair, ...] = (("sip", "sip"), ("sip", "xmpp"), ("xmpp", "sip"), ("xmpp", "xmpp"))
+SHARES = 10
+"""Times a second at which messages are allowed."""
 AHEAD = 150
 """Messages of one conversation on their way at once: more only makes the drain longer."""
 
@@ -39,9 +43,18 @@ class Size:
     xmpp: int = 6
     rate: float = 200.0
     """Messages a second, all conversations together; what the server cannot do is not asked for twice."""
-    has_impostors: bool = True
+    impostors_every: float = 2.0
+    """Seconds between two attempts of each impostor to write as somebody else, about; 0: there are none."""
     always_there: bool = False
     """True: nobody comes and goes."""
+    pairs: tuple[Pair, ...] = PAIRS
+    """Protocols of sender and recipient, in turn."""
+    levels: tuple[Level, ...] = ()
+    """Kinds of message, in turn; empty: all kinds, by chance."""
+    recipients: Literal["there", "late", "refusing"] = "there"
+    """Of runs with one pair: whether who receives is there from the beginning, comes after a second, or refuses all."""
+    is_resuming: bool = False
+    """XMPP clients resume their streams (XEP-0198 section 5)."""
 
     def users(self) -> list[str]:
         """Every account a run of this size needs."""
@@ -64,6 +77,7 @@ class Workload:
         self._dice = Random(seed)
         self._maker = Maker(seed, canary, size.users())
         self._receipted: set[str] = set()
+        self._share = size.rate / max(1, size.conversations) / SHARES
         self._cast()
 
     # --- who is there ------------------------------------------------------------------------------------------
@@ -81,25 +95,34 @@ class Workload:
                 # A datagram device that leaves while the server is away keeps its lane waiting for 32 s, as it must.
                 is_steady = size.always_there or transport == "udp"
                 self._person(f"{prefix}{n}", via, transport, "always" if is_steady else next(plans))
-        if size.xmpp > 1:
+        if size.xmpp > 2:
             self._person("x0", "sip", "tcp", "flapping" if not size.always_there else "always")  # x0's second device
         by_via: dict[Via, list[Person]] = {
             via: [person for person in self.people if person.via == via and (person.user != "x0" or via == "xmpp")]
             for via in ("sip", "xmpp")
         }
         for n in range(size.conversations):
-            source, sink = PAIRS[n % 4]
-            sender = by_via[source][(n // 4) % len(by_via[source])]
+            source, sink = size.pairs[n % len(size.pairs)]
+            turn = n // len(size.pairs)
+            sender = by_via[source][turn % len(by_via[source])]
             others = [person for person in by_via[sink] if person.user != sender.user]
-            self._converse(f"c{n:02}", sender, others[(n // 4 * 3 + n) % len(others)])
-        if size.has_impostors:
+            recipient = others[(turn * 3 + n) % len(others)]
+            self._converse(f"c{n:02}", sender, recipient)
+            if size.recipients != "there":
+                recipient.presence, recipient.late = "late", (1.0, 1.2)
+        if size.impostors_every:
             for user, via, transport in (("mallory", "sip", "tcp"), ("mallet", "xmpp", "tcp")):
                 person = self._person(user, via, transport, "always")  # type: ignore[arg-type]  # the words of two types
                 self._add_lane(Lane(f"i-{via}", person, "x1" if size.xmpp > 1 else "x0", self._forged))
 
     def _person(self, user: str, via: Via, transport: Transport, presence: Presence) -> Person:
         dice = Random(f"{self._dice.random()}/{user}/{via}")
-        person = Person(self._server, self._history, user, via, transport, self._took, presence=presence, dice=dice)
+        kind = Person
+        if via == "sip" and self.size.recipients == "refusing" and user not in ("s0", "u0"):
+            kind = RefusingPerson
+        elif via == "xmpp" and self.size.is_resuming:
+            kind = ResumingPerson
+        person = kind(self._server, self._history, user, via, transport, self._took, presence=presence, dice=dice)
         self.people.append(person)
         return person
 
@@ -120,12 +143,14 @@ class Workload:
         is_udp = "u" in (lane.sender.user[0], lane.recipient[0])
         kinds: list[Level] = ["plain", "binary", "binary", "receipt", "signed", "large"]
         level: Level = "small" if is_udp else self._dice.choices(kinds, (40, 25, 20, 5, 7, 3))[0]
+        if self.size.levels and not is_udp:
+            level = self.size.levels[k % len(self.size.levels)]
         return self._maker.make(lane.conv, k, lane.sender.user, lane.recipient, level)
 
     def _forged(self, lane: Lane) -> Thing | None:
         """Somebody writes in another's name, now and then (G8)."""
-        lane.allowance = 0.0
-        if not self.is_sending or self._dice.random() > 0.05:
+        lane.allowance = -self.size.impostors_every * SHARES * self._share
+        if not self.is_sending:
             return None
         victim = self._dice.choice(
             [user for user in self.size.users() if user not in (lane.sender.user, lane.recipient)]
@@ -140,15 +165,15 @@ class Workload:
         sender = user_of(received.from_.uri)
         if received.report is not None:
             person.write("report", id=received.report.native_id, level="failed", note=f"from={sender}")
+            self._failed(received.report.native_id)
             return
         seen = look(received.object)
         if sender == REPORTER:
             level = "failed" if seen.is_failure else "unknown"
             person.write("report", id=seen.about, level=level, note=f"from={sender} wire={received.id}")
+            self._failed(seen.about)
             return
-        conv, _, rest = seen.id.partition(".")
-        number = rest.partition(".")[0]
-        k = int(number) if number.isdigit() else -1
+        conv, k = place_of(seen.id)
         level = "late" if received.is_delayed else ""
         if seen.is_signed:
             own = address_of(person.user)
@@ -166,6 +191,12 @@ class Workload:
             back = self.lanes[f"{conv}r"]
             if back.sender.user == person.user:
                 back.add(self._maker.receipt(back.conv, len(back.things), person.user, sender, seen.id))
+
+    def _failed(self, id: str) -> None:
+        conv, k = place_of(id)
+        lane = self.lanes.get(conv)
+        if lane is not None:
+            lane.failed(k)
 
     # --- running ---------------------------------------------------------------------------------------------------
 
@@ -206,14 +237,10 @@ class Workload:
                     raise result
 
     async def _pulse(self) -> None:
-        """Give each conversation its share of the rate, ten times a second."""
-        never = asyncio.Event()
-        share = self.size.rate / max(1, self.size.conversations) / 10
+        """Give each conversation its share of the rate."""
+        never, share = asyncio.Event(), self._share
         while True:
             for lane in self.lanes.values():
                 lane.allowance = min(lane.allowance + share, max(share * 5, 4.0))
                 lane.wake.set()
-            await within(never.wait(), 0.1)
-
-
-__all__ = ["DOMAIN", "PAIRS", "Pair", "Size", "Workload"]
+            await within(never.wait(), 1 / SHARES)
