@@ -95,7 +95,7 @@ def unpack(octets: bytes) -> Envelope:
     """Decode an envelope. Raises StoreError for octets that are none (a poison row)."""
     try:
         return _decoder.decode(octets)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise StoreError(f"a stored envelope cannot be read: {error}") from error
 
 
@@ -153,7 +153,7 @@ def unpack_outcome(octets: bytes) -> Outcome:
     """Decode an outcome. Raises StoreError for octets that are none."""
     try:
         return _outcome_decoder.decode(octets)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise StoreError(f"a stored outcome cannot be read: {error}") from error
 
 
