@@ -5,7 +5,6 @@ python fuzz/fuzz_cpim.py -max_len=4096 CORPUS_DIR
 
 from __future__ import annotations
 
-
 from run import run
 
 from comity.cpim.address import Address, from_jid, from_sip_uri, to_jid

@@ -6,7 +6,14 @@ from datetime import UTC, datetime
 
 from run import run
 
-from comity.cpim.entity import content_type_params, cpim_view, decode_transfer, is_secured, multipart_parts, split_entity
+from comity.cpim.entity import (
+    content_type_params,
+    cpim_view,
+    decode_transfer,
+    is_secured,
+    multipart_parts,
+    split_entity,
+)
 from comity.cpim.native import is_report, plain_text, readable_part
 from comity.cpim.operations import MimeObject
 from comity.errors import MalformedMessage

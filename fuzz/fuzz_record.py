@@ -28,7 +28,7 @@ def one_input(data: bytes) -> None:
         pass
     try:
         msgspec.json.decode(data, type=AnyRequest)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):  # as the control socket does
         pass
 
 

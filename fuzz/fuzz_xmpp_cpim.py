@@ -6,12 +6,14 @@ from datetime import UTC, datetime
 
 from run import run
 
-from comity.bindings.sip.mapping import choose_form, operation_to_request
+from comity.bindings.sip.forms import choose_form
+from comity.bindings.sip.mapping import operation_to_request
 from comity.bindings.sip.wire import SipRequest, parse_datagram
-from comity.bindings.xmpp import mapping, wire
+from comity.bindings.xmpp import egress, mapping, wire
 from comity.client.base import OCTETS_FEATURES
 from comity.cpim.operations import MessageOperation
 from comity.errors import ComityError, LocalProtocolError
+from comity.service.policy import Limits, check_object
 from comity.xml import Element, parse_document
 
 VIA = ("Via", "SIP/2.0/TCP h;branch=z9hG4bK1")
@@ -32,13 +34,13 @@ def one_input(data: bytes) -> None:
 
 def carry(element: Element) -> None:
     made = mapping.stanza_to_operation(element, when=WHEN, trans_id="t", message_id="m")
-    if not isinstance(made, MessageOperation):
+    if not isinstance(made, MessageOperation) or check_object(made, WHEN, Limits())[1] is not None:
         return
     for features in (None, frozenset(OCTETS_FEATURES)):
-        out = mapping.operation_to_stanza(
+        out = egress.operation_to_stanza(
             made, delivery_id="d", domain="a.test", accepted=WHEN, is_delayed=True, features=features
         )
-        if isinstance(out, mapping.Outgoing):
+        if isinstance(out, egress.Outgoing):
             assert parse_document(wire.encode(Element("{}x", {}, [out.stanza]))).children == [out.stanza]
     form = choose_form(made, takes_cpim=True)
     try:
@@ -46,7 +48,8 @@ def carry(element: Element) -> None:
         octets = b"" if request is None else with_via(request).to_bytes()
     except LocalProtocolError:
         return
-    if request is not None:
+    # A longer header is refused by the device, as any peer may; the sender hears of it.
+    if request is not None and all(len(value) <= 2048 for _, value in request.headers):
         again = parse_datagram(octets)
         assert isinstance(again, SipRequest), again
         assert again.body == made.object.octets

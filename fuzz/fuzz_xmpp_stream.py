@@ -15,6 +15,8 @@ SIGN_IN = (HEADER, b"<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='P
 BIND = b"<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq><enable xmlns='urn:xmpp:sm:3'/>"
 #: Which of several faults is named may depend on how much was there when the first was seen.
 ERROR = re.compile(rb"<stream:error>.*</stream:error>")
+#: So many that the reader does not wait for the end of what it has (it joins small reads).
+MORE = b" " * 1100
 OPTIONS = ServerOptions(("a.test",), b"k")
 
 
@@ -40,8 +42,8 @@ def one_input(data: bytes) -> None:
     """The first octet says how the others are cut."""
     size, octets = (data[0] % 64 + 1, data[1:]) if data else (1, b"")
     for prefix in ([], [HEADER], [*SIGN_IN, BIND]):
-        whole = story([*prefix, octets])
-        pieces = story([*prefix, *(octets[start : start + size] for start in range(0, len(octets), size))])
+        whole = story([*prefix, octets, MORE])
+        pieces = story([*prefix, *(octets[start : start + size] for start in range(0, len(octets), size)), MORE])
         assert pieces == whole, (size, pieces, whole)
 
 

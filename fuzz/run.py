@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 def run(one_input: Callable[[bytes], None]) -> None:
     """Instrument all that is loaded and fuzz ``one_input`` with libFuzzer's command line."""
-    import atheris  # installed by scripts/fuzz only
+    import atheris  # noqa: PLC0415  installed by scripts/fuzz only
 
     atheris.instrument_all()
     atheris.Setup(sys.argv, one_input)
