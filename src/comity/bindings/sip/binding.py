@@ -131,7 +131,7 @@ class SipBinding:
         self._tasks: set[asyncio.Task[None]] = set()
         self._credentials: OrderedDict[str, tuple[float, Credentials]] = OrderedDict()
         self._registering: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._answering: set[int] = set()
+        self._answering: set[tuple[Link, int]] = set()  # each session counts its requests from 1
         self._is_draining = False
         self._service: Service | None = None
         self._out = DeviceDelivery(self)
@@ -399,7 +399,7 @@ class SipBinding:
             received.state.transport == "tls",
             ("sip", request.call_id, request.from_.tag, str(request.cseq.number), fingerprint.hexdigest()),
         )
-        self._answering.add(received.id)
+        self._answering.add((received.state.link, received.id))
         service.submit(result, origin).add_done_callback(partial(self._submitted, received, service.clock.now()))
 
     def _is_for_us(self, received: Request) -> bool:
@@ -462,9 +462,10 @@ class SipBinding:
         self, received: Request, status_code: int, *, reason: str = "", headers: Sequence[tuple[str, str]] = ()
     ) -> None:
         """Answer outside ``handle_event``; a second answer is dropped by the session."""
-        if received.id not in self._answering:
+        key = received.state.link, received.id
+        if key not in self._answering:
             return
-        self._answering.discard(received.id)
+        self._answering.discard(key)
         self._respond(received, status_code, reason=reason, headers=headers)
         if self.state_of(received.state.link) is not None:
             received.state.link.flush()
