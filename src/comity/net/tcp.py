@@ -16,10 +16,12 @@ import os
 import socket
 import ssl
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol, cast
 
 from comity.bindings.base import Binding, HostPort, Peer, Session, TlsInfo
 from comity.errors import DeliveryError, LocalProtocolError
+from comity.failpoints import failpoint
 from comity.net.driver import SessionDriver
 from comity.net.limits import NetLimits, Tally
 from comity.net.tls import RECORD, ServerTls, TlsFailure, TlsPipe
@@ -27,6 +29,8 @@ from comity.service.interfaces import Clock, Timer
 
 _BUFFER = memoryview(bytearray(64 * 1024))
 ACCEPTS_PER_TURN = 64
+HALVED = 8 * 1024
+"""Smallest write of which the failpoint writes a half: one message, not a handshake (F-K7)."""
 RETRY_SECONDS = 1.0
 KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4), ("TCP_USER_TIMEOUT", 120_000))
 """Socket options by name (Linux's; others have some of them): seconds, seconds, probes, milliseconds."""
@@ -217,6 +221,7 @@ class StreamLink(SessionDriver, asyncio.BufferedProtocol):
         """Octets came."""
         if self._is_discarding:
             return
+        failpoint("net.read")
         if self._tls is not None:
             self._tls.feed(_BUFFER[:nbytes])
             self._guard(self._read_tls)
@@ -361,7 +366,10 @@ class StreamLink(SessionDriver, asyncio.BufferedProtocol):
     def _hand_over(self, data: bytes) -> None:
         if data and not self._we_ended and self._transport is not None and not self._transport.is_closing():
             self._accepted += len(data)
+            if len(data) >= HALVED:
+                failpoint("net.half-written", partial(self._transport.write, data[: len(data) // 2]))
             self._transport.write(data)
+            failpoint("net.written")
 
     def _half_close(self) -> None:
         """End our side of the stream after everything written so far."""

@@ -201,6 +201,20 @@ class TestMessage:
         assert [r.status_code for r in alice.responses.values()] == [401, 200]
 
     @story
+    async def test_messages_that_wait_on_two_connections_are_each_answered(self) -> None:
+        """OPS-7: each session counts its requests from 1, so a number alone does not say whose answer is due."""
+        world = await World().start()
+        device = await xmpp_device(world)
+        phones = [Phone(world, "alice", ALICE, "tcp"), Phone(world, "alice", (ALICE[0], 5099), "tcp")]
+        for phone in phones:
+            assert await phone.message("sip:bob@a.test", repr(phone.address).encode()) is None
+        for _ in phones:
+            device.take()
+            await world.settle()
+        for phone in phones:
+            assert [r.status_code for r in phone.responses.values()] == [401, 200]
+
+    @story
     async def test_offline_recipients_message_is_stored_and_202(self) -> None:
         world = await World().start()
         alice = Phone(world, "alice", ALICE, "tcp")
