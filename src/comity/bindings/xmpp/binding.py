@@ -129,6 +129,7 @@ class XmppBinding:
         if connection is None:
             return
         connection.is_live = False
+        connection.session.connection_lost()
         self._cancel_outcomes(connection)
         if connection.sm_id and not self._is_draining:
             self._go_offline(connection)
