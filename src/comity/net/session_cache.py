@@ -11,6 +11,7 @@ changed. Where that fails the cache stays on: no harm beyond the memory, which i
 
 from __future__ import annotations
 
+import _ssl
 import ctypes
 import ssl
 import sys
@@ -28,12 +29,10 @@ def switch_off(context: ssl.SSLContext) -> bool:
     if not is_known or ssl.OPENSSL_VERSION_INFO < (3, 0):
         return False
     try:
-        import _ssl
-
         library = ctypes.CDLL(_ssl.__file__)
         get_options, get_verify_mode = library.SSL_CTX_get_options, library.SSL_CTX_get_verify_mode
         control = library.SSL_CTX_ctrl
-    except (ImportError, AttributeError, OSError):
+    except (AttributeError, OSError):
         return False  # linked in another way: OpenSSL's names cannot be found
     get_options.restype, get_options.argtypes = ctypes.c_uint64, [ctypes.c_void_p]
     get_verify_mode.restype, get_verify_mode.argtypes = ctypes.c_int, [ctypes.c_void_p]
