@@ -15,7 +15,7 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
     ("errors", (), ()),
     ("__init__", ("cpim", "errors"), ()),
     ("__main__", ("cli",), ()),
-    ("xml", ("errors",), ()),
+    ("xml", ("xml", "errors"), ()),
     ("failpoints", ("errors",), ()),
     ("cpim.address", ("errors",), ("idna", "precis_i18n")),
     ("cpim.presence", ("cpim", "xml", "errors"), ()),
@@ -25,6 +25,7 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
     ("bindings.base", ("service.interfaces", "cpim", "errors"), ()),
     ("bindings.*.config", ("errors",), ()),
     ("bindings.*.mapping", ("bindings.*", "cpim", "errors", "xml"), ()),
+    ("bindings.xmpp.egress", ("bindings.*", "cpim", "errors", "xml"), ()),
     (
         "bindings.*.binding",
         ("bindings.*", "bindings.base", "cpim", "service.interfaces", "errors", "xml", "failpoints"),
@@ -34,6 +35,15 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
         "bindings.*.delivery",
         ("bindings.*", "bindings.base", "cpim", "service.interfaces", "errors", "failpoints"),
         (),
+    ),
+    # The parts of XMPP's glue: as its binding.
+    *(
+        (
+            f"bindings.xmpp.{part}",
+            ("bindings.*", "bindings.base", "cpim", "service.interfaces", "errors", "xml", "failpoints"),
+            (),
+        )
+        for part in ("availability", "capabilities", "ground", "streams", "submission")
     ),
     ("bindings.*", ("bindings.*", "errors", "xml"), ("idna", "precis_i18n")),
     # Passwords are prepared (RFC 8265) before keys are derived from them.

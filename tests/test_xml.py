@@ -188,7 +188,9 @@ def test_long_attribute_in_small_reads_is_cheap(filler: bytes) -> None:
 
 
 @given(
-    st.lists(st.sampled_from([b"a=''", b'b="x\'>y"', b"c='\">'", b"dd='" + b"q" * 400 + b"'"]), unique=True, max_size=4),
+    st.lists(
+        st.sampled_from([b"a=''", b'b="x\'>y"', b"c='\">'", b"dd='" + b"q" * 400 + b"'"]), unique=True, max_size=4
+    ),
     st.integers(0, 300),
     st.lists(st.integers(1, 1500), min_size=1, max_size=40),
 )

@@ -147,7 +147,7 @@ IN_A_STREAM = [*CLOSING, *((row, octets, "policy-violation") for row, octets, _ 
 def test_the_message_right_before_bad_xml_arrives(
     target: Target, bob: Inbox, row: str, octets: bytes, condition: str
 ) -> None:
-    """"The legitimate message sent right before the bad input on the same connection is still delivered"."""
+    """ "The legitimate message sent right before the bad input on the same connection is still delivered"."""
     with target.row(f"{row} bound", stores=True):
         for how, script in (("whole", [octets]), ("octets", octet_by_octet(octets))):
             text = f"before {row} {how}"
