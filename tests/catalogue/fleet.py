@@ -106,12 +106,17 @@ def play(peers: Sequence[RawStream], scripts: Iterable[Sequence[bytes]]) -> None
 def wait_until_read(peers: Sequence[RawStream]) -> None:
     """Wait until the server has taken all that these peers have sent from its kernel."""
     deadline = time.monotonic() + PATIENCE
+    for peer in peers:
+        while unread([peer]):
+            assert time.monotonic() < deadline, "the server does not read"
+            os.sched_yield()
+
+
+def unread(peers: Sequence[RawStream]) -> int:
+    """Octets of these peers that wait in the server's kernel."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _SOCK_DIAG) as diagnosis:
         diagnosis.settimeout(PATIENCE)
-        for peer in peers:
-            while _unread(peer.sock, diagnosis):
-                assert time.monotonic() < deadline, "the server does not read"
-                os.sched_yield()
+        return sum(_unread(peer.sock, diagnosis) for peer in peers)
 
 
 def answers(peers: Sequence[RawStream]) -> list[Answer]:
@@ -158,5 +163,6 @@ __all__ = [
     "play",
     "read_answer",
     "streams",
+    "unread",
     "wait_until_read",
 ]

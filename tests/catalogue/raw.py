@@ -158,29 +158,46 @@ class RawXmpp(RawStream):
 
     def sign_in(self, password: str = PASSWORD) -> None:
         """PLAIN, to its success."""
-        response = base64.b64encode(b"\0" + self.user.encode() + b"\0" + password.encode())
-        self.send(b"<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>" + response + b"</auth>")
+        self.sasl("auth", b"\0" + self.user.encode() + b"\0" + password.encode(), "PLAIN")
         self.until(rb"<success[^>]*/>")
 
     def sign_in_by_scram(self, password: str = PASSWORD) -> None:
-        """SCRAM-SHA-256 (RFC 7677), to its success: costs the server no key derivation. Computed here by the RFC."""
-        nonce = secrets.token_hex(12)
-        bare = f"n={self.user},r={nonce}"
-        first = base64.b64encode(b"n,," + bare.encode())
-        self.send(b"<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='SCRAM-SHA-256'>" + first + b"</auth>")
-        found = re.search(rb">([^<]*)</challenge>", self.until(rb"</challenge>"))
-        assert found
+        """SCRAM-SHA-256, to its success: costs the server no key derivation."""
+        assert b"<success" in self.scram(password)
+
+    def scram(
+        self, password: str, *, mechanism: str = "SCRAM-SHA-256", gs2: str = "n,,", binding: bytes = b""
+    ) -> bytes:
+        """One SCRAM exchange (RFC 5802, computed here by its letter); the server's last word.
+
+        Args:
+            password: to prove.
+            mechanism: with "-PLUS" for channel binding.
+            gs2: header with the kind of channel binding.
+            binding: its octets.
+        """
+        bare = f"n={self.user},r={secrets.token_hex(12)}"
+        self.sasl("auth", (gs2 + bare).encode(), mechanism)
+        answer = self.until(rb"</challenge>|</failure>")
+        found = re.search(rb">([^<]*)</challenge>", answer)
+        if not found:
+            return answer
         challenge = base64.b64decode(found[1]).decode()
         fields = dict(part.split("=", 1) for part in challenge.split(","))
         salted = _salted(password, base64.b64decode(fields["s"]), int(fields["i"]))
         client_key = hmac.digest(salted, b"Client Key", "sha256")
-        head = f"c=biws,r={fields['r']}"
+        head = f"c={base64.b64encode(gs2.encode() + binding).decode()},r={fields['r']}"
         signed = f"{bare},{challenge},{head}".encode()
         signature = hmac.digest(hashlib.sha256(client_key).digest(), signed, "sha256")
         proof = base64.b64encode(bytes(a ^ b for a, b in zip(client_key, signature, strict=True))).decode()
-        final = base64.b64encode(f"{head},p={proof}".encode())
-        self.send(b"<response xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>" + final + b"</response>")
-        self.until(rb"</success>")
+        self.sasl("response", f"{head},p={proof}".encode())
+        return self.until(rb"</success>|</failure>")
+
+    def sasl(self, name: str, data: bytes, mechanism: str = "") -> None:
+        """Send an ``auth`` or ``response`` with ``data`` in base64."""
+        attribute = f" mechanism='{mechanism}'" if mechanism else ""
+        tag = f"<{name} xmlns='urn:ietf:params:xml:ns:xmpp-sasl'{attribute}>".encode()
+        self.send(tag + base64.b64encode(data) + f"</{name}>".encode())
 
     def bind(self, resource: str = "") -> None:
         """Bind a resource (a random one if none is given); no presence is sent."""
