@@ -189,6 +189,30 @@ def test_long_attribute_in_small_reads_is_cheap(filler: bytes) -> None:
     assert spent < 0.25, spent  # the release gate measures 50 ms; this guards against the quadratic case only
 
 
+@given(
+    st.lists(
+        st.sampled_from([b"a=''", b'b="x\'>y"', b"c='\">'", b"dd='" + b"q" * 400 + b"'"]), unique=True, max_size=4
+    ),
+    st.integers(0, 300),
+    st.lists(st.integers(1, 1500), min_size=1, max_size=40),
+)
+def test_a_whole_stanza_is_read_without_waiting_for_more(special: list[bytes], plain: int, sizes: list[int]) -> None:
+    """However it is cut, the last octet of a stanza gives the stanza: nobody sends more before the answer."""
+    tag = b" ".join([b"<m", *special, *(b"a%d=''" % i for i in range(plain))]) + b"/>"
+    reader = StreamReader(XmlLimits(attributes=400))
+    reader.receive_data(H)
+    assert isinstance(reader.next_unit(), RootOpened)
+    position = 0
+    for size in itertools.cycle(sizes):
+        if position >= len(tag):
+            break
+        reader.receive_data(tag[position : position + size])
+        position += size
+    unit = reader.next_unit()
+    assert isinstance(unit, Element)
+    assert len(unit.attributes) == len(special) + plain
+
+
 def test_parser_is_renewed_when_its_names_grow() -> None:
     """Design.md section 3, XML: expat keeps all names; ours are bounded and namespaces survive."""
     reader = StreamReader(XmlLimits())
