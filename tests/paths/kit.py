@@ -45,7 +45,7 @@ def free_ports(count: int) -> list[int]:
 class ServerProcess:
     """One `comity serve` of its own directory; ports stay the same over restarts."""
 
-    def __init__(self, directory: Path, limits: str = "") -> None:
+    def __init__(self, directory: Path, limits: str = "", domains: tuple[str, ...] = ("a.test",)) -> None:
         self.directory = directory / "home"
         self.config = self.directory / "comity.toml"
         self.process: subprocess.Popen[str] | None = None
@@ -57,10 +57,10 @@ class ServerProcess:
             ("xmpp", "tcp"): xmpp,
             ("xmpp", "tls"): xmpps,
         }
-        self.run("init", str(self.directory), "--domain", "a.test")
+        self.run("init", str(self.directory), *(word for domain in domains for word in ("--domain", domain)))
         self.config.write_text(
             f"""[server]
-domains = ["a.test"]
+domains = {json.dumps(domains)}
 [sip]
 listen = ["udp://127.0.0.1:{sip}", "tcp://127.0.0.1:{sip}", "tls://127.0.0.1:{sips}"]
 [xmpp]
