@@ -190,6 +190,24 @@ class TestMessage:
         assert alice.responses[id].status_code == 202
 
     @story
+    async def test_two_connections_that_count_alike_get_their_answers_each(self) -> None:
+        """SIP-3: sessions count their transactions apart, so the same number may be under way on several."""
+        world = await World().start()
+        device = await xmpp_device(world)
+        phones = [Phone(world, "alice", ALICE, "tcp"), Phone(world, "bob", BOB, "tcp")]
+        ids = []
+        for phone in phones:
+            assert status(await phone.message("sip:nobody@a.test")) == 404
+            header = phone.digest.authorize("MESSAGE", "sip:bob@a.test", b"x")
+            assert header is not None
+            headers = [("Content-Type", "text/plain"), header]
+            ids.append(await phone.send(phone.request("MESSAGE", "sip:bob@a.test", headers, b"x")))
+        for _ in phones:
+            device.take()
+            await world.settle()
+        assert [phone.responses[id].status_code for phone, id in zip(phones, ids, strict=True)] == [200, 200]
+
+    @story
     async def test_answer_in_time_is_200(self) -> None:
         world = await World().start()
         device = await xmpp_device(world)
