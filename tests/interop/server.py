@@ -61,6 +61,8 @@ class ComityServer:
                 rf"^{key} = \[.*\]$", f"{key} = {urls!r}".replace("'", '"'), text, flags=re.MULTILINE
             )
             assert changed == 1, f"{key} stands {changed} times in what comity init wrote"
+        # COMPAT Cyrus SASL (libpurple): refuses the usual 100,000.
+        text = text.replace("# scram_iterations = 100000", "scram_iterations = 65536")
         self.config.write_text(text)
         self.comity("config", "check", "-c", str(self.config))
         self._program = Program(
