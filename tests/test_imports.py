@@ -15,7 +15,7 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
     ("errors", (), ()),
     ("__init__", ("cpim", "errors"), ()),
     ("__main__", ("cli",), ()),
-    ("xml", ("errors",), ()),
+    ("xml", ("xml", "errors"), ()),
     ("failpoints", ("errors",), ()),
     ("cpim.address", ("errors",), ("idna", "precis_i18n")),
     ("cpim.presence", ("cpim", "xml", "errors"), ()),
@@ -24,16 +24,22 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
     ("bindings.__init__", ("bindings",), ()),
     ("bindings.base", ("service.interfaces", "cpim", "errors"), ()),
     ("bindings.*.config", ("errors",), ()),
-    ("bindings.*.mapping", ("bindings.*", "cpim", "errors", "xml"), ()),
-    (
-        "bindings.*.binding",
-        ("bindings.*", "bindings.base", "cpim", "service.interfaces", "errors", "xml", "failpoints"),
-        (),
+    # The mapping in its parts: ``forms`` is what a device is handed, ``history`` the header of GW-8.
+    *(
+        (f"bindings.*.{part}", ("bindings.*", "cpim", "errors", "xml"), ())
+        for part in ("mapping", "forms", "history", "egress")
     ),
-    (
-        "bindings.*.delivery",
-        ("bindings.*", "bindings.base", "cpim", "service.interfaces", "errors", "failpoints"),
-        (),
+    # The glue in its parts.
+    *(
+        (
+            f"bindings.*.{part}",
+            ("bindings.*", "bindings.base", "cpim", "service.interfaces", "errors", "xml", "failpoints"),
+            (),
+        )
+        for part in (
+            *("binding", "requests", "authentication", "submission", "registrar", "delivery"),
+            *("availability", "capabilities", "ground", "streams"),
+        )
     ),
     ("bindings.*", ("bindings.*", "errors", "xml"), ("idna", "precis_i18n")),
     # Passwords are prepared (RFC 8265) before keys are derived from them.

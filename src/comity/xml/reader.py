@@ -1,9 +1,7 @@
-"""The one door to XML: octets to element trees and back, for every part of Comity.
+"""Octets to element trees, a stream at a time: where the peer's octets meet expat.
 
-Place on the path: under step 2 (XMPP's ``wire.py``) and under the readers of whole documents (PIDF, resource
-lists). Octets from a peer come in; ``Element`` trees go out. Going out, ``serialize`` is the only writer.
-
-The interpreter's expat may be as old as 2.5.0, so nothing is left to it that could cost more than it should:
+Place on the path: under step 2. The interpreter's expat may be as old as 2.5.0, so nothing is left to it that could
+cost more than it should:
 
 * no DTD, processing instruction, comment or undefined entity (RFC 6120 section 11.1), UTF-8 only (11.6);
 * caps on octets, depth, elements, attributes, namespaces and name length, octets checked before each slice;
@@ -19,15 +17,12 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 from xml.parsers import expat
 
-from comity.errors import LocalProtocolError, RemoteProtocolError
-
-XML_NAMESPACE: Final = "http://www.w3.org/XML/1998/namespace"
-XML_LANG: Final = f"{{{XML_NAMESPACE}}}lang"
+from comity.errors import RemoteProtocolError
+from comity.xml.element import CData, Element, RootClosed, RootOpened, Unit, XmlLimits
+from comity.xml.writer import escape_attribute
 
 SLICE: Final = 4096
 """Most octets given to expat in one call."""
@@ -36,20 +31,6 @@ JOIN: Final = 1024
 NAMES_BEFORE_RENEWAL: Final = 1024
 """Names the parser may have seen before it is renewed at the next stanza edge."""
 
-_FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_TEXT_SPECIAL = re.compile("[&<>\r]")
-_ATTRIBUTE_SPECIAL = re.compile("[&<>'\"\t\n\r]")
-_ESCAPES = {
-    "&": "&amp;",
-    "<": "&lt;",
-    ">": "&gt;",
-    "'": "&apos;",
-    '"': "&quot;",
-    "\t": "&#9;",
-    "\n": "&#10;",
-    "\r": "&#13;",
-}
-_NAME = re.compile(r"[^\W\d][\w.\-·]*")
 _EDGE = re.compile(rb">[ \t\r\n]*(?=<)")
 _OPENING_NAME = re.compile(rb"<([^\s/>]+)")
 _TAG_STOP = re.compile(rb"[>'\"]")
@@ -70,128 +51,8 @@ _ENCODING_CODES = frozenset(
 )
 
 
-class CData(str):
-    """Text read from a CDATA section, or to be written as one; its meaning is that of plain text."""
-
-    __slots__ = ()
-
-
-class Element:
-    """One element: a Clark name ``{namespace}local``, attributes by Clark name, children in document order."""
-
-    __slots__ = ("attributes", "children", "name")
-
-    def __init__(
-        self, name: str, attributes: dict[str, str] | None = None, children: list[Element | str] | None = None
-    ) -> None:
-        self.name = name
-        self.attributes: dict[str, str] = {} if attributes is None else attributes
-        self.children: list[Element | str] = [] if children is None else children
-
-    @property
-    def namespace(self) -> str:
-        """The namespace name, "" if the element is in none."""
-        return self.name[1:].rpartition("}")[0] if self.name.startswith("{") else ""
-
-    @property
-    def local(self) -> str:
-        """The name without its namespace."""
-        return self.name.rpartition("}")[2]
-
-    @property
-    def text(self) -> str:
-        """Character data directly inside, joined."""
-        return "".join(child for child in self.children if isinstance(child, str))
-
-    @property
-    def language(self) -> str:
-        """The element's own xml:lang, "" if it has none."""
-        return self.attributes.get(XML_LANG, "")
-
-    def get(self, name: str, default: str = "") -> str:
-        """Value of the attribute ``name``."""
-        return self.attributes.get(name, default)
-
-    def elements(self) -> Iterator[Element]:
-        """Child elements in order."""
-        return (child for child in self.children if isinstance(child, Element))
-
-    def find(self, name: str) -> Element | None:
-        """The first child element called ``name`` (Clark notation), or None."""
-        for child in self.children:
-            if isinstance(child, Element) and child.name == name:
-                return child
-        return None
-
-    def find_all(self, name: str) -> list[Element]:
-        """All child elements called ``name`` (Clark notation)."""
-        return [child for child in self.children if isinstance(child, Element) and child.name == name]
-
-    def append(self, child: Element | str) -> Element:
-        """Add a child at the end; returns self."""
-        self.children.append(child)
-        return self
-
-    def __eq__(self, other: object) -> bool:
-        """Equal names, attributes and children; how text was cut or whether it was CDATA does not count."""
-        if not isinstance(other, Element):
-            return NotImplemented
-        return (
-            self.name == other.name
-            and self.attributes == other.attributes
-            and _joined(self.children) == _joined(other.children)
-        )
-
-    __hash__ = None  # type: ignore[assignment]  # mutable, like list
-
-    def __repr__(self) -> str:
-        return f"Element({self.name!r}, {self.attributes!r}, {self.children!r})"
-
-
-def _joined(children: list[Element | str]) -> list[Element | str]:
-    joined: list[Element | str] = []
-    for child in children:
-        if isinstance(child, str) and joined and isinstance(joined[-1], str):
-            joined[-1] += str(child)
-        elif child != "":
-            joined.append(str(child) if isinstance(child, CData) else child)
-    return joined
-
-
-@dataclass(frozen=True, slots=True)
-class XmlLimits:
-    """What one stanza (or document) may cost (reliability.md section 6.2)."""
-
-    octets: int = 256 * 1024
-    depth: int = 64
-    """Nesting, the stanza itself counting 1."""
-    elements: int = 4096
-    attributes: int = 64
-    """Per element."""
-    namespaces: int = 64
-    """Declarations in scope at once."""
-    name_length: int = 256
-
-
-@dataclass(frozen=True, slots=True)
-class RootOpened:
-    """The start tag of the document element of a stream was read."""
-
-    element: Element
-    """Without children."""
-    namespaces: dict[str, str]
-    """Declared on it, by prefix; "" is the default namespace."""
-
-
-@dataclass(frozen=True, slots=True)
-class RootClosed:
-    """The end tag of the document element was read."""
-
-
-Unit = RootOpened | Element | RootClosed
-
-
-def _refuse(reason: str, hint: str) -> RemoteProtocolError:
+def refuse(reason: str, hint: str) -> RemoteProtocolError:
+    """The error to raise; ``hint`` is the stream error condition."""
     return RemoteProtocolError(reason, hint=hint)
 
 
@@ -333,15 +194,15 @@ class StreamReader:
     def _check_beginning(self, data: bytes) -> None:
         self._has_begun = True
         if data[:2] in (b"\xfe\xff", b"\xff\xfe") or (data[:2] in (b"<\0", b"\0<", b"\0\0")):
-            raise _refuse("the stream is not in UTF-8", "unsupported-encoding")
+            raise refuse("the stream is not in UTF-8", "unsupported-encoding")
         if data[:3] == b"\xef\xbb\xbf":
             # RFC 6120 section 11.6: read as a character, and none may stand before the root.
-            raise _refuse("a byte order mark is not allowed", "not-well-formed")
+            raise refuse("a byte order mark is not allowed", "not-well-formed")
 
     def _feed(self, data: bytes) -> None:
         limit = self.limits.octets
         if self._fed - self._edge > limit:
-            raise _refuse("the element is too long", "policy-violation")
+            raise refuse("the element is too long", "policy-violation")
         context = self._last_octets + data
         offset = self._fed - len(self._last_octets)
         self._fed += len(data)
@@ -356,7 +217,7 @@ class StreamReader:
         if self._depth <= 1 and not self._is_in_tag and self._depth:
             self._edge = self._fed - unfinished
         if self._fed - self._edge > limit:
-            raise _refuse("the element is too long", "policy-violation")
+            raise refuse("the element is too long", "policy-violation")
 
     def _note_unfinished(self, data: bytes, unfinished: int) -> None:
         """Remember what expat still holds of a tag: its first octets and whether a quotation mark is open."""
@@ -376,14 +237,14 @@ class StreamReader:
         if (self._head[:2] == b"<?" and not is_declaration) or (
             self._head[:2] == b"<!" and len(self._head) > 2 and self._head[2:3] != b"["
         ):
-            raise _refuse("comments, declarations and processing instructions are not allowed", "restricted-xml")
+            raise refuse("comments, declarations and processing instructions are not allowed", "restricted-xml")
 
     def _explain(self, error: expat.ExpatError, near: bytes) -> RemoteProtocolError:
         if error.code in _RESTRICTED_CODES or (near[:2] == b"<!" and near[2:3].isalpha()):
-            return _refuse("only XML without declarations, entities and instructions is allowed", "restricted-xml")
+            return refuse("only XML without declarations, entities and instructions is allowed", "restricted-xml")
         if error.code in _ENCODING_CODES:
-            return _refuse("the stream is not in UTF-8", "unsupported-encoding")
-        return _refuse("the XML is not well-formed", "not-well-formed")
+            return refuse("the stream is not in UTF-8", "unsupported-encoding")
+        return refuse("the XML is not well-formed", "not-well-formed")
 
     def _renew(self) -> None:
         """Start a fresh parser inside the same stream: the root's namespaces are declared again, nothing else."""
@@ -392,7 +253,7 @@ class StreamReader:
         parser.StartElementHandler = parser.EndElementHandler = parser.CharacterDataHandler = None
         parser.StartNamespaceDeclHandler = parser.EndNamespaceDeclHandler = None
         declared = "".join(
-            f" xmlns{':' + prefix if prefix else ''}='{_escape_attribute(uri)}'"
+            f" xmlns{':' + prefix if prefix else ''}='{escape_attribute(uri)}'"
             for prefix, uri in self._root_namespaces.items()
         )
         header = b"<" + self._root_name + declared.encode() + b">"
@@ -404,28 +265,28 @@ class StreamReader:
 
     def _xml_declaration(self, version: str, encoding: str | None, standalone: int) -> None:
         if encoding is not None and encoding.lower() != "utf-8":
-            raise _refuse("the stream is not in UTF-8", "unsupported-encoding")
+            raise refuse("the stream is not in UTF-8", "unsupported-encoding")
         if version != "1.0":
-            raise _refuse("only XML 1.0 is spoken here", "not-well-formed")
+            raise refuse("only XML 1.0 is spoken here", "not-well-formed")
 
     def _doctype(self, *_: object) -> None:
-        raise _refuse("a document type declaration is not allowed", "restricted-xml")
+        raise refuse("a document type declaration is not allowed", "restricted-xml")
 
     def _comment(self, _: str) -> None:
-        raise _refuse("comments are not allowed", "restricted-xml")
+        raise refuse("comments are not allowed", "restricted-xml")
 
     def _instruction(self, *_: object) -> None:
-        raise _refuse("processing instructions are not allowed", "restricted-xml")
+        raise refuse("processing instructions are not allowed", "restricted-xml")
 
     def _skipped_entity(self, *_: object) -> None:
-        raise _refuse("only the five predefined entities are allowed", "restricted-xml")
+        raise refuse("only the five predefined entities are allowed", "restricted-xml")
 
     def _start_namespace(self, prefix: str | None, uri: str | None) -> None:
         self._namespaces += 1
         if self._namespaces > self.limits.namespaces:
-            raise _refuse("too many namespace declarations", "policy-violation")
+            raise refuse("too many namespace declarations", "policy-violation")
         if max(len(prefix or ""), len(uri or "")) > self.limits.name_length:
-            raise _refuse("a namespace name is too long", "policy-violation")
+            raise refuse("a namespace name is too long", "policy-violation")
         if not self._depth:
             self._root_namespaces[prefix or ""] = uri or ""
 
@@ -435,14 +296,14 @@ class StreamReader:
     def _start(self, name: str, attributes: dict[str, str]) -> None:
         limits = self.limits
         if len(attributes) > limits.attributes:
-            raise _refuse("too many attributes", "policy-violation")
+            raise refuse("too many attributes", "policy-violation")
         longest = limits.name_length
         if len(name) > longest and len(name.rpartition("}")[2]) > longest:
-            raise _refuse("a name is too long", "policy-violation")
+            raise refuse("a name is too long", "policy-violation")
         if attributes:
             for key in attributes:
                 if len(key) > longest and len(key.rpartition("}")[2]) > longest:
-                    raise _refuse("a name is too long", "policy-violation")
+                    raise refuse("a name is too long", "policy-violation")
                 if "}" in key:
                     attributes = {("{" + k if "}" in k else k): v for k, v in attributes.items()}
                     break
@@ -460,9 +321,9 @@ class StreamReader:
             self._edge = self._parser.CurrentByteIndex
         self._elements += 1
         if self._elements > limits.elements:
-            raise _refuse("too many elements in one stanza", "policy-violation")
+            raise refuse("too many elements in one stanza", "policy-violation")
         if depth > limits.depth:
-            raise _refuse("elements are nested too deeply", "policy-violation")
+            raise refuse("elements are nested too deeply", "policy-violation")
         if depth > 1:
             self._stack[-1].children.append(element)
         self._stack.append(element)
@@ -475,7 +336,7 @@ class StreamReader:
         element = self._stack.pop()
         if self._depth == 1:
             if self._parser.CurrentByteIndex - self._edge > self.limits.octets:
-                raise _refuse("the element is too long", "policy-violation")
+                raise refuse("the element is too long", "policy-violation")
             self._edge = self._parser.CurrentByteIndex
             self._units.append(element)
 
@@ -483,7 +344,7 @@ class StreamReader:
         if self._depth < 2:
             if data.isspace():
                 return
-            raise _refuse("text between stanzas", "bad-format")
+            raise refuse("text between stanzas", "bad-format")
         children = self._stack[-1].children
         kind = CData if self._is_cdata else str
         if children and type(children[-1]) is kind:
@@ -516,148 +377,3 @@ def _scan_tag(data: bytes, start: int, quote: bytes) -> tuple[bool, bytes]:
             could_end = True
         else:
             quote = stop.group()
-
-
-class _DocumentReader(StreamReader):
-    """A whole document as one "stanza": its root counts as depth 1. Comments are skipped, as they say nothing."""
-
-    def __init__(self, limits: XmlLimits) -> None:
-        super().__init__(limits)
-        self._depth = 1
-        self._parser.CommentHandler = None
-        self.document: Element | None = None
-
-    def read(self, data: bytes) -> Element:
-        if len(data) > self.limits.octets:
-            raise _refuse("the document is too long", "policy-violation")
-        data = data.removeprefix(b"\xef\xbb\xbf")
-        self._check_beginning(data)
-        try:
-            for start in range(0, len(data), SLICE):
-                self._parser.Parse(data[start : start + SLICE], False)
-            self._parser.Parse(b"", True)
-        except expat.ExpatError as error:
-            place = self._parser.ErrorByteIndex
-            raise self._explain(error, data[max(place - 2, 0) : place + 3]) from None
-        unit = self.next_unit()
-        assert isinstance(unit, Element)
-        return unit
-
-
-def parse_document(data: bytes, limits: XmlLimits | None = None) -> Element:
-    """Read a whole XML document (UTF-8, no DTD, no processing instructions); comments are skipped.
-
-    Raises:
-        RemoteProtocolError: it is not well-formed, not allowed or over a limit.
-    """
-    return _DocumentReader(limits or XmlLimits()).read(data)
-
-
-# --- writing ---------------------------------------------------------------------------------------------------
-
-
-def _escape_text(text: str) -> str:
-    if _FORBIDDEN.search(text):
-        raise LocalProtocolError("text holds a character that XML 1.0 does not allow")
-    return _TEXT_SPECIAL.sub(lambda m: _ESCAPES[m.group()], text) if _TEXT_SPECIAL.search(text) else text
-
-
-def _escape_attribute(text: str) -> str:
-    if _FORBIDDEN.search(text):
-        raise LocalProtocolError("an attribute holds a character that XML 1.0 does not allow")
-    return _ATTRIBUTE_SPECIAL.sub(lambda m: _ESCAPES[m.group()], text) if _ATTRIBUTE_SPECIAL.search(text) else text
-
-
-def _cdata(text: str) -> str:
-    if _FORBIDDEN.search(text) or "\r" in text:
-        raise LocalProtocolError("a CDATA section cannot hold this text unchanged")
-    return "<![CDATA[" + text.replace("]]>", "]]]]><![CDATA[>") + "]]>"
-
-
-def is_xml_text(text: str) -> bool:
-    """True if XML 1.0 can hold every character of ``text``."""
-    return _FORBIDDEN.search(text) is None
-
-
-def serialize(element: Element, default_namespace: str = "", prefixes: dict[str, str] | None = None) -> bytes:
-    """Write ``element`` as UTF-8 for a place where ``default_namespace`` and ``prefixes`` are in scope.
-
-    Args:
-        element: the tree; names in Clark notation.
-        default_namespace: the default namespace in scope ("" none), as on the stream's root.
-        prefixes: namespace name to prefix for those declared further out (``stream``).
-
-    Raises:
-        LocalProtocolError: a name or text that XML cannot hold.
-    """
-    parts: list[str] = []
-    _write(element, default_namespace, prefixes or {}, parts)
-    return "".join(parts).encode("utf-8")
-
-
-def start_tag(element: Element, default_namespace: str, prefixes: dict[str, str]) -> bytes:
-    """Write only the start tag of ``element`` with all declarations on it: the opening of a stream."""
-    declared = "".join(f" xmlns:{prefix}='{_escape_attribute(uri)}'" for uri, prefix in prefixes.items())
-    name = _qualified(element.name, default_namespace, prefixes)
-    attributes = "".join(
-        f" {'xml:lang' if key == XML_LANG else _plain_name(key)}='{_escape_attribute(value)}'"
-        for key, value in element.attributes.items()
-    )
-    return f"<{name} xmlns='{_escape_attribute(default_namespace)}'{declared}{attributes}>".encode()
-
-
-def _plain_name(name: str) -> str:
-    if not _NAME.fullmatch(name):
-        raise LocalProtocolError("not an XML name")
-    return name
-
-
-def _qualified(name: str, default_namespace: str, prefixes: dict[str, str]) -> str:
-    namespace, _, local = name[1:].rpartition("}") if name.startswith("{") else ("", "", name)
-    prefix = prefixes.get(namespace) if namespace != default_namespace else None
-    return f"{prefix}:{_plain_name(local)}" if prefix else _plain_name(local)
-
-
-def _write(element: Element, default_namespace: str, prefixes: dict[str, str], parts: list[str]) -> None:
-    name = element.name
-    namespace, _, local = name[1:].rpartition("}") if name[:1] == "{" else ("", "", name)
-    if not _NAME.fullmatch(local):
-        raise LocalProtocolError("not an XML name")
-    if namespace == default_namespace:
-        parts.append("<" + local)
-    elif namespace in prefixes:
-        local = prefixes[namespace] + ":" + local
-        parts.append("<" + local)
-    else:
-        default_namespace = namespace
-        parts.append(f"<{local} xmlns='{_escape_attribute(namespace)}'")
-    for key, value in element.attributes.items():
-        if key[:1] == "{":
-            _write_qualified_attribute(key, value, prefixes, parts)
-        elif _NAME.fullmatch(key):
-            parts.append(f" {key}='{_escape_attribute(value)}'")
-        else:
-            raise LocalProtocolError("not an XML name")
-    if not element.children:
-        parts.append("/>")
-        return
-    parts.append(">")
-    for child in element.children:
-        if isinstance(child, Element):
-            _write(child, default_namespace, prefixes, parts)
-        else:
-            parts.append(_cdata(child) if isinstance(child, CData) else _escape_text(child))
-    parts.append(f"</{local}>")
-
-
-def _write_qualified_attribute(key: str, value: str, prefixes: dict[str, str], parts: list[str]) -> None:
-    namespace, _, local = key[1:].rpartition("}")
-    local = _plain_name(local)
-    if namespace == XML_NAMESPACE:
-        parts.append(f" xml:{local}='{_escape_attribute(value)}'")
-    elif namespace in prefixes:
-        parts.append(f" {prefixes[namespace]}:{local}='{_escape_attribute(value)}'")
-    else:
-        # Declared beside its only use; the number keeps two such attributes of one element apart.
-        prefix = f"a{len(parts)}"
-        parts.append(f" xmlns:{prefix}='{_escape_attribute(namespace)}' {prefix}:{local}='{_escape_attribute(value)}'")
