@@ -89,6 +89,7 @@ class Server:
                 changed=lambda address: self._changed(accounts, address),
                 woken=pipeline.delivery.wake,
                 dropped=pipeline.delivery.dropped,
+                iterations=config.policy.scram_iterations,
             )
             self._control = ControlServer(commands, config.control_socket)
             await self._control.start()
@@ -184,6 +185,7 @@ def _xmpp_config(config: Config) -> XmppConfig:
         software_version=__version__,
         plaintext_from=tuple(str(network) for network in config.policy.plaintext_from),
         scram_sha1=config.policy.scram_sha1,
+        scram_iterations=config.policy.scram_iterations,
         pre_auth_stanza=limits.pre_auth_stanza,
         pre_auth_elements=limits.pre_auth_elements,
         pre_auth_time=limits.pre_auth_time,
