@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import sys
 
-from comity.bindings.sip.wire import Malformed, Ping, SipRequest, StreamReader, Unit, parse_datagram
+from comity.bindings.sip.message import SipRequest
+from comity.bindings.sip.wire import Malformed, Ping, StreamReader, Unit, parse_datagram
 from comity.errors import LocalProtocolError, RemoteProtocolError
 
 

@@ -24,16 +24,16 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
     ("bindings.__init__", ("bindings",), ()),
     ("bindings.base", ("service.interfaces", "cpim", "errors"), ()),
     ("bindings.*.config", ("errors",), ()),
-    ("bindings.*.mapping", ("bindings.*", "cpim", "errors", "xml"), ()),
-    (
-        "bindings.*.binding",
-        ("bindings.*", "bindings.base", "cpim", "service.interfaces", "errors", "xml", "failpoints"),
-        (),
-    ),
-    (
-        "bindings.*.delivery",
-        ("bindings.*", "bindings.base", "cpim", "service.interfaces", "errors", "failpoints"),
-        (),
+    # The mapping in its parts: ``forms`` is what a device is handed, ``history`` the header of GW-8.
+    *((f"bindings.*.{part}", ("bindings.*", "cpim", "errors", "xml"), ()) for part in ("mapping", "forms", "history")),
+    # The glue in its parts.
+    *(
+        (
+            f"bindings.*.{part}",
+            ("bindings.*", "bindings.base", "cpim", "service.interfaces", "errors", "xml", "failpoints"),
+            (),
+        )
+        for part in ("binding", "requests", "authentication", "submission", "registrar", "delivery")
     ),
     ("bindings.*", ("bindings.*", "errors", "xml"), ("idna", "precis_i18n")),
     # Passwords are prepared (RFC 8265) before keys are derived from them.

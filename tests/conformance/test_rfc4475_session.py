@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from comity.bindings.sip.events import RequestReceived
-from comity.bindings.sip.session import SessionSettings, SipSession
-from comity.bindings.sip.wire import SipResponse, parse_datagram
+from comity.bindings.sip.message import SipResponse
+from comity.bindings.sip.session import SipSession
+from comity.bindings.sip.settings import SessionSettings
+from comity.bindings.sip.wire import parse_datagram
 
 FOLDER = Path(__file__).parent / "rfc4475"
 EXPECTED: dict[str, dict[str, object]] = json.loads((FOLDER / "expected.json").read_text(encoding="utf-8"))

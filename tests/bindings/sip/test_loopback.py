@@ -9,7 +9,8 @@ import pytest
 from comity.bindings.sip.binding import SipBinding
 from comity.bindings.sip.config import SipConfig
 from comity.bindings.sip.digest import DigestClient, ha1
-from comity.bindings.sip.wire import SipRequest, SipResponse, StreamReader, parse_datagram
+from comity.bindings.sip.message import SipRequest, SipResponse
+from comity.bindings.sip.wire import StreamReader, parse_datagram
 from comity.cpim.address import Address
 from comity.net.driver import LoopClock
 from comity.net.network import AsyncNetwork

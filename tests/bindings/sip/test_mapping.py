@@ -8,22 +8,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from comity.bindings.sip.forms import Form, choose_form
+from comity.bindings.sip.history import history_headers, parse_history
 from comity.bindings.sip.mapping import (
     REASONS,
     STATUS_CODES,
-    Form,
     Refusal,
-    choose_form,
-    history_headers,
     is_sender,
     operation_to_request,
-    parse_history,
     reason_of,
     request_to_operation,
     response_to_status,
     status_to_response,
 )
-from comity.bindings.sip.wire import SipRequest, SipResponse, parse_datagram
+from comity.bindings.sip.message import SipRequest, SipResponse
+from comity.bindings.sip.wire import parse_datagram
 from comity.cpim.address import Address
 from comity.cpim.message import CpimMessage
 from comity.cpim.operations import (

@@ -6,16 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from comity.bindings.sip.wire import (
-    Limits,
-    Malformed,
-    Ping,
-    SipRequest,
-    SipResponse,
-    StreamReader,
-    Unit,
-    parse_datagram,
-)
+from comity.bindings.sip.message import SipRequest, SipResponse
+from comity.bindings.sip.wire import Limits, Malformed, Ping, StreamReader, Unit, parse_datagram
 from comity.errors import LocalProtocolError
 
 HEAD = (

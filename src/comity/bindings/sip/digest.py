@@ -19,8 +19,8 @@ from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 
 from comity.bindings.sip.headers import AuthParams, quoted
+from comity.bindings.sip.message import SipResponse
 from comity.bindings.sip.uri import SipUri, parse_uri
-from comity.bindings.sip.wire import SipResponse
 from comity.errors import RemoteProtocolError
 
 #: What we can compute, by name in the header (RFC 8760 section 2.3: preferred first).

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from comity.bindings.sip.wire import SipRequest, SipResponse
+from comity.bindings.sip.message import SipRequest, SipResponse
 
 HostPort = tuple[str, int]
 

@@ -31,6 +31,7 @@ _BARE_URI = re.compile(r"[^;<>\s\",?]+")
 _CSEQ = re.compile(rf"([0-9]{{1,20}})[ \t]+({_WORD})")
 _AUTH_PARAM = re.compile(rf"[ \t]*({_WORD})[ \t]*=[ \t]*({_QUOTED}|[^\s,\"]+)[ \t]*(?:,|$)")
 _QVALUE = re.compile(r"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?")
+_NOT_TEXT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]+")
 _UNESCAPE = re.compile(r"\\(.)", re.DOTALL)
 
 
@@ -291,3 +292,16 @@ def parse_q(text: str) -> float:
     if not _QVALUE.fullmatch(text):
         raise malformed("a q value breaks the grammar")
     return float(text)
+
+
+def clean_text(text: str) -> str:
+    """Header text as UTF-8 without control characters."""
+    return _NOT_TEXT.sub(" ", text_octets(text).decode("utf-8", "replace")).strip()
+
+
+def text_octets(text: str) -> bytes:
+    """UTF-8 of the text; octets that came as surrogate escapes as they were, other surrogates as "?"."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace")
