@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import importlib
 import logging
 import os
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 OWN_DESCRIPTORS = 128
 """Files a server needs besides its connections: listeners, store, event loop, workers."""
+COLLECTOR = (5_000, 5, 20)
+"""Thresholds of the three generations (Python's own: 700, 10, 10)."""
 
 
 # --- init -----------------------------------------------------------------------------------------------------------
@@ -228,6 +231,7 @@ async def run(
     loop.add_signal_handler(signal.SIGHUP, reloading.set)
     try:
         await server.start()
+        _tune_collector()
         with _pidfile(pidfile):
             ready(server.addresses)
             while not stopping.is_set():
@@ -243,6 +247,16 @@ async def run(
     finally:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.remove_signal_handler(number)
+
+
+def _tune_collector() -> None:
+    """Let the cycle collector look seldom: a message's objects form no cycles and are freed when it has left.
+
+    With Python's own figures it took 8 % of the CPU of SIP to XMPP at 2,000 messages a second, and a full look at the
+    transactions kept for 32 s stopped everything for 100 ms, twice in three seconds."""
+    gc.collect()
+    gc.freeze()  # what the start made stays for good
+    gc.set_threshold(*COLLECTOR)
 
 
 async def _reload(server: RunningServer, config_path: Path) -> None:
