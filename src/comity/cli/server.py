@@ -249,9 +249,9 @@ async def _reload(server: RunningServer, config_path: Path) -> None:
     """Reload, or keep what runs and say why (F-K20)."""
     try:
         await server.reload(load(config_path))
-        click.echo("comity: reloaded", err=True)
+        logger.info("reloaded")
     except ComityError as error:
-        click.echo(f"{error}\ncomity: not reloaded; the former configuration stays in use", err=True)
+        logger.error("not reloaded, what was in use stays in use: %s", "; ".join(str(error).splitlines()))
 
 
 async def _first_of(*events: asyncio.Event) -> None:
