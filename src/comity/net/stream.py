@@ -11,6 +11,7 @@ import socket
 
 from comity.bindings.base import Binding, Peer, TlsInfo
 from comity.errors import DeliveryError, LocalProtocolError
+from comity.failpoints import failpoint
 from comity.net.tcp import BUFFER, LinkOwner, TcpLink, address_text
 from comity.net.tls import RECORD, TlsFailure, TlsPipe
 from comity.service.interfaces import Clock
@@ -74,6 +75,7 @@ class StreamLink(TcpLink):
         if self._tls is None:
             super().buffer_updated(nbytes)
         elif not self._is_discarding:
+            failpoint("net.read")
             self._tls.feed(BUFFER[:nbytes])
             self._guard(self._read_tls)
 

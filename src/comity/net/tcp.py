@@ -15,10 +15,12 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol, cast
 
 from comity.bindings.base import Binding, HostPort, Peer, Session
 from comity.errors import DeliveryError
+from comity.failpoints import failpoint
 from comity.net.driver import SessionDriver
 from comity.net.limits import NetLimits, Tally
 from comity.net.tls import ServerTls
@@ -26,6 +28,8 @@ from comity.service.interfaces import Clock, Timer
 
 BUFFER = memoryview(bytearray(64 * 1024))
 """Into which every connection of the process reads."""
+HALVED = 8 * 1024
+"""Smallest write of which the failpoint writes a half: one message, not a handshake (F-K7)."""
 KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4), ("TCP_USER_TIMEOUT", 120_000))
 """Socket options by name (Linux's; others have some of them): seconds, seconds, probes, milliseconds."""
 
@@ -185,6 +189,7 @@ class TcpLink(SessionDriver, asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Octets came."""
         if not self._is_discarding:
+            failpoint("net.read")
             self._guard(self._receive, bytes(BUFFER[:nbytes]))
 
     def eof_received(self) -> bool:
@@ -310,7 +315,10 @@ class TcpLink(SessionDriver, asyncio.BufferedProtocol):
     def _hand_over(self, data: bytes) -> None:
         if data and not self._we_ended and self._transport is not None and not self._transport.is_closing():
             self._accepted += len(data)
+            if len(data) >= HALVED:
+                failpoint("net.half-written", partial(self._transport.write, data[: len(data) // 2]))
             self._transport.write(data)
+            failpoint("net.written")
 
     def _half_close(self) -> None:
         """End our side of the stream after everything written so far."""

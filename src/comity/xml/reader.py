@@ -186,7 +186,7 @@ class StreamReader:
         if not self._may_feed(data):
             self._pending = data
             return
-        self._scanned = 0
+        scanned, self._scanned = self._scanned, 0
         if not self._has_begun:
             self._check_beginning(data)
         if self._parser is _NO_PARSER:
@@ -200,7 +200,7 @@ class StreamReader:
             if len(self._names) > NAMES_BEFORE_RENEWAL and self._depth:
                 edge = _EDGE.search(data, position, stop)
                 stop = edge.end() if edge is not None and edge.end() < stop else stop
-            self._feed(data[position:stop])
+            self._feed(data[position:stop], max(scanned - position, 0))
             position = stop
             if len(self._names) > NAMES_BEFORE_RENEWAL and self._depth == 1 and not self._unfinished:
                 self._renew()
@@ -227,10 +227,9 @@ class StreamReader:
             # RFC 6120 section 11.6: read as a character, and none may stand before the root.
             raise refuse("a byte order mark is not allowed", "not-well-formed")
 
-    def _feed(self, data: bytes) -> None:
-        limit = self.limits.octets
-        if self._fed - self._edge > limit:
-            raise refuse("the element is too long", "policy-violation")
+    def _feed(self, data: bytes, scanned: int) -> None:
+        """Give a slice to expat; its first ``scanned`` octets have been looked at for quotation marks."""
+        self._check_length()
         context = self._last_octets + data
         offset = self._fed - len(self._last_octets)
         self._fed += len(data)
@@ -241,13 +240,17 @@ class StreamReader:
             raise self._explain(error, context[max(place - 2, 0) : place + 3]) from None
         self._last_octets = context[-2:]
         self._unfinished = unfinished = self._fed - max(self._parser.CurrentByteIndex, 0)
-        self._note_unfinished(data, unfinished)
+        self._note_unfinished(data, unfinished, scanned)
         if self._depth <= 1 and not self._is_in_tag and self._depth:
             self._edge = self._fed - unfinished
+        self._check_length()
+
+    def _check_length(self) -> None:
+        limit = self.limits.octets if self._depth else min(self.limits.octets, self.limits.header)
         if self._fed - self._edge > limit:
             raise refuse("the element is too long", "policy-violation")
 
-    def _note_unfinished(self, data: bytes, unfinished: int) -> None:
+    def _note_unfinished(self, data: bytes, unfinished: int, scanned: int) -> None:
         """Remember what expat still holds of a tag: its first octets and whether a quotation mark is open."""
         was_in_tag = self._is_in_tag
         if unfinished <= len(data):
@@ -258,7 +261,7 @@ class StreamReader:
         elif was_in_tag:
             if len(self._head) < 3:
                 self._head = (self._head + data)[:3]
-            self._quote = _scan_tag(data, self._scanned, self._quote)[1]
+            self._quote = _scan_tag(data, scanned, self._quote)[1]
         if not self._is_in_tag or len(self._head) < 2:
             return
         is_declaration = self._head == b"<?x"[: len(self._head)] and not self._depth

@@ -74,9 +74,9 @@ class XmppStream:
         if self._reader.is_between and data.isspace() and not self._take_space(now):
             self._fail("policy-violation", "too many keepalives")
             return
-        self._count(len(data))
         self._reader.receive_data(data)
         self._pump()
+        self._count(len(data))
         if self._jid is None:
             self._reader.rest()  # a stranger may say nothing more for as long as it likes
 
