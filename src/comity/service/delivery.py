@@ -41,6 +41,9 @@ LOW_WATER = 16
 """Below this many the lane is read again."""
 MOST_UNCERTAIN = 32
 """Messages handed to one device whose end is not durable yet: a kill repeats no more than these (gate G2)."""
+MOST_OCTETS = 160 * 1024
+"""Octets of objects in flight to one device, if there is more than one: as base64 in a stanza they still fit the write
+buffer of a connection, so what a client does not read waits in the store and not in memory (L-04)."""
 RETRY_DELAYS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 300.0)
 """Seconds between attempts at one device (fault F-11)."""
 FRESH = 2.0
@@ -59,6 +62,8 @@ class Channel:
         self.is_closed = False
         self._queue: deque[Pending] = deque()
         self._in_flight: dict[Pending, int] = {}
+        self._octets = 0
+        """Octets of the objects in flight."""
         self._uncertain = 0
         """Messages it took whose end is not durable yet."""
         self._attempts: dict[Pending, int] = {}
@@ -81,13 +86,16 @@ class Channel:
             pending = self._queue.popleft()
             attempt = self._attempts.get(pending, 0) + 1
             self._in_flight[pending] = attempt
+            self._octets += len(pending.operation.object.octets)
             failpoint("delivery.lease-taken")
             engine.attempt(self, pending, attempt).add_done_callback(partial(self._answered, pending))
 
     @property
     def _has_room(self) -> bool:
         in_flight = len(self._in_flight)
-        return in_flight < self.contact.window and in_flight + self._uncertain < MOST_UNCERTAIN
+        if in_flight >= self.contact.window or in_flight + self._uncertain >= MOST_UNCERTAIN:
+            return False
+        return not in_flight or self._octets + len(self._queue[0].operation.object.octets) <= MOST_OCTETS
 
     def certain(self) -> None:
         """The end of a message it took is durable."""
@@ -120,6 +128,7 @@ class Channel:
 
     def _answered(self, pending: Pending, future: asyncio.Future[Response]) -> None:
         attempt = self._in_flight.pop(pending)
+        self._octets -= len(pending.operation.object.octets)
         if future.cancelled():
             response = failure(pending.operation.trans_id, Reason.TIMEOUT, "The attempt was given up.")
         elif (error := future.exception()) is not None:
