@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from enum import Enum
 
+from comity.bindings.sip.headers import TOKEN
 from comity.cpim.entity import content_object, cpim_view, is_secured
 from comity.cpim.native import plain_text, readable_part
 from comity.cpim.operations import MessageOperation, MimeObject, unfold
@@ -89,6 +90,7 @@ def _object_headers(obj: MimeObject) -> list[tuple[str, str]]:
     for line in unfold(obj.header_block):
         name, colon, value = line.partition(":")
         lower = name.strip().lower()
-        if colon and lower.startswith("content-") and lower != "content-length":
+        # MIME allows characters in a name that SIP does not (RFC 2045 section 5.1, RFC 3261 section 25.1).
+        if colon and lower.startswith("content-") and lower != "content-length" and TOKEN.fullmatch(name.strip()):
             headers.append((name.strip(), value.strip()))
     return headers
