@@ -51,7 +51,7 @@ class ByXmpp:
     """``octets`` (base64) or RFC 3923's ``e2e`` in a stanza; stream management tells when it was taken."""
 
     def __init__(self, peer: RawXmpp, form: Literal["octets", "e2e"]) -> None:
-        self.name = form
+        self.name: str = form
         self.peer = peer
         self.cut = 0
         self._heard = 0
@@ -92,7 +92,7 @@ class BySip:
     """MESSAGE with the object as its body."""
 
     def __init__(self, agent: Agent) -> None:
-        self.name = agent.wire
+        self.name: str = agent.wire
         self.agent = agent
         self.cut = 0
 
