@@ -24,33 +24,29 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
     ("bindings.__init__", ("bindings",), ()),
     ("bindings.base", ("service.interfaces", "cpim", "errors"), ()),
     ("bindings.*.config", ("errors",), ()),
-    ("bindings.*.mapping", ("bindings.*", "cpim", "errors", "xml"), ()),
-    ("bindings.xmpp.egress", ("bindings.*", "cpim", "errors", "xml"), ()),
-    (
-        "bindings.*.binding",
-        ("bindings.*", "bindings.base", "cpim", "service.interfaces", "errors", "xml", "failpoints"),
-        (),
+    # The mapping in its parts: ``forms`` is what a device is handed, ``history`` the header of GW-8.
+    *(
+        (f"bindings.*.{part}", ("bindings.*", "cpim", "errors", "xml"), ())
+        for part in ("mapping", "forms", "history", "egress")
     ),
-    (
-        "bindings.*.delivery",
-        ("bindings.*", "bindings.base", "cpim", "service.interfaces", "errors", "failpoints"),
-        (),
-    ),
-    # The parts of XMPP's glue: as its binding.
+    # The glue in its parts.
     *(
         (
-            f"bindings.xmpp.{part}",
+            f"bindings.*.{part}",
             ("bindings.*", "bindings.base", "cpim", "service.interfaces", "errors", "xml", "failpoints"),
             (),
         )
-        for part in ("availability", "capabilities", "ground", "streams", "submission")
+        for part in (
+            *("binding", "requests", "authentication", "submission", "registrar", "delivery"),
+            *("availability", "capabilities", "ground", "streams"),
+        )
     ),
     ("bindings.*", ("bindings.*", "errors", "xml"), ("idna", "precis_i18n")),
     # Passwords are prepared (RFC 8265) before keys are derived from them.
     ("service.credentials", ("service", "cpim", "errors"), ("msgspec", "precis_i18n")),
     ("service", ("service", "cpim", "errors", "failpoints"), ("msgspec",)),
     ("store", ("store", "cpim", "service.interfaces", "errors", "failpoints"), ("msgspec",)),
-    ("net", ("net", "bindings.base", "service.interfaces", "errors"), ("dns", "cryptography")),
+    ("net", ("net", "bindings.base", "service.interfaces", "errors", "failpoints"), ("dns", "cryptography")),
     # service.interfaces: a client is a Binding of a network of its own, whose contract names Delivery and Service.
     ("client", ("client", "cpim", "secure", "bindings", "net", "service.interfaces", "errors", "xml"), ("aiohttp",)),
     # The one place that chooses a store engine by configuration, for the server and for commands without one.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import time
+import weakref
 
 import pytest
 from hypothesis import given, settings
@@ -260,6 +262,53 @@ def test_octets_after_a_unit_are_noticed() -> None:
         assert reader.is_between is expected, rest
 
 
+def test_stream_may_rest_at_any_cut() -> None:
+    """G7: an idle stream has no parser; what is half read is kept."""
+    whole = read(STANZAS)
+    for cut in range(len(STANZAS)):
+        reader = StreamReader(XmlLimits())
+        units: list[Unit] = []
+        for piece in (STANZAS[:cut], STANZAS[cut:]):
+            reader.receive_data(piece)
+            while (unit := reader.next_unit()) is not None:
+                units.append(unit)
+            reader.rest()
+        assert (units, "") == whole, cut
+
+
+@pytest.mark.parametrize(
+    ("tail", "hint"), [(b"&am", "not-well-formed"), (b"x", "bad-format"), (b"\xc3", "not-well-formed")]
+)
+def test_rest_loses_no_mistake(tail: bytes, hint: str) -> None:
+    reader = StreamReader(XmlLimits())
+    reader.receive_data(H + b"<iq/>" + tail)
+    assert isinstance(reader.next_unit(), RootOpened)
+    reader.rest()
+    assert isinstance(reader.next_unit(), Element)
+    reader.rest()
+    reader.receive_data(b"<iq/>" * 3)
+    with pytest.raises(RemoteProtocolError) as raised:
+        while reader.next_unit() is not None:
+            reader.rest()
+    assert raised.value.hint == hint
+
+
+def test_closed_reader_leaves_nothing_to_the_garbage_collector() -> None:
+    reader = StreamReader(XmlLimits())
+    reader.receive_data(H + b"<iq>")
+    reader.close()
+    reader.receive_data(b"</iq>")
+    assert isinstance(reader.next_unit(), RootOpened)
+    assert reader.next_unit() is None
+    gone = weakref.ref(reader)
+    gc.disable()
+    try:
+        del reader
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
 STANZAS = (
     H + b"<message to='b@b.test' id='1'><body>a &amp; b &lt;tag/&gt; \xf0\x9f\x98\x80</body>"
     b"<e2e xmlns='urn:ietf:params:xml:ns:xmpp-e2e'><![CDATA[\nContent-Type: a/b\n\n]] > ']]></e2e></message>"
@@ -342,6 +391,13 @@ def test_names_outside_xml_are_never_written(name: str) -> None:
         serialize(Element(name))
     with pytest.raises(LocalProtocolError):
         serialize(Element("a", {name: "x"}))
+
+
+def test_the_reserved_prefix_is_never_declared() -> None:
+    """X-22: an element of the xml namespace, passed on as a default namespace, would close the recipient's stream."""
+    element = parse_document(b"<a><xml:b xml:c='d'>e</xml:b></a>")
+    assert parse_document(serialize(element)) == element
+    assert b"xmlns" not in serialize(element)
 
 
 def test_cdata_end_is_split_over_sections() -> None:

@@ -16,8 +16,9 @@ from comity.bindings.base import Link, Listener, Network, Target
 from comity.errors import ConfigError, DeliveryError, LocalProtocolError
 from comity.net.driver import ClientLink, LoopClock
 from comity.net.limits import NetLimits
+from comity.net.listener import StreamListener
 from comity.net.network import AsyncNetwork
-from comity.net.tcp import StreamLink, StreamListener
+from comity.net.stream import StreamLink
 from comity.net.udp import DatagramLink
 from comity.testing.clock import FakeClock
 from tests.net.kit import PATIENCE, EchoBinding, LineReceived, PeerEnded, TimerFired, run_async, serving

@@ -16,15 +16,11 @@ from functools import partial
 from comity.bindings.base import HostPort, Link, Listener, Target
 from comity.bindings.sip.digest import DigestClient
 from comity.bindings.sip.events import RequestFailed, RequestReceived, RequestTimedOut, ResponseReceived
-from comity.bindings.sip.mapping import (
-    Form,
-    Refusal,
-    operation_to_request,
-    request_to_operation,
-    status_to_response,
-)
-from comity.bindings.sip.session import SessionSettings, SipSession
-from comity.bindings.sip.wire import SipRequest, SipResponse
+from comity.bindings.sip.forms import Form
+from comity.bindings.sip.mapping import Refusal, operation_to_request, request_to_operation, status_to_response
+from comity.bindings.sip.message import SipRequest, SipResponse
+from comity.bindings.sip.session import SipSession
+from comity.bindings.sip.settings import SessionSettings
 from comity.client.base import ClientError, Mailbox, Options, Received, SignedIn
 from comity.cpim.address import Address, to_sip_uri
 from comity.cpim.message import new_message_id
@@ -213,7 +209,8 @@ class SipClient(SignedIn):
         arrived = _date(event.request)
         is_delayed = arrived is not None and datetime.now(UTC) - arrived > DELAYED
         own = self._options.address
-        received = Received(made.object, made.source, own, first, is_delayed, arrived, made.history)
+        id = f"{event.request.call_id};{event.request.from_.tag}"
+        received = Received(made.object, made.source, own, first, is_delayed, arrived, made.history, id=id)
         self._mailbox.put(received, partial(self._respond, event.id, 200))
 
     def _respond(self, id: int, status_code: int) -> None:

@@ -29,7 +29,10 @@ SCRAM_HASHES = {"sha-1": "sha1", "sha-256": "sha256", "sha-512": "sha512"}
 DIGEST_HASHES = {"MD5": "md5", "SHA-256": "sha256"}
 
 #: reliability.md section 6.1 item 2; RFC 7677 section 4 asks for 4,096 at least.
-MIN_ITERATIONS = 100_000
+ITERATIONS = 100_000
+#: COMPAT Cyrus SASL 2.1 (Pidgin, Finch and BitlBee on Linux): refuses more, in its plugins/scram.c. An operator may go
+#: down to this and no further.
+MIN_ITERATIONS = 65_536
 SALT_OCTETS = 16
 MAX_PASSWORD_OCTETS = 1024
 """A bound on what one sign-in may make us hash, the same as other servers'."""
@@ -105,7 +108,7 @@ def _saslprep(password: str) -> str | None:
 # --- derivation -------------------------------------------------------------------------------------------------
 
 
-def derive(address: Address, password: str, iterations: int = MIN_ITERATIONS) -> Credentials:
+def derive(address: Address, password: str, iterations: int = ITERATIONS) -> Credentials:
     """Derive all keys of an account; takes some 0.3 s of CPU, so call it in a worker.
 
     Raises:
@@ -115,7 +118,7 @@ def derive(address: Address, password: str, iterations: int = MIN_ITERATIONS) ->
     return Credentials(address, derive_scram(password, iterations), derive_ha1(address, password))
 
 
-def derive_scram(password: str, iterations: int = MIN_ITERATIONS) -> dict[str, ScramKeys]:
+def derive_scram(password: str, iterations: int = ITERATIONS) -> dict[str, ScramKeys]:
     """SCRAM keys of ``password``, each hash with a random salt of its own (RFC 5802 section 3)."""
     if iterations < MIN_ITERATIONS:
         raise ValueError(f"at least {MIN_ITERATIONS} iterations, not {iterations}")

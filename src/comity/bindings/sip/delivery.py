@@ -17,24 +17,22 @@ from typing import TYPE_CHECKING
 
 from comity.bindings.base import HostPort, Link, Network, Target, Transport
 from comity.bindings.sip.events import RequestFailed, RequestTimedOut, ResponseReceived
-from comity.bindings.sip.mapping import (
-    NOT_UNDERSTOOD,
-    Form,
-    choose_form,
-    operation_to_request,
-    status_to_response,
-)
+from comity.bindings.sip.forms import Form, choose_form
+from comity.bindings.sip.mapping import NOT_UNDERSTOOD, operation_to_request, status_to_response
+from comity.bindings.sip.message import SipRequest
 from comity.bindings.sip.registration import Device
-from comity.bindings.sip.wire import SipRequest
+from comity.bindings.sip.requests import LinkState
 from comity.cpim.entity import is_secured
 from comity.cpim.operations import Reason, Response, failure
 from comity.errors import DeliveryError, LocalProtocolError
 from comity.service.interfaces import Delivery, Service, Timer
 
 if TYPE_CHECKING:
-    from comity.bindings.sip.binding import LinkState, SipBinding
+    from comity.bindings.sip.binding import SipBinding
 
 log = logging.getLogger(__name__)
+
+CANNOT_SHOW = "The recipient's device cannot show this kind of message."
 
 
 @dataclass(slots=True, eq=False)
@@ -84,10 +82,12 @@ class DeviceDelivery:
         """See ``Binding.deliver``."""
         future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
         device = decode_device(delivery.contact.data)
-        form = choose_form(delivery.operation, takes_cpim=device.takes_cpim)
-        attempt = Attempt(delivery, device, future, form)
+        form = choose_form(delivery.operation, takes_cpim=device.takes_cpim, only_text=device.only_text)
+        attempt = Attempt(delivery, device, future, form or Form.NATIVE)
         if self._network is None:
             attempt.fail(Reason.AWAY, "The server is starting.")
+        elif form is None:
+            attempt.fail(Reason.CONTENT, CANNOT_SHOW)
         else:
             self._try(attempt)
         return future
@@ -97,7 +97,7 @@ class DeviceDelivery:
     def _try(self, attempt: Attempt) -> None:
         request = self._request(attempt)
         if request is None:
-            attempt.fail(Reason.CONTENT, "The recipient's device cannot show this kind of message.")
+            attempt.fail(Reason.CONTENT, CANNOT_SHOW)
             return
         device = attempt.device
         if device.transport == "udp":

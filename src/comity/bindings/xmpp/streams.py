@@ -14,6 +14,7 @@ from comity.bindings.xmpp.delivery import DeviceDelivery
 from comity.bindings.xmpp.devices import Connection
 from comity.bindings.xmpp.ground import Ground
 from comity.bindings.xmpp.sm import SmState
+from comity.failpoints import failpoint
 
 
 class Streams:
@@ -76,6 +77,7 @@ class Streams:
         self._ground.devices.by_stream[former.sm_id] = connection
         self._ground.devices.bind(connection)
         former.sm_id = ""
+        failpoint("xmpp.resume")
         return former.session.sm_state
 
     def resumed(self, connection: Connection, event: events.Resumed) -> None:
