@@ -95,6 +95,9 @@ class BySip:
         self.name: str = agent.wire
         self.agent = agent
         self.cut = 0
+        agent.sign(
+            agent.build("MESSAGE", "sip:bob@a.test")
+        )  # asks for the challenge: now the server has the connection
 
     def can_hold(self, obj: bytes) -> bool:
         return len(obj) < (48_000 if self.name == "tcp" else 12_000)
