@@ -67,8 +67,8 @@ class StreamLink(TcpLink):
     # --- TcpLink's side ---------------------------------------------------------------------------------------
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """The process's one read buffer; under TLS no more of it than a record, which keeps the BIO small."""
-        return BUFFER if self._tls is None else BUFFER[:RECORD]
+        """The thread's one read buffer; under TLS no more of it than a record, which keeps the BIO small."""
+        return BUFFER.view if self._tls is None else BUFFER.view[:RECORD]
 
     def buffer_updated(self, nbytes: int) -> None:
         """Octets came."""
@@ -76,7 +76,7 @@ class StreamLink(TcpLink):
             super().buffer_updated(nbytes)
         elif not self._is_discarding:
             failpoint("net.read")
-            self._tls.feed(BUFFER[:nbytes])
+            self._tls.feed(BUFFER.view[:nbytes])
             self._guard(self._read_tls)
 
     def connection_lost(self, exc: Exception | None) -> None:
