@@ -15,7 +15,7 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
     ("errors", (), ()),
     ("__init__", ("cpim", "errors"), ()),
     ("__main__", ("cli",), ()),
-    ("xml", ("errors",), ()),
+    ("xml", ("xml", "errors"), ()),
     ("failpoints", ("errors",), ()),
     ("cpim.address", ("errors",), ("idna", "precis_i18n")),
     ("cpim.presence", ("cpim", "xml", "errors"), ()),
@@ -25,7 +25,10 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
     ("bindings.base", ("service.interfaces", "cpim", "errors"), ()),
     ("bindings.*.config", ("errors",), ()),
     # The mapping in its parts: ``forms`` is what a device is handed, ``history`` the header of GW-8.
-    *((f"bindings.*.{part}", ("bindings.*", "cpim", "errors", "xml"), ()) for part in ("mapping", "forms", "history")),
+    *(
+        (f"bindings.*.{part}", ("bindings.*", "cpim", "errors", "xml"), ())
+        for part in ("mapping", "forms", "history", "egress")
+    ),
     # The glue in its parts.
     *(
         (
@@ -33,14 +36,17 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
             ("bindings.*", "bindings.base", "cpim", "service.interfaces", "errors", "xml", "failpoints"),
             (),
         )
-        for part in ("binding", "requests", "authentication", "submission", "registrar", "delivery")
+        for part in (
+            *("binding", "requests", "authentication", "submission", "registrar", "delivery"),
+            *("availability", "capabilities", "ground", "streams"),
+        )
     ),
     ("bindings.*", ("bindings.*", "errors", "xml"), ("idna", "precis_i18n")),
     # Passwords are prepared (RFC 8265) before keys are derived from them.
     ("service.credentials", ("service", "cpim", "errors"), ("msgspec", "precis_i18n")),
     ("service", ("service", "cpim", "errors", "failpoints"), ("msgspec",)),
     ("store", ("store", "cpim", "service.interfaces", "errors", "failpoints"), ("msgspec",)),
-    ("net", ("net", "bindings.base", "service.interfaces", "errors"), ("dns", "cryptography")),
+    ("net", ("net", "bindings.base", "service.interfaces", "errors", "failpoints"), ("dns", "cryptography")),
     # service.interfaces: a client is a Binding of a network of its own, whose contract names Delivery and Service.
     ("client", ("client", "cpim", "secure", "bindings", "net", "service.interfaces", "errors", "xml"), ("aiohttp",)),
     # The one place that chooses a store engine by configuration, for the server and for commands without one.

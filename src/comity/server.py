@@ -22,6 +22,7 @@ from comity.bindings.xmpp.binding import XmppBinding
 from comity.bindings.xmpp.config import ListenAddress, XmppConfig
 from comity.config import Config
 from comity.cpim.address import Address
+from comity.failpoints import failpoint
 from comity.net.driver import LoopClock
 from comity.net.limits import NetLimits
 from comity.net.network import AsyncNetwork
@@ -90,6 +91,7 @@ class Server:
                 changed=lambda address: self._changed(accounts, address),
                 woken=pipeline.delivery.wake,
                 dropped=pipeline.delivery.dropped,
+                iterations=config.policy.scram_iterations,
             )
             self._control = ControlServer(commands, config.control_socket)
             await self._control.start()
@@ -108,6 +110,7 @@ class Server:
         """
         assert self._tls is not None
         await asyncio.to_thread(self._tls.reload)
+        failpoint("server.reload")
         kept = ("server", "sip", "xmpp", "limits", "policy", "store", "routes")
         changed = [name for name in kept if getattr(config, name) != getattr(self.config, name)]
         if changed:
@@ -120,6 +123,7 @@ class Server:
         if self._network is not None:
             self._network.stop_listening()
         drains = [asyncio.ensure_future(binding.drain()) for binding in self._bindings]
+        failpoint("server.drain")
         if drains:
             _, late = await asyncio.wait(drains, timeout=DRAIN_SECONDS)
             for task in late:
@@ -183,6 +187,7 @@ def _xmpp_config(config: Config) -> XmppConfig:
         software_version=__version__,
         plaintext_from=tuple(str(network) for network in config.policy.plaintext_from),
         scram_sha1=config.policy.scram_sha1,
+        scram_iterations=config.policy.scram_iterations,
         pre_auth_stanza=limits.pre_auth_stanza,
         pre_auth_elements=limits.pre_auth_elements,
         pre_auth_time=limits.pre_auth_time,

@@ -205,12 +205,17 @@ class Snapshot:
 class Target:
     """One running server, its canary, and the checks after each row."""
 
-    def __init__(self, directory: Path, limits: str = "", people: tuple[str, ...] = ()) -> None:
-        self.server = ServerProcess(directory, limits)
+    def __init__(
+        self,
+        directory: Path,
+        limits: str = "",
+        people: tuple[str, ...] = (),
+        domains: tuple[str, ...] = ("a.test",),
+    ) -> None:
+        self.server = ServerProcess(directory, limits, domains)
         for name in ("canary-s", "canary-x", *people):
-            self.server.run(
-                "account", "add", f"{name}@a.test", "--password-stdin", "-c", str(self.server.config), text=PASSWORD
-            )
+            address = name if "@" in name else f"{name}@a.test"
+            self.server.run("account", "add", address, "--password-stdin", "-c", str(self.server.config), text=PASSWORD)
         self.server.start()
         assert self.server.process is not None
         self.pid = self.server.process.pid

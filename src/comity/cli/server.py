@@ -30,6 +30,8 @@ from comity.errors import ComityError
 
 logger = logging.getLogger(__name__)
 
+OWN_DESCRIPTORS = 128
+"""Files a server needs besides its connections: listeners, store, event loop, workers."""
 COLLECTOR = (5_000, 5, 20)
 """Thresholds of the three generations (Python's own: 700, 10, 10)."""
 
@@ -181,6 +183,7 @@ def serve(config_path: Path, pidfile: Path | None, log_level: str, as_json: bool
     # No core dump: it would hold keys and message bodies (B-02).
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     config = load(config_path)
+    _raise_descriptor_limit(config.limits.connections)
     # Imported here, because every other command starts faster without it.
     factory = importlib.import_module("comity.server").Server
 
@@ -191,6 +194,20 @@ def serve(config_path: Path, pidfile: Path | None, log_level: str, as_json: bool
             click.echo(" ".join(["comity: ready", *addresses]))
 
     asyncio.run(run(lambda: factory(config), config_path, pidfile, ready))
+
+
+def _raise_descriptor_limit(connections: int) -> None:
+    """Let the process open as many files as it may; say so if that is too few for its connections (F-09)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    needed = connections + OWN_DESCRIPTORS
+    if hard != resource.RLIM_INFINITY and hard < connections:
+        logger.warning(
+            "This process may open %d files, but [limits] connections = %d needs %d: further connections will have to "
+            "wait. Raise the limit (systemd: LimitNOFILE=%d; shell: ulimit -Hn %d) or lower connections.",
+            *(hard, connections, needed, needed, needed),
+        )
 
 
 async def run(

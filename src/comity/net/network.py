@@ -19,6 +19,7 @@ from comity.errors import ConfigError, DeliveryError
 from comity.net.intake import Intake
 from comity.net.limits import Gate, NetLimits, Tally
 from comity.net.listener import StreamListener
+from comity.net.memory import HeapTrimmer
 from comity.net.outbound import OutboundPolicy
 from comity.net.ports import open_socket
 from comity.net.resolver import Resolver
@@ -78,6 +79,7 @@ class AsyncNetwork:
         self.tally = Tally(clock, logger)
         self.gate = Gate(self.limits, clock)
         self.intake = Intake(clock, lag)
+        self._heap = HeapTrimmer(clock)
         self._clock = clock
         self._tls = tls
         self._resolver = resolver
@@ -200,6 +202,7 @@ class AsyncNetwork:
         await asyncio.sleep(0)
         self.intake.close()
         self.tally.close()
+        self._heap.close()
 
     @property
     def links(self) -> int:
@@ -338,6 +341,7 @@ class AsyncNetwork:
         """Give the place of a link back."""
         if link in self._links:
             self._links.discard(link)
+            self._heap.link_gone()
             if link.is_inbound:
                 self.gate.release(link.peer.remote[0], is_authenticated=link.is_authenticated)
             if not self._links:

@@ -15,10 +15,12 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol, cast
 
 from comity.bindings.base import Binding, HostPort, Peer, Session
 from comity.errors import DeliveryError
+from comity.failpoints import failpoint
 from comity.net.driver import SessionDriver
 from comity.net.intake import SLICE, Intake
 from comity.net.limits import NetLimits, Tally
@@ -27,6 +29,8 @@ from comity.service.interfaces import Clock, Timer
 
 BUFFER = memoryview(bytearray(SLICE))
 """Into which every connection of the process reads."""
+HALVED = 8 * 1024
+"""Smallest write of which the failpoint writes a half: one message, not a handshake (F-K7)."""
 KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4), ("TCP_USER_TIMEOUT", 120_000))
 """Socket options by name (Linux's; others have some of them): seconds, seconds, probes, milliseconds."""
 
@@ -191,6 +195,7 @@ class TcpLink(SessionDriver, asyncio.BufferedProtocol):
         """Octets came: work through them now, or hold them and read no more until it is our turn."""
         if self._is_discarding:
             return
+        failpoint("net.read")
         data = bytes(BUFFER[:nbytes])
         if self._owner.intake.admits(self):
             self._take(data)
@@ -338,7 +343,10 @@ class TcpLink(SessionDriver, asyncio.BufferedProtocol):
     def _hand_over(self, data: bytes) -> None:
         if data and not self._we_ended and self._transport is not None and not self._transport.is_closing():
             self._accepted += len(data)
+            if len(data) >= HALVED:
+                failpoint("net.half-written", partial(self._transport.write, data[: len(data) // 2]))
             self._transport.write(data)
+            failpoint("net.written")
 
     def _half_close(self) -> None:
         """End our side of the stream after everything written so far."""

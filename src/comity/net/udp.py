@@ -14,6 +14,7 @@ from collections import deque
 from typing import cast
 
 from comity.bindings.base import Binding, DatagramSession, HostPort, Peer
+from comity.failpoints import failpoint
 from comity.net.driver import SessionDriver
 from comity.net.intake import TURN, Intake, Patience
 from comity.net.limits import NetLimits, Tally
@@ -111,6 +112,7 @@ class DatagramLink(SessionDriver):
             except OSError as error:
                 self._tally.note("A datagram could not be read", os.strerror(error.errno or 0))
                 return
+            failpoint("net.read")
             peer = (address[0], address[1])
             if not (self._patience.is_over(now) and self._refused(data, peer, now)):
                 self._guard(self._receive, data, peer)
@@ -148,6 +150,7 @@ class DatagramLink(SessionDriver):
         except (OSError, OverflowError) as error:
             # As if the network had lost it: the session's retransmissions and timeouts answer for that.
             self._tally.note("A datagram could not be sent", f"{address[0]}:{address[1]}: {error}")
+        failpoint("net.written")
         return True
 
     def _enqueue(self, data: bytes, address: HostPort) -> None:

@@ -39,6 +39,8 @@ WINDOW = 64
 """Messages of one lane held in memory; more wait in the store."""
 LOW_WATER = 16
 """Below this many the lane is read again."""
+MOST_UNCERTAIN = 32
+"""Messages handed to one device whose end is not durable yet: a kill repeats no more than these (gate G2)."""
 RETRY_DELAYS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 300.0)
 """Seconds between attempts at one device (fault F-11)."""
 FRESH = 2.0
@@ -55,11 +57,13 @@ class Pending:
         "accepted",
         "envelope",
         "id",
+        "is_certain",
         "is_done",
         "offered",
         "operation",
         "refusal",
         "seq",
+        "takers",
         "waiters",
     )
 
@@ -74,7 +78,11 @@ class Pending:
         """Channels it was given to; True while one may still take it."""
         self.waiters: list[asyncio.Future[Response]] = []
         """Who answers the sender natively; a cancelled one has given its answer already."""
+        self.takers: list[Channel] = []
+        """Devices that took it while its end is not durable."""
         self.is_done = False
+        self.is_certain = False
+        """Its end is durable."""
         self.refusal: Response | None = None
         self._egress: dict[str, MessageOperation] = {}
 
@@ -97,6 +105,8 @@ class Channel:
         self.is_closed = False
         self._queue: deque[Pending] = deque()
         self._in_flight: dict[Pending, int] = {}
+        self._uncertain = 0
+        """Messages it took whose end is not durable yet."""
         self._attempts: dict[Pending, int] = {}
         self._failures = 0
         self._pause: Timer | None = None
@@ -110,7 +120,7 @@ class Channel:
     def pump(self) -> None:
         """Hand over what the window allows."""
         engine = self.inbox.engine
-        while self._queue and self._pause is None and len(self._in_flight) < self.contact.window:
+        while self._queue and self._pause is None and self._has_room:
             if self.is_closed or engine.is_stopping:
                 return
             pending = self._queue.popleft()
@@ -118,6 +128,16 @@ class Channel:
             self._in_flight[pending] = attempt
             failpoint("delivery.lease-taken")
             engine.attempt(self, pending, attempt).add_done_callback(partial(self._answered, pending))
+
+    @property
+    def _has_room(self) -> bool:
+        in_flight = len(self._in_flight)
+        return in_flight < self.contact.window and in_flight + self._uncertain < MOST_UNCERTAIN
+
+    def certain(self) -> None:
+        """The end of a message it took is durable."""
+        self._uncertain -= 1
+        self.pump()
 
     def refresh(self, contact: Contact) -> None:
         """The device spoke again: what waited for it is tried now."""
@@ -155,7 +175,9 @@ class Channel:
         if response.status is Status.SUCCESS:
             self._failures = 0
             self._attempts.pop(pending, None)
-            self.inbox.delivered(pending, self, response)
+            if self.inbox.delivered(pending, self, response):
+                self._uncertain += 1
+                pending.takers.append(self)
         elif self.is_closed:
             self.inbox.lost(pending, self)
         elif response.is_temporary and pending.seq and attempt <= 64:
@@ -308,12 +330,15 @@ class Inbox:
 
     # --- out ---
 
-    def delivered(self, pending: Pending, channel: Channel, response: Response) -> None:
-        """A device took it: terminal with the first, further ones only get their copy."""
+    def delivered(self, pending: Pending, channel: Channel, response: Response) -> bool:
+        """A device took it: terminal with the first, further ones only get their copy.
+
+        True while the end is not durable: ``certain`` follows."""
         pending.offered[channel] = False
         if not pending.is_done:
             outcome = Outcome("delivered", self.engine.clock.when(), channel.contact.binding, response.form)
             self.end(pending, outcome, success(pending.operation.trans_id, response.form))
+        return bool(pending.seq) and not pending.is_certain
 
     def refused(self, pending: Pending, channel: Channel, response: Response) -> None:
         """A device will never take it: failed when no other one may."""
@@ -355,10 +380,15 @@ class Inbox:
         if (error := done.exception()) is not None:
             # The row stays pending in the store and is delivered again after a restart: at least once outward.
             log.error("the end of %s could not be committed: %s", pending.id, error)
+        failpoint("delivery.after-ack")
         if self._is_loading:
             self._acked.add(pending.seq)
         else:
             self._ended.discard(pending.seq)
+        pending.is_certain = True
+        takers, pending.takers = pending.takers, []
+        for channel in takers:
+            channel.certain()
         self.engine.answer(pending, response)
         if not self.channels:
             self._forget()

@@ -101,6 +101,7 @@ class Pipeline:
         await self.registrar.load()
         self.registrar.on_present = self.delivery.present
         self.registrar.on_absent = self.delivery.absent
+        failpoint("service.recovery")
         for contact in self.registrar.all_contacts():
             self.delivery.present(contact)
         self._expire_later()
@@ -269,6 +270,7 @@ class Pipeline:
     def _reported(
         self, report: MessageOperation, envelope: Envelope, id: str, done: asyncio.Future[list[Result]]
     ) -> None:
+        failpoint("service.report.after-commit")
         if (error := done.exception()) is not None:
             log.error("a failure report could not be stored: %s", error)
             return

@@ -60,5 +60,6 @@ def _sweep_records(cursor: sqlite3.Cursor, state: State, now: float) -> None:
     held = [(key, number) for number, keys in rows for key in _keys.decode(keys)]
     cursor.executemany("DELETE FROM dedup WHERE key = ? AND number = ?", held)
     cursor.executemany("DELETE FROM records WHERE number = ?", [(number,) for number, _ in rows])
+    failpoint("store.retention.deleted")
     # The highest number may just have gone: keep the count, it is never used again.
     cursor.execute("UPDATE meta SET value = ? WHERE key = 'next'", (state.next,))

@@ -375,7 +375,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("method", "status_code"),
         [
-            ("INVITE", 488),
+            ("INVITE", 405),
             ("REFER", 405),
             ("UPDATE", 405),
             ("INFO", 405),

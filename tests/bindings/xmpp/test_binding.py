@@ -82,9 +82,9 @@ def test_plain_password_is_checked_off_the_loop() -> None:
         for password, expected in ((b"wrong", b"not-authorized"), ("pencil ☃".encode(), b"<success")):
             link.receive(header if b"stream:features" not in link.written else b"")
             link.receive(auth % base64.b64encode(b"\0alice\0" + password))
-            await asyncio.wait_for(asyncio.gather(*world.binding._tasks), 5)
+            await asyncio.wait_for(asyncio.gather(*world.binding._ground.tasks), 5)
             await world.settle()
-            await asyncio.wait_for(asyncio.gather(*world.binding._tasks), 5)
+            await asyncio.wait_for(asyncio.gather(*world.binding._ground.tasks), 5)
             await world.settle()
             assert expected in link.written
 
@@ -195,7 +195,7 @@ def test_delivery_without_stream_management_waits_for_the_kernel() -> None:
         bob = await world.online("bob@a.test/pad", sm=False)
         bob.link.unsent = 1
         await alice.say("bob@a.test", "x")
-        connection = world.binding._devices.by_link[bob.link]
+        connection = world.binding._ground.devices.by_link[bob.link]
         assert len(connection.flights) == 1
         world.clock.advance(1.0)
         assert len(connection.flights) == 1
@@ -214,7 +214,7 @@ def test_delivery_with_stream_management_waits_for_the_client() -> None:
         bob.acknowledges = False
         await alice.say("bob@a.test", "x")
         assert bob.texts() == ["x"]
-        connection = world.binding._devices.by_link[bob.link]
+        connection = world.binding._ground.devices.by_link[bob.link]
         assert len(connection.flights) == 1
         last = [e for e in bob.events if isinstance(e, events.StanzaReceived)]
         for event in last:
@@ -523,7 +523,7 @@ def test_drain_says_goodbye() -> None:
         await world.settle()
         await asyncio.wait_for(drained, 1)
         assert [e.condition for e in alice.events if isinstance(e, StreamEnded)] == ["system-shutdown"]
-        assert not world.binding._devices.by_link
+        assert not world.binding._ground.devices.by_link
         late = world.link()
         late.pump()
         assert b"system-shutdown" in late.written

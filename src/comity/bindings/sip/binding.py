@@ -23,7 +23,7 @@ from comity.bindings.sip.config import SipConfig
 from comity.bindings.sip.delivery import DeviceDelivery
 from comity.bindings.sip.digest import DigestServer
 from comity.bindings.sip.events import MalformedReceived, PacketDropped, RequestReceived
-from comity.bindings.sip.mapping import ACCEPT
+from comity.bindings.sip.mapping import ACCEPT, can_be_user
 from comity.bindings.sip.registrar import Registrar
 from comity.bindings.sip.registration import Device, Rules
 from comity.bindings.sip.requests import LinkState, Request
@@ -273,10 +273,14 @@ class SipBinding:
     # --- OPTIONS -----------------------------------------------------------------------------------------
 
     def _take_options(self, received: Request) -> None:
-        """Say what we can (RFC 3261 section 11.2); whether a user exists is not said to strangers."""
+        """Say what we can (RFC 3261 section 11.2); whether a user exists is not said to strangers.
+
+        A user part that no account can have is answered 404: that tells nothing (semiuri of RFC 4475).
+        """
         uri = received.request.uri
         is_ours = isinstance(uri, SipUri) and (
-            self.service.accounts.serves(uri.host) or any(uri.bare_host == one.host for one in self._listeners)
+            (self.service.accounts.serves(uri.host) and can_be_user(uri))
+            or any(uri.bare_host == one.host for one in self._listeners)
         )
         if not is_ours:
             self.respond(received, 404, forget=True)

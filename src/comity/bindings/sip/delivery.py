@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+CANNOT_SHOW = "The recipient's device cannot show this kind of message."
+
 
 @dataclass(slots=True, eq=False)
 class Attempt:
@@ -80,10 +82,12 @@ class DeviceDelivery:
         """See ``Binding.deliver``."""
         future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
         device = decode_device(delivery.contact.data)
-        form = choose_form(delivery.operation, takes_cpim=device.takes_cpim)
-        attempt = Attempt(delivery, device, future, form)
+        form = choose_form(delivery.operation, takes_cpim=device.takes_cpim, only_text=device.only_text)
+        attempt = Attempt(delivery, device, future, form or Form.NATIVE)
         if self._network is None:
             attempt.fail(Reason.AWAY, "The server is starting.")
+        elif form is None:
+            attempt.fail(Reason.CONTENT, CANNOT_SHOW)
         else:
             self._try(attempt)
         return future
@@ -93,7 +97,7 @@ class DeviceDelivery:
     def _try(self, attempt: Attempt) -> None:
         request = self._request(attempt)
         if request is None:
-            attempt.fail(Reason.CONTENT, "The recipient's device cannot show this kind of message.")
+            attempt.fail(Reason.CONTENT, CANNOT_SHOW)
             return
         device = attempt.device
         if device.transport == "udp":

@@ -19,13 +19,14 @@ MAX_IDENTIFIER = 256
 MAGIC_COOKIE = "z9hG4bK"
 
 _WORD = r"[A-Za-z0-9\-.!%*_+`'~]+"
-_QUOTED = r'"(?:[^"\\]|\\[\x00-\x09\x0b\x0c\x0e-\x7f])*"'
+_QUOTED = r'"(?:[^"\\\r\n]|\\[\x00-\x09\x0b\x0c\x0e-\x7f])*"'
 TOKEN = re.compile(_WORD)
 _PARAM = re.compile(rf'[ \t]*;[ \t]*({_WORD})(?:[ \t]*=[ \t]*({_QUOTED}|[^\s;,"<>=?@]+))?')
 _VIA = re.compile(
     rf"({_WORD})[ \t]*/[ \t]*({_WORD})[ \t]*/[ \t]*({_WORD})[ \t]+"
     r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._\-]*[A-Za-z0-9.])?)(?:[ \t]*:[ \t]*([0-9]{1,5}))?"
 )
+_BRANCH = re.compile(rf";[ \t]*branch[ \t]*=[ \t]*({_WORD})", re.IGNORECASE)
 _DISPLAY_AND_URI = re.compile(rf"({_QUOTED}|{_WORD}(?:[ \t]+{_WORD})*)?[ \t]*<([^<>\s\"]+)>")
 _BARE_URI = re.compile(r"[^;<>\s\",?]+")
 _CSEQ = re.compile(rf"([0-9]{{1,20}})[ \t]+({_WORD})")
@@ -136,6 +137,15 @@ class Via:
             check_ipv6(host[1:-1])
         params = parse_params(text[match.end() :], "Via")
         return cls(transport.upper(), host.lower(), None if port is None else int(port), params, version)
+
+    @classmethod
+    def salvage(cls, text: str) -> Via:
+        """What an answer needs of a broken Via: sent-by and branch; raises RemoteProtocolError if not even that."""
+        match = _VIA.match(text)
+        if match is None:
+            raise malformed("a Via header breaks the grammar")
+        branch = _BRANCH.search(text, match.end())
+        return cls.parse(match[0] + (f";branch={branch[1]}" if branch else ""))
 
     @property
     def branch(self) -> str:

@@ -17,6 +17,7 @@ from comity.bindings.sip.forms import Form, body_of
 from comity.bindings.sip.headers import clean_text, quoted, unquoted
 from comity.bindings.sip.history import history_headers, parse_history
 from comity.bindings.sip.message import SipRequest, SipResponse, long_name
+from comity.bindings.sip.uri import SipUri
 from comity.cpim.address import Address, from_sip_uri, to_sip_uri
 from comity.cpim.entity import content_type_params
 from comity.cpim.native import wrap
@@ -136,6 +137,9 @@ def _operation(request: SipRequest, when: datetime, message_id: str) -> MessageO
     encoding = request.value("content-encoding")
     if encoding is not None and encoding.lower() not in ("identity", ""):
         return Refusal(415, headers=(("Accept-Encoding", "identity"),))
+    if request.max_forwards == 0:
+        # "the gateway MUST NOT forward" (RFC 3860 section 3.4.2): to whatever device, it would be one hop more.
+        return Refusal(483)
     source, source_gr = _address(str(request.from_.uri))
     destination, gr = _address(request.uri_text)
     content_type = request.content_type
@@ -345,6 +349,16 @@ def status_to_response(trans_id: str, answer: SipResponse, form: Form) -> Respon
     if warning is not None:
         said = clean_text(unquoted(warning[1]))[:256]
     return failure(trans_id, reason_of(answer.status_code), said, retry_after)
+
+
+def can_be_user(uri: SipUri) -> bool:
+    """False for a user part that is no plain account name: not UTF-8, or with characters RFC 7622 section 3.3.1 bars."""
+    if not uri.user:
+        return True
+    try:
+        return not set("\"&'/:<>@") & set(from_sip_uri(str(uri.without_extras))[0].folded().local)
+    except ComityError:
+        return False
 
 
 def is_sender(uri: str, principal: Address) -> bool:

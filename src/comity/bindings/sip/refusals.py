@@ -30,8 +30,6 @@ def refuse_method(request: SipRequest, methods: Collection[str]) -> Refused | No
         return 0, []
     if request.method == "CANCEL":
         return 481, []
-    if request.method == "INVITE":
-        return 488, []  # design.md section 1: no voice, and MSRP comes later
     return (405 if request.method in KNOWN_METHODS else 501), allow
 
 

@@ -276,7 +276,7 @@ class SipSession:
             self._sources.prove(address, now)
 
     def is_proved(self, address: HostPort, now: float) -> bool:
-        """True for streams, loopback (nobody outside can forge it) and addresses proved within the lifetime."""
+        """True for streams, and for addresses proved within the lifetime."""
         return not self.is_datagram or self._sources.is_proved(address, now)
 
     def ping(self) -> None:

@@ -33,8 +33,8 @@ class Sources:
             self._proved.popitem(last=False)
 
     def is_proved(self, address: HostPort, now: float) -> bool:
-        """True for loopback (nobody outside can forge it) and addresses proved within the lifetime."""
-        return address[0].startswith("127.") or address[0] == "::1" or self._proved.get(address, 0.0) > now
+        """True if ``address`` proved itself within the lifetime."""
+        return self._proved.get(address, 0.0) > now
 
     def take_token(self, address: HostPort, now: float) -> bool:
         """True if the network of ``address`` may have one more request read."""

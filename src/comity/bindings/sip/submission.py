@@ -15,6 +15,7 @@ from functools import partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
+from comity.bindings.base import Link
 from comity.bindings.sip.mapping import Refusal, is_sender, request_to_operation, response_to_status
 from comity.bindings.sip.requests import Request
 from comity.bindings.sip.uri import SipUri
@@ -43,7 +44,8 @@ class Submission:
 
     def __init__(self, binding: SipBinding) -> None:
         self._binding = binding
-        self._answering: set[int] = set()
+        self._answering: set[tuple[Link, int]] = set()
+        """What waits for its answer; each session counts its own requests."""
 
     @property
     def is_busy(self) -> bool:
@@ -71,7 +73,7 @@ class Submission:
             received.state.transport == "tls",
             ("sip", request.call_id, request.from_.tag, str(request.cseq.number), fingerprint.hexdigest()),
         )
-        self._answering.add(received.id)
+        self._answering.add((received.state.link, received.id))
         service.submit(result, origin).add_done_callback(partial(self._submitted, received, service.clock.now()))
 
     def _is_for_us(self, received: Request) -> bool:
@@ -136,9 +138,10 @@ class Submission:
         self, received: Request, status_code: int, *, reason: str = "", headers: Sequence[tuple[str, str]] = ()
     ) -> None:
         """Answer outside ``handle_event``; a second answer is dropped by the session."""
-        if received.id not in self._answering:
+        key = (received.state.link, received.id)
+        if key not in self._answering:
             return
-        self._answering.discard(received.id)
+        self._answering.discard(key)
         self._binding.respond(received, status_code, reason=reason, headers=headers)
         if self._binding.state_of(received.state.link) is not None:
             received.state.link.flush()

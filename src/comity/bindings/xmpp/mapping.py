@@ -1,35 +1,48 @@
-"""Between message stanzas and message operations (RFC 3922, 3923; tables T1, T3, T5 and T8 of conformance.md).
+"""From message stanza to message operation, and failures both ways (RFC 3922, 3923; T1, T3, T5, T8 of conformance.md).
 
-Place on the path: steps 4 and 8. Pure. Rules its readers must keep: an object found in a stanza is carried as it
-is; one is made only from a native body, once; a secured object leaves whole or not at all, and no clear text ever
-stands beside an encrypted one.
+Place on the path: step 4; step 8 is ``egress.py``, whose names stand here too. Pure. Rules its readers must keep: an
+object found in a stanza is carried as it is; one is made only from a native body, once.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Final
+from datetime import datetime
 
 from comity.bindings.xmpp import wire
-from comity.bindings.xmpp.e2e import (
-    E2E,
-    E2E_ELEMENT,
-    E2E_OLD_ERRORS,
-    OCTETS,
-    OCTETS_ELEMENT,
-    unwrap_entity,
-    unwrap_octets,
-    wrap_entity,
-    wrap_octets,
+from comity.bindings.xmpp.e2e import E2E, E2E_ELEMENT, E2E_OLD_ERRORS, OCTETS_ELEMENT, unwrap_entity, unwrap_octets
+from comity.bindings.xmpp.egress import (
+    UNCHECKED,
+    Outgoing,
+    history_element,
+    native_children,
+    operation_to_stanza,
+    xmpp_xml_children,
+)
+from comity.bindings.xmpp.extensions import (
+    BODY,
+    CHAT_STATES,
+    DELAY,
+    HINTS,
+    HISTORY,
+    KINDS,
+    PASSING,
+    PROTOCOL,
+    STANZA_ID,
+    SUBJECT,
+    THREAD,
+    XMPP_XML,
+    detail_element,
+    is_server_only,
+    language_tag,
+    shown,
 )
 from comity.bindings.xmpp.reasons import condition_for, reason_for_condition
-from comity.bindings.xmpp.wire import CLIENT, MESSAGE
-from comity.cpim.address import Address, from_jid, to_jid
-from comity.cpim.entity import is_secured, split_entity
-from comity.cpim.native import plain_text, readable_part, wrap
+from comity.bindings.xmpp.wire import CLIENT
+from comity.cpim.address import Address, from_jid
+from comity.cpim.entity import split_entity
+from comity.cpim.native import wrap
 from comity.cpim.operations import (
     Context,
     HistoryEntry,
@@ -40,28 +53,7 @@ from comity.cpim.operations import (
     failure,
 )
 from comity.errors import AddressError, LocalProtocolError, RemoteProtocolError
-from comity.xml import XML_LANG, Element, is_xml_text, parse_document, serialize
-
-PROTOCOL: Final = "xmpp"
-XMPP_XML: Final = "application/xmpp+xml"
-HISTORY: Final = "urn:comity:history:0"
-DELAY: Final = "urn:xmpp:delay"
-STANZA_ID: Final = "urn:xmpp:sid:0"
-CHAT_STATES: Final = "http://jabber.org/protocol/chatstates"
-HINTS: Final = "urn:xmpp:hints"
-UNCHECKED: Final = "[This message is signed, but this program did not check the signature.]"
-
-BODY: Final = f"{{{CLIENT}}}body"
-SUBJECT: Final = f"{{{CLIENT}}}subject"
-THREAD: Final = f"{{{CLIENT}}}thread"
-KINDS: Final = frozenset({"normal", "chat", "headline"})
-
-#: Elements only a server may put into a message (X-60 to X-64): taken away from whatever a client sends.
-_SERVER_NAMESPACES: Final = frozenset({"urn:xmpp:forward:0", DELAY, "jabber:x:delay", HISTORY})
-_SERVER_PREFIXES: Final = ("urn:xmpp:carbons:", "urn:xmpp:mam:")
-#: Children that say nothing once the moment has passed.
-_PASSING: Final = frozenset({CHAT_STATES, HINTS})
-_LANGUAGE = re.compile(r"[A-Za-z]{1,8}(-[A-Za-z0-9]{1,8})*")
+from comity.xml import Element, serialize
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +62,6 @@ class Refusal:
 
     condition: str
     text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Outgoing:
-    """A stanza for a device and what it carries (``Response.form``)."""
-
-    stanza: Element
-    form: str
-
-
-# --- step 4: stanza to operation ---------------------------------------------------------------------------------
 
 
 def stanza_to_operation(
@@ -160,7 +141,7 @@ def _with(context: Context, stanza: Element, made: _Made) -> Context:
 
 
 def _object_of(stanza: Element, source: Address, destination: Address, when: datetime, message_id: str) -> _Made | None:
-    extensions = [child for child in stanza.elements() if not _is_server_only(child)]
+    extensions = [child for child in stanza.elements() if not is_server_only(child)]
     for child in extensions:
         if child.name in (E2E_ELEMENT, OCTETS_ELEMENT):
             entity = unwrap_entity(child) if child.name == E2E_ELEMENT else unwrap_octets(child)
@@ -175,7 +156,7 @@ def _object_of(stanza: Element, source: Address, destination: Address, when: dat
     if not bodies and not subjects:
         return _native_only([child for child in extensions if child.name != THREAD])
     body = _default_body(bodies, stanza.language)
-    language = _language((body.language if body is not None else "") or stanza.language)
+    language = language_tag((body.language if body is not None else "") or stanza.language)
     text = body.text if body is not None else ""
     pairs = _subject_pairs(subjects, stanza.language)
     obj = wrap(
@@ -194,13 +175,6 @@ def _object_of(stanza: Element, source: Address, destination: Address, when: dat
     )
 
 
-def _is_server_only(child: Element) -> bool:
-    namespace = child.namespace
-    if namespace in _SERVER_NAMESPACES or namespace.startswith(_SERVER_PREFIXES) or child.name == wire.ERROR:
-        return True
-    return namespace == STANZA_ID and (child.local == "stanza-id" or "by" in child.attributes)  # X-63
-
-
 def _default_body(bodies: list[Element], stream_language: str) -> Element | None:
     """The body for a program that shows one: that of the stanza's own language, else the first (RFC 6121 5.2.3)."""
     for body in bodies:
@@ -214,12 +188,8 @@ def _subject_pairs(subjects: Iterable[Element], stanza_language: str) -> list[tu
     for subject in subjects:
         text = " ".join(subject.text.split())
         if text:
-            pairs.setdefault(_language(subject.language or stanza_language), text)
+            pairs.setdefault(language_tag(subject.language or stanza_language), text)
     return list(pairs.items())
-
-
-def _language(tag: str) -> str:
-    return tag if _LANGUAGE.fullmatch(tag) else ""
 
 
 def _text_of(stanza: Element, name: str) -> str:
@@ -237,161 +207,8 @@ def _native_only(children: list[Element]) -> _Made | None:
         return None
     octets = b"<xmpp xmlns='jabber:client'><message>" + _native(children) + b"</message></xmpp>"
     wants_storing = any(child.namespace == HINTS and child.local == "store" for child in children)
-    is_passing = all(child.namespace in _PASSING for child in children) and not wants_storing
+    is_passing = all(child.namespace in PASSING for child in children) and not wants_storing
     return _Made(MimeObject.of(f"{XMPP_XML}; charset=utf-8", octets), is_native=True, is_passing=is_passing)
-
-
-# --- step 8: operation to stanza ---------------------------------------------------------------------------------
-
-
-def operation_to_stanza(
-    operation: MessageOperation,
-    *,
-    delivery_id: str,
-    domain: str,
-    accepted: datetime,
-    is_delayed: bool,
-    features: frozenset[str] | None,
-) -> Outgoing | Response:
-    """Make the message stanza for one device, or the failure that says why it cannot be.
-
-    Args:
-        operation: what to deliver.
-        delivery_id: constant over attempts; makes ``stanza-id`` and, where the sender's is not XMPP's, ``id``.
-        domain: our own, for ``delay``.
-        accepted: when the message was accepted here, aware.
-        is_delayed: whether to say so (XEP-0203).
-        features: what the device says it supports, None if it never said.
-    """
-    try:
-        bare_to = to_jid(operation.destination)
-        stanza = Element(MESSAGE, _addresses(operation, bare_to, delivery_id))
-    except AddressError as error:
-        return failure(operation.trans_id, Reason.SYNTAX, f"an address cannot be written as a JID: {error.reason}")
-    if operation.context.report is not None:
-        return Outgoing(_report(operation, stanza), "text")
-    form = _add_content(operation, stanza, features)
-    if not form:
-        text = "The recipient's program cannot take this kind of content."
-        return failure(operation.trans_id, Reason.CONTENT, text)
-    stanza.append(Element(f"{{{STANZA_ID}}}stanza-id", {"by": bare_to, "id": delivery_id}))
-    if is_delayed:
-        stanza.append(Element(f"{{{DELAY}}}delay", {"from": domain, "stamp": _stamp(accepted)}))
-    if operation.history:
-        stanza.append(history_element(operation.history))
-    return Outgoing(stanza, form)
-
-
-def _addresses(operation: MessageOperation, bare_to: str, delivery_id: str) -> dict[str, str]:
-    context = operation.context
-    sender = to_jid(operation.source)
-    is_ours = context.native_protocol == PROTOCOL
-    attributes = {
-        "from": f"{sender}/{context.source_resource}" if context.source_resource else sender,
-        "to": f"{bare_to}/{context.resource}" if context.resource else bare_to,
-        "id": context.native_id if is_ours and context.native_id else delivery_id,
-    }
-    if context.kind in KINDS and context.kind != "normal":
-        attributes["type"] = context.kind
-    return {key: value for key, value in attributes.items() if is_xml_text(value)}
-
-
-def _add_content(operation: MessageOperation, stanza: Element, features: frozenset[str] | None) -> str:
-    """Fill the stanza; returns the form, "" if nothing this device could take would carry the object."""
-    obj, context = operation.object, operation.context
-    native = native_children(context) if context.native_protocol == PROTOCOL else []
-    if obj.media_type == XMPP_XML and context.native_protocol == PROTOCOL and not native:
-        children = xmpp_xml_children(obj)
-        stanza.children += children
-        return "object" if children else ""
-    if context.thread and is_xml_text(context.thread):
-        stanza.append(Element(THREAD, {}, [context.thread]))
-    secured = is_secured(obj)
-    form = "" if secured else _add_text(operation, stanza)
-    if secured or features or not form:
-        carrier = _carrier(obj, features, even_unasked=secured)
-        if carrier is not None:
-            stanza.append(carrier)
-            # A device that says what it knows, and not this, will drop it in silence: that is not a delivery.
-            form = "object" if features is None or features & {E2E, OCTETS} else form
-    if secured and (readable := readable_part(obj)) is not None and is_xml_text(readable):
-        # design.md section 2: who cannot show the object gets the readable part and is told what was not proved.
-        stanza.append(Element(BODY, {}, [f"{_lines(readable)}\n\n{UNCHECKED}"]))
-        if not form or not (features or frozenset()) & {E2E, OCTETS}:
-            form = "text-of-signed"
-    if not form:
-        return ""
-    # Bodies in other languages stand beside a plain text only: never beside something encrypted.
-    stanza.children += [child for child in native if not secured or child.namespace != CLIENT]
-    return form
-
-
-def _add_text(operation: MessageOperation, stanza: Element) -> str:
-    plain = plain_text(operation.object)
-    if plain is None or not is_xml_text(plain.text):
-        return ""
-    for language, subject in plain.subjects:
-        if is_xml_text(subject):
-            tag = {} if language in ("", "i-default") else {XML_LANG: language}
-            stanza.append(Element(SUBJECT, tag, [subject]))
-    if not plain.subjects and operation.context.subject and is_xml_text(operation.context.subject):
-        stanza.append(Element(SUBJECT, {}, [operation.context.subject]))
-    language = plain.language or operation.context.language
-    attributes = {XML_LANG: language} if _language(language) else {}
-    if plain.text or not plain.subjects:
-        stanza.append(Element(BODY, attributes, [_lines(plain.text)]))
-    return "text"
-
-
-def _lines(text: str) -> str:
-    return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def _carrier(obj: MimeObject, features: frozenset[str] | None, *, even_unasked: bool) -> Element | None:
-    """The element that carries the object whole, if this device can take one (GW-2, XMPP-19).
-
-    ``even_unasked``: put ``e2e`` in also for a device that never asked for it; it ignores what it does not know
-    (RFC 3923 section 7), and what reads its archive later may.
-    """
-    known = features or frozenset()
-    if (features is None or even_unasked or E2E in known) and (element := wrap_entity(obj.entity)) is not None:
-        return element
-    return wrap_octets(obj.entity) if OCTETS in known else None
-
-
-def native_children(context: Context) -> list[Element]:
-    """The extensions the sender's XMPP program put beside the text; what only servers may say is left out."""
-    if not context.native:
-        return []
-    try:
-        root = parse_document(b"<x xmlns='jabber:client'>" + context.native + b"</x>")
-    except RemoteProtocolError:
-        return []  # written by another version or another node: worth less than the message itself
-    return [child for child in root.elements() if not _is_server_only(child)]
-
-
-def xmpp_xml_children(obj: MimeObject) -> list[Element]:
-    """The children of the one message stanza in an application/xmpp+xml object; none if it holds anything else."""
-    try:
-        root = parse_document(obj.octets)
-    except RemoteProtocolError:
-        return []
-    stanzas = list(root.elements())
-    if root.name != f"{{{CLIENT}}}xmpp" or len(stanzas) != 1 or stanzas[0].name != MESSAGE:
-        return []  # XMPP-24: exactly one, and what is not a message is never routed from here
-    return [child for child in stanzas[0].elements() if not _is_server_only(child)]
-
-
-def history_element(history: Iterable[HistoryEntry]) -> Element:
-    """The transport history as a child of the stanza (GW-8)."""
-    hops: list[Element | str] = []
-    for entry in history:
-        attributes = {"node": entry.node, "in": entry.in_protocol, "out": entry.out_protocol}
-        attributes["time"] = _stamp(entry.when)
-        if entry.note and is_xml_text(entry.note):
-            attributes["note"] = entry.note
-        hops.append(Element(f"{{{HISTORY}}}hop", attributes))
-    return Element(f"{{{HISTORY}}}history", {}, hops)
 
 
 def read_history(stanza: Element) -> tuple[HistoryEntry, ...]:
@@ -408,31 +225,14 @@ def read_history(stanza: Element) -> tuple[HistoryEntry, ...]:
     return tuple(entries)
 
 
-def _stamp(when: datetime) -> str:
-    """XEP-0082's profile, always UTC."""
-    return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
-
-
 # --- failures, both ways -----------------------------------------------------------------------------------------
-
-
-def _report(operation: MessageOperation, stanza: Element) -> Element:
-    """A failure report as the error stanza an XMPP program knows (GW-12)."""
-    report = operation.context.report
-    assert report is not None
-    condition, kind, detail = condition_for(report.reason.value)
-    stanza.attributes["type"] = "error"
-    stanza.attributes["from"] = to_jid(report.recipient)
-    if report.native_id and is_xml_text(report.native_id):
-        stanza.attributes["id"] = report.native_id
-    return stanza.append(wire.error_element(condition, _shown(report.text), kind=kind, application=_detail(detail)))
 
 
 def response_to_error(stanza: Element, response: Response, *, is_local: bool) -> Element | None:
     """The error stanza that answers a refused message; None where none may be sent (XMPP-6)."""
     assert response.reason is not None
     condition, kind, detail = condition_for(response.reason.value, is_local=is_local)
-    return wire.error_reply(stanza, condition, _shown(response.text), kind=kind, application=_detail(detail))
+    return wire.error_reply(stanza, condition, shown(response.text), kind=kind, application=detail_element(detail))
 
 
 def error_to_response(stanza: Element, trans_id: str, *, is_secured_object: bool = False) -> Response:
@@ -448,15 +248,16 @@ def error_to_response(stanza: Element, trans_id: str, *, is_secured_object: bool
     return failure(trans_id, reason, text[:500])
 
 
-def _detail(name: str) -> Element | None:
-    return Element(f"{{{E2E}}}{name}") if name else None
-
-
-def _shown(text: str) -> str:
-    return text if is_xml_text(text) else ""
-
-
 __all__ = [
+    "BODY",
+    "CHAT_STATES",
+    "DELAY",
+    "HINTS",
+    "HISTORY",
+    "STANZA_ID",
+    "SUBJECT",
+    "THREAD",
+    "UNCHECKED",
     "Outgoing",
     "Refusal",
     "error_to_response",

@@ -1,0 +1,100 @@
+"""The way down: a delivery becomes a stanza on a device's stream, and ends with the device's word.
+
+Place on the path: steps 7 to 9. A delivery succeeds when the client acknowledged it, or, without stream management,
+when the kernel took its octets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from functools import partial
+
+from comity.bindings.xmpp import events, mapping
+from comity.bindings.xmpp.devices import Connection, Flight
+from comity.bindings.xmpp.ground import Ground
+from comity.cpim.operations import Reason, Response, failure, success
+from comity.errors import LocalProtocolError
+from comity.service.interfaces import Delivery
+
+#: Seconds between two looks whether the kernel has taken everything.
+UNSENT_POLL = 0.02
+
+
+class DeviceDelivery:
+    """Deliveries to connected devices."""
+
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
+        self._serial = 0
+
+    def deliver(self, delivery: Delivery) -> asyncio.Future[Response]:
+        """See ``Binding.deliver``."""
+        future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+        trans_id = delivery.operation.trans_id
+        connection = self._ground.devices.by_contact.get((delivery.contact.aor.key, delivery.contact.id))
+        if connection is None or connection.session.is_ended:
+            future.set_result(failure(trans_id, Reason.AWAY, "The device is not connected."))
+            return future
+        if connection.join_flight(delivery.id, future):
+            return future  # a resumed stream sends it again by itself (XEP-0198 section 5)
+        made = mapping.operation_to_stanza(
+            delivery.operation,
+            delivery_id=delivery.id,
+            domain=self._ground.service.node,
+            accepted=delivery.accepted,
+            is_delayed=delivery.is_delayed,
+            features=connection.features,
+        )
+        if isinstance(made, Response):
+            future.set_result(made)
+            return future
+        self._serial += 1
+        flight = Flight(delivery, [future], made.form)
+        try:
+            connection.session.send_stanza(made.stanza, key=self._serial)
+        except LocalProtocolError:
+            text = "The message holds something that XML cannot carry."
+            future.set_result(failure(trans_id, Reason.CONTENT, text))
+            return future
+        connection.flights[self._serial] = flight
+        connection.remember(made.stanza.get("id"), delivery)
+        connection.link.flush()
+        if not connection.session.is_sm_on:
+            self._watch_unsent(connection)
+        return future
+
+    def acknowledged(self, connection: Connection, event: events.StanzasAcknowledged) -> None:
+        """The client has taken these: they are delivered."""
+        for key in event.keys:
+            flight = connection.flights.pop(key, None) if isinstance(key, int) else None
+            if flight is not None:
+                flight.end(success(flight.delivery.operation.trans_id, flight.form))
+
+    def fail_flights(self, connection: Connection) -> None:
+        """The device is gone for good: what it did not confirm goes back to the service."""
+        flights, connection.flights = connection.flights, {}
+        for flight in flights.values():
+            text = "The device went away before it confirmed the message."
+            flight.end(failure(flight.delivery.operation.trans_id, Reason.AWAY, text))
+
+    def _watch_unsent(self, connection: Connection) -> None:
+        if connection.unsent_timer is None:
+            check = partial(self._check_unsent, connection, deque(connection.flights))
+            connection.unsent_timer = self._ground.service.clock.call_later(0.0, check)
+
+    def _check_unsent(self, connection: Connection, keys: deque[int]) -> None:
+        """Without stream management a message is handed over when the kernel has taken it."""
+        connection.unsent_timer = None
+        if not connection.is_live:
+            return
+        if connection.link.unsent:
+            check = partial(self._check_unsent, connection, deque(connection.flights))
+            connection.unsent_timer = self._ground.service.clock.call_later(UNSENT_POLL, check)
+            return
+        for key in keys:
+            flight = connection.flights.pop(key, None)
+            if flight is not None:
+                flight.end(success(flight.delivery.operation.trans_id, flight.form))
+        if connection.flights and not connection.session.is_sm_on:
+            self._watch_unsent(connection)

@@ -1,0 +1,57 @@
+"""The children of a message stanza: what they are called, who may say them, which are forgotten with the moment.
+
+Place on the path: beside steps 4 and 8, which share these names. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from comity.bindings.xmpp import wire
+from comity.bindings.xmpp.e2e import E2E
+from comity.bindings.xmpp.wire import CLIENT
+from comity.xml import Element, is_xml_text
+
+PROTOCOL: Final = "xmpp"
+XMPP_XML: Final = "application/xmpp+xml"
+HISTORY: Final = "urn:comity:history:0"
+DELAY: Final = "urn:xmpp:delay"
+STANZA_ID: Final = "urn:xmpp:sid:0"
+CHAT_STATES: Final = "http://jabber.org/protocol/chatstates"
+HINTS: Final = "urn:xmpp:hints"
+
+BODY: Final = f"{{{CLIENT}}}body"
+SUBJECT: Final = f"{{{CLIENT}}}subject"
+THREAD: Final = f"{{{CLIENT}}}thread"
+KINDS: Final = frozenset({"normal", "chat", "headline"})
+
+#: Elements only a server may put into a message (X-60 to X-64): taken away from whatever a client sends.
+_SERVER_NAMESPACES: Final = frozenset({"urn:xmpp:forward:0", DELAY, "jabber:x:delay", HISTORY})
+_SERVER_PREFIXES: Final = ("urn:xmpp:carbons:", "urn:xmpp:mam:")
+#: Children that say nothing once the moment has passed.
+PASSING: Final = frozenset({CHAT_STATES, HINTS})
+_LANGUAGE = re.compile(r"[A-Za-z]{1,8}(-[A-Za-z0-9]{1,8})*")
+
+
+def is_server_only(child: Element) -> bool:
+    """True for what no client may put into a message."""
+    namespace = child.namespace
+    if namespace in _SERVER_NAMESPACES or namespace.startswith(_SERVER_PREFIXES) or child.name == wire.ERROR:
+        return True
+    return namespace == STANZA_ID and (child.local == "stanza-id" or "by" in child.attributes)  # X-63
+
+
+def language_tag(tag: str) -> str:
+    """``tag`` if it is shaped like a language tag, else ""."""
+    return tag if _LANGUAGE.fullmatch(tag) else ""
+
+
+def detail_element(name: str) -> Element | None:
+    """The e2e detail of an error condition (T3), None if it has none."""
+    return Element(f"{{{E2E}}}{name}") if name else None
+
+
+def shown(text: str) -> str:
+    """``text`` if XML can hold it, else ""."""
+    return text if is_xml_text(text) else ""

@@ -1,0 +1,127 @@
+"""A stream's life around its stanzas: the resource it is bound to, resumption on another connection, its end.
+
+Place on the path: beside step 3. A stream with stream management outlives its connection for a while; it can be taken
+over once, by its owner (XEP-0198 section 5; X-69, X-70, X-73).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from comity.bindings.xmpp import events
+from comity.bindings.xmpp.availability import Availability
+from comity.bindings.xmpp.delivery import DeviceDelivery
+from comity.bindings.xmpp.devices import Connection
+from comity.bindings.xmpp.ground import Ground
+from comity.bindings.xmpp.sm import SmState
+from comity.failpoints import failpoint
+
+
+class Streams:
+    """Resources and resumable streams."""
+
+    def __init__(self, ground: Ground, availability: Availability, delivery: DeviceDelivery) -> None:
+        self._ground = ground
+        self._availability = availability
+        self._delivery = delivery
+
+    def resource_bound(self, connection: Connection, event: events.ResourceBound) -> None:
+        """The client has a resource now; a former holder of it ends."""
+        connection.jid = event.jid
+        former = self._ground.devices.find(event.jid)
+        if former is not None:
+            self._replace(former)
+        elif len(self._ground.devices.resources(event.jid)) >= self._ground.config.contacts:
+            connection.session.close("resource-constraint", "too many resources of this account")
+            return
+        self._ground.devices.bind(connection)
+
+    def _replace(self, former: Connection) -> None:
+        """The new one wins (RFC 6120 section 7.7.2.2): the former stream of this resource ends for good."""
+        former.session.close("conflict", "this resource signed in elsewhere")
+        if former.is_live:
+            former.link.flush()
+        self.forget(former)
+
+    def sm_enabled(self, connection: Connection, event: events.SmEnabled) -> None:
+        """Stream management is on: the stream may outlive its connection."""
+        if event.id:
+            connection.sm_id = event.id
+            self._ground.devices.by_stream[event.id] = connection
+        if connection.is_registered:
+            self._availability.register(connection)  # the window is larger now
+
+    def resume_wanted(self, connection: Connection, event: events.ResumeWanted) -> None:
+        """Give the stream to its owner; it can be taken once (X-69, X-70, X-73)."""
+        former = self._ground.devices.by_stream.get(event.previous_id)
+        if former is None or former.account != connection.account:
+            connection.session.refuse_resume()
+            return
+        connection.session.resume(self._take_over(connection, former))
+
+    def _take_over(self, connection: Connection, former: Connection) -> SmState:
+        if former.timer is not None:
+            former.timer.cancel()
+        if former.is_live:  # the old connection is dead, only TCP has not noticed
+            former.is_live = False
+            del self._ground.devices.by_link[former.link]
+            _cancel_outcomes(former)
+            former.link.abort()
+        former.successor = connection
+        connection.jid, connection.sm_id = former.jid, former.sm_id
+        connection.features, connection.presence = former.features, former.presence
+        connection.priority, connection.caps_asked = former.priority, former.caps_asked
+        connection.flights, former.flights = former.flights, {}
+        connection.delivered = former.delivered
+        connection.submitting = former.submitting
+        self._ground.devices.by_stream[former.sm_id] = connection
+        self._ground.devices.bind(connection)
+        former.sm_id = ""
+        failpoint("xmpp.resume")
+        return former.session.sm_state
+
+    def resumed(self, connection: Connection, event: events.Resumed) -> None:
+        """The stream goes on here."""
+        if connection.presence is not None:
+            self._availability.register(connection)
+            self._availability.broadcast(connection, connection.presence)
+
+    def stream_ended(self, connection: Connection, event: events.StreamEnded) -> None:
+        """The stream is over; close what carried it."""
+        if event.is_orderly or event.condition in ("policy-violation", "system-shutdown"):
+            self._drop_stream(connection)  # nothing to resume after a goodbye (XEP-0198 section 5)
+        connection.link.close()
+
+    def lost(self, connection: Connection) -> None:
+        """The connection is gone: park a stream that may be resumed, end the others."""
+        connection.is_live = False
+        _cancel_outcomes(connection)
+        if connection.sm_id and not self._ground.is_draining:
+            self._availability.go_offline(connection)
+            connection.timer = self._ground.service.clock.call_later(
+                self._ground.config.sm_resume, partial(self.forget, connection)
+            )
+        else:
+            self.forget(connection)
+
+    def forget(self, connection: Connection) -> None:
+        """End a device for good: nothing of it can be resumed any more."""
+        if connection.timer is not None:
+            connection.timer.cancel()
+        self._drop_stream(connection)
+        self._availability.go_offline(connection)
+        connection.presence = None
+        self._ground.devices.unbind(connection)
+        _cancel_outcomes(connection)
+        self._delivery.fail_flights(connection)
+
+    def _drop_stream(self, connection: Connection) -> None:
+        if self._ground.devices.by_stream.get(connection.sm_id) is connection:
+            del self._ground.devices.by_stream[connection.sm_id]
+        connection.sm_id = ""
+
+
+def _cancel_outcomes(connection: Connection) -> None:
+    """Nobody is there to be told natively: the service reports instead."""
+    for outcome in list(connection.outcomes):
+        outcome.cancel()
