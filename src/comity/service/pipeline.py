@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections import deque
 from collections.abc import Coroutine
 from dataclasses import dataclass, replace
 from functools import partial
@@ -89,6 +90,8 @@ class Pipeline:
         self._store = store
         self._secret = b""
         self._resolving: dict[str, list[Submission]] = {}
+        self._committing: deque[float] = deque()
+        """When each record not yet durable was given to the store; it takes them in order."""
         self._timer: Timer | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -109,6 +112,11 @@ class Pipeline:
         if self._timer is not None:
             self._timer.cancel()
         await self.delivery.stop()
+
+    @property
+    def lag(self) -> float:
+        """Seconds for which the oldest message has been waiting for its commit: what more may be taken is judged by it."""
+        return self.clock.now() - self._committing[0] if self._committing else 0.0
 
     # --- step 5: admit -----------------------------------------------------------------------------------------
 
@@ -197,11 +205,13 @@ class Pipeline:
         record = record_of(operation, submission.envelope, self._store.time() + lifetime, dedup)
         quota = (self.limits.inbox_records, self.limits.inbox_octets)
         failpoint("service.before-commit")
+        self._committing.append(self.clock.now())
         done = self._store.commit([Add(record, self.limits.dedup_window, quota, origin.marks)])
         done.add_done_callback(partial(self._committed, submission, record.id))
 
     def _committed(self, submission: Submission, id: str, done: asyncio.Future[list[Result]]) -> None:
         failpoint("service.after-commit")
+        self._committing.popleft()
         operation = submission.operation
         if (error := done.exception()) is not None:
             log.error("a message could not be stored: %s", error)
