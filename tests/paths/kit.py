@@ -46,16 +46,19 @@ def free_ports(count: int) -> list[int]:
 class ServerProcess:
     """One `comity serve` of its own directory; ports stay the same over restarts."""
 
-    def __init__(self, directory: Path, limits: str = "") -> None:
+    def __init__(self, directory: Path, limits: str = "", domains: tuple[str, ...] = ("a.test",)) -> None:
         self.directory = directory / "home"
         self.config = self.directory / "comity.toml"
         self.process: subprocess.Popen[str] | None = None
+        self.tracer: list[str] = []
+        """Words before the server's command, such as strace -D."""
+        self.domains = domains
         self.make()
         self._ports = self._configure(limits)
 
     def make(self) -> None:
         """The directory with its authority and its accounts."""
-        self.run("init", str(self.directory), "--domain", "a.test")
+        self.run("init", str(self.directory), *(word for domain in self.domains for word in ("--domain", domain)))
         for address in (ALICE, BOB):
             name = address.uri.removeprefix("im:")
             self.run("account", "add", name, "--password-stdin", "-c", str(self.config), text=PASSWORD)
@@ -65,7 +68,7 @@ class ServerProcess:
         sip, sips, xmpp, xmpps = free_ports(4)
         self.config.write_text(
             f"""[server]
-domains = ["a.test"]
+domains = {json.dumps(self.domains)}
 [sip]
 listen = ["udp://127.0.0.1:{sip}", "tcp://127.0.0.1:{sip}", "tls://127.0.0.1:{sips}"]
 [xmpp]
@@ -118,7 +121,7 @@ client = ["tcp://127.0.0.1:{xmpp}", "tls://127.0.0.1:{xmpps}"]
 
     def launch(self, failpoint: str = "", program: str = "comity") -> None:
         """Start it and do not wait: it may die on the way."""
-        command = [sys.executable, "-m", program, "serve", "-c", str(self.config)]
+        command = [*self.tracer, sys.executable, "-m", program, "serve", "-c", str(self.config)]
         environment = {**os.environ, "COMITY_FAILPOINT": failpoint}
         with (self.directory / "log").open("a", encoding="utf-8") as log:
             self.process = subprocess.Popen(

@@ -27,7 +27,7 @@ from comity.cpim.operations import MimeObject, Reason, Report, Response, failure
 from comity.errors import AddressError, DeliveryError, LocalProtocolError
 from comity.net.driver import LoopClock
 from comity.net.network import AsyncNetwork
-from comity.net.tcp import StreamLink
+from comity.net.stream import StreamLink
 from comity.net.tls import TlsContexts
 from comity.xml import Element
 
