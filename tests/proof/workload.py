@@ -146,6 +146,8 @@ class Workload:
         is_udp = "u" in (lane.sender.user[0], lane.recipient[0])
         kinds: list[Level] = ["plain", "binary", "binary", "receipt", "signed", "large"]
         level: Level = "small" if is_udp else self._dice.choices(kinds, (40, 25, 20, 5, 7, 3))[0]
+        if lane.sender.via == "sip" and self._dice.random() < 0.15:
+            level = "native"
         if self.size.levels and not is_udp:
             level = self.size.levels[k % len(self.size.levels)]
         return self._maker.make(lane.conv, k, lane.sender.user, lane.recipient, level)
@@ -182,8 +184,7 @@ class Workload:
             own = address_of(person.user)
             level = "signed:" + self._maker.verdict(received.object, received.from_, own)
         note = f"from={sender} inner={seen.inner} wire={received.id} session={session.number}"
-        sha256 = received.object.fingerprint
-        person.write("deliver", conv=conv, k=k, id=seen.id, sha256=sha256, level=level, note=note)
+        person.write("deliver", conv=conv, k=k, id=seen.id, sha256=seen.sha256, level=level, note=note)
         lane = self.lanes.get(conv)
         if lane is not None:
             lane.arrived(k)
