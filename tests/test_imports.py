@@ -43,7 +43,7 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
             ("bindings.*", "bindings.base", "cpim", "service.interfaces", "errors", "xml", "failpoints"),
             (),
         )
-        for part in ("availability", "capabilities", "ground", "streams", "submission")
+        for part in ("availability", "capabilities", "counts", "ground", "streams", "submission")
     ),
     ("bindings.*", ("bindings.*", "errors", "xml"), ("idna", "precis_i18n")),
     # Passwords are prepared (RFC 8265) before keys are derived from them.

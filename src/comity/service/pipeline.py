@@ -35,6 +35,7 @@ from comity.service.interfaces import (
     Done,
     Full,
     Item,
+    Mark,
     Origin,
     Put,
     Repeat,
@@ -88,6 +89,7 @@ class Pipeline:
         self._store = store
         self._secret = b""
         self._resolving: dict[str, list[Submission]] = {}
+        """By principal: what waits for the look-up of the first one's recipient."""
         self._timer: Timer | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -153,26 +155,33 @@ class Pipeline:
     # --- step 6: resolve the recipient ---------------------------------------------------------------------------
 
     def _resolve(self, submission: Submission) -> None:
-        """Ask whether the recipient exists; those behind a look-up under way wait with it, so order is kept."""
-        destination = submission.operation.destination
-        waiting = self._resolving.get(destination.key)
+        """Ask whether the recipient exists; a principal's next ones wait for its look-up, so order is kept."""
+        principal = submission.origin.principal.key
+        waiting = self._resolving.get(principal)
         if waiting is not None:
             waiting.append(submission)
             return
-        known = self.accounts.known(destination)
+        known = self.accounts.known(submission.operation.destination)
         if known is not None:
             self._accept(submission, known)
             return
-        self._resolving[destination.key] = [submission]
-        self._run(self._look_up(destination))
+        self._resolving[principal] = [submission]
+        self._run(self._look_up(principal))
 
-    async def _look_up(self, destination: Address) -> None:
-        exists = False
+    async def _look_up(self, principal: str) -> None:
+        waiting = self._resolving[principal]
         try:
-            exists = await self.accounts.exists(destination)
+            while waiting:
+                destination = waiting[0].operation.destination
+                known = self.accounts.known(destination)
+                exists = await self.accounts.exists(destination) if known is None else known
+                self._accept(waiting.pop(0), exists)
         finally:
-            for submission in self._resolving.pop(destination.key):
-                self._accept(submission, exists)
+            del self._resolving[principal]
+            for submission in waiting:  # the look-up failed: that says nothing about anybody's existence
+                text = "The recipient cannot be looked up now."
+                refusal = failure(submission.operation.trans_id, Reason.OVERLOAD, text, retry_after=30)
+                self._refuse(submission, refusal)
 
     # --- step 7: one record, then "yes" --------------------------------------------------------------------------
 
@@ -214,7 +223,7 @@ class Pipeline:
             case Repeat() as repeat:
                 self.counts["repeated"] += 1
                 self._join(submission, repeat)
-                submission.say(Accepted(repeat.id, submission.outcome))
+                submission.say(Accepted(repeat.id, submission.outcome, is_repeat=True))
             case Full():
                 text = "The recipient's stored messages are at their limit."
                 self._refuse(submission, failure(operation.trans_id, Reason.QUOTA, text, retry_after=600))
@@ -265,6 +274,14 @@ class Pipeline:
         result = done.result()[0]
         if isinstance(result, Done):
             self.delivery.accept(id, result.rev, report, envelope)
+
+    def mark(self, mark: Mark) -> asyncio.Future[list[Result]]:
+        """See ``Service.mark``."""
+        return self._store.commit([mark])
+
+    async def read_mark(self, name: str) -> bytes | None:
+        """See ``Service.read_mark``."""
+        return await self._store.get_mark(name)
 
     def reject(self, delivery_id: str, contact: Contact, response: Response) -> None:
         """A device refuses what it took (see ``Service.reject``)."""

@@ -188,20 +188,23 @@ def test_device_gets_by_resource_and_priority() -> None:
     run(story())
 
 
-def test_delivery_without_stream_management_waits_for_the_kernel() -> None:
+def test_delivery_without_stream_management_waits_for_a_sign_of_life() -> None:
+    """Reliability.md section 5.2: the kernel's word is not the device's."""
+
     async def story() -> None:
         world = await World().start()
         alice = await world.connect("alice@a.test/phone")
         bob = await world.online("bob@a.test/pad", sm=False)
-        bob.link.unsent = 1
+        bob.acknowledges = False  # reads everything, answers nothing
         await alice.say("bob@a.test", "x")
-        connection = world.binding._ground.devices.by_link[bob.link]
-        assert len(connection.flights) == 1
-        world.clock.advance(1.0)
-        assert len(connection.flights) == 1
-        bob.link.unsent = 0
-        world.clock.advance(0.1)
-        assert not connection.flights
+        assert bob.texts() == ["x"]
+        assert len(world.binding._ground.devices.by_link[bob.link].flights) == 1
+        await bob.lose()
+        again = await world.online("bob@a.test/pad", sm=False)
+        assert again.texts() == ["x"], "nobody can say that the first one was read"
+        assert not world.binding._ground.devices.by_link[again.link].flights
+        later = await world.online("bob@a.test/later", sm=False)
+        assert later.texts() == []
 
     run(story())
 

@@ -64,6 +64,7 @@ class XmppBinding:
             events.Resumed: streams.resumed,
             events.SmEnabled: streams.sm_enabled,
             events.StanzaReceived: self._stanza_received,
+            events.CountWanted: streams.count_wanted,
             events.StanzasAcknowledged: self._delivery.acknowledged,
             events.StreamEnded: streams.stream_ended,
         }
@@ -97,6 +98,7 @@ class XmppBinding:
             pre_auth_seconds=config.pre_auth_time,
             pre_auth_octets=config.pre_auth_octets,
             max_failures=config.failures_per_connection,
+            keeps_counts=True,
             sm_queue=config.sm_queue,
             pre_auth_limits=self._limits(config.pre_auth_stanza, config.pre_auth_elements),
             stanza_limits=self._limits(config.stanza, config.elements),

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+from dataclasses import dataclass
 from functools import partial
 
 from comity.bindings.xmpp import mapping, wire
+from comity.bindings.xmpp.counts import Step
 from comity.bindings.xmpp.devices import Connection
 from comity.bindings.xmpp.extensions import PROTOCOL
 from comity.bindings.xmpp.ground import Ground
@@ -26,6 +28,19 @@ log = logging.getLogger(__name__)
 
 #: Submissions of one client not yet durable; above it reading pauses.
 MAX_SUBMITTING = 128
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """A message stanza on its way up."""
+
+    connection: Connection
+    stanza: Element
+    index: int
+    is_silent: bool
+    """True for a typing state: no failure of it is ever told."""
+    step: Step | None
+    """Its part in the count of a resumable stream."""
 
 
 class Submissions:
@@ -51,40 +66,38 @@ class Submissions:
             connection.session.stanza_handled(index)
             return
         assert connection.account is not None
-        origin = Origin(connection.account, PROTOCOL, connection.host, connection.session.is_tls, dedup_fields(stanza))
-        connection.submitting += 1
-        done = self._ground.service.submit(made, origin)
-        self.pending.add(done)
         is_silent = made.context.transient
-        done.add_done_callback(partial(self._submitted, connection, stanza, index, is_silent))
+        step = None if is_silent else connection.step(index)
+        is_tls, marks = connection.session.is_tls, () if step is None else step.marks
+        origin = Origin(connection.account, PROTOCOL, connection.host, is_tls, dedup_fields(stanza), marks)
+        done = self._ground.service.submit(made, origin)
+        connection.submitting.add(done)
+        self.pending.add(done)
+        done.add_done_callback(partial(self._submitted, _Sent(connection, stanza, index, is_silent, step)))
         self._throttle(connection)
 
-    def _submitted(
-        self,
-        connection: Connection,
-        stanza: Element,
-        index: int,
-        is_silent: bool,
-        done: asyncio.Future[Accepted | Response],
-    ) -> None:
-        """Count the stanza as handled; ``is_silent``: a typing state, of which no failure is ever told."""
+    def _submitted(self, sent: _Sent, done: asyncio.Future[Accepted | Response]) -> None:
+        """Count the stanza as handled and tell what has to be told."""
         self.pending.discard(done)
-        connection = connection.current
-        connection.submitting -= 1
+        connection, stanza = sent.connection.current, sent.stanza
+        connection.submitting.discard(done)
         if done.cancelled() or done.exception() is not None:
             log.error("a message could not be submitted: %r", None if done.cancelled() else done.exception())
             answer: Accepted | Response = failure("", Reason.INTERNAL, "The message could not be taken.")
         else:
             answer = done.result()
+        is_taken = isinstance(answer, Accepted) and not answer.is_repeat
+        if sent.step is not None and sent.step.ended(is_taken=is_taken) and connection.sm is not None:
+            connection.sm.incoming.keep(sent.index)
         if isinstance(answer, Response):
-            if not is_silent:
+            if not sent.is_silent:
                 self._answer_failure(connection, stanza, answer)
-        elif not is_silent:
+        elif not sent.is_silent:
             connection.outcomes.add(answer.outcome)
             answer.outcome.add_done_callback(partial(self._ended, connection, stanza))
             if not connection.is_live:
                 answer.outcome.cancel()
-        connection.session.stanza_handled(index)
+        connection.handled(sent.index)
         connection.link.flush()
         self._throttle(connection)
 
@@ -117,7 +130,7 @@ class Submissions:
         if wait > 0 and connection.throttle_timer is None:
             release = partial(self._release, connection)
             connection.throttle_timer = self._ground.service.clock.call_later(wait, release)
-        is_over = connection.throttle_timer is not None or connection.submitting >= MAX_SUBMITTING
+        is_over = connection.throttle_timer is not None or len(connection.submitting) >= MAX_SUBMITTING
         if is_over == connection.is_paused or not connection.is_live:
             return
         connection.is_paused = is_over
