@@ -24,26 +24,22 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
     ("bindings.__init__", ("bindings",), ()),
     ("bindings.base", ("service.interfaces", "cpim", "errors"), ()),
     ("bindings.*.config", ("errors",), ()),
-    ("bindings.*.mapping", ("bindings.*", "cpim", "errors", "xml"), ()),
-    ("bindings.xmpp.egress", ("bindings.*", "cpim", "errors", "xml"), ()),
-    (
-        "bindings.*.binding",
-        ("bindings.*", "bindings.base", "cpim", "service.interfaces", "errors", "xml", "failpoints"),
-        (),
+    # The mapping in its parts: ``forms`` is what a device is handed, ``history`` the header of GW-8.
+    *(
+        (f"bindings.*.{part}", ("bindings.*", "cpim", "errors", "xml"), ())
+        for part in ("mapping", "forms", "history", "egress")
     ),
-    (
-        "bindings.*.delivery",
-        ("bindings.*", "bindings.base", "cpim", "service.interfaces", "errors", "failpoints"),
-        (),
-    ),
-    # The parts of XMPP's glue: as its binding.
+    # The glue in its parts.
     *(
         (
-            f"bindings.xmpp.{part}",
+            f"bindings.*.{part}",
             ("bindings.*", "bindings.base", "cpim", "service.interfaces", "errors", "xml", "failpoints"),
             (),
         )
-        for part in ("availability", "capabilities", "counts", "ground", "streams", "submission")
+        for part in (
+            *("binding", "requests", "authentication", "submission", "registrar", "delivery"),
+            *("availability", "capabilities", "counts", "ground", "streams"),
+        )
     ),
     ("bindings.*", ("bindings.*", "errors", "xml"), ("idna", "precis_i18n")),
     # Passwords are prepared (RFC 8265) before keys are derived from them.

@@ -320,6 +320,13 @@ def test_names_outside_xml_are_never_written(name: str) -> None:
         serialize(Element("a", {name: "x"}))
 
 
+def test_the_reserved_prefix_is_never_declared() -> None:
+    """X-22: an element of the xml namespace, passed on as a default namespace, would close the recipient's stream."""
+    element = parse_document(b"<a><xml:b xml:c='d'>e</xml:b></a>")
+    assert parse_document(serialize(element)) == element
+    assert b"xmlns" not in serialize(element)
+
+
 def test_cdata_end_is_split_over_sections() -> None:
     """XMPP-20."""
     raw = serialize(Element("a", {}, [CData("x]]>y")]))

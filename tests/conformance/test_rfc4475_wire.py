@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from comity.bindings.sip.headers import NameAddr, Via
+from comity.bindings.sip.message import SipRequest, SipResponse
 from comity.bindings.sip.uri import OtherUri, SipUri
-from comity.bindings.sip.wire import Malformed, SipRequest, SipResponse, StreamReader, parse_datagram
+from comity.bindings.sip.wire import Malformed, StreamReader, parse_datagram
 
 FOLDER = Path(__file__).parent / "rfc4475"
 EXPECTED: dict[str, dict[str, str]] = json.loads((FOLDER / "expected.json").read_text(encoding="utf-8"))

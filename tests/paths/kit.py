@@ -49,6 +49,10 @@ class ServerProcess:
         self.directory = directory / "home"
         self.config = self.directory / "comity.toml"
         self.process: subprocess.Popen[str] | None = None
+        self.tracer: list[str] = []
+        """Words before the server's command, such as strace -D."""
+        self.program = "comity"
+        """The module that is run; tests have sabotaged ones."""
         sip, sips, xmpp, xmpps = free_ports(4)
         self._ports: dict[tuple[str, str], int] = {
             ("sip", "udp"): sip,
@@ -88,7 +92,7 @@ client = ["tcp://127.0.0.1:{xmpp}", "tls://127.0.0.1:{xmpps}"]
 
     def start(self) -> None:
         """Start it and wait for its ready line."""
-        command = [sys.executable, "-m", "comity", "serve", "-c", str(self.config)]
+        command = [*self.tracer, sys.executable, "-m", self.program, "serve", "-c", str(self.config)]
         log = (self.directory / "log").open("a", encoding="utf-8")
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ})
         log.close()

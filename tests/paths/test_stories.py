@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
@@ -110,6 +111,22 @@ def test_messages_for_somebody_away_wait_and_come_in_order(server: ServerProcess
                 if len(got) == len(things):
                     break
         assert got == [thing.fingerprint for thing in things]
+
+    run(story())
+    clear(server)
+
+
+def test_phones_that_send_at_the_same_moment_each_get_their_answer(server: ServerProcess) -> None:
+    """Requests of different connections have the same number within their connection; none answers for another."""
+
+    async def story() -> None:
+        async with AsyncExitStack() as stack:
+            phones = [
+                await stack.enter_async_context(server.client("sip", ALICE, "tcp", receive=False)) for _ in range(4)
+            ]
+            for turn in range(3):
+                sent = [phone.send(text_object(ALICE, BOB, f"{turn} " + "x" * 9_000), BOB) for phone in phones]
+                assert {answer.status for answer in await asyncio.gather(*sent)} == {Status.INDETERMINANT}
 
     run(story())
     clear(server)

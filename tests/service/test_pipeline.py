@@ -101,6 +101,27 @@ class TestAdmission:
 
         run(story())
 
+    @pytest.mark.parametrize(
+        "block",
+        [
+            b"Content-Type: text/plain\r\ncontent-type: message/cpim\r\n",
+            b"Content-ID: <1>\r\n",
+            b"Content-Type: text/plain\r\nno colon\r\n",
+            b"Content-Type: text/plain\rX: y\r\n",
+            b"Content-Type: text/plain\r\nContent ID: <1>\r\n",
+            b"",
+        ],
+    )
+    def test_an_object_whose_mime_header_two_readers_would_read_differently_is_refused(self, block: bytes) -> None:
+        """T5: found by fuzzing; such an object also made a SIP request that no peer reads."""
+
+        async def story() -> None:
+            bench = await Bench().start()
+            answer = await refusal(bench, MimeObject(block, b"hi"))
+            assert answer.reason is Reason.SYNTAX
+
+        run(story())
+
     def test_size_is_bounded(self) -> None:
         """C-27: the limit is accepted, one octet more is not."""
 

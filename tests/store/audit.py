@@ -34,7 +34,7 @@ def said(output: str, word: str) -> list[int]:
 def check(directory: Path, acked: set[int], ended: set[int]) -> set[int]:
     """Assert that nothing acknowledged is lost, order is kept and no row is half there; give all record numbers."""
     numbers = asyncio.run(_check_contract(directory, acked, ended))
-    _check_rows(directory / "comity.db")
+    check_rows(directory / "comity.db")
     return numbers
 
 
@@ -63,7 +63,7 @@ async def _check_contract(directory: Path, acked: set[int], ended: set[int]) -> 
         await store.close()
 
 
-def _check_rows(path: Path) -> None:
+def check_rows(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         keys = {}

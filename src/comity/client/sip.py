@@ -16,15 +16,11 @@ from functools import partial
 from comity.bindings.base import HostPort, Link, Listener, Target
 from comity.bindings.sip.digest import DigestClient
 from comity.bindings.sip.events import RequestFailed, RequestReceived, RequestTimedOut, ResponseReceived
-from comity.bindings.sip.mapping import (
-    Form,
-    Refusal,
-    operation_to_request,
-    request_to_operation,
-    status_to_response,
-)
-from comity.bindings.sip.session import SessionSettings, SipSession
-from comity.bindings.sip.wire import SipRequest, SipResponse
+from comity.bindings.sip.forms import Form
+from comity.bindings.sip.mapping import Refusal, operation_to_request, request_to_operation, status_to_response
+from comity.bindings.sip.message import SipRequest, SipResponse
+from comity.bindings.sip.session import SipSession
+from comity.bindings.sip.settings import SessionSettings
 from comity.client.base import ClientError, Mailbox, Options, Received, SignedIn
 from comity.cpim.address import Address, to_sip_uri
 from comity.cpim.message import new_message_id

@@ -8,8 +8,9 @@ from dataclasses import replace
 import pytest
 
 from comity.bindings.sip.binding import parse_listener
+from comity.bindings.sip.message import SipResponse
 from comity.bindings.sip.session import MAX_DATAGRAM_REQUEST
-from comity.bindings.sip.wire import SipResponse, parse_datagram
+from comity.bindings.sip.wire import parse_datagram
 from comity.cpim.address import Address
 from comity.cpim.message import CpimMessage
 from comity.cpim.operations import Reason
@@ -266,7 +267,7 @@ class TestMessage:
         device = await xmpp_device(world, answer=takes)
         alice = Phone(world, "alice", ALICE, "tcp")
         await alice.message("sip:bob@a.test", b"first")
-        world.binding._credentials.clear()
+        world.binding._authentication._credentials.clear()
         for n in range(20):
             body = b"%d" % n
             header = alice.digest.authorize("MESSAGE", "sip:bob@a.test", body)

@@ -8,7 +8,7 @@ import pytest
 
 from comity.bindings.sip.digest import DigestClient, DigestServer, Verdict, ha1, response_value
 from comity.bindings.sip.headers import AuthParams
-from comity.bindings.sip.wire import SipResponse
+from comity.bindings.sip.message import SipResponse
 
 HA1 = {name: ha1(name, "alice", "a.test", "secret") for name in ("SHA-256", "MD5")}
 URI = "sip:bob@a.test"

@@ -9,7 +9,8 @@ import pytest
 from comity.bindings.sip.binding import SipBinding
 from comity.bindings.sip.config import SipConfig
 from comity.bindings.sip.digest import DigestClient, ha1
-from comity.bindings.sip.wire import SipRequest, SipResponse, StreamReader, parse_datagram
+from comity.bindings.sip.message import SipRequest, SipResponse
+from comity.bindings.sip.wire import StreamReader, parse_datagram
 from comity.cpim.address import Address
 from comity.net.driver import LoopClock
 from comity.net.network import AsyncNetwork
@@ -76,6 +77,9 @@ class Phone(asyncio.DatagramProtocol):
                 ("To", f"<{to}>"),
                 ("Call-ID", f"{self.user}{method}"),
                 ("CSeq", f"{self.count} {method}"),
+                # As every phone does; without it the challenges would not fit into so small a request (S-28).
+                ("User-Agent", "a telephone with a name and a version 1.2.3 (loopback)"),
+                ("Allow", "MESSAGE, OPTIONS, INVITE, ACK, CANCEL, BYE"),
             ]
             if method == "REGISTER":
                 headers.append(("Contact", f"<sip:{self.user}@127.0.0.1:{self.port};transport={self.transport}>"))
@@ -106,7 +110,10 @@ async def test_two_phones_exchange_messages(one: str, other: str) -> None:
     """SIP-1, SIP-3, OPS-10: there and back."""
     clock = LoopClock()
     users = [Address.parse(f"im:{name}@a.test") for name in ("alice", "bob")]
-    keys = {u.key: Credentials(u, ha1={"SHA-256": ha1("SHA-256", u.local, "a.test", "secret")}) for u in users}
+    keys = {
+        u.key: Credentials(u, ha1={name: ha1(name, u.local, "a.test", "secret") for name in ("SHA-256", "MD5")})
+        for u in users
+    }
     pipeline = Pipeline(MemoryStore(), MemoryAccounts([user.uri for user in users], keys), clock, "a.test")
     binding = SipBinding(SipConfig(domains=("a.test",), listen=("udp://127.0.0.1:0", "tcp://127.0.0.1:0")))
     network = AsyncNetwork(clock)

@@ -8,22 +8,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from comity.bindings.sip.forms import Form, choose_form
+from comity.bindings.sip.history import history_headers, parse_history
 from comity.bindings.sip.mapping import (
     REASONS,
     STATUS_CODES,
-    Form,
     Refusal,
-    choose_form,
-    history_headers,
     is_sender,
     operation_to_request,
-    parse_history,
     reason_of,
     request_to_operation,
     response_to_status,
     status_to_response,
 )
-from comity.bindings.sip.wire import SipRequest, SipResponse, parse_datagram
+from comity.bindings.sip.message import SipRequest, SipResponse
+from comity.bindings.sip.wire import parse_datagram
 from comity.cpim.address import Address
 from comity.cpim.message import CpimMessage
 from comity.cpim.operations import (
@@ -161,11 +160,12 @@ class TestIn:
         assert made.context.resource == "balcony"
         assert operation(uri="im:bob@b.test").destination == BOB  # ADDR-29
 
-    @pytest.mark.parametrize(("given", "kept"), [(None, 70), ("0", 0), ("5", 5), ("70", 70), ("255", 70)])
+    @pytest.mark.parametrize(("given", "kept"), [(None, 70), ("1", 1), ("5", 5), ("70", 70), ("255", 70)])
     def test_hop_limits_are_clamped(self, given: str | None, kept: int) -> None:
         """T2, S-44."""
         extra = [] if given is None else [("Max-Forwards", given)]
         assert operation(b"hi", "text/plain", *extra).max_forwards == kept
+        assert refusal(b"hi", "text/plain", ("Max-Forwards", "0")).status_code == 483
 
     def test_expires_counts_from_date_else_from_receipt(self) -> None:
         """SIP-5, S-37."""

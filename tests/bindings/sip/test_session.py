@@ -19,8 +19,10 @@ from comity.bindings.sip.events import (
     RequestTimedOut,
     ResponseReceived,
 )
-from comity.bindings.sip.session import SessionSettings, SipSession
-from comity.bindings.sip.wire import SipRequest, SipResponse, parse_datagram
+from comity.bindings.sip.message import SipRequest, SipResponse
+from comity.bindings.sip.session import SipSession
+from comity.bindings.sip.settings import SessionSettings
+from comity.bindings.sip.wire import parse_datagram
 from comity.errors import LocalProtocolError
 
 CLIENT = ("192.0.2.10", 5060)
@@ -258,8 +260,7 @@ class TestServerTransaction:
         assert one.data_to_send(1.0) == []
         assert one.next_timer() is None
         assert not one._servers
-        assert not one._by_id
-        assert not one._merging
+        assert one.request_of(received.id) is None
 
 
 class TestWhereAnswersGo:
@@ -374,7 +375,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("method", "status_code"),
         [
-            ("INVITE", 488),
+            ("INVITE", 405),
             ("REFER", 405),
             ("UPDATE", 405),
             ("INFO", 405),

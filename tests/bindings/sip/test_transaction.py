@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from comity.bindings.sip.message import SipRequest
 from comity.bindings.sip.transaction import (
     CLIENT_TABLE,
     SERVER_TABLE,
@@ -14,7 +15,6 @@ from comity.bindings.sip.transaction import (
     State,
     server_key,
 )
-from comity.bindings.sip.wire import SipRequest
 
 LIVE = [State.TRYING, State.PROCEEDING, State.COMPLETED]
 

@@ -17,22 +17,18 @@ from typing import TYPE_CHECKING
 
 from comity.bindings.base import HostPort, Link, Network, Target, Transport
 from comity.bindings.sip.events import RequestFailed, RequestTimedOut, ResponseReceived
-from comity.bindings.sip.mapping import (
-    NOT_UNDERSTOOD,
-    Form,
-    choose_form,
-    operation_to_request,
-    status_to_response,
-)
+from comity.bindings.sip.forms import Form, choose_form
+from comity.bindings.sip.mapping import NOT_UNDERSTOOD, operation_to_request, status_to_response
+from comity.bindings.sip.message import SipRequest
 from comity.bindings.sip.registration import Device
-from comity.bindings.sip.wire import SipRequest
+from comity.bindings.sip.requests import LinkState
 from comity.cpim.entity import is_secured
 from comity.cpim.operations import Reason, Response, failure
 from comity.errors import DeliveryError, LocalProtocolError
 from comity.service.interfaces import Delivery, Service, Timer
 
 if TYPE_CHECKING:
-    from comity.bindings.sip.binding import LinkState, SipBinding
+    from comity.bindings.sip.binding import SipBinding
 
 log = logging.getLogger(__name__)
 

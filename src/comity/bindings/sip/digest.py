@@ -19,8 +19,8 @@ from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 
 from comity.bindings.sip.headers import AuthParams, quoted
+from comity.bindings.sip.message import SipResponse
 from comity.bindings.sip.uri import SipUri, parse_uri
-from comity.bindings.sip.wire import SipResponse
 from comity.errors import RemoteProtocolError
 
 #: What we can compute, by name in the header (RFC 8760 section 2.3: preferred first).
@@ -30,7 +30,8 @@ ALGORITHMS: dict[str, Callable[[bytes], hashlib._Hash]] = {
 }
 _DUMMY_HA1 = {"SHA-256": "0" * 64, "MD5": "0" * 32}
 _NC = re.compile(r"[0-9a-fA-F]{8}")
-_MAC_LENGTH = 10
+#: A nonce is guessed within five minutes or not at all; and a challenge has to fit into a small phone's request (S-28).
+_MAC_LENGTH = 8
 
 
 def hash_hex(algorithm: str, text: str) -> str:
@@ -64,8 +65,9 @@ class Verdict(Enum):
     """Wrong password, unknown user, or an algorithm that was not offered."""
 
 
-_STAMP_LENGTH = 6 + 3
-"""Milliseconds and serial."""
+_TIME_LENGTH, _SERIAL_LENGTH = 5, 2
+_STAMP_LENGTH = _TIME_LENGTH + _SERIAL_LENGTH
+"""Milliseconds (34 years of them) and serial."""
 
 
 class DigestServer:
@@ -86,8 +88,8 @@ class DigestServer:
     def challenges(self, realm: str, flow: str, now: float, *, is_stale: bool = False) -> list[str]:
         """WWW-Authenticate values, preferred algorithm first (RFC 8760 section 2.4)."""
         # The serial keeps apart nonces of one millisecond: users behind one flow each count their own nc.
-        self._serial = (self._serial + 1) & 0xFFFFFF
-        stamp = int(now * 1000).to_bytes(6, "big") + self._serial.to_bytes(3, "big")
+        self._serial = (self._serial + 1) & 0xFFFF
+        stamp = int(now * 1000).to_bytes(_TIME_LENGTH, "big") + self._serial.to_bytes(_SERIAL_LENGTH, "big")
         nonce = urlsafe_b64encode(stamp + self._mac(stamp, flow)).rstrip(b"=").decode("ascii")
         stale = ",stale=true" if is_stale else ""
         return [
@@ -153,14 +155,14 @@ class DigestServer:
             return None
         if not hmac.compare_digest(raw[_STAMP_LENGTH:], self._mac(raw[:_STAMP_LENGTH], flow)):
             return None
-        return int.from_bytes(raw[:6], "big")
+        return int.from_bytes(raw[:_TIME_LENGTH], "big")
 
     def _mac(self, stamp: bytes, flow: str) -> bytes:
         return hmac.digest(self._key, stamp + flow.encode("utf-8"), "sha256")[:_MAC_LENGTH]
 
 
 def _stamp(nonce: str) -> int:
-    return int.from_bytes(urlsafe_b64decode(nonce + "==")[:6], "big")
+    return int.from_bytes(urlsafe_b64decode(nonce + "==")[:_TIME_LENGTH], "big")
 
 
 def _same_resource(digest_uri: str, request_uri: str) -> bool:

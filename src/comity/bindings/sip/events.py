@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from comity.bindings.sip.wire import SipRequest, SipResponse
+from comity.bindings.sip.message import SipRequest, SipResponse
 
 HostPort = tuple[str, int]
 
@@ -55,7 +55,7 @@ class MalformedReceived:
 
 @dataclass(frozen=True, slots=True)
 class RequestRefused:
-    """The session refused a request by itself, without state (501, 405, 488, 416, 420, 481, 482, 503)."""
+    """The session refused a request by itself, without state (501, 405, 416, 420, 481, 482, 503)."""
 
     status_code: int
     method: str

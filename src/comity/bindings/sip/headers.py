@@ -26,11 +26,13 @@ _VIA = re.compile(
     rf"({_WORD})[ \t]*/[ \t]*({_WORD})[ \t]*/[ \t]*({_WORD})[ \t]+"
     r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._\-]*[A-Za-z0-9.])?)(?:[ \t]*:[ \t]*([0-9]{1,5}))?"
 )
+_BRANCH = re.compile(rf";[ \t]*branch[ \t]*=[ \t]*({_WORD})", re.IGNORECASE)
 _DISPLAY_AND_URI = re.compile(rf"({_QUOTED}|{_WORD}(?:[ \t]+{_WORD})*)?[ \t]*<([^<>\s\"]+)>")
 _BARE_URI = re.compile(r"[^;<>\s\",?]+")
 _CSEQ = re.compile(rf"([0-9]{{1,20}})[ \t]+({_WORD})")
 _AUTH_PARAM = re.compile(rf"[ \t]*({_WORD})[ \t]*=[ \t]*({_QUOTED}|[^\s,\"]+)[ \t]*(?:,|$)")
 _QVALUE = re.compile(r"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?")
+_NOT_TEXT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]+")
 _UNESCAPE = re.compile(r"\\(.)", re.DOTALL)
 
 
@@ -135,6 +137,15 @@ class Via:
             check_ipv6(host[1:-1])
         params = parse_params(text[match.end() :], "Via")
         return cls(transport.upper(), host.lower(), None if port is None else int(port), params, version)
+
+    @classmethod
+    def salvage(cls, text: str) -> Via:
+        """What an answer needs of a broken Via: sent-by and branch; raises RemoteProtocolError if not even that."""
+        match = _VIA.match(text)
+        if match is None:
+            raise malformed("a Via header breaks the grammar")
+        branch = _BRANCH.search(text, match.end())
+        return cls.parse(match[0] + (f";branch={branch[1]}" if branch else ""))
 
     @property
     def branch(self) -> str:
@@ -291,3 +302,16 @@ def parse_q(text: str) -> float:
     if not _QVALUE.fullmatch(text):
         raise malformed("a q value breaks the grammar")
     return float(text)
+
+
+def clean_text(text: str) -> str:
+    """Header text as UTF-8 without control characters."""
+    return _NOT_TEXT.sub(" ", text_octets(text).decode("utf-8", "replace")).strip()
+
+
+def text_octets(text: str) -> bytes:
+    """UTF-8 of the text; octets that came as surrogate escapes as they were, other surrogates as "?"."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace")

@@ -11,17 +11,18 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime, parsedate_to_datetime
-from enum import Enum
 from ipaddress import ip_address
 
-from comity.bindings.sip.headers import find, parse_params, quoted, unquoted
-from comity.bindings.sip.wire import SipRequest, SipResponse, long_name
+from comity.bindings.sip.forms import Form, body_of
+from comity.bindings.sip.headers import clean_text, quoted, unquoted
+from comity.bindings.sip.history import history_headers, parse_history
+from comity.bindings.sip.message import SipRequest, SipResponse, long_name
+from comity.bindings.sip.uri import SipUri
 from comity.cpim.address import Address, from_sip_uri, to_sip_uri
-from comity.cpim.entity import content_object, content_type_params, cpim_view, is_secured
-from comity.cpim.native import plain_text, readable_part, wrap
+from comity.cpim.entity import content_type_params
+from comity.cpim.native import wrap
 from comity.cpim.operations import (
     Context,
-    HistoryEntry,
     MessageOperation,
     MimeObject,
     Reason,
@@ -29,13 +30,9 @@ from comity.cpim.operations import (
     Status,
     failure,
     success,
-    unfold,
 )
-from comity.errors import AddressError, ComityError, LocalProtocolError, MalformedMessage, RemoteProtocolError
+from comity.errors import AddressError, ComityError, LocalProtocolError, RemoteProtocolError
 
-HISTORY = "Comity-History"
-#: Most history entries read or written (GW-8); packed into few lines, since a SIP message has 64 headers.
-MAX_HISTORY, HISTORY_LINES = 64, 8
 COMPOSING = "application/im-iscomposing+xml"
 CPIM = "message/cpim"
 SECURED = frozenset({"multipart/signed", "multipart/encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime"})
@@ -104,7 +101,6 @@ NOT_UNDERSTOOD = frozenset({406, 415, 420, 488})
 _LANGUAGE = re.compile(r"[A-Za-z]{1,8}(?:-[A-Za-z0-9]{1,8})*")
 _CALL_ID = re.compile(r"[A-Za-z0-9\-.!%*_+~:@]{1,128}")
 _WARNING = re.compile(r'399 \S+ ("(?:[^"\\]|\\.)*")')
-_NOT_TEXT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,16 +110,6 @@ class Refusal:
     status_code: int
     text: str = ""
     headers: tuple[tuple[str, str], ...] = ()
-
-
-class Form(Enum):
-    """What a device is handed; the value is ``Response.form``."""
-
-    OBJECT = "object"
-    TEXT = "text"
-    READABLE = "text-of-signed"
-    NATIVE = "native"
-    """The content inside as it is, for what every SIP client speaks (composing states)."""
 
 
 # --- step 4: in -------------------------------------------------------------------------------------------------
@@ -151,6 +137,9 @@ def _operation(request: SipRequest, when: datetime, message_id: str) -> MessageO
     encoding = request.value("content-encoding")
     if encoding is not None and encoding.lower() not in ("identity", ""):
         return Refusal(415, headers=(("Accept-Encoding", "identity"),))
+    if request.max_forwards == 0:
+        # "the gateway MUST NOT forward" (RFC 3860 section 3.4.2): to whatever device, it would be one hop more.
+        return Refusal(483)
     source, source_gr = _address(str(request.from_.uri))
     destination, gr = _address(request.uri_text)
     content_type = request.content_type
@@ -161,7 +150,7 @@ def _operation(request: SipRequest, when: datetime, message_id: str) -> MessageO
     media_type = content_type_params(content_type)[0]
     languages = request.listed("content-language")
     language = languages[0] if languages and _LANGUAGE.fullmatch(languages[0]) else ""
-    subject = _clean(request.value("subject") or "")
+    subject = clean_text(request.value("subject") or "")
     is_object = media_type == CPIM or media_type in SECURED
     if is_object:
         obj = MimeObject(_header_block(request), request.body)
@@ -221,7 +210,7 @@ def _header_block(request: SipRequest) -> bytes:
     lines += [f"{name}: {value}\r\n" for name, value in _extra_headers(request)]
     languages = request.value("content-language")
     if languages:
-        lines.append(f"Content-Language: {_clean(languages)}\r\n")
+        lines.append(f"Content-Language: {clean_text(languages)}\r\n")
     return "".join(lines).encode("utf-8", "surrogateescape")
 
 
@@ -266,68 +255,7 @@ def _lifetime(request: SipRequest, when: datetime) -> float | None:
     return max(0.0, (ends - when).total_seconds())
 
 
-def _clean(text: str) -> str:
-    """Header text as UTF-8 without control characters."""
-    return _NOT_TEXT.sub(" ", _octets(text).decode("utf-8", "replace")).strip()
-
-
-def _octets(text: str) -> bytes:
-    """UTF-8 of the text; octets that came as surrogate escapes as they were, other surrogates as "?"."""
-    try:
-        return text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "replace")
-
-
-# --- history (GW-8) ---------------------------------------------------------------------------------------------
-
-
-def parse_history(request: SipRequest) -> tuple[HistoryEntry, ...]:
-    """Entries of ``Comity-History: node;in=P;out=P;time=RFC3339[;note="…"]``, several apart by commas.
-
-    What cannot be read is left out: a hop may drop the header at any time, so may a broken one.
-    """
-    entries: list[HistoryEntry] = []
-    if not request.values("comity-history"):
-        return ()
-    for text in request.listed("comity-history")[:MAX_HISTORY]:
-        node, _, rest = text.partition(";")
-        try:
-            params = parse_params(f";{rest}", HISTORY)
-            when = datetime.fromisoformat(find(params, "time") or "")
-        except (RemoteProtocolError, ValueError):
-            continue
-        protocols = find(params, "in") or "", find(params, "out") or ""
-        if when.tzinfo is not None and len(node) <= 255 and max(map(len, protocols)) <= 16:
-            note = _clean(unquoted(find(params, "note") or ""))[:128]
-            entries.append(HistoryEntry(_clean(node), *protocols, when.astimezone(UTC), note))
-    return tuple(entries)
-
-
-def history_headers(history: tuple[HistoryEntry, ...]) -> list[tuple[str, str]]:
-    """The entries as headers: one each, or several to a line where there are more than eight."""
-    texts = []
-    for entry in history[-MAX_HISTORY:]:
-        time = entry.when.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        text = f"{entry.node};in={entry.in_protocol};out={entry.out_protocol};time={time}"
-        texts.append(text + (f";note={quoted(_clean(entry.note))}" if entry.note else ""))
-    step = -(-len(texts) // HISTORY_LINES) or 1
-    return [(HISTORY, ", ".join(texts[start : start + step])) for start in range(0, len(texts), step)]
-
-
 # --- step 8: out ------------------------------------------------------------------------------------------------
-
-
-def choose_form(operation: MessageOperation, *, takes_cpim: bool) -> Form:
-    """What to offer a device first (GW-2): a secured object is never taken apart unasked."""
-    obj = operation.object
-    if operation.context.transient and not takes_cpim:
-        return Form.NATIVE
-    if operation.context.report is not None and not takes_cpim:
-        return Form.TEXT
-    if takes_cpim or is_secured(obj) or plain_text(obj) is None:
-        return Form.OBJECT
-    return Form.TEXT
 
 
 def operation_to_request(
@@ -351,7 +279,7 @@ def operation_to_request(
         accepted: when the message was accepted here; becomes Date.
         max_forwards: hop limit to leave with at most.
     """
-    body = _body(operation, form)
+    body = body_of(operation, form)
     if body is None:
         return None
     content_headers, octets, subject, language = body
@@ -364,7 +292,7 @@ def operation_to_request(
         ("CSeq", "1 MESSAGE"),
         ("Date", format_datetime(accepted.astimezone(UTC), usegmt=True)),
     ]
-    if subject := _clean(subject or context.subject):
+    if subject := clean_text(subject or context.subject):
         headers.append(("Subject", subject[:512]))
     if context.lifetime is not None:
         headers.append(("Expires", str(int(context.lifetime))))
@@ -373,48 +301,6 @@ def operation_to_request(
     if form is Form.OBJECT:
         headers += history_headers(operation.history)
     return SipRequest("MESSAGE", target, headers + content_headers, octets)
-
-
-_Body = tuple[list[tuple[str, str]], bytes, str, str]
-_PLAIN = [("Content-Type", "text/plain;charset=utf-8")]
-
-
-def _body(operation: MessageOperation, form: Form) -> _Body | None:
-    """(content headers, octets, subject, language)."""
-    obj = operation.object
-    if form is Form.OBJECT:
-        return _object_headers(obj), obj.octets, "", ""
-    if form is Form.NATIVE:
-        try:
-            view = cpim_view(obj)
-        except MalformedMessage:
-            return None
-        inner = obj if view is None else content_object(view)
-        return _object_headers(inner), inner.octets, "", ""
-    if operation.context.report is not None:
-        report = operation.context.report
-        text = f"Your message to {report.recipient.local}@{report.recipient.domain} was not delivered. {report.text}"
-        return _PLAIN, text.encode("utf-8", "replace"), "", "en"
-    plain = plain_text(obj)
-    if plain is not None and form is Form.TEXT:
-        subject = plain.subjects[0][1] if plain.subjects else ""
-        return _PLAIN, plain.content, subject, plain.language or operation.context.language
-    text_part = readable_part(obj)
-    if text_part is None:
-        return None
-    # The rule of design.md section 2: the readable part, and plainly what was not proved.
-    note = "[This message was signed by its sender. Your program cannot check that, so nothing here is proved.]"
-    return _PLAIN, f"{text_part.rstrip()}\r\n\r\n{note}\r\n".encode("utf-8", "replace"), "", operation.context.language
-
-
-def _object_headers(obj: MimeObject) -> list[tuple[str, str]]:
-    headers = []
-    for line in unfold(obj.header_block):
-        name, colon, value = line.partition(":")
-        lower = name.strip().lower()
-        if colon and lower.startswith("content-") and lower != "content-length":
-            headers.append((name.strip(), value.strip()))
-    return headers
 
 
 # --- answers ----------------------------------------------------------------------------------------------------
@@ -436,7 +322,7 @@ def response_to_status(response: Response) -> tuple[int, str, list[tuple[str, st
         headers.append(("Accept", ACCEPT))
     if response.text:
         # The sentence for a person (RFC 3261 section 20.43: code 399 is any text).
-        headers.append(("Warning", f"399 comity {quoted(_clean(response.text)[:256])}"))
+        headers.append(("Warning", f"399 comity {quoted(clean_text(response.text)[:256])}"))
     return status_code, phrase, headers
 
 
@@ -457,12 +343,23 @@ def status_to_response(trans_id: str, answer: SipResponse, form: Form) -> Respon
     text = (answer.value("retry-after") or "").partition(";")[0].partition("(")[0].strip()
     if text.isascii() and text.isdigit() and len(text) <= 6:
         retry_after = int(text)
-    phrase = _clean(answer.reason)[:80]
+    phrase = clean_text(answer.reason)[:80]
     said = f"The answer was {answer.status_code}" + (f" {phrase}." if phrase else ".")
     warning = _WARNING.match(answer.value("warning") or "")
     if warning is not None:
-        said = _clean(unquoted(warning[1]))[:256]
+        said = clean_text(unquoted(warning[1]))[:256]
     return failure(trans_id, reason_of(answer.status_code), said, retry_after)
+
+
+def can_be_user(uri: SipUri) -> bool:
+    """True unless the user part is one that no account can have."""
+    if not uri.user:
+        return True
+    try:
+        from_sip_uri(str(uri.without_extras))[0].folded()
+    except ComityError:
+        return False
+    return True
 
 
 def is_sender(uri: str, principal: Address) -> bool:

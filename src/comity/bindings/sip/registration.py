@@ -11,8 +11,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 
 from comity.bindings.sip.headers import NameAddr, malformed, parse_number, parse_q
+from comity.bindings.sip.message import SipRequest
 from comity.bindings.sip.uri import MAX_URI, Params, SipUri, parse_uri
-from comity.bindings.sip.wire import SipRequest
 from comity.errors import RemoteProtocolError
 
 HostPort = tuple[str, int]

@@ -13,14 +13,12 @@ refused without policy is refused here, without state. Three rules its readers m
 
 from __future__ import annotations
 
-import hmac
 import secrets
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
-from ipaddress import ip_address
 
+from comity.bindings.sip.answers import Answers
 from comity.bindings.sip.events import (
     Event,
     HostPort,
@@ -33,91 +31,27 @@ from comity.bindings.sip.events import (
     ResponseReceived,
 )
 from comity.bindings.sip.headers import MAGIC_COOKIE
+from comity.bindings.sip.message import SipRequest, SipResponse
+from comity.bindings.sip.refusals import refuse_address, refuse_extension, refuse_method
+from comity.bindings.sip.settings import SessionSettings
+from comity.bindings.sip.sources import Sources
 from comity.bindings.sip.transaction import (
     ClientAction,
     ClientInput,
     ClientTransaction,
+    ClientTransactions,
     ServerAction,
     ServerInput,
-    ServerKey,
     ServerTransaction,
+    ServerTransactions,
     State,
     server_key,
 )
-from comity.bindings.sip.uri import OtherUri
-from comity.bindings.sip.wire import (
-    Limits,
-    Malformed,
-    Ping,
-    SipRequest,
-    SipResponse,
-    StreamReader,
-    Unit,
-    has_stray_control,
-    parse_datagram,
-)
+from comity.bindings.sip.wire import Malformed, Ping, StreamReader, Unit, parse_datagram
 from comity.errors import LocalProtocolError, RemoteProtocolError
 
 #: A request larger than this is not sent over UDP (RFC 3428 section 8).
 MAX_DATAGRAM_REQUEST = 1300
-
-#: Methods with a specification of their own: known and not done here is 405, unknown is 501 (RFC 3261 section 8.2.1).
-KNOWN_METHODS = frozenset(
-    {
-        *("INVITE", "ACK", "BYE", "CANCEL", "REGISTER", "OPTIONS", "MESSAGE", "SUBSCRIBE", "NOTIFY", "PUBLISH"),
-        *("INFO", "UPDATE", "PRACK", "REFER"),
-    }
-)
-REASONS = {
-    200: "OK",
-    202: "Accepted",
-    400: "Bad Request",
-    401: "Unauthorized",
-    403: "Forbidden",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    408: "Request Timeout",
-    413: "Request Entity Too Large",
-    414: "Request-URI Too Long",
-    415: "Unsupported Media Type",
-    416: "Unsupported URI Scheme",
-    420: "Bad Extension",
-    423: "Interval Too Brief",
-    480: "Temporarily Unavailable",
-    481: "Call/Transaction Does Not Exist",
-    482: "Merged Request",
-    483: "Too Many Hops",
-    488: "Not Acceptable Here",
-    493: "Undecipherable",
-    500: "Server Internal Error",
-    501: "Not Implemented",
-    503: "Service Unavailable",
-    505: "Version Not Supported",
-    513: "Message Too Large",
-}
-_ESSENTIAL = frozenset({"www-authenticate", "unsupported", "min-expires", "retry-after"})
-_SHORT = {"Via": "v", "From": "f", "To": "t", "Call-ID": "i"}
-
-
-@dataclass(frozen=True, slots=True)
-class SessionSettings:
-    """What a session needs to know beforehand; durations in seconds."""
-
-    methods: frozenset[str] = frozenset({"MESSAGE", "OPTIONS"})
-    """Methods handed up; every other one is refused."""
-    schemes: frozenset[str] = frozenset({"sip", "sips", "im", "pres"})
-    """Request-URI schemes handed up; every other one is answered 416."""
-    extensions: frozenset[str] = frozenset()
-    """Option tags that may stand in Require."""
-    t1: float = 0.5
-    t2: float = 4.0
-    t4: float = 5.0
-    limits: Limits = field(default_factory=Limits)
-    most_transactions: int = 60_000
-    unproved_requests: int = 30
-    """Requests per /24 or /64 and ``unproved_window`` from addresses not proved (anchor: Kamailio pike)."""
-    unproved_window: float = 2.0
-    proof_lifetime: float = 3600.0
 
 
 class SipSession:
@@ -140,7 +74,7 @@ class SipSession:
         host = f"[{local[0]}]" if ":" in local[0] else local[0]
         self.sent_by = f"{host}:{local[1]}"
         self._random = random
-        self._secret = random(16)
+        self._answers = Answers(random(16))
         self._reader = StreamReader(settings.limits)
         self._partial_deadline: float | None = None
         self._events: deque[Event] = deque()
@@ -148,13 +82,11 @@ class SipSession:
         self._datagrams: list[tuple[bytes, HostPort]] = []
         self._timers: list[tuple[float, int, str, ClientTransaction | ServerTransaction]] = []
         self._count = 0
-        self._clients: dict[str, ClientTransaction] = {}
-        self._servers: OrderedDict[ServerKey, ServerTransaction] = OrderedDict()
-        self._by_id: dict[int, ServerTransaction] = {}
-        self._merging: dict[tuple[str, str, str], ServerTransaction] = {}
-        self._proved: OrderedDict[HostPort, float] = OrderedDict()
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
-        self._asked: dict[HostPort, int] = {}
+        self._clients = ClientTransactions()
+        self._servers = ServerTransactions(settings.most_transactions)
+        self._sources = Sources(
+            settings.unproved_requests, settings.unproved_window, settings.proof_lifetime, settings.most_transactions
+        )
 
     # --- octets in ---------------------------------------------------------------------------------------
 
@@ -175,8 +107,8 @@ class SipSession:
     def receive_datagram(self, data: bytes, address: HostPort, now: float) -> None:
         """Take one datagram."""
         # A peer we wait for is not a stranger: its answers are not counted.
-        is_known = address in self._asked or self.is_proved(address, now)
-        if not is_known and not self._take_token(address, now):
+        is_known = self._clients.is_asked(address) or self.is_proved(address, now)
+        if not is_known and not self._sources.take_token(address, now):
             self._events.append(PacketDropped("too many requests from an unproved network", address))
             return
         unit = parse_datagram(data, self.settings.limits)
@@ -227,7 +159,7 @@ class SipSession:
                 continue
             if isinstance(transaction, ServerTransaction):
                 transaction.advance(ServerInput.TIMER_J)
-                self._forget_server(transaction)
+                self._servers.forget(transaction)
             else:
                 self._client_input(transaction, ClientInput[f"TIMER_{name}"], now, None)
 
@@ -250,9 +182,7 @@ class SipSession:
         if self.is_datagram and len(octets) > MAX_DATAGRAM_REQUEST:
             raise LocalProtocolError(f"a request over {MAX_DATAGRAM_REQUEST} octets may not go over UDP")
         transaction = ClientTransaction(branch, request.method, octets, target, self.settings.t1)
-        self._clients[branch] = transaction
-        if self.is_datagram:
-            self._asked[target] = self._asked.get(target, 0) + 1
+        self._clients.add(transaction)
         self._send(octets, target)
         if self.is_datagram:
             self._arm(now + self.settings.t1, "E", transaction)
@@ -261,7 +191,7 @@ class SipSession:
 
     def request_of(self, id: int) -> SipRequest | None:
         """The request of a server transaction that has no final response yet."""
-        transaction = self._by_id.get(id)
+        transaction = self._servers.by_id(id)
         return None if transaction is None else transaction.request
 
     def respond(
@@ -279,18 +209,17 @@ class SipSession:
 
         ``is_stateless`` forgets the transaction at once: for challenges and refusals of strangers (S-01).
         """
-        transaction = self._by_id.get(id)
+        transaction = self._servers.by_id(id)
         if transaction is None or transaction.request is None or self.is_closed:
             return
-        octets = self._answer(
+        octets = self._answers.compose(
             transaction.request,
             transaction.source,
-            transaction.octets,
             status_code,
-            now,
             reason=reason,
             headers=headers,
             body=body,
+            most=None if self.is_proved(transaction.source, now) else transaction.octets,
         )
         is_final = status_code >= 200
         action = transaction.advance(ServerInput.FINAL if is_final else ServerInput.PROVISIONAL)
@@ -300,20 +229,20 @@ class SipSession:
         if octets:
             self._send(octets, transaction.source)
         if action is ServerAction.SEND_AND_WAIT:
-            self._end_merging(transaction)
+            self._servers.answered(transaction)
             transaction.request = None
             if self.is_datagram and not is_stateless:
                 self._arm(now + 64 * self.settings.t1, "J", transaction)
             else:
                 transaction.advance(ServerInput.TIMER_J)
-                self._forget_server(transaction)
+                self._servers.forget(transaction)
 
     def drop(self, id: int) -> None:
         """Leave a received request without an answer and forget it."""
-        transaction = self._by_id.get(id)
+        transaction = self._servers.by_id(id)
         if transaction is not None:
             transaction.advance(ServerInput.TRANSPORT_ERROR)
-            self._forget_server(transaction)
+            self._servers.forget(transaction)
 
     def is_too_large(self, request: SipRequest) -> bool:
         """True if ``send_request`` would refuse to put the request into a datagram."""
@@ -323,16 +252,11 @@ class SipSession:
     def prove(self, address: HostPort, now: float) -> None:
         """Note that ``address`` showed it receives what is sent to it (it answered a challenge bound to its flow)."""
         if self.is_datagram:
-            self._proved[address] = now + self.settings.proof_lifetime
-            self._proved.move_to_end(address)
-            while len(self._proved) > self.settings.most_transactions:
-                self._proved.popitem(last=False)
+            self._sources.prove(address, now)
 
     def is_proved(self, address: HostPort, now: float) -> bool:
-        """True for streams, loopback (nobody outside can forge it) and addresses proved within the lifetime."""
-        if not self.is_datagram or address[0].startswith("127.") or address[0] == "::1":
-            return True
-        return self._proved.get(address, 0.0) > now
+        """True for streams, and for addresses proved within the lifetime."""
+        return not self.is_datagram or self._sources.is_proved(address, now)
 
     def ping(self) -> None:
         """Send the double CRLF keepalive (RFC 5626 section 3.5.1)."""
@@ -342,7 +266,7 @@ class SipSession:
     @property
     def pending_requests(self) -> int:
         """Requests of ours without a final response."""
-        return sum(t.state in (State.TRYING, State.PROCEEDING) for t in self._clients.values())
+        return self._clients.pending
 
     # --- received units ----------------------------------------------------------------------------------
 
@@ -361,17 +285,15 @@ class SipSession:
         status_code = 0
         if isinstance(unit.partial, SipRequest) and unit.partial.method != "ACK":
             code = int(unit.error.hint or "400")
-            octets = self._answer(unit.partial, source, size, code, now, reason=unit.error.reason)
-            if octets:
+            if self._refuse(unit.partial, source, now, size, code, reason=unit.error.reason):
                 status_code = code
-                self._send(octets, source)
         self._events.append(MalformedReceived(status_code, unit.error.reason, source))
         if not unit.is_framed:
             self._close("the stream cannot be cut into messages any more")
 
     def _take_request(self, request: SipRequest, source: HostPort, now: float, size: int) -> None:
         key = server_key(request, source if self.is_datagram else None)
-        known = self._servers.get(key)
+        known = self._servers.by_key(key)
         if known is not None:
             is_repeat = known.advance(ServerInput.REQUEST) is ServerAction.REPEAT and bool(known.response)
             # The bound of S-28 holds for each retransmission by its own size.
@@ -386,58 +308,48 @@ class SipSession:
         if refusal is not None:
             status_code, headers = refusal
             if status_code:
-                octets = self._answer(request, source, size, status_code, now, headers=headers)
-                if octets:
-                    self._send(octets, source)
+                self._refuse(request, source, now, size, status_code, headers=headers)
                 self._events.append(RequestRefused(status_code, request.method, source))
             return
         self._count += 1
         merge_key = None if request.to.tag else (request.call_id, request.from_.tag, str(request.cseq))
         transaction = ServerTransaction(self._count, key, merge_key, request, source, size)
-        self._servers[key] = transaction
-        self._by_id[transaction.id] = transaction
-        if merge_key is not None:
-            self._merging[merge_key] = transaction
+        self._servers.add(transaction)
         self._events.append(RequestReceived(transaction.id, request, source, size))
+
+    def _refuse(
+        self,
+        request: SipRequest,
+        source: HostPort,
+        now: float,
+        size: int,
+        status_code: int,
+        *,
+        reason: str = "",
+        headers: Sequence[tuple[str, str]] = (),
+    ) -> bool:
+        """Answer without state; False if no answer can or may be sent."""
+        most = None if self.is_proved(source, now) else size
+        octets = self._answers.compose(request, source, status_code, reason=reason, headers=headers, most=most)
+        if octets:
+            self._send(octets, source)
+        return bool(octets)
 
     def _refusal(self, request: SipRequest) -> tuple[int, list[tuple[str, str]]] | None:
         """What RFC 3261 section 8.2 refuses before any policy: (status code, headers); code 0 means silence."""
         settings = self.settings
-        if request.method not in settings.methods:
-            allow = [("Allow", ", ".join(sorted(settings.methods)))]
-            if request.method == "ACK":
-                return 0, []
-            if request.method == "CANCEL":
-                return 481, []
-            if request.method == "INVITE":
-                return 488, []  # design.md section 1: no voice, and MSRP comes later
-            return (405 if request.method in KNOWN_METHODS else 501), allow
-        uri = request.uri
-        if uri.scheme not in settings.schemes:
-            return 416, []
-        if any(isinstance(route, OtherUri) for route in _route_uris(request)):
-            return 400, []  # RFC 3428 section 5: no im: URI in Route
-        merged = self._merging.get((request.call_id, request.from_.tag, str(request.cseq)))
+        refusal = refuse_method(request, settings.methods) or refuse_address(request, settings.schemes)
+        if refusal is not None:
+            return refusal
+        merged = self._servers.merged((request.call_id, request.from_.tag, str(request.cseq)))
         if merged is not None and merged.request is not None and not request.to.tag:
             is_retry = merged.request.body == request.body  # S-35, S-36: a retry goes up, another message does not
             if not is_retry:
                 return 482, []
-        if request.values("require") or request.values("proxy-require"):
-            wanted = [*request.listed("require"), *request.listed("proxy-require")]
-            unknown = [tag for tag in wanted if tag.lower() not in settings.extensions]
-            if unknown:
-                return 420, [("Unsupported", ", ".join(unknown))]
-        if len(self._servers) >= settings.most_transactions and not self._make_room():
+        refusal = refuse_extension(request, settings.extensions)
+        if refusal is None and not self._servers.has_room():
             return 503, [("Retry-After", "32")]
-        return None
-
-    def _make_room(self) -> bool:
-        oldest = next(iter(self._servers.values()))
-        if oldest.state is not State.COMPLETED:
-            return False
-        oldest.advance(ServerInput.TIMER_J)
-        self._forget_server(oldest)
-        return True
+        return refusal
 
     def _take_response(self, response: SipResponse, source: HostPort, now: float) -> None:
         transaction = self._clients.get(response.via.branch)
@@ -482,22 +394,7 @@ class SipSession:
         if transaction.state is State.COMPLETED:
             transaction.octets = b""
         elif transaction.state is State.TERMINATED:
-            self._forget_client(transaction)
-
-    def _forget_client(self, transaction: ClientTransaction) -> None:
-        self._clients.pop(transaction.id, None)
-        left = self._asked.pop(transaction.address, 1) - 1
-        if left > 0:
-            self._asked[transaction.address] = left
-
-    def _forget_server(self, transaction: ServerTransaction) -> None:
-        self._servers.pop(transaction.key, None)
-        self._by_id.pop(transaction.id, None)
-        self._end_merging(transaction)
-
-    def _end_merging(self, transaction: ServerTransaction) -> None:
-        if transaction.merge_key is not None and self._merging.get(transaction.merge_key) is transaction:
-            del self._merging[transaction.merge_key]
+            self._clients.forget(transaction)
 
     def _arm(self, when: float, name: str, transaction: ClientTransaction | ServerTransaction) -> None:
         self._count += 1
@@ -508,111 +405,16 @@ class SipSession:
             return
         self.is_closed = True
         self._partial_deadline = None
-        for client in list(self._clients.values()):
+        for client in self._clients.take_all():
             if client.advance(ClientInput.TRANSPORT_ERROR) is ClientAction.FAIL:
                 self._events.append(RequestFailed(client.id, reason))
-        self._clients.clear()
-        for server in list(self._servers.values()):
+        for server in self._servers.take_all():
             server.advance(ServerInput.TRANSPORT_ERROR)
-        self._servers.clear()
-        self._by_id.clear()
-        self._merging.clear()
         self._timers.clear()
         self._out.append(b"")
-
-    # --- answers -----------------------------------------------------------------------------------------
-
-    def _answer(
-        self,
-        request: SipRequest,
-        source: HostPort,
-        size: int,
-        status_code: int,
-        now: float,
-        *,
-        reason: str = "",
-        headers: Sequence[tuple[str, str]] = (),
-        body: bytes = b"",
-    ) -> bytes:
-        """Octets of the answer, b"" if none can or may be sent."""
-        try:
-            common = self._common_headers(request, source)
-        except RemoteProtocolError:
-            return b""  # no Via that can be read: nobody could match an answer
-        reason = reason or REASONS.get(status_code, "")
-        octets = SipResponse(status_code, reason, [*common, *headers], body).to_bytes()
-        if self.is_proved(source, now) or len(octets) <= size:
-            return octets
-        for smaller in _smaller(status_code, common, headers):
-            octets = smaller.to_bytes().replace(b"\r\nContent-Length: 0\r\n\r\n", b"\r\nl:0\r\n\r\n")
-            if len(octets) <= size:
-                return octets
-        return b""
-
-    def _common_headers(self, request: SipRequest, source: HostPort) -> list[tuple[str, str]]:
-        """Via, From, To, Call-ID and CSeq as RFC 3261 section 8.2.6.2 wants them echoed; broken ones are left out.
-
-        Raises RemoteProtocolError if the top Via cannot be read: then nobody can match an answer.
-        """
-        headers = [("Via", str(request.via.received_from(*source)))]
-        headers += [("Via", via) for via in request.vias[1:] if not has_stray_control(via)]
-        from_, to, call_id, cseq = ((request.value(name) or "")[:2048] for name in ("from", "to", "call-id", "cseq"))
-        if to:
-            try:
-                if not request.to.tag:
-                    to += f";tag={self._tag(call_id, from_, cseq)}"
-            except RemoteProtocolError:
-                pass  # nowhere to put a tag
-        echoed = [("From", from_), ("To", to), ("Call-ID", call_id), ("CSeq", cseq)]
-        return headers + [(name, value) for name, value in echoed if value and not has_stray_control(value)]
-
-    def _tag(self, *parts: str) -> str:
-        """A To tag that is the same for every retransmission without keeping state (RFC 3261 section 8.2.7)."""
-        text = "\0".join(parts).encode("utf-8", "surrogateescape")
-        return hmac.digest(self._secret, text, "sha256")[:4].hex()
 
     def _send(self, octets: bytes, address: HostPort) -> None:
         if self.is_datagram:
             self._datagrams.append((octets, address))
         else:
             self._out.append(octets)
-
-    # --- unproved sources --------------------------------------------------------------------------------
-
-    def _take_token(self, address: HostPort, now: float) -> bool:
-        most, window = self.settings.unproved_requests, self.settings.unproved_window
-        network = _network(address[0])
-        tokens, last = self._buckets.pop(network, (float(most), now))
-        tokens = min(float(most), tokens + (now - last) * most / window)
-        self._buckets[network] = (max(tokens - 1.0, 0.0) if tokens >= 1.0 else tokens, now)
-        if len(self._buckets) > 10_000:
-            self._buckets.popitem(last=False)
-        return tokens >= 1.0
-
-
-def _smaller(
-    status_code: int, common: Sequence[tuple[str, str]], headers: Sequence[tuple[str, str]]
-) -> Iterator[SipResponse]:
-    """The same answer in fewer octets, least loss first (S-28)."""
-    short = [(_SHORT.get(name, name), value) for name, value in common]
-    kept = [(name, value) for name, value in headers if name.lower() in _ESSENTIAL]
-    yield SipResponse(status_code, "", [*short, *kept])
-    while len(kept) > 1:
-        # The last challenge is the one every stock phone speaks (RFC 8760 orders by preference).
-        kept = kept[1:]
-        yield SipResponse(status_code, "", [*short, *kept])
-    if status_code != 401:
-        yield SipResponse(status_code, "", short)
-
-
-def _route_uris(request: SipRequest) -> list[object]:
-    return [route.uri for route in request.routes] if request.values("route") else []
-
-
-def _network(host: str) -> str:
-    """The /24 or /64 an address stands in."""
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return host
-    return host.rpartition(".")[0] if address.version == 4 else address.exploded[:19]

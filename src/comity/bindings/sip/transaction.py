@@ -7,10 +7,12 @@ clock or an octet. Input that a figure does not draw for a state is on its own r
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
-from comity.bindings.sip.wire import SipRequest
+from comity.bindings.sip.message import SipRequest
 
 HostPort = tuple[str, int]
 
@@ -168,3 +170,105 @@ def server_key(request: SipRequest, source: HostPort | None) -> ServerKey:
         str(request.cseq),
         request.vias[0],
     )
+
+
+class ClientTransactions:
+    """Requests of ours under way on one session, by branch."""
+
+    def __init__(self) -> None:
+        self._by_branch: dict[str, ClientTransaction] = {}
+        self._asked: dict[HostPort, int] = {}
+
+    def add(self, transaction: ClientTransaction) -> None:
+        self._by_branch[transaction.id] = transaction
+        self._asked[transaction.address] = self._asked.get(transaction.address, 0) + 1
+
+    def get(self, branch: str) -> ClientTransaction | None:
+        return self._by_branch.get(branch)
+
+    def is_asked(self, address: HostPort) -> bool:
+        """True while a request of ours to ``address`` is not forgotten."""
+        return address in self._asked
+
+    def forget(self, transaction: ClientTransaction) -> None:
+        if self._by_branch.pop(transaction.id, None) is None:
+            return
+        left = self._asked.pop(transaction.address, 1) - 1
+        if left > 0:
+            self._asked[transaction.address] = left
+
+    def take_all(self) -> list[ClientTransaction]:
+        """Every one, forgotten here."""
+        every = list(self._by_branch.values())
+        self._by_branch.clear()
+        self._asked.clear()
+        return every
+
+    def __len__(self) -> int:
+        return len(self._by_branch)
+
+    @property
+    def pending(self) -> int:
+        """Those without a final response."""
+        return sum(t.state in (State.TRYING, State.PROCEEDING) for t in self._by_branch.values())
+
+
+MergeKey = tuple[str, str, str]
+
+
+class ServerTransactions:
+    """Requests of peers on one session: by key for retransmissions, by id for answers, by merge key for RFC 3261 8.2.2.2."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._by_key: OrderedDict[ServerKey, ServerTransaction] = OrderedDict()
+        self._by_id: dict[int, ServerTransaction] = {}
+        self._merging: dict[MergeKey, ServerTransaction] = {}
+
+    def add(self, transaction: ServerTransaction) -> None:
+        self._by_key[transaction.key] = transaction
+        self._by_id[transaction.id] = transaction
+        if transaction.merge_key is not None:
+            self._merging[transaction.merge_key] = transaction
+
+    def by_key(self, key: ServerKey) -> ServerTransaction | None:
+        return self._by_key.get(key)
+
+    def by_id(self, id: int) -> ServerTransaction | None:
+        return self._by_id.get(id)
+
+    def merged(self, key: MergeKey) -> ServerTransaction | None:
+        """The unanswered request with this Call-ID, From tag and CSeq."""
+        return self._merging.get(key)
+
+    def forget(self, transaction: ServerTransaction) -> None:
+        self._by_key.pop(transaction.key, None)
+        self._by_id.pop(transaction.id, None)
+        self.answered(transaction)
+
+    def answered(self, transaction: ServerTransaction) -> None:
+        """It has its final response: a copy by another way is no merged request any more."""
+        if transaction.merge_key is not None and self._merging.get(transaction.merge_key) is transaction:
+            del self._merging[transaction.merge_key]
+
+    def has_room(self) -> bool:
+        """True if one more may be kept; the oldest answered one makes room."""
+        if len(self._by_key) < self._most:
+            return True
+        oldest = next(iter(self._by_key.values()))
+        if oldest.state is not State.COMPLETED:
+            return False
+        oldest.advance(ServerInput.TIMER_J)
+        self.forget(oldest)
+        return True
+
+    def take_all(self) -> Iterable[ServerTransaction]:
+        """Every one, forgotten here."""
+        every = list(self._by_key.values())
+        self._by_key.clear()
+        self._by_id.clear()
+        self._merging.clear()
+        return every
+
+    def __len__(self) -> int:
+        return len(self._by_key)

@@ -1,0 +1,79 @@
+"""In which form a device is handed a message: the whole object, its text, or what is inside as it is (GW-2). Pure.
+
+Place on the path: inside step 8, for ``mapping.py`` and ``delivery.py``.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from comity.bindings.sip.headers import TOKEN
+from comity.cpim.entity import content_object, cpim_view, is_secured
+from comity.cpim.native import plain_text, readable_part
+from comity.cpim.operations import MessageOperation, MimeObject, unfold
+from comity.errors import MalformedMessage
+
+
+class Form(Enum):
+    """What a device is handed; the value is ``Response.form``."""
+
+    OBJECT = "object"
+    TEXT = "text"
+    READABLE = "text-of-signed"
+    NATIVE = "native"
+    """The content inside as it is, for what every SIP client speaks (composing states)."""
+
+
+def choose_form(operation: MessageOperation, *, takes_cpim: bool) -> Form:
+    """What to offer a device first (GW-2): a secured object is never taken apart unasked."""
+    obj = operation.object
+    if operation.context.transient and not takes_cpim:
+        return Form.NATIVE
+    if operation.context.report is not None and not takes_cpim:
+        return Form.TEXT
+    if takes_cpim or is_secured(obj) or plain_text(obj) is None:
+        return Form.OBJECT
+    return Form.TEXT
+
+
+Body = tuple[list[tuple[str, str]], bytes, str, str]
+_PLAIN = [("Content-Type", "text/plain;charset=utf-8")]
+
+
+def body_of(operation: MessageOperation, form: Form) -> Body | None:
+    """What to send of an operation in this form: (content headers, octets, subject, language); None if impossible."""
+    obj = operation.object
+    if form is Form.OBJECT:
+        return _object_headers(obj), obj.octets, "", ""
+    if form is Form.NATIVE:
+        try:
+            view = cpim_view(obj)
+        except MalformedMessage:
+            return None
+        inner = obj if view is None else content_object(view)
+        return _object_headers(inner), inner.octets, "", ""
+    if operation.context.report is not None:
+        report = operation.context.report
+        text = f"Your message to {report.recipient.local}@{report.recipient.domain} was not delivered. {report.text}"
+        return _PLAIN, text.encode("utf-8", "replace"), "", "en"
+    plain = plain_text(obj)
+    if plain is not None and form is Form.TEXT:
+        subject = plain.subjects[0][1] if plain.subjects else ""
+        return _PLAIN, plain.content, subject, plain.language or operation.context.language
+    text_part = readable_part(obj)
+    if text_part is None:
+        return None
+    # The rule of design.md section 2: the readable part, and plainly what was not proved.
+    note = "[This message was signed by its sender. Your program cannot check that, so nothing here is proved.]"
+    return _PLAIN, f"{text_part.rstrip()}\r\n\r\n{note}\r\n".encode("utf-8", "replace"), "", operation.context.language
+
+
+def _object_headers(obj: MimeObject) -> list[tuple[str, str]]:
+    headers = []
+    for line in unfold(obj.header_block):
+        name, colon, value = line.partition(":")
+        lower = name.strip().lower()
+        # MIME allows characters in a name that SIP does not (RFC 2045 section 5.1, RFC 3261 section 25.1).
+        if colon and lower.startswith("content-") and lower != "content-length" and TOKEN.fullmatch(name.strip()):
+            headers.append((name.strip(), value.strip()))
+    return headers

@@ -1,0 +1,35 @@
+"""One received request and the link it came by (between steps 3 and 4 of the path)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from comity.bindings.base import HostPort, Link
+from comity.bindings.sip.message import SipRequest
+from comity.bindings.sip.session import SipSession
+
+
+@dataclass(slots=True)
+class LinkState:
+    """What the binding knows of one link."""
+
+    link: Link
+    session: SipSession
+    transport: str
+    failures: int = 0
+    """Wrong passwords on this connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One received request with where it came from."""
+
+    state: LinkState
+    id: int
+    request: SipRequest
+    source: HostPort
+
+    @property
+    def flow(self) -> str:
+        """Source flow: what nonces are bound to and requests are kept in order by."""
+        return f"{self.state.transport}/{self.source[0]}:{self.source[1]}"

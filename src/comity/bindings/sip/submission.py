@@ -1,0 +1,154 @@
+"""An authenticated MESSAGE on its way up, and its answer on the way back.
+
+Place on the path: steps 4 and 5, for ``binding.py``: sender binding (S-06), no relaying (S-46), ``mapping.py``, then
+``service.submit``. The answer is 200 once a device has it, 202 if that takes longer than ``answer_wait``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+from comity.bindings.base import Link
+from comity.bindings.sip.mapping import Refusal, is_sender, request_to_operation, response_to_status
+from comity.bindings.sip.requests import Request
+from comity.bindings.sip.uri import SipUri
+from comity.cpim.address import Address
+from comity.cpim.message import new_message_id
+from comity.cpim.operations import Response
+from comity.service.interfaces import Accepted, Origin, Timer
+
+if TYPE_CHECKING:
+    from comity.bindings.sip.binding import SipBinding
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Answering:
+    """A MESSAGE accepted and not yet answered."""
+
+    received: Request
+    outcome: asyncio.Future[Response]
+    timer: Timer | None = field(default=None)
+
+
+class Submission:
+    """MESSAGE requests from principal to answer."""
+
+    def __init__(self, binding: SipBinding) -> None:
+        self._binding = binding
+        self._answering: set[tuple[Link, int]] = set()  # each session counts its requests from 1
+
+    @property
+    def is_busy(self) -> bool:
+        """True while an accepted MESSAGE has no answer yet."""
+        return bool(self._answering)
+
+    def take(self, received: Request, principal: Address) -> None:
+        request, service = received.request, self._binding.service
+        if not is_sender(str(request.from_.uri), principal):
+            self._binding.respond(received, 403)
+            return
+        if not self._is_for_us(received):
+            self._binding.respond(received, 403, reason="No Relaying")
+            return
+        when = service.clock.when()
+        result = request_to_operation(request, when=when, message_id=new_message_id(self._binding.random(12)))
+        if isinstance(result, Refusal):
+            self._binding.respond(received, result.status_code, reason=result.text, headers=result.headers)
+            return
+        fingerprint = hashlib.sha256(request.content_type.encode("utf-8", "surrogateescape") + b"\0" + request.body)
+        origin = Origin(
+            principal,
+            self._binding.name,
+            received.source[0],
+            received.state.transport == "tls",
+            ("sip", request.call_id, request.from_.tag, str(request.cseq.number), fingerprint.hexdigest()),
+        )
+        self._answering.add((received.state.link, received.id))
+        service.submit(result, origin).add_done_callback(partial(self._submitted, received, service.clock.now()))
+
+    def _is_for_us(self, received: Request) -> bool:
+        """True unless a Route leads elsewhere (S-46); a client may name us as its outbound proxy in its own way."""
+        local = received.state.link.peer.local
+        hosts = {listener.host for listener in self._binding.listeners()} | {local[0]}
+        if ip_address(local[0]).is_loopback:
+            hosts.add("localhost")
+        # A socket bound to every address does not know which of them a phone calls its proxy; nothing is ever sent
+        # by a Route, so any address literal with our port will do.
+        is_any = ip_address(local[0]).is_unspecified
+        default = 5061 if received.state.transport == "tls" else 5060
+        for route in received.request.routes:
+            uri = route.uri
+            assert isinstance(uri, SipUri), "the session refused others"
+            host, port = uri.bare_host.lower(), uri.port or default
+            is_named = host in hosts or any(host.endswith(f".{domain}") for domain in self._binding.config.domains)
+            is_named = is_named or (is_any and _is_literal(host))
+            is_here = (is_named and port == local[1]) or (host, port) in {
+                (o.host, o.port) for o in self._binding.listeners()
+            }
+            if not is_here and not self._binding.service.accounts.serves(uri.host):
+                return False
+        return True
+
+    def _submitted(self, received: Request, began: float, done: asyncio.Future[Accepted | Response]) -> None:
+        if done.cancelled() or done.exception() is not None:
+            log.error("a MESSAGE could not be submitted", exc_info=None if done.cancelled() else done.exception())
+            self._answer(received, 500)
+            return
+        result = done.result()
+        if isinstance(result, Response):
+            self._answer_with(received, result)
+            return
+        if result.outcome.done():
+            self._ended(Answering(received, result.outcome), result.outcome)
+            return
+        answering = Answering(received, result.outcome)
+        left = max(0.0, began + self._binding.config.answer_wait - self._binding.service.clock.now())
+        answering.timer = self._binding.service.clock.call_later(left, partial(self._waited, answering))
+        result.outcome.add_done_callback(partial(self._ended, answering))
+
+    def _waited(self, answering: Answering) -> None:
+        """The end is not known in time: 202, and the outcome is given up so that a report follows a failure."""
+        answering.timer = None
+        self._answer(answering.received, 202)
+        answering.outcome.cancel()
+
+    def _ended(self, answering: Answering, outcome: asyncio.Future[Response]) -> None:
+        if answering.timer is not None:
+            answering.timer.cancel()
+        if outcome.cancelled() or outcome.exception() is not None:
+            self._answer(answering.received, 202)
+        else:
+            self._answer_with(answering.received, outcome.result())
+
+    def _answer_with(self, received: Request, response: Response) -> None:
+        status_code, reason, headers = response_to_status(response)
+        self._answer(received, status_code, reason=reason, headers=headers)
+
+    def _answer(
+        self, received: Request, status_code: int, *, reason: str = "", headers: Sequence[tuple[str, str]] = ()
+    ) -> None:
+        """Answer outside ``handle_event``; a second answer is dropped by the session."""
+        key = received.state.link, received.id
+        if key not in self._answering:
+            return
+        self._answering.discard(key)
+        self._binding.respond(received, status_code, reason=reason, headers=headers)
+        if self._binding.state_of(received.state.link) is not None:
+            received.state.link.flush()
+
+
+def _is_literal(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
