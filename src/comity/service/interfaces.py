@@ -363,6 +363,10 @@ class Accepted:
     """True if this was accepted before and nothing was written now, the ``marks`` neither."""
 
 
+Follower = Callable[[MessageOperation, Origin, str], None]
+"""Takes an operation, its origin and its spine ID."""
+
+
 class Service(Protocol):
     """The service (RFC 3859 and 3860's word) as a binding calls it."""
 
@@ -384,6 +388,12 @@ class Service(Protocol):
 
         Resolves with ``Accepted`` once durable, or with a failure ``Response`` and nothing stored. Operations of
         one caller are stored in the order of the calls. A repeat of an accepted operation resolves like the first."""
+
+    def follow(self, follower: Follower) -> None:
+        """Call ``follower`` with every operation from now on that is accepted anew, after "yes" is durable."""
+
+    def reached(self, operation: MessageOperation) -> Sequence[Contact]:
+        """The contacts an operation goes to as things stand."""
 
     def mark(self, mark: Mark) -> asyncio.Future[list[Result]]:
         """Set a mark without a message; carried out in the order of the calls to this and ``submit``."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -33,6 +33,7 @@ from comity.service.interfaces import (
     Contact,
     Deliverer,
     Done,
+    Follower,
     Full,
     Item,
     Mark,
@@ -46,6 +47,7 @@ from comity.service.interfaces import (
 from comity.service.messaging import dedup_keys, envelope_of, record_of, report_operation, report_record
 from comity.service.policy import Limits
 from comity.service.registrar import ContactRegistrar
+from comity.service.routing import contacts_for
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +90,7 @@ class Pipeline:
         self.counts = dict.fromkeys(("accepted", "repeated", "refused", "reported"), 0)
         self._store = store
         self._secret = b""
+        self._followers: list[Follower] = []
         self._resolving: dict[str, list[Submission]] = {}
         """By principal: what waits for the look-up of the first one's recipient."""
         self._timer: Timer | None = None
@@ -196,6 +199,7 @@ class Pipeline:
         if operation.context.transient:
             self.delivery.accept(operation.trans_id, 0, operation, unpack(submission.envelope), submission.outcome)
             submission.say(Accepted(operation.trans_id, submission.outcome))
+            self._tell(submission, operation.trans_id)
             return
         lifetime = self.limits.lifetime
         if operation.context.lifetime is not None:
@@ -220,6 +224,7 @@ class Pipeline:
                 self.counts["accepted"] += 1
                 self.delivery.accept(id, seq, operation, unpack(submission.envelope), submission.outcome)
                 submission.say(Accepted(id, submission.outcome))
+                self._tell(submission, id)
             case Repeat() as repeat:
                 self.counts["repeated"] += 1
                 self._join(submission, repeat)
@@ -229,6 +234,10 @@ class Pipeline:
                 self._refuse(submission, failure(operation.trans_id, Reason.QUOTA, text, retry_after=600))
             case other:
                 raise StoreError(f"the store answered an Add with {other}")
+
+    def _tell(self, submission: Submission, id: str) -> None:
+        for follower in self._followers:
+            follower(submission.operation, submission.origin, id)
 
     def _join(self, submission: Submission, repeat: Repeat) -> None:
         """A repeat is answered as the first was (S-35); while that is pending, it waits for the same end."""
@@ -274,6 +283,14 @@ class Pipeline:
         result = done.result()[0]
         if isinstance(result, Done):
             self.delivery.accept(id, result.rev, report, envelope)
+
+    def follow(self, follower: Follower) -> None:
+        """See ``Service.follow``."""
+        self._followers.append(follower)
+
+    def reached(self, operation: MessageOperation) -> Sequence[Contact]:
+        """See ``Service.reached``."""
+        return contacts_for(operation, self.registrar.contacts(operation.destination))
 
     def mark(self, mark: Mark) -> asyncio.Future[list[Result]]:
         """See ``Service.mark``."""

@@ -44,6 +44,11 @@ class DeviceDelivery:
         if isinstance(made, Response):
             future.set_result(made)
             return future
+        if delivery.operation.context.transient:
+            self._ground.pass_on(connection, made.stanza, f"message {made.stanza.get('from')}")
+            connection.link.flush()
+            future.set_result(success(trans_id, made.form))
+            return future
         self._serial += 1
         flight = Flight(delivery, [future], made.form)
         try:

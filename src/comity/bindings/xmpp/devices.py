@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from comity.bindings.base import Link
     from comity.bindings.xmpp.counts import Step, StreamCount
+    from comity.bindings.xmpp.rates import Rates
     from comity.bindings.xmpp.session import XmppServerSession
     from comity.bindings.xmpp.sm import SmState
     from comity.cpim.address import Address
@@ -44,37 +45,13 @@ class Flight:
                 future.set_result(response)
 
 
-@dataclass(slots=True)
-class Bucket:
-    """Tokens of a rate limit; may go below zero, then the wait for the next is ``debt_seconds``."""
-
-    rate: float
-    burst: float
-    tokens: float
-    at: float
-
-    def take(self, now: float) -> None:
-        """Use one token."""
-        self.tokens = min(self.burst, self.tokens + (now - self.at) * self.rate) - 1
-        self.at = now
-
-    @property
-    def debt_seconds(self) -> float:
-        """Seconds until the bucket is out of debt, 0 if it is."""
-        return max(-self.tokens / self.rate, 0.0)
-
-    def forgive(self, now: float) -> None:
-        """The debt has been waited for."""
-        self.tokens, self.at = max(self.tokens, 0.0), now
-
-
 @dataclass(slots=True, eq=False)
 class Connection:
     """One client: its link and session while there is one, and what outlives a break (XEP-0198)."""
 
     link: Link
     session: XmppServerSession
-    bucket: Bucket
+    rates: Rates
     account: Address | None = None
     jid: Jid | None = None
     sm_id: str = ""
@@ -85,6 +62,8 @@ class Connection:
     is_live: bool = True
     """False once the link is gone."""
     is_registered: bool = False
+    has_carbons: bool = False
+    """True once it asked for copies (XEP-0280)."""
     presence: Element | None = None
     """The last one broadcast; None while unavailable."""
     priority: int = 0
@@ -104,6 +83,8 @@ class Connection:
     timer: Timer | None = None
     """Ends the time for resumption."""
     throttle_timer: Timer | None = None
+    octets_seen: int = 0
+    """Octets of the session already counted against its rate."""
     successor: Connection | None = None
     """The connection that resumed this one's stream."""
 

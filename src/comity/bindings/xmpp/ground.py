@@ -56,6 +56,15 @@ class Ground:
         except LocalProtocolError as error:
             log.warning("a stanza could not be written: %s", error)
 
+    def pass_on(self, connection: Connection, stanza: Element, slot: str) -> None:
+        """Write what says nothing later; it waits while nobody looks, and a newer one of its slot replaces it."""
+        if connection.session.jid is None or connection.session.is_ended:
+            return
+        try:
+            connection.session.send_passing(stanza, slot)
+        except LocalProtocolError as error:
+            log.warning("a stanza could not be written: %s", error)
+
     def run(self, work: Coroutine[None, None, None]) -> None:
         """Run in the background; a failure is logged."""
         task = asyncio.get_running_loop().create_task(work)

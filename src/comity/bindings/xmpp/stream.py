@@ -67,6 +67,8 @@ class XmppStream:
         self._ack_owed: int | None = None
         self._count_asked = 0
         self._last_heard = 0.0
+        self.octets_read = 0
+        """All octets of the connection so far."""
         self._spaces = KEEPALIVE_BURST
         self._spaces_at = 0.0
 
@@ -80,6 +82,7 @@ class XmppStream:
         if self._reader.is_between and data.isspace() and not self._take_space(now):
             self._fail("policy-violation", "too many keepalives")
             return
+        self.octets_read += len(data)
         self._count(len(data))
         self._reader.receive_data(data)
         self._pump()

@@ -16,6 +16,7 @@ from functools import partial
 
 from comity.bindings.xmpp import events
 from comity.bindings.xmpp.availability import Availability
+from comity.bindings.xmpp.carbons import Carbons
 from comity.bindings.xmpp.counts import StreamCount, mark_name, unpack
 from comity.bindings.xmpp.delivery import DeviceDelivery
 from comity.bindings.xmpp.devices import Connection
@@ -31,8 +32,9 @@ SETTLE_TIME = 10.0
 class Streams:
     """Resources and resumable streams."""
 
-    def __init__(self, ground: Ground, availability: Availability, delivery: DeviceDelivery) -> None:
+    def __init__(self, ground: Ground, availability: Availability, delivery: DeviceDelivery, carbons: Carbons) -> None:
         self._ground = ground
+        self._carbons = carbons
         self._availability = availability
         self._delivery = delivery
 
@@ -139,6 +141,9 @@ class Streams:
         connection.submitting = former.submitting
         connection.sm, connection.count = former.sm, former.count
         former.sm = former.count = None
+        self._carbons.forget(former)
+        connection.has_carbons = former.has_carbons
+        self._carbons.place(connection)
         if former.is_registered:
             connection.is_registered, former.is_registered = True, False
             assert connection.account is not None
@@ -182,6 +187,7 @@ class Streams:
         self._drop_stream(connection)
         self._availability.go_offline(connection)
         connection.presence = None
+        self._carbons.forget(connection)
         self._ground.devices.unbind(connection)
         _cancel_outcomes(connection)
         self._delivery.fail_flights(connection)

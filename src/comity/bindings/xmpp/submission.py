@@ -17,10 +17,12 @@ from comity.bindings.xmpp.counts import Step
 from comity.bindings.xmpp.devices import Connection
 from comity.bindings.xmpp.extensions import PROTOCOL
 from comity.bindings.xmpp.ground import Ground
+from comity.bindings.xmpp.jid import Jid
 from comity.bindings.xmpp.wire import Element
+from comity.cpim.address import to_jid
 from comity.cpim.entity import is_secured
 from comity.cpim.message import new_message_id
-from comity.cpim.operations import Reason, Response, Status, failure
+from comity.cpim.operations import MessageOperation, Reason, Response, Status, failure
 from comity.service.interfaces import Accepted, Origin
 from comity.xml import serialize
 
@@ -51,10 +53,19 @@ class Submissions:
         self.pending: set[asyncio.Future[Accepted | Response]] = set()
         """Submissions not yet answered."""
 
+    def arrived(self, connection: Connection) -> None:
+        """Any stanza has come: count it and its octets."""
+        now, octets = self._ground.service.clock.now(), connection.session.octets_read
+        connection.rates.stanzas.take(now)
+        connection.rates.octets.take(now, octets - connection.octets_seen)
+        connection.octets_seen = octets
+        if connection.rates.debt_seconds > 0:
+            self._throttle(connection)
+
     def message(self, connection: Connection, stanza: Element, index: int) -> None:
         """Submit a checked message stanza."""
         clock = self._ground.service.clock
-        connection.bucket.take(clock.now())
+        connection.rates.messages.take(clock.now())
         made = mapping.stanza_to_operation(
             stanza,
             when=clock.when(),
@@ -63,6 +74,13 @@ class Submissions:
         )
         if isinstance(made, mapping.Refusal):
             self._ground.reply(connection, wire.error_reply(stanza, made.condition, made.text))
+            connection.session.stanza_handled(index)
+            return
+        if self._is_nowhere(made):
+            if made.context.kind == "normal":
+                self._ground.reply(
+                    connection, wire.error_reply(stanza, "service-unavailable", "there is no such device")
+                )
             connection.session.stanza_handled(index)
             return
         assert connection.account is not None
@@ -75,6 +93,19 @@ class Submissions:
         self.pending.add(done)
         done.add_done_callback(partial(self._submitted, _Sent(connection, stanza, index, is_silent, step)))
         self._throttle(connection)
+
+    def _is_nowhere(self, operation: MessageOperation) -> bool:
+        """RFC 6121 section 8.5.3.2.1: only a chat message for a device that is not there goes to the others."""
+        resource, destination = operation.context.resource, operation.destination
+        if not resource or operation.context.kind == "chat":
+            return False
+        service = self._ground.service
+        if not service.accounts.serves(destination.domain):
+            return False
+        if any(contact.resource == resource for contact in service.registrar.contacts(destination)):
+            return False
+        jid = Jid.parse(f"{to_jid(destination)}/{resource}")
+        return self._ground.devices.find(jid) is None  # a stream that may be resumed is somewhere
 
     def _submitted(self, sent: _Sent, done: asyncio.Future[Accepted | Response]) -> None:
         """Count the stanza as handled and tell what has to be told."""
@@ -126,7 +157,7 @@ class Submissions:
 
     def _throttle(self, connection: Connection) -> None:
         """Above the rate of messages reading pauses; nothing is refused for it (reliability.md section 6.2)."""
-        wait = connection.bucket.debt_seconds
+        wait = connection.rates.debt_seconds
         if wait > 0 and connection.throttle_timer is None:
             release = partial(self._release, connection)
             connection.throttle_timer = self._ground.service.clock.call_later(wait, release)
@@ -141,7 +172,7 @@ class Submissions:
 
     def _release(self, connection: Connection) -> None:
         connection.throttle_timer = None
-        connection.bucket.forgive(self._ground.service.clock.now())
+        connection.rates.forgive(self._ground.service.clock.now())
         self._throttle(connection)
 
 
