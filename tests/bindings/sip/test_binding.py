@@ -219,6 +219,20 @@ class TestMessage:
         assert [r.status_code for r in alice.responses.values()] == [401, 200]
 
     @story
+    async def test_messages_that_wait_on_two_connections_are_each_answered(self) -> None:
+        """OPS-7: each session counts its requests from 1, so a number alone does not say whose answer is due."""
+        world = await World().start()
+        device = await xmpp_device(world)
+        phones = [Phone(world, "alice", ALICE, "tcp"), Phone(world, "alice", (ALICE[0], 5099), "tcp")]
+        for phone in phones:
+            assert await phone.message("sip:bob@a.test", repr(phone.address).encode()) is None
+        for _ in phones:
+            device.take()
+            await world.settle()
+        for phone in phones:
+            assert [r.status_code for r in phone.responses.values()] == [401, 200]
+
+    @story
     async def test_offline_recipients_message_is_stored_and_202(self) -> None:
         world = await World().start()
         alice = Phone(world, "alice", ALICE, "tcp")
@@ -442,6 +456,20 @@ class TestDevices:
         assert whole.body == SIGNED
         assert text.body.startswith(b"the text\r\n\r\n[This message was signed")
         assert whole.from_.tag != text.from_.tag
+
+    @story
+    async def test_of_an_object_too_large_for_udp_a_phone_without_tcp_gets_the_text(self) -> None:
+        """RFC 3428 section 8; one that takes objects is not content with their text."""
+        world = await World().start()
+        bob, alice = Phone(world, "bob", BOB), Phone(world, "alice", ALICE, "tcp")
+        large = SIGNED.replace(b"AAAA", b"A" * 3000)
+        await bob.register()
+        assert status(await alice.message("sip:bob@a.test", large, "message/cpim")) == 200
+        (text,) = bob.received
+        assert text.body.startswith(b"the text\r\n\r\n[This message was signed")
+        await bob.register(("Accept", "message/cpim"))
+        assert status(await alice.message("sip:bob@a.test", large, "message/cpim")) == 413
+        assert len(bob.received) == 1
 
     @story
     async def test_an_encrypted_object_the_phone_refuses_fails(self) -> None:
