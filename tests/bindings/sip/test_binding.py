@@ -68,7 +68,7 @@ class TestSender:
             response = await alice.message("sip:bob@a.test", b"hi", "text/plain", ("From", sender))
             assert status(response) == 403
 
-    @pytest.mark.parametrize("sender", ["bob", "911", "alice%40b.test", "ALICE"])
+    @pytest.mark.parametrize("sender", ["bob", "911", "alice%40b.test", "alic"])
     @story
     async def test_authenticated_alice_is_nobody_else(self, sender: str) -> None:
         """S-06, S-12."""
