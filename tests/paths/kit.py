@@ -53,6 +53,7 @@ class ServerProcess:
         """Words before the server's command, such as strace -D."""
         self.program = "comity"
         """The module that is run; tests have sabotaged ones."""
+        self.log = self.directory / "log"
         sip, sips, xmpp, xmpps = free_ports(4)
         self._ports: dict[tuple[str, str], int] = {
             ("sip", "udp"): sip,
@@ -93,7 +94,7 @@ client = ["tcp://127.0.0.1:{xmpp}", "tls://127.0.0.1:{xmpps}"]
     def start(self) -> None:
         """Start it and wait for its ready line."""
         command = [*self.tracer, sys.executable, "-m", self.program, "serve", "-c", str(self.config)]
-        log = (self.directory / "log").open("a", encoding="utf-8")
+        log = self.log.open("a", encoding="utf-8")
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ})
         log.close()
         assert self.process.stdout is not None
@@ -106,7 +107,7 @@ client = ["tcp://127.0.0.1:{xmpp}", "tls://127.0.0.1:{xmpps}"]
             if not line:
                 break
         self.kill()
-        raise AssertionError("the server did not get ready: " + (self.directory / "log").read_text("utf-8")[-2000:])
+        raise AssertionError("the server did not get ready: " + self.log.read_text("utf-8")[-2000:])
 
     def kill(self) -> None:
         """kill -9, whatever it does."""
@@ -127,6 +128,13 @@ client = ["tcp://127.0.0.1:{xmpp}", "tls://127.0.0.1:{xmpps}"]
             self.process.stdout.close()
         self.process = None
         return code
+
+    def __enter__(self) -> ServerProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Whatever happened: nothing of it runs on."""
+        self.kill()
 
     def port(self, via: Via, transport: Transport) -> HostPort:
         """Where to connect."""

@@ -220,7 +220,7 @@ async def run(
             # A second signal while draining ends the process at once.
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
-            click.echo("comity: draining", err=True)
+            _say("comity: draining")
             await server.stop()
     finally:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -231,9 +231,15 @@ async def _reload(server: RunningServer, config_path: Path) -> None:
     """Reload, or keep what runs and say why (F-K20)."""
     try:
         await server.reload(load(config_path))
-        click.echo("comity: reloaded", err=True)
+        _say("comity: reloaded")
     except ComityError as error:
-        click.echo(f"{error}\ncomity: not reloaded; the former configuration stays in use", err=True)
+        _say(f"{error}\ncomity: not reloaded; the former configuration stays in use")
+
+
+def _say(text: str) -> None:
+    """Tell the operator; a log that cannot be written (its disk is full, F-04) must stop nothing."""
+    with contextlib.suppress(OSError):
+        click.echo(text, err=True)
 
 
 async def _first_of(*events: asyncio.Event) -> None:
