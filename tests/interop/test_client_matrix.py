@@ -190,8 +190,8 @@ def test_every_client_comes_back_to_a_server_that_was_killed_or_restarted(
                 if its_fate == fate:
                     sender.send(client.sign_in.address, "one")
                     sender.send(client.sign_in.address, "two")
-        for (fate, name, transport), client in clients.items():
-            if transport in BEHAVIOUR[name].by_hand:
+        for (fate, name, way), client in clients.items():
+            if way in BEHAVIOUR[name].by_hand:
                 client.sign_in_again()
             client.wait_received(senders[fate], "two", 90)
             assert [received.text for received in client.received()] == ["one", "two"]

@@ -51,12 +51,11 @@ class Recorded:
         for run in range(2):
             log = directory / f"strace{run}"
             server.tracer = ["env", f"COMITY_SABOTAGE={sabotage}", *recording.tracing(log)]
-            server.start(program=program)
-            asyncio.run(self.traffic.run(server, run * MESSAGES, MESSAGES))
-            if run == 0:
-                server.kill()
-            else:
-                assert server.stop() == 0
+            with server:
+                server.start(program=program)
+                asyncio.run(self.traffic.run(server, run * MESSAGES, MESSAGES))
+                assert run == 0 or server.stop() == 0
+            # The first run ends by kill -9.
             recording.wait_for(log)
             self.runs.append((recording.read(log), list(self.traffic.stanzas)))
         self.numbers = {thing.fingerprint: number for number, thing in self.traffic.objects.items()}
