@@ -76,7 +76,9 @@ class Server:
             accounts = _accounts(config, store)
             node = config.server.domains[0]
             self._pipeline = pipeline = Pipeline(store, accounts, clock, node, _limits(config))
-            self._network = network = AsyncNetwork(clock, limits=_net_limits(config), tls=self._tls)
+            self._network = network = AsyncNetwork(
+                clock, limits=_net_limits(config), tls=self._tls, lag=lambda: pipeline.lag
+            )
             self._bindings = [SipBinding(_sip_config(config)), XmppBinding(_xmpp_config(config))]
             await pipeline.start({binding.name: binding for binding in self._bindings})
             for binding in self._bindings:

@@ -183,6 +183,18 @@ class Inbox:
         assert not self._trouble, self._trouble
         assert there, (text, self.texts[-5:])
 
+    def expect_octets(self, octets: bytes, times: int = 1) -> None:
+        """Wait until an object of exactly these octets has arrived ``times`` times."""
+        with self._changed:
+            there = self._changed.wait_for(lambda: self.octets.count(octets) >= times or self._trouble, PATIENCE)
+        assert not self._trouble, self._trouble
+        assert there, (octets[:500], self.octets[-1:])
+
+    def count(self, octets: bytes) -> int:
+        """How often an object of these octets has arrived."""
+        with self._changed:
+            return self.octets.count(octets)
+
     def close(self) -> None:
         """Sign out."""
         self._loop.call_soon_threadsafe(self._stop.set)

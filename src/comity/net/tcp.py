@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Protocol, cast
@@ -22,16 +23,25 @@ from comity.bindings.base import Binding, HostPort, Peer, Session
 from comity.errors import DeliveryError
 from comity.failpoints import failpoint
 from comity.net.driver import SessionDriver
+from comity.net.intake import SLICE, Intake
 from comity.net.limits import NetLimits, Tally
 from comity.net.tls import ServerTls
 from comity.service.interfaces import Clock, Timer
 
-BUFFER = memoryview(bytearray(64 * 1024))
-"""Into which every connection of the process reads."""
 HALVED = 8 * 1024
 """Smallest write of which the failpoint writes a half: one message, not a handshake (F-K7)."""
 KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4), ("TCP_USER_TIMEOUT", 120_000))
 """Socket options by name (Linux's; others have some of them): seconds, seconds, probes, milliseconds."""
+
+
+class _Buffer(threading.local):
+    """Into which every connection of a thread reads: two clients of the library may live in two threads' loops."""
+
+    def __init__(self) -> None:
+        self.view = memoryview(bytearray(SLICE))
+
+
+BUFFER = _Buffer()
 
 
 class LinkOwner(Protocol):
@@ -42,6 +52,9 @@ class LinkOwner(Protocol):
 
     @property
     def tally(self) -> Tally: ...
+
+    @property
+    def intake(self) -> Intake: ...
 
     def server_tls(self) -> ServerTls | None:
         """What to speak TLS with as a server, as it is now."""
@@ -88,6 +101,7 @@ class TcpLink(SessionDriver, asyncio.BufferedProtocol):
         "_session",
         "_stall",
         "_transport",
+        "_unread",
         "_we_ended",
         "is_inbound",
         "ready",
@@ -121,6 +135,7 @@ class TcpLink(SessionDriver, asyncio.BufferedProtocol):
         self._is_paused = False
         self._is_write_paused = False
         self._peer_ended = False
+        self._unread = b""
         self._we_ended = False
 
     # --- Link ---------------------------------------------------------------------------------------------
@@ -170,8 +185,7 @@ class TcpLink(SessionDriver, asyncio.BufferedProtocol):
     def resume_reading(self) -> None:
         """Take from the peer again, first what was already here."""
         self._is_paused = False
-        self._set_reading()
-        self.flush()
+        self._read_on()
 
     # --- asyncio's side -------------------------------------------------------------------------------------
 
@@ -183,14 +197,32 @@ class TcpLink(SessionDriver, asyncio.BufferedProtocol):
         self._guard(self._begin)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """The process's one read buffer."""
-        return BUFFER
+        """The thread's one read buffer."""
+        return BUFFER.view
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Octets came."""
-        if not self._is_discarding:
-            failpoint("net.read")
-            self._guard(self._receive, bytes(BUFFER[:nbytes]))
+        """Octets came: work through them now, or hold them and read no more until it is our turn."""
+        if self._is_discarding:
+            return
+        failpoint("net.read")
+        data = bytes(BUFFER.view[:nbytes])
+        if self._owner.intake.admits(self):
+            self._take(data)
+        else:
+            self._unread = data
+            self._set_reading()
+
+    def take_turn(self) -> None:
+        """Work through what was held, and read on."""
+        if self._is_paused or self._is_write_paused:
+            return  # whoever lets us go on asks for another turn
+        data, self._unread = self._unread, b""
+        if data and not self._is_discarding:
+            self._take(data)
+        self._set_reading()
+
+    def _take(self, data: bytes) -> None:
+        self._guard(self._receive, data)
 
     def eof_received(self) -> bool:
         """The peer sent its end of stream: the session may still write, so the transport stays open."""
@@ -213,8 +245,7 @@ class TcpLink(SessionDriver, asyncio.BufferedProtocol):
         if self._stall is not None:
             self._stall.cancel()
             self._stall = None
-        self._set_reading()
-        self.flush()
+        self._read_on()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone, for whatever reason: tell the binding, forget everything."""
@@ -300,11 +331,17 @@ class TcpLink(SessionDriver, asyncio.BufferedProtocol):
         elif self._deadline is None:
             self._set_deadline(self._owner.limits.half_open_seconds, self.close)
 
+    def _read_on(self) -> None:
+        if self._unread and self._owner.intake.admits(self):
+            self._loop.call_soon(self.take_turn)
+        self._set_reading()
+        self.flush()
+
     def _set_reading(self) -> None:
         transport = self._transport
         if transport is None or transport.is_closing():
             return
-        if (self._is_paused or self._is_write_paused) and not self._is_closing:
+        if (self._unread or self._is_paused or self._is_write_paused) and not self._is_closing:
             transport.pause_reading()
         else:
             transport.resume_reading()
