@@ -58,11 +58,13 @@ class Bucket:
     @property
     def debt_seconds(self) -> float:
         """Seconds until the bucket is out of debt, 0 if it is."""
-        return max(-self.tokens / self.rate, 0.0)
+        return -self.tokens / self.rate if self.tokens < -1e-6 else 0.0
 
-    def forgive(self, now: float) -> None:
-        """The debt has been waited for."""
-        self.tokens, self.at = max(self.tokens, 0.0), now
+    def refill(self, now: float) -> None:
+        """Add what time has brought. More than one stanza may have come in the read that made the debt, so it can be
+        larger than the pause it first asked for."""
+        self.tokens = min(self.burst, self.tokens + (now - self.at) * self.rate)
+        self.at = now
 
 
 @dataclass(slots=True, eq=False)

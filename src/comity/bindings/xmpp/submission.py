@@ -128,7 +128,7 @@ class Submissions:
 
     def _release(self, connection: Connection) -> None:
         connection.throttle_timer = None
-        connection.bucket.forgive(self._ground.service.clock.now())
+        connection.bucket.refill(self._ground.service.clock.now())
         self._throttle(connection)
 
 
