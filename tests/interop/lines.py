@@ -1,8 +1,8 @@
 """Drive a client that is a library: its module runs as a program of its own, and lines of JSON go in and out.
 
 So its event loop, its threads and its warnings stay out of the tests, and it can be killed like any other. In go
-``{"do": "text" | "typing", "to", "text"}``; out come ``{"state"}``, ``{"from", "text"}``, ``{"typing"}`` and
-``{"receipt"}``.
+``{"do": "text" | "typing", "to", "text"}``; out come ``{"state"}``, ``{"from", "text"}``, ``{"typing"}``,
+``{"receipt"}`` and ``{"refused"}``.
 """
 
 from __future__ import annotations
@@ -70,6 +70,10 @@ class LibraryClient(StockClient):
 
     def receipts_shown(self) -> list[str]:
         return [bare_address(who) for who in self._values("receipt")]
+
+    def refusals_shown(self) -> list[str]:
+        """Bare addresses of those a text to whom was said to be refused, one each time."""
+        return [bare_address(who) for who in self._values("refused")]
 
     def received(self) -> list[Received]:
         return [

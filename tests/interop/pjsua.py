@@ -30,7 +30,7 @@ class Pjsua(LibraryClient):
             "address": account.address,
             "user": account.user,
             "password": account.password,
-            "host": "localhost" if account.host == "127.0.0.1" else account.host,  # it takes no IP address from a SAN
+            "host": account.host,
             "port": account.port,
             "transport": account.transport,
             "ca_file": str(account.ca_file),

@@ -16,6 +16,7 @@ from tests.interop.behaviour import BEHAVIOUR, PAGE, SIP_NOTE, XMPP_NOTE, page
 from tests.interop.catalogue import CLIENTS
 from tests.interop.clients import Received, StockClient
 from tests.interop.conftest import client_for
+from tests.interop.lines import LibraryClient
 from tests.interop.server import ComityServer
 
 EVERY_SEAT = [(name, transport) for name, kind in CLIENTS.items() for transport in kind.transports]
@@ -159,6 +160,23 @@ def test_typing_and_receipts_reach_who_knows_them_and_show_nobody_else_anything(
 
 
 @pytest.mark.peer
+@pytest.mark.parametrize("transport", CLIENTS["pjsua"].transports)
+def test_a_text_longer_than_pjsip_reads_is_refused_and_holds_up_nothing(town: Town, transport: str) -> None:
+    """COMPAT PJSIP: it throws such a request away with what comes behind it; sent again, that would go on for days."""
+    address, sender = town.server.new_account("brief"), town.friend_beyond(CLIENTS["pjsua"])
+    assert isinstance(sender, LibraryClient)
+    sender.send(address, "x" * 5_000)
+    sender.send(address, "y" * (600 if transport == "udp" else CLIENTS["pjsua"].limits.show_octets))
+    town.server.wait_queued(address, 2)
+    with town.visit():
+        client = town.sign_in("pjsua", transport, address)
+        sender.send(address, "short")
+        client.wait_received(sender.sign_in.address, "short")
+        assert [text[0] for text in shown_from(client, sender)] == ["y", "s"]
+        assert sender.refusals_shown().count(address) == 1
+
+
+@pytest.mark.peer
 def test_every_client_comes_back_to_a_server_that_was_killed_or_restarted(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -190,8 +208,8 @@ def test_every_client_comes_back_to_a_server_that_was_killed_or_restarted(
                 if its_fate == fate:
                     sender.send(client.sign_in.address, "one")
                     sender.send(client.sign_in.address, "two")
-        for (fate, name, transport), client in clients.items():
-            if transport in BEHAVIOUR[name].by_hand:
+        for (fate, name, used), client in clients.items():
+            if used in BEHAVIOUR[name].by_hand:
                 client.sign_in_again()
             client.wait_received(senders[fate], "two", 90)
             assert [received.text for received in client.received()] == ["one", "two"]
