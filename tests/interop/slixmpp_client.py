@@ -20,7 +20,8 @@ class SlixmppClient(LibraryClient):
     protocol = "xmpp"
     transports = ("starttls", "tls")
     limits = Limits()
-    tells_typing = shows_typing = shows_receipts = True
+    tells_typing = True
+    shows = frozenset({"typing", "receipt", "refused"})
 
     def settings(self) -> Settings:
         account = self.sign_in

@@ -16,7 +16,6 @@ from tests.interop.behaviour import BEHAVIOUR, PAGE, SIP_NOTE, XMPP_NOTE, page
 from tests.interop.catalogue import CLIENTS
 from tests.interop.clients import Received, StockClient
 from tests.interop.conftest import client_for
-from tests.interop.lines import LibraryClient
 from tests.interop.server import ComityServer
 
 EVERY_SEAT = [(name, transport) for name, kind in CLIENTS.items() for transport in kind.transports]
@@ -150,13 +149,14 @@ def test_typing_and_receipts_reach_who_knows_them_and_show_nobody_else_anything(
         for friend in (beside, beyond):
             assert shown_from(client, friend) == ["hello", "typed"]
             assert shown_from(friend, client) == ["answered"]
-        if client.shows_typing:
-            assert client.typing_shown() == [beside.sign_in.address]
+        if "typing" in client.shows:
+            client.wait_notice("typing", beside.sign_in.address)
+            assert client.notices("typing") == [beside.sign_in.address]
         if client.tells_typing:
-            assert address in beside.typing_shown()
-            assert address not in beyond.typing_shown()
+            beside.wait_notice("typing", address)
+            assert address not in beyond.notices("typing")
         if BEHAVIOUR[name].receipts.startswith("XEP-0184"):
-            assert address in town.friends[0].receipts_shown()
+            town.friends[0].wait_notice("receipt", address)
 
 
 @pytest.mark.peer
@@ -164,7 +164,6 @@ def test_typing_and_receipts_reach_who_knows_them_and_show_nobody_else_anything(
 def test_a_text_longer_than_pjsip_reads_is_refused_and_holds_up_nothing(town: Town, transport: str) -> None:
     """COMPAT PJSIP: it throws such a request away with what comes behind it; sent again, that would go on for days."""
     address, sender = town.server.new_account("brief"), town.friend_beyond(CLIENTS["pjsua"])
-    assert isinstance(sender, LibraryClient)
     sender.send(address, "x" * 5_000)
     sender.send(address, "y" * (600 if transport == "udp" else CLIENTS["pjsua"].limits.show_octets))
     town.server.wait_queued(address, 2)
@@ -173,7 +172,8 @@ def test_a_text_longer_than_pjsip_reads_is_refused_and_holds_up_nothing(town: To
         sender.send(address, "short")
         client.wait_received(sender.sign_in.address, "short")
         assert [text[0] for text in shown_from(client, sender)] == ["y", "s"]
-        assert sender.refusals_shown().count(address) == 1
+        sender.wait_notice("refused", address)
+        assert sender.notices("refused").count(address) == 1
 
 
 @pytest.mark.peer
