@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from datetime import datetime
 
 from comity import __version__
 from comity.admin.commands import Commands
@@ -26,7 +27,7 @@ from comity.failpoints import failpoint
 from comity.net.driver import LoopClock
 from comity.net.limits import NetLimits
 from comity.net.network import AsyncNetwork
-from comity.net.tls import TlsContexts
+from comity.net.tls import TlsContexts, TlsFiles
 from comity.service.credentials import FailureGuard, StoreAccounts
 from comity.service.interfaces import Store
 from comity.service.pipeline import Pipeline
@@ -75,7 +76,9 @@ class Server:
             accounts = _accounts(config, store)
             node = config.server.domains[0]
             self._pipeline = pipeline = Pipeline(store, accounts, clock, node, _limits(config))
-            self._network = network = AsyncNetwork(clock, limits=_net_limits(config), tls=self._tls)
+            self._network = network = AsyncNetwork(
+                clock, limits=_net_limits(config), tls=self._tls, lag=lambda: pipeline.lag
+            )
             self._bindings = [SipBinding(_sip_config(config)), XmppBinding(_xmpp_config(config))]
             await pipeline.start({binding.name: binding for binding in self._bindings})
             for binding in self._bindings:
@@ -107,8 +110,10 @@ class Server:
         Raises ConfigError if the new certificate cannot be used; the former one stays.
         """
         assert self._tls is not None
-        await asyncio.to_thread(self._tls.reload)
+        tls = config.tls
+        await asyncio.to_thread(self._tls.reload, TlsFiles(tls.certificate, tls.key, tls.trust))
         failpoint("server.reload")
+        log.info("%s is shown to who connects from now on; it ends %s", tls.certificate, _day(self._tls.expires))
         kept = ("server", "sip", "xmpp", "limits", "policy", "store", "routes")
         changed = [name for name in kept if getattr(config, name) != getattr(self.config, name)]
         if changed:
@@ -135,6 +140,10 @@ class Server:
             await self._network.close()
         if self._store is not None:
             await self._store.close()
+
+
+def _day(when: datetime | None) -> str:
+    return "never" if when is None else f"{when:%Y-%m-%d %H:%M} UTC"
 
 
 def _accounts(config: Config, store: Store) -> StoreAccounts:

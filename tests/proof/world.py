@@ -82,8 +82,9 @@ class ProofServer(ServerProcess):
         """Wait for its end; True if SIGKILL was it. False: it lives on, or ended otherwise."""
         assert self.process is not None
         deadline = asyncio.get_running_loop().time() + seconds
-        while self.is_alive and asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(0.01)  # noqa: ASYNC110 - a child's death is no event of the loop everywhere
+        # A child's death is no event of the loop everywhere.
+        while self.is_alive and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110 - see above
+            await asyncio.sleep(0.01)
         if self.is_alive:
             return False
         return self.reap() == -signal.SIGKILL

@@ -54,6 +54,11 @@ class DatagramSession(Protocol):
     def receive_datagram(self, data: bytes, address: HostPort, now: float) -> None:
         """Take one datagram from ``address``."""
 
+    def refuse_datagram(self, data: bytes, address: HostPort, now: float) -> bool:
+        """There is too much to do: say no to a datagram that asks for new work, at a small part of its cost.
+
+        False if it must be taken all the same: an answer, or a repeat of what was taken."""
+
     def next_event(self) -> object | None: ...
 
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, HostPort]]:

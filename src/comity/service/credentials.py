@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import secrets
 import stringprep
 import time
@@ -23,6 +24,8 @@ from precis_i18n import get_profile
 from comity.cpim.address import Address
 from comity.errors import AddressError, ComityError
 from comity.service.interfaces import Credentials, ScramKeys, Store
+
+log = logging.getLogger(__name__)
 
 #: hashlib's name of each SCRAM hash by the name used in ``Credentials.scram``.
 SCRAM_HASHES = {"sha-1": "sha1", "sha-256": "sha256", "sha-512": "sha512"}
@@ -321,6 +324,7 @@ class FailureGuard:
             return
         self._banned.pop(host, None)
         self._banned[host] = now + self._ban
+        log.warning("%s is banned for %.0f s after %d failed sign-ins", host, self._ban, self._limit)
         if len(self._banned) > self._size:
             self._banned.popitem(last=False)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections import deque
 from collections.abc import Coroutine
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,7 +24,7 @@ from comity.cpim.operations import MessageOperation, MimeObject, Reason, Respons
 from comity.errors import AddressError, StoreError
 from comity.failpoints import failpoint
 from comity.service import policy
-from comity.service.delivery import DeliveryEngine, Pending
+from comity.service.delivery import DeliveryEngine
 from comity.service.envelope import Envelope, Outcome, operation_of_item, operation_with, unpack, unpack_outcome
 from comity.service.interfaces import (
     Accepted,
@@ -43,6 +44,7 @@ from comity.service.interfaces import (
     Timer,
 )
 from comity.service.messaging import dedup_keys, envelope_of, record_of, report_operation, report_record
+from comity.service.pending import Pending, Report
 from comity.service.policy import Limits
 from comity.service.registrar import ContactRegistrar
 
@@ -88,6 +90,8 @@ class Pipeline:
         self._store = store
         self._secret = b""
         self._resolving: dict[str, list[Submission]] = {}
+        self._committing: deque[float] = deque()
+        """When each record not yet durable was given to the store; it takes them in order."""
         self._timer: Timer | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -108,6 +112,11 @@ class Pipeline:
         if self._timer is not None:
             self._timer.cancel()
         await self.delivery.stop()
+
+    @property
+    def lag(self) -> float:
+        """Seconds for which the oldest message has been waiting for its commit: what more may be taken is judged by it."""
+        return self.clock.now() - self._committing[0] if self._committing else 0.0
 
     # --- step 5: admit -----------------------------------------------------------------------------------------
 
@@ -196,11 +205,13 @@ class Pipeline:
         record = record_of(operation, submission.envelope, self._store.time() + lifetime, dedup)
         quota = (self.limits.inbox_records, self.limits.inbox_octets)
         failpoint("service.before-commit")
+        self._committing.append(self.clock.now())
         done = self._store.commit([Add(record, self.limits.dedup_window, quota, origin.marks)])
         done.add_done_callback(partial(self._committed, submission, record.id))
 
     def _committed(self, submission: Submission, id: str, done: asyncio.Future[list[Result]]) -> None:
         failpoint("service.after-commit")
+        self._committing.popleft()
         operation = submission.operation
         if (error := done.exception()) is not None:
             log.error("a message could not be stored: %s", error)
@@ -232,7 +243,12 @@ class Pipeline:
             else:
                 outcome.set_result(indeterminant(trans_id))
             return
-        ended = unpack_outcome(repeat.outcome)
+        try:
+            ended = unpack_outcome(repeat.outcome)
+        except StoreError as error:  # a bad row (F-POISON): it was accepted, how it ended is not known
+            log.error("%s: %s", repeat.id, error)
+            outcome.set_result(indeterminant(trans_id))
+            return
         if ended.outcome == "delivered":
             outcome.set_result(success(trans_id, ended.form))
         else:
@@ -245,26 +261,19 @@ class Pipeline:
 
     # --- after "yes": failure, expiry, later refusal ----------------------------------------------------------------
 
-    def _report(self, pending: Pending, response: Response) -> None:
-        """Tell the sender by a stored report that an accepted message failed (OPS-13, GW-12)."""
+    def _report(self, pending: Pending, response: Response) -> Report | None:
+        """Make the report that tells the sender of a failure after "yes" (OPS-13, GW-12); delivery.py stores it."""
         report = report_operation(pending.operation, pending.envelope.message_id, response, self.clock.when())
         if report is None or not self.accounts.serves(report.destination.domain):
-            return
+            return None
         self.counts["reported"] += 1
         expires = self._store.time() + self.limits.lifetime
         record, envelope = report_record(report, self._secret, pending.id, expires)
         failpoint("service.report.before-commit")
-        done = self._store.commit([Add(record, self.limits.dedup_window)])
-        done.add_done_callback(partial(self._reported, report, envelope, record.id))
+        return Report(Add(record, self.limits.dedup_window), partial(self._reported, report, envelope, record.id))
 
-    def _reported(
-        self, report: MessageOperation, envelope: Envelope, id: str, done: asyncio.Future[list[Result]]
-    ) -> None:
+    def _reported(self, report: MessageOperation, envelope: Envelope, id: str, result: Result) -> None:
         failpoint("service.report.after-commit")
-        if (error := done.exception()) is not None:
-            log.error("a failure report could not be stored: %s", error)
-            return
-        result = done.result()[0]
         if isinstance(result, Done):
             self.delivery.accept(id, result.rev, report, envelope)
 
@@ -279,7 +288,9 @@ class Pipeline:
             pending = Pending(
                 found.id, found.seq, found.accepted, operation_with(envelope, MimeObject(b"", b"")), envelope
             )
-            self._report(pending, response)
+            report = self._report(pending, response)
+            if report is not None:
+                self.delivery.ends.tell(report)
 
     def _expire_later(self) -> None:
         self._timer = self.clock.call_later(EXPIRY_INTERVAL, self._expire)
@@ -300,13 +311,13 @@ class Pipeline:
     def _expired(self, item: Item) -> None:
         try:
             operation, envelope = operation_of_item(item)
-        except (StoreError, ValueError, TypeError, LookupError) as error:
-            self.delivery.park(item.record.lane, item, error)
+        except Exception as error:  # whatever a bad row raises, the others expire (F-POISON)
+            self.delivery.ends.park(item.record.lane, item, error)
             return
         response = failure(operation.trans_id, Reason.EXPIRED, "It could not be delivered in time.")
-        self._report(Pending(item.record.id, item.seq, item.accepted, operation, envelope), response)
+        report = self._report(Pending(item.record.id, item.seq, item.accepted, operation, envelope), response)
         outcome = Outcome("expired", self.clock.when(), reason=Reason.EXPIRED.value, text=response.text)
-        self.delivery.finish(item.record.lane, item, outcome, response)
+        self.delivery.finish(item.record.lane, item, outcome, response, report)
 
     def _run(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -458,6 +458,20 @@ class TestDevices:
         assert whole.from_.tag != text.from_.tag
 
     @story
+    async def test_of_an_object_too_large_for_udp_a_phone_without_tcp_gets_the_text(self) -> None:
+        """RFC 3428 section 8; one that takes objects is not content with their text."""
+        world = await World().start()
+        bob, alice = Phone(world, "bob", BOB), Phone(world, "alice", ALICE, "tcp")
+        large = SIGNED.replace(b"AAAA", b"A" * 3000)
+        await bob.register()
+        assert status(await alice.message("sip:bob@a.test", large, "message/cpim")) == 200
+        (text,) = bob.received
+        assert text.body.startswith(b"the text\r\n\r\n[This message was signed")
+        await bob.register(("Accept", "message/cpim"))
+        assert status(await alice.message("sip:bob@a.test", large, "message/cpim")) == 413
+        assert len(bob.received) == 1
+
+    @story
     async def test_an_encrypted_object_the_phone_refuses_fails(self) -> None:
         world = await World().start()
         bob, alice = Phone(world, "bob", BOB), Phone(world, "alice", ALICE, "tcp")

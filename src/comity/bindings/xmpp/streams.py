@@ -6,6 +6,7 @@ over once, by its owner (XEP-0198 section 5; X-69, X-70, X-73).
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 
 from comity.bindings.xmpp import events
@@ -15,6 +16,8 @@ from comity.bindings.xmpp.devices import Connection
 from comity.bindings.xmpp.ground import Ground
 from comity.bindings.xmpp.sm import SmState
 from comity.failpoints import failpoint
+
+log = logging.getLogger(__name__)
 
 
 class Streams:
@@ -90,6 +93,9 @@ class Streams:
         """The stream is over; close what carried it."""
         if event.is_orderly or event.condition in ("policy-violation", "system-shutdown"):
             self._drop_stream(connection)  # nothing to resume after a goodbye (XEP-0198 section 5)
+        if event.is_local and event.condition not in ("", "conflict", "system-shutdown"):
+            what = (connection.host, event.condition, event.text)
+            log.info("XMPP stream of %s was ended: %s (%s)", *what, extra={"is_peers": True})
         connection.link.close()
 
     def lost(self, connection: Connection) -> None:
