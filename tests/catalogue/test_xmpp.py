@@ -7,7 +7,6 @@ import hashlib
 import os
 import random
 import re
-import socket
 import ssl
 import statistics
 import time
@@ -575,8 +574,8 @@ def test_half_close_is_followed_and_what_came_before_arrives(target: Target, bob
     """X-75."""
     with target.row("X-75", stores=True), RawXmpp(target, "bound") as peer:
         peer.send(b"<message to='bob@a.test'><body>before the end</body></message><mess")
-        peer.sock.shutdown(socket.SHUT_WR)
-        peer.until_closed()
+        peer.half_close()
+        assert peer.until_closed() == b""
         bob.expect("before the end")
 
 
