@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from datetime import datetime
 
 from comity import __version__
 from comity.admin.commands import Commands
@@ -26,7 +27,7 @@ from comity.failpoints import failpoint
 from comity.net.driver import LoopClock
 from comity.net.limits import NetLimits
 from comity.net.network import AsyncNetwork
-from comity.net.tls import TlsContexts
+from comity.net.tls import TlsContexts, TlsFiles
 from comity.service.credentials import FailureGuard, StoreAccounts
 from comity.service.interfaces import Store
 from comity.service.pipeline import Pipeline
@@ -109,8 +110,10 @@ class Server:
         Raises ConfigError if the new certificate cannot be used; the former one stays.
         """
         assert self._tls is not None
-        await asyncio.to_thread(self._tls.reload)
+        tls = config.tls
+        await asyncio.to_thread(self._tls.reload, TlsFiles(tls.certificate, tls.key, tls.trust))
         failpoint("server.reload")
+        log.info("%s is shown to who connects from now on; it ends %s", tls.certificate, _day(self._tls.expires))
         kept = ("server", "sip", "xmpp", "limits", "policy", "store", "routes")
         changed = [name for name in kept if getattr(config, name) != getattr(self.config, name)]
         if changed:
@@ -137,6 +140,10 @@ class Server:
             await self._network.close()
         if self._store is not None:
             await self._store.close()
+
+
+def _day(when: datetime | None) -> str:
+    return "never" if when is None else f"{when:%Y-%m-%d %H:%M} UTC"
 
 
 def _accounts(config: Config, store: Store) -> StoreAccounts:
@@ -166,6 +173,9 @@ def _sip_config(config: Config) -> SipConfig:
         max_forwards=limits.hops_sip,
         unproved_requests=limits.udp_requests,
         unproved_window=limits.udp_window,
+        user_messages=float(limits.user_messages),
+        user_message_burst=limits.user_message_burst,
+        user_octets=limits.user_octets,
         datagram_octets=limits.sip_message_udp,
         head_octets=limits.sip_headers,
         body_octets=limits.sip_body,
@@ -203,6 +213,9 @@ def _xmpp_config(config: Config) -> XmppConfig:
         sm_resume=limits.sm_resume,
         user_messages=float(limits.user_messages),
         user_message_burst=limits.user_message_burst,
+        # Raising the rate of messages alone raises the others in the proportion of the defaults.
+        user_stanzas=max(limits.user_stanzas, 5.0 * limits.user_messages),
+        user_octets=max(limits.user_octets, 6553.6 * limits.user_messages),
         contacts=limits.contacts,
         in_flight=limits.in_flight,
     )

@@ -104,6 +104,10 @@ class StockClient(ABC):
     def start(self) -> None:
         """Start it and return once the server has accepted its sign-in; AssertionError if it does not in time."""
 
+    def sign_in_again(self) -> None:
+        """What its user does when the server was away and the client does not come back by itself."""
+        raise NotImplementedError(f"{self.name} comes back by itself")
+
     @abstractmethod
     def send(self, to: str, text: str) -> None:
         """Send ``text`` to the bare address ``to`` the way a user would; returns once the client has taken it."""

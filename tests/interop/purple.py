@@ -2,7 +2,7 @@
 
 libpurple brings the accounts and the protocols; the few lines here are its "user interface": GLib's main loop, and
 signals printed as they come. A certificate of ours is put where a user's "Accept" puts it, since libpurple has no place
-for an authority of one's own.
+for an authority of one's own. Its SIP account ("SIMPLE") cannot sign in here: it answers a challenge without ``qop``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ class PurpleXmpp(LibraryClient):
     protocol = "xmpp"
     transports = ("starttls", "tls")
     limits = Limits()
-    tells_typing = shows_typing = True
+    shows_typing = True
+    """It tells of typing only people whose presence it sees."""
 
     def settings(self) -> Settings:
         account = self.sign_in
@@ -45,30 +46,6 @@ class PurpleXmpp(LibraryClient):
             "string connect_server": account.host,
             "int port": account.port,
             "string connection_security": "require_tls" if account.transport == "starttls" else "old_ssl",
-            "folder": str(self.home / "purple"),
-        }
-
-
-class PurpleSimple(LibraryClient):
-    name = "libpurple-simple"
-    program = "libpurple.so.0"
-    runs = __name__
-    protocol = "sip"
-    transports = ("udp", "tcp")
-    limits = Limits()
-    tells_typing = shows_typing = True
-
-    def settings(self) -> Settings:
-        account = self.sign_in
-        return {
-            "plugin": "prpl-simple",
-            "name": account.address,
-            "password": account.password,
-            "bool useproxy": True,
-            "string proxy": account.host,
-            "int port": account.port,
-            "bool udp": account.transport == "udp",
-            "bool dopublish": False,
             "folder": str(self.home / "purple"),
         }
 

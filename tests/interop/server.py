@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -102,12 +103,15 @@ class ComityServer:
         port = self.ports[protocol, transport]
         return SignIn(address, password_of(address), "127.0.0.1", port, transport, self.ca_file, contacts)
 
-    def wait_queued(self, address: str) -> None:
-        """Wait until ``comity queue list`` names ``address``."""
+    def wait_queued(self, address: str, count: int = 1) -> None:
+        """Wait until ``comity queue list`` says that ``count`` texts wait for ``address``."""
         assert self._program is not None, "not started"
-        self._program.wait_until(
-            lambda: address in self.comity("queue", "list", "-c", str(self.config)), f"a text queued for {address}"
-        )
+
+        def waiting() -> bool:
+            lanes = json.loads(self.comity("queue", "list", "--json", "-c", str(self.config)))
+            return any(address in lane["lane"] and lane["pending"] == count for lane in lanes)
+
+        self._program.wait_until(waiting, f"{count} texts queued for {address}")
 
     def signed_text(self, sender: str, to: str, text: str) -> None:
         """Send ``text`` in a message/cpim object that ``sender``, who gets a key for it, signed."""

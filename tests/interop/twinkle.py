@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from pathlib import Path
 
 from tests.interop.clients import Limits, Received, SignIn, StockClient, bare_address, lines_as_lf, listed
@@ -101,4 +102,4 @@ class Twinkle(StockClient):
     def stop(self) -> None:
         program, self._program = self._program, None
         if program is not None:
-            program.stop()
+            program.stop(signal.SIGKILL)  # asked politely, it takes more than 3 s to say good-bye

@@ -216,12 +216,12 @@ def _copies(ledger: Ledger) -> Iterator[Copies]:
 
 
 def _repeated_reports(ledger: Ledger) -> Iterator[Copies]:
-    """The same for reports: each is made once (F-K10, F-K11)."""
+    """The same for reports of failures: each is made once (F-K11). Those of deliveries are messages in the history."""
     for message in ledger.sent:
         if len(message.reports) < 2:
             continue
-        for device, level in sorted({(event.proc, event.level) for _, event in message.reports}):
-            copies = [(at, e) for at, e in message.reports if (e.proc, e.level) == (device, level)]
+        for device in sorted({event.proc for _, event in message.reports}):
+            copies = [(at, e) for at, e in message.reports if e.proc == device and e.level != "delivered"]
             if len(copies) > 1:
                 yield message, device, copies
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Literal
 
-from comity.net.tcp import StreamLink
+from comity.net.stream import StreamLink
 from tests.proof.history import History
 from tests.proof.person import within
 from tests.proof.workload import Workload

@@ -52,6 +52,7 @@ def run(
     program: str = "comity",
     quiet_seconds: float = 3.0,
     drain_seconds: float = DRAIN_SECONDS,
+    recoveries: int = 2,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Run:
     """Carry out one run in a new directory; the history stays there.
@@ -65,6 +66,7 @@ def run(
         program: the module to run instead of the real server.
         quiet_seconds: how long nothing may arrive until all is over.
         drain_seconds: how long the end may take.
+        recoveries: kills and starts after the end (I14).
         progress: called with lines of text.
     """
     directory.mkdir(parents=True)
@@ -76,7 +78,17 @@ def run(
         history.mark("begin", f"seed={seed} lives={len(plan)} canary={canary} password={password} {bounds}")
         try:
             nemesis, is_drained = asyncio.run(
-                _whole(server, history, seed, canary, plan, size, program, (quiet_seconds, drain_seconds), progress)
+                _whole(
+                    server,
+                    history,
+                    seed,
+                    canary,
+                    plan,
+                    size,
+                    program,
+                    (quiet_seconds, drain_seconds, recoveries),
+                    progress,
+                )
             )
         finally:
             server.kill()
@@ -93,7 +105,7 @@ async def _whole(
     plan: Sequence[Life],
     size: Size,
     program: str,
-    patience: tuple[float, float],
+    patience: tuple[float, float, int],
     progress: Callable[[str], None],
 ) -> tuple[Nemesis, bool]:
     workload = Workload(server, history, seed, canary, size)
@@ -126,22 +138,24 @@ async def _rule(
     nemesis: Nemesis,
     history: History,
     plan: Sequence[Life],
-    patience: tuple[float, float],
+    patience: tuple[float, float, int],
     progress: Callable[[str], None],
 ) -> bool:
     workload.is_sending = True
     await nemesis.carry_out(plan)
-    workload.is_sending = False
     await nemesis.start()
+    await within(asyncio.Event().wait(), 0.5)  # life goes on
+    workload.is_sending = False
     for person in workload.people:
         person.come_home()
-    is_drained = await _drain(workload, *patience, progress)
+    quiet_seconds, drain_seconds, recoveries = patience
+    is_drained = await _drain(workload, quiet_seconds, drain_seconds, progress)
     history.mark("quiet", f"drained={is_drained}")
-    for _ in range(2):  # recovery twice is recovery once (I14)
+    for _ in range(recoveries):  # recovery twice is recovery once (I14)
         await nemesis.kill()
         nemesis.killed -= 1
         await nemesis.start()
-        await within(asyncio.Event().wait(), min(patience[0], 1.5))
+        await within(asyncio.Event().wait(), min(quiet_seconds, 1.5))
     return is_drained
 
 

@@ -28,12 +28,12 @@ BUILDS: dict[str, tuple[str, list[Life], Size]] = {
 def test_a_sabotaged_build_is_caught(build: str, template: Path, tmp_path: Path) -> None:
     invariant, plan, size = BUILDS[build]
     program = f"tests.proof.sabotage.{build}"
-    found = run(tmp_path / "run", template, 1, plan, size, program=program, quiet_seconds=1, drain_seconds=10)
+    found = run(tmp_path / "run", template, 1, plan, size, program=program, quiet_seconds=1, drain_seconds=5)
     assert invariant in {violation.invariant for violation in found.verdict.violations}, checker.as_text(found.verdict)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("build", BUILDS)
+@pytest.mark.parametrize("build", ["ack_before_commit", "lease_off"])
 def test_the_real_build_passes_the_same_run(build: str, template: Path, tmp_path: Path) -> None:
     _, plan, size = BUILDS[build]
     found = run(tmp_path / "run", template, 1, plan, size, quiet_seconds=1)

@@ -19,8 +19,8 @@ from comity.bindings.xmpp import sasl
 from comity.client import Received
 from tests.paths.kit import Via
 from tests.proof.history import History
-from tests.proof.person import Lane, Person, Presence, Session, within
 from tests.proof.odd_people import RefusingPerson, ResumingPerson
+from tests.proof.person import Lane, Person, Presence, Session, within
 from tests.proof.things import REPORTER, Level, Maker, Thing, address_of, look, place_of, user_of
 from tests.proof.world import ProofServer
 
@@ -107,9 +107,10 @@ class Workload:
             sender = by_via[source][turn % len(by_via[source])]
             others = [person for person in by_via[sink] if person.user != sender.user]
             recipient = others[(turn * 3 + n) % len(others)]
-            self._converse(f"c{n:02}", sender, recipient)
             if size.recipients != "there":
+                recipient = others[-1]
                 recipient.presence, recipient.late = "late", (1.0, 1.2)
+            self._converse(f"c{n:02}", sender, recipient)
         if size.impostors_every:
             for user, via, transport in (("mallory", "sip", "tcp"), ("mallet", "xmpp", "tcp")):
                 person = self._person(user, via, transport, "always")  # type: ignore[arg-type]  # the words of two types

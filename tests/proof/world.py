@@ -21,6 +21,8 @@ from tests.paths.kit import PASSWORD, ServerProcess
 from tests.proof.things import DOMAIN
 
 LIMITS = """user_messages = 100000
+user_octets = 100000000
+udp_requests = 100000
 user_message_burst = 100000
 stored_messages = 5000
 connections_per_address = 1000
@@ -82,8 +84,9 @@ class ProofServer(ServerProcess):
         """Wait for its end; True if SIGKILL was it. False: it lives on, or ended otherwise."""
         assert self.process is not None
         deadline = asyncio.get_running_loop().time() + seconds
-        while self.is_alive and asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(0.01)  # noqa: ASYNC110 - a child's death is no event of the loop everywhere
+        # A child's death is no event of the loop everywhere.
+        while self.is_alive and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110 - see above
+            await asyncio.sleep(0.01)
         if self.is_alive:
             return False
         return self.reap() == -signal.SIGKILL

@@ -23,6 +23,7 @@ import click
 
 from comity.admin.init import init as make
 from comity.admin.init import init_certificates
+from comity.cli import logs
 from comity.cli.output import WRONG, Group, as_json, config_option, print_json
 from comity.config import Config, check, load, read
 from comity.config.values import domain_problem
@@ -30,6 +31,7 @@ from comity.errors import ComityError
 
 logger = logging.getLogger(__name__)
 
+REPORT_SECONDS = 5.0
 OWN_DESCRIPTORS = 128
 """Files a server needs besides its connections: listeners, store, event loop, workers."""
 COLLECTOR = (5_000, 5, 20)
@@ -178,7 +180,7 @@ def serve(config_path: Path, pidfile: Path | None, log_level: str, as_json: bool
     Example:
       comity serve -c house/comity.toml --pidfile /run/comity.pid
     """
-    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    collapser = logs.set_up(log_level)
     os.umask(0o077)
     # No core dump: it would hold keys and message bodies (B-02).
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -193,7 +195,10 @@ def serve(config_path: Path, pidfile: Path | None, log_level: str, as_json: bool
         else:
             click.echo(" ".join(["comity: ready", *addresses]))
 
-    asyncio.run(run(lambda: factory(config), config_path, pidfile, ready))
+    try:
+        asyncio.run(run(lambda: factory(config), config_path, pidfile, ready, collapser.report))
+    finally:
+        collapser.report(is_last=True)
 
 
 def _raise_descriptor_limit(connections: int) -> None:
@@ -215,8 +220,9 @@ async def run(
     config_path: Path,
     pidfile: Path | None,
     ready: Callable[[Sequence[str]], None],
+    report: Callable[[], None],
 ) -> None:
-    """Start a server, say that it is ready, obey signals, stop.
+    """Start a server, say that it is ready, obey signals, stop; call ``report`` every few seconds meanwhile.
 
     Raises:
         ConfigError: with the reason why it cannot start; StoreError likewise.
@@ -229,6 +235,7 @@ async def run(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     loop.add_signal_handler(signal.SIGHUP, reloading.set)
+    reporting = loop.create_task(_every(REPORT_SECONDS, report))
     try:
         await server.start()
         _tune_collector()
@@ -245,6 +252,7 @@ async def run(
             click.echo("comity: draining", err=True)
             await server.stop()
     finally:
+        reporting.cancel()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.remove_signal_handler(number)
 
@@ -263,9 +271,15 @@ async def _reload(server: RunningServer, config_path: Path) -> None:
     """Reload, or keep what runs and say why (F-K20)."""
     try:
         await server.reload(load(config_path))
-        click.echo("comity: reloaded", err=True)
+        logger.info("reloaded")
     except ComityError as error:
-        click.echo(f"{error}\ncomity: not reloaded; the former configuration stays in use", err=True)
+        logger.error("not reloaded, what was in use stays in use: %s", "; ".join(str(error).splitlines()))
+
+
+async def _every(seconds: float, act: Callable[[], None]) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        act()
 
 
 async def _first_of(*events: asyncio.Event) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Protocol, cast
@@ -27,12 +28,20 @@ from comity.net.limits import NetLimits, Tally
 from comity.net.tls import ServerTls
 from comity.service.interfaces import Clock, Timer
 
-BUFFER = memoryview(bytearray(SLICE))
-"""Into which every connection of the process reads."""
 HALVED = 8 * 1024
 """Smallest write of which the failpoint writes a half: one message, not a handshake (F-K7)."""
 KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4), ("TCP_USER_TIMEOUT", 120_000))
 """Socket options by name (Linux's; others have some of them): seconds, seconds, probes, milliseconds."""
+
+
+class _Buffer(threading.local):
+    """Into which every connection of a thread reads: two clients of the library may live in two threads' loops."""
+
+    def __init__(self) -> None:
+        self.view = memoryview(bytearray(SLICE))
+
+
+BUFFER = _Buffer()
 
 
 class LinkOwner(Protocol):
@@ -188,15 +197,15 @@ class TcpLink(SessionDriver, asyncio.BufferedProtocol):
         self._guard(self._begin)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """The process's one read buffer."""
-        return BUFFER
+        """The thread's one read buffer."""
+        return BUFFER.view
 
     def buffer_updated(self, nbytes: int) -> None:
         """Octets came: work through them now, or hold them and read no more until it is our turn."""
         if self._is_discarding:
             return
         failpoint("net.read")
-        data = bytes(BUFFER[:nbytes])
+        data = bytes(BUFFER.view[:nbytes])
         if self._owner.intake.admits(self):
             self._take(data)
         else:

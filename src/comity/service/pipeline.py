@@ -13,7 +13,7 @@ import asyncio
 import logging
 import os
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -24,7 +24,7 @@ from comity.cpim.operations import MessageOperation, MimeObject, Reason, Respons
 from comity.errors import AddressError, StoreError
 from comity.failpoints import failpoint
 from comity.service import policy
-from comity.service.delivery import DeliveryEngine, Pending
+from comity.service.delivery import DeliveryEngine
 from comity.service.envelope import Envelope, Outcome, operation_of_item, operation_with, unpack, unpack_outcome
 from comity.service.interfaces import (
     Accepted,
@@ -34,8 +34,10 @@ from comity.service.interfaces import (
     Contact,
     Deliverer,
     Done,
+    Follower,
     Full,
     Item,
+    Mark,
     Origin,
     Put,
     Repeat,
@@ -44,8 +46,10 @@ from comity.service.interfaces import (
     Timer,
 )
 from comity.service.messaging import dedup_keys, envelope_of, record_of, report_operation, report_record
+from comity.service.pending import Pending, Report
 from comity.service.policy import Limits
 from comity.service.registrar import ContactRegistrar
+from comity.service.routing import contacts_for
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +92,9 @@ class Pipeline:
         self.counts = dict.fromkeys(("accepted", "repeated", "refused", "reported"), 0)
         self._store = store
         self._secret = b""
+        self._followers: list[Follower] = []
         self._resolving: dict[str, list[Submission]] = {}
+        """By principal: what waits for the look-up of the first one's recipient."""
         self._committing: deque[float] = deque()
         """When each record not yet durable was given to the store; it takes them in order."""
         self._timer: Timer | None = None
@@ -162,26 +168,33 @@ class Pipeline:
     # --- step 6: resolve the recipient ---------------------------------------------------------------------------
 
     def _resolve(self, submission: Submission) -> None:
-        """Ask whether the recipient exists; those behind a look-up under way wait with it, so order is kept."""
-        destination = submission.operation.destination
-        waiting = self._resolving.get(destination.key)
+        """Ask whether the recipient exists; a principal's next ones wait for its look-up, so order is kept."""
+        principal = submission.origin.principal.key
+        waiting = self._resolving.get(principal)
         if waiting is not None:
             waiting.append(submission)
             return
-        known = self.accounts.known(destination)
+        known = self.accounts.known(submission.operation.destination)
         if known is not None:
             self._accept(submission, known)
             return
-        self._resolving[destination.key] = [submission]
-        self._run(self._look_up(destination))
+        self._resolving[principal] = [submission]
+        self._run(self._look_up(principal))
 
-    async def _look_up(self, destination: Address) -> None:
-        exists = False
+    async def _look_up(self, principal: str) -> None:
+        waiting = self._resolving[principal]
         try:
-            exists = await self.accounts.exists(destination)
+            while waiting:
+                destination = waiting[0].operation.destination
+                known = self.accounts.known(destination)
+                exists = await self.accounts.exists(destination) if known is None else known
+                self._accept(waiting.pop(0), exists)
         finally:
-            for submission in self._resolving.pop(destination.key):
-                self._accept(submission, exists)
+            del self._resolving[principal]
+            for submission in waiting:  # the look-up failed: that says nothing about anybody's existence
+                text = "The recipient cannot be looked up now."
+                refusal = failure(submission.operation.trans_id, Reason.OVERLOAD, text, retry_after=30)
+                self._refuse(submission, refusal)
 
     # --- step 7: one record, then "yes" --------------------------------------------------------------------------
 
@@ -196,6 +209,7 @@ class Pipeline:
         if operation.context.transient:
             self.delivery.accept(operation.trans_id, 0, operation, unpack(submission.envelope), submission.outcome)
             submission.say(Accepted(operation.trans_id, submission.outcome))
+            self._tell(submission, operation.trans_id)
             return
         lifetime = self.limits.lifetime
         if operation.context.lifetime is not None:
@@ -222,15 +236,20 @@ class Pipeline:
                 self.counts["accepted"] += 1
                 self.delivery.accept(id, seq, operation, unpack(submission.envelope), submission.outcome)
                 submission.say(Accepted(id, submission.outcome))
+                self._tell(submission, id)
             case Repeat() as repeat:
                 self.counts["repeated"] += 1
                 self._join(submission, repeat)
-                submission.say(Accepted(repeat.id, submission.outcome))
+                submission.say(Accepted(repeat.id, submission.outcome, is_repeat=True))
             case Full():
                 text = "The recipient's stored messages are at their limit."
                 self._refuse(submission, failure(operation.trans_id, Reason.QUOTA, text, retry_after=600))
             case other:
                 raise StoreError(f"the store answered an Add with {other}")
+
+    def _tell(self, submission: Submission, id: str) -> None:
+        for follower in self._followers:
+            follower(submission.operation, submission.origin, id)
 
     def _join(self, submission: Submission, repeat: Repeat) -> None:
         """A repeat is answered as the first was (S-35); while that is pending, it waits for the same end."""
@@ -242,7 +261,12 @@ class Pipeline:
             else:
                 outcome.set_result(indeterminant(trans_id))
             return
-        ended = unpack_outcome(repeat.outcome)
+        try:
+            ended = unpack_outcome(repeat.outcome)
+        except StoreError as error:  # a bad row (F-POISON): it was accepted, how it ended is not known
+            log.error("%s: %s", repeat.id, error)
+            outcome.set_result(indeterminant(trans_id))
+            return
         if ended.outcome == "delivered":
             outcome.set_result(success(trans_id, ended.form))
         else:
@@ -255,28 +279,37 @@ class Pipeline:
 
     # --- after "yes": failure, expiry, later refusal ----------------------------------------------------------------
 
-    def _report(self, pending: Pending, response: Response) -> None:
-        """Tell the sender by a stored report that an accepted message failed (OPS-13, GW-12)."""
+    def _report(self, pending: Pending, response: Response) -> Report | None:
+        """Make the report that tells the sender of a failure after "yes" (OPS-13, GW-12); delivery.py stores it."""
         report = report_operation(pending.operation, pending.envelope.message_id, response, self.clock.when())
         if report is None or not self.accounts.serves(report.destination.domain):
-            return
+            return None
         self.counts["reported"] += 1
         expires = self._store.time() + self.limits.lifetime
         record, envelope = report_record(report, self._secret, pending.id, expires)
         failpoint("service.report.before-commit")
-        done = self._store.commit([Add(record, self.limits.dedup_window)])
-        done.add_done_callback(partial(self._reported, report, envelope, record.id))
+        return Report(Add(record, self.limits.dedup_window), partial(self._reported, report, envelope, record.id))
 
-    def _reported(
-        self, report: MessageOperation, envelope: Envelope, id: str, done: asyncio.Future[list[Result]]
-    ) -> None:
+    def _reported(self, report: MessageOperation, envelope: Envelope, id: str, result: Result) -> None:
         failpoint("service.report.after-commit")
-        if (error := done.exception()) is not None:
-            log.error("a failure report could not be stored: %s", error)
-            return
-        result = done.result()[0]
         if isinstance(result, Done):
             self.delivery.accept(id, result.rev, report, envelope)
+
+    def follow(self, follower: Follower) -> None:
+        """See ``Service.follow``."""
+        self._followers.append(follower)
+
+    def reached(self, operation: MessageOperation) -> Sequence[Contact]:
+        """See ``Service.reached``."""
+        return contacts_for(operation, self.registrar.contacts(operation.destination))
+
+    def mark(self, mark: Mark) -> asyncio.Future[list[Result]]:
+        """See ``Service.mark``."""
+        return self._store.commit([mark])
+
+    async def read_mark(self, name: str) -> bytes | None:
+        """See ``Service.read_mark``."""
+        return await self._store.get_mark(name)
 
     def reject(self, delivery_id: str, contact: Contact, response: Response) -> None:
         """A device refuses what it took (see ``Service.reject``)."""
@@ -289,7 +322,9 @@ class Pipeline:
             pending = Pending(
                 found.id, found.seq, found.accepted, operation_with(envelope, MimeObject(b"", b"")), envelope
             )
-            self._report(pending, response)
+            report = self._report(pending, response)
+            if report is not None:
+                self.delivery.ends.tell(report)
 
     def _expire_later(self) -> None:
         self._timer = self.clock.call_later(EXPIRY_INTERVAL, self._expire)
@@ -310,13 +345,13 @@ class Pipeline:
     def _expired(self, item: Item) -> None:
         try:
             operation, envelope = operation_of_item(item)
-        except (StoreError, ValueError, TypeError, LookupError) as error:
-            self.delivery.park(item.record.lane, item, error)
+        except Exception as error:  # whatever a bad row raises, the others expire (F-POISON)
+            self.delivery.ends.park(item.record.lane, item, error)
             return
         response = failure(operation.trans_id, Reason.EXPIRED, "It could not be delivered in time.")
-        self._report(Pending(item.record.id, item.seq, item.accepted, operation, envelope), response)
+        report = self._report(Pending(item.record.id, item.seq, item.accepted, operation, envelope), response)
         outcome = Outcome("expired", self.clock.when(), reason=Reason.EXPIRED.value, text=response.text)
-        self.delivery.finish(item.record.lane, item, outcome, response)
+        self.delivery.finish(item.record.lane, item, outcome, response, report)
 
     def _run(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -67,7 +67,7 @@ class TestSender:
             response = await alice.message("sip:bob@a.test", b"hi", "text/plain", ("From", sender))
             assert status(response) == 403
 
-    @pytest.mark.parametrize("sender", ["bob", "911", "alice%40b.test", "ALICE"])
+    @pytest.mark.parametrize("sender", ["bob", "911", "alice%40b.test", "alic"])
     @story
     async def test_authenticated_alice_is_nobody_else(self, sender: str) -> None:
         """S-06, S-12."""
@@ -456,6 +456,20 @@ class TestDevices:
         assert whole.body == SIGNED
         assert text.body.startswith(b"the text\r\n\r\n[This message was signed")
         assert whole.from_.tag != text.from_.tag
+
+    @story
+    async def test_of_an_object_too_large_for_udp_a_phone_without_tcp_gets_the_text(self) -> None:
+        """RFC 3428 section 8; one that takes objects is not content with their text."""
+        world = await World().start()
+        bob, alice = Phone(world, "bob", BOB), Phone(world, "alice", ALICE, "tcp")
+        large = SIGNED.replace(b"AAAA", b"A" * 3000)
+        await bob.register()
+        assert status(await alice.message("sip:bob@a.test", large, "message/cpim")) == 200
+        (text,) = bob.received
+        assert text.body.startswith(b"the text\r\n\r\n[This message was signed")
+        await bob.register(("Accept", "message/cpim"))
+        assert status(await alice.message("sip:bob@a.test", large, "message/cpim")) == 413
+        assert len(bob.received) == 1
 
     @story
     async def test_an_encrypted_object_the_phone_refuses_fails(self) -> None:

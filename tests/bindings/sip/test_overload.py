@@ -91,7 +91,8 @@ def test_a_stranger_gets_no_more_octets_than_it_sent_and_no_more_answers_than_be
     server = session("udp", SERVER)
     answers = []
     for number in range(100):
-        assert server.refuse_datagram(raw_message(f"z9hG4bK{number}", body=b"x" * 200), CLIENT, 0.0)
+        if server.admits(CLIENT, 0.0):
+            assert server.refuse_datagram(raw_message(f"z9hG4bK{number}", body=b"x" * 200), CLIENT, 0.0)
         answers += server.datagrams_to_send(0.0)
     assert len(answers) == server.settings.unproved_requests
     short = raw_message("z9hG4bKshort", body=b"").replace(b"Max-Forwards: 70\r\n", b"")

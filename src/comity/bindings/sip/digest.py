@@ -115,12 +115,15 @@ class DigestServer:
         flow: str,
         now: float,
     ) -> Verdict:
-        """Check credentials; ``ha1_values`` is None for an unknown user, for whom the same work is done."""
+        """Check credentials; ``ha1_values`` is None for an unknown user, for whom the same work is done.
+
+        The values are by algorithm, those of other spellings of the user name by ``ALGORITHM USERNAME``."""
         algorithm = given.get("algorithm").upper() or "MD5"
         is_offered = algorithm in self.algorithms
         if not is_offered:
             algorithm = self.algorithms[0]
-        known = (ha1_values or {}).get(algorithm)
+        values = ha1_values or {}
+        known = values.get(f"{algorithm} {given.get('username')}") or values.get(algorithm)
         expected = response_value(algorithm, known or _DUMMY_HA1[algorithm], method, given.params, body)
         is_right = hmac.compare_digest(expected.encode(), given.get("response").lower().encode("utf-8", "replace"))
         if not (is_right and is_offered and known) or not _same_resource(given.get("uri"), request_uri):
