@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Fuzz S/MIME verification: whatever the octets, a verdict and never an exception, in bounded time.
 
 Run: ``python fuzz/fuzz_cms.py fuzz/corpus/cms``. The test suite calls ``one_input`` over a small corpus.

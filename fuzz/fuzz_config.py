@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Atheris target: whatever the octets of ``comity.toml``, a configuration or sentences, nothing else.
 
 python fuzz/fuzz_config.py -max_len=2048 CORPUS_DIR

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Atheris target: any octets give a message/cpim view or MalformedMessage, nothing else, in every reader of ``comity.cpim``.
 
 python fuzz/fuzz_cpim.py -max_len=4096 CORPUS_DIR

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Any MIME entity and its verdict: one answer, never valid without an anchor; parts are slices of what came (SEC-3)."""
 
 from __future__ import annotations

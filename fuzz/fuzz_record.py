@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """What the store hands back: a stored envelope, an outcome, a credential or a request of the control socket, or a StoreError."""
 
 from __future__ import annotations

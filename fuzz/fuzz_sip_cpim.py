@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """A MESSAGE request to the operation and on to SIP and XMPP: the object's octets stay, no line is put into a header."""
 
 from __future__ import annotations

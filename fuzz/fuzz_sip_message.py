@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """One datagram: a SIP message or a refusal; what was read is written so that it is read again as the same.
 
 Oracle beside it: an independent reader (email.parser) finds the same From and To, or ours refuses (T5, SIPConfusion).

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """A SIP server session over UDP and TCP: what a stranger gets is SIP, one datagram at most, no longer than his own (S-28)."""
 
 from __future__ import annotations

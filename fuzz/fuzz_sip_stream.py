@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """A SIP connection: the same units come out however the octets are cut, and nothing is kept beyond the limits."""
 
 from __future__ import annotations

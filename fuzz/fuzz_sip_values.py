@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """SIP header values (URI, name-addr, Via, CSeq, digest): a value or a refusal; what is written is read again as the same."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """A message stanza to the operation and on to XMPP and SIP: well-formed, the object's octets unchanged, nothing injected."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """A client's stream at three stages: the same events and the same end however the octets are cut."""
 
 from __future__ import annotations

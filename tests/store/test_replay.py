@@ -47,11 +47,11 @@ class Recorded:
         self.disk = Disk(data)
         self.runs: list[tuple[list[Event], list[int]]] = []
         self.traffic = Traffic(random.Random(seed))
-        server.program = "tests.store.sabotaged" if sabotage else "comity"
+        program = "tests.store.sabotaged" if sabotage else "comity"
         for run in range(2):
             log = directory / f"strace{run}"
             server.tracer = ["env", f"COMITY_SABOTAGE={sabotage}", *recording.tracing(log)]
-            server.start()
+            server.start(program=program)
             asyncio.run(self.traffic.run(server, run * MESSAGES, MESSAGES))
             if run == 0:
                 server.kill()

@@ -20,7 +20,13 @@ async def open_store(config: Config) -> Store:
         ConfigError: the engine is not built yet.
     """
     if config.store.engine == "sqlite":
-        return await SqliteStore.open(config.server.data, min_free=config.limits.disk_free)
+        limits = config.limits
+        return await SqliteStore.open(
+            config.server.data,
+            min_free=limits.disk_free,
+            disk_warn=limits.disk_warn,
+            disk_refuse=limits.disk_refuse,
+        )
     key = "store.engine"
     problem = f'"{config.store.engine}" is not available in this version.'
     raise ConfigError(key, problem, 'Write engine = "sqlite".', where=config.where(key))

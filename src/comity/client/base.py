@@ -48,6 +48,8 @@ class Received:
     history: tuple[HistoryEntry, ...] = ()
     report: Report | None = None
     """Set when this is a failure report about a message of ours."""
+    id: str = ""
+    """The server's identifier on the wire (SIP Call-ID and From-tag, XEP-0359 stanza-id): a repeat has the same."""
 
     @property
     def text(self) -> str | None:

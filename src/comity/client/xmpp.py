@@ -29,7 +29,7 @@ from comity.cpim.operations import MimeObject, Reason, Report, Response, failure
 from comity.errors import AddressError, DeliveryError, LocalProtocolError
 from comity.net.driver import LoopClock
 from comity.net.network import AsyncNetwork
-from comity.net.tcp import StreamLink
+from comity.net.stream import StreamLink
 from comity.net.tls import TlsContexts
 from comity.xml import Element
 
@@ -221,7 +221,8 @@ class XmppClient(SignedIn):
         history = mapping.read_history(stanza)
         arrived = _arrived(stanza)
         first = history[0].node if history else self._options.address.domain
-        received = Received(made.object, made.source, made.destination, first, arrived is not None, arrived, history)
+        is_late, id = arrived is not None, _server_id(stanza)
+        received = Received(made.object, made.source, made.destination, first, is_late, arrived, history, id=id)
         self._mailbox.put(received, self._taker(index))
 
     def _taker(self, index: int) -> Callable[[], None]:
@@ -333,6 +334,12 @@ def _arrived(stanza: Element) -> datetime | None:
         return None if delay is None else datetime.fromisoformat(delay.get("stamp"))
     except ValueError:
         return None
+
+
+def _server_id(stanza: Element) -> str:
+    """The server's identifier (XEP-0359); it takes away what anybody else wrote (X-63)."""
+    found = stanza.find(f"{{{mapping.STANZA_ID}}}stanza-id")
+    return "" if found is None else found.get("id")
 
 
 def _capabilities() -> Element:

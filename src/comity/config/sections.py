@@ -39,8 +39,8 @@ def _seconds(default: float) -> Any:
     return field(default=float(default), metadata={"kind": "seconds"})
 
 
-def _count(default: int, high: int = 10_000_000) -> Any:
-    return field(default=default, metadata={"kind": "count", "low": 1, "high": high})
+def _count(default: int, high: int = 10_000_000, low: int = 1) -> Any:
+    return field(default=default, metadata={"kind": "count", "low": low, "high": high})
 
 
 def _flag(default: bool) -> Any:
@@ -183,6 +183,9 @@ class PolicyConfig:
     """Offer SIP digest with MD5 after SHA-256; most desk phones know nothing else."""
     scram_sha1: bool = _flag(True)
     """Offer SCRAM-SHA-1 after SHA-256 and SHA-512; RFC 6120 asks for it, old clients know nothing else."""
+    scram_iterations: int = _count(100_000, 10_000_000, 65_536)
+    """Work a guess at a stolen key costs, for passwords set from now on; Pidgin and all that has Cyrus SASL refuse more
+    than 65536."""
     trusted_peers: tuple[str, ...] = _of("peers", ())
     """Domains, addresses or networks of servers that vouch for their own users without a certificate."""
     presence_default: Literal["ask", "deny"] = _choice("ask", "ask", "deny")

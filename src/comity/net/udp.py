@@ -14,6 +14,7 @@ from collections import deque
 from typing import cast
 
 from comity.bindings.base import Binding, DatagramSession, HostPort, Peer
+from comity.failpoints import failpoint
 from comity.net.driver import SessionDriver
 from comity.net.limits import NetLimits, Tally
 from comity.service.interfaces import Clock
@@ -101,6 +102,7 @@ class DatagramLink(SessionDriver):
             except OSError as error:
                 self._tally.note("A datagram could not be read", os.strerror(error.errno or 0))
                 return
+            failpoint("net.read")
             self._guard(self._receive, data, (address[0], address[1]))
             if self._is_paused or self._session is None:
                 return
@@ -127,6 +129,7 @@ class DatagramLink(SessionDriver):
         except (OSError, OverflowError) as error:
             # As if the network had lost it: the session's retransmissions and timeouts answer for that.
             self._tally.note("A datagram could not be sent", f"{address[0]}:{address[1]}: {error}")
+        failpoint("net.written")
         return True
 
     def _enqueue(self, data: bytes, address: HostPort) -> None:

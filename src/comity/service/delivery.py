@@ -12,13 +12,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
 from comity.cpim.operations import (
-    HistoryEntry,
     MessageOperation,
     Reason,
     Response,
@@ -27,10 +26,11 @@ from comity.cpim.operations import (
     indeterminant,
     success,
 )
-from comity.errors import StoreError
 from comity.failpoints import failpoint
-from comity.service.envelope import Envelope, Outcome, operation_of_item, pack_outcome
-from comity.service.interfaces import Ack, Clock, Contact, Deliverer, Delivery, Item, Result, Store, Timer
+from comity.service.ends import Ends
+from comity.service.envelope import Envelope, Outcome, operation_of_item
+from comity.service.interfaces import Clock, Contact, Deliverer, Delivery, Item, Store, Timer
+from comity.service.pending import Pending, Report, Reporter
 from comity.service.routing import contacts_for, inbox_lane
 
 log = logging.getLogger(__name__)
@@ -39,53 +39,18 @@ WINDOW = 64
 """Messages of one lane held in memory; more wait in the store."""
 LOW_WATER = 16
 """Below this many the lane is read again."""
+MOST_UNCERTAIN = 32
+"""Messages handed to one device whose end is not durable yet: a kill repeats no more than these (gate G2)."""
+MOST_OCTETS = 160 * 1024
+"""Octets of objects in flight to one device, if there is more than one: as base64 in a stanza they still fit the write
+buffer of a connection, so what a client does not read waits in the store and not in memory (L-04)."""
 RETRY_DELAYS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 300.0)
 """Seconds between attempts at one device (fault F-11)."""
 FRESH = 2.0
 """A message handed over within this many seconds of its acceptance is not called delayed."""
 
-Reporter = Callable[["Pending", Response], None]
-
-
-class Pending:
-    """One message on its way to one recipient."""
-
-    __slots__ = (
-        "_egress",
-        "accepted",
-        "envelope",
-        "id",
-        "is_done",
-        "offered",
-        "operation",
-        "refusal",
-        "seq",
-        "waiters",
-    )
-
-    def __init__(self, id: str, seq: int, accepted: float, operation: MessageOperation, envelope: Envelope) -> None:
-        self.id = id
-        self.seq = seq
-        """Place in the lane; 0 for a transient message, which is not stored."""
-        self.accepted = accepted
-        self.operation = operation
-        self.envelope = envelope
-        self.offered: dict[Channel, bool] = {}
-        """Channels it was given to; True while one may still take it."""
-        self.waiters: list[asyncio.Future[Response]] = []
-        """Who answers the sender natively; a cancelled one has given its answer already."""
-        self.is_done = False
-        self.refusal: Response | None = None
-        self._egress: dict[str, MessageOperation] = {}
-
-    def egress(self, node: str, binding: str, when: datetime) -> MessageOperation:
-        """The operation as it leaves by ``binding``: our history entry appended, the object as it is (GW-8)."""
-        operation = self._egress.get(binding)
-        if operation is None:
-            entry = HistoryEntry(node, self.envelope.in_protocol, binding, when)
-            operation = replace(self.operation, history=(*self.operation.history, entry))
-            self._egress[binding] = operation
-        return operation
+POISON_TRIES = 3
+"""Attempts that may raise here before a message is given up for that device (F-POISON)."""
 
 
 class Channel:
@@ -97,7 +62,12 @@ class Channel:
         self.is_closed = False
         self._queue: deque[Pending] = deque()
         self._in_flight: dict[Pending, int] = {}
+        self._octets = 0
+        """Octets of the objects in flight."""
+        self._uncertain = 0
+        """Messages it took whose end is not durable yet."""
         self._attempts: dict[Pending, int] = {}
+        self._raised: dict[Pending, int] = {}
         self._failures = 0
         self._pause: Timer | None = None
 
@@ -110,14 +80,27 @@ class Channel:
     def pump(self) -> None:
         """Hand over what the window allows."""
         engine = self.inbox.engine
-        while self._queue and self._pause is None and len(self._in_flight) < self.contact.window:
+        while self._queue and self._pause is None and self._has_room:
             if self.is_closed or engine.is_stopping:
                 return
             pending = self._queue.popleft()
             attempt = self._attempts.get(pending, 0) + 1
             self._in_flight[pending] = attempt
+            self._octets += len(pending.operation.object.octets)
             failpoint("delivery.lease-taken")
             engine.attempt(self, pending, attempt).add_done_callback(partial(self._answered, pending))
+
+    @property
+    def _has_room(self) -> bool:
+        in_flight = len(self._in_flight)
+        if in_flight >= self.contact.window or in_flight + self._uncertain >= MOST_UNCERTAIN:
+            return False
+        return not in_flight or self._octets + len(self._queue[0].operation.object.octets) <= MOST_OCTETS
+
+    def certain(self) -> None:
+        """The end of a message it took is durable."""
+        self._uncertain -= 1
+        self.pump()
 
     def refresh(self, contact: Contact) -> None:
         """The device spoke again: what waited for it is tried now."""
@@ -145,24 +128,31 @@ class Channel:
 
     def _answered(self, pending: Pending, future: asyncio.Future[Response]) -> None:
         attempt = self._in_flight.pop(pending)
+        self._octets -= len(pending.operation.object.octets)
         if future.cancelled():
             response = failure(pending.operation.trans_id, Reason.TIMEOUT, "The attempt was given up.")
         elif (error := future.exception()) is not None:
             log.error("delivery of %s by %s failed", pending.id, self.contact.binding, exc_info=error)
+            self._raised[pending] = self._raised.get(pending, 0) + 1
             response = failure(pending.operation.trans_id, Reason.INTERNAL, "The attempt failed here.")
         else:
             response = future.result()
+        is_poison = self._raised.get(pending, 0) >= POISON_TRIES
         if response.status is Status.SUCCESS:
             self._failures = 0
             self._attempts.pop(pending, None)
-            self.inbox.delivered(pending, self, response)
+            self._raised.pop(pending, None)
+            if self.inbox.delivered(pending, self, response):
+                self._uncertain += 1
+                pending.takers.append(self)
         elif self.is_closed:
             self.inbox.lost(pending, self)
-        elif response.is_temporary and pending.seq and attempt <= 64:
+        elif response.is_temporary and pending.seq and attempt <= 64 and not is_poison:
             self._attempts[pending] = attempt
             self._back_off(pending)
         else:
             self._attempts.pop(pending, None)
+            self._raised.pop(pending, None)
             self.inbox.refused(pending, self, response)
         self.pump()
 
@@ -290,8 +280,9 @@ class Inbox:
         self._read_to = max(self._read_to, row.seq)
         try:
             operation, envelope = operation_of_item(row)
-        except (StoreError, ValueError, TypeError, LookupError) as error:
-            self.engine.park(self.lane, row, error)
+        except Exception as error:  # whatever a bad row raises, the lane goes on (F-POISON)
+            self._ended.add(row.seq)
+            self.engine.ends.park(self.lane, row, error, partial(self._gone, row.seq))
             return
         pending = Pending(row.record.id, row.seq, row.accepted, operation, envelope)
         self._items[row.seq] = pending
@@ -308,12 +299,15 @@ class Inbox:
 
     # --- out ---
 
-    def delivered(self, pending: Pending, channel: Channel, response: Response) -> None:
-        """A device took it: terminal with the first, further ones only get their copy."""
+    def delivered(self, pending: Pending, channel: Channel, response: Response) -> bool:
+        """A device took it: terminal with the first, further ones only get their copy.
+
+        True while the end is not durable: ``certain`` follows."""
         pending.offered[channel] = False
         if not pending.is_done:
             outcome = Outcome("delivered", self.engine.clock.when(), channel.contact.binding, response.form)
             self.end(pending, outcome, success(pending.operation.trans_id, response.form))
+        return bool(pending.seq) and not pending.is_certain
 
     def refused(self, pending: Pending, channel: Channel, response: Response) -> None:
         """A device will never take it: failed when no other one may."""
@@ -339,8 +333,8 @@ class Inbox:
         for channel in self.channels.values():
             channel.forget(pending)
 
-    def end(self, pending: Pending, outcome: Outcome, response: Response) -> None:
-        """Make it terminal: commit, then tell whoever waits."""
+    def end(self, pending: Pending, outcome: Outcome, response: Response, report: Report | None = None) -> None:
+        """Make it terminal: commit, with the report if there is one, then tell whoever waits."""
         pending.is_done = True
         self._items.pop(pending.seq, None)
         if not pending.seq:
@@ -348,18 +342,23 @@ class Inbox:
             return
         self._ended.add(pending.seq)
         failpoint("delivery.before-ack")
-        done = self.engine.store.commit([Ack(self.lane, pending.seq, pack_outcome(outcome))])
-        done.add_done_callback(partial(self._end_committed, pending, response))
+        then = partial(self._end_committed, pending, response)
+        self.engine.ends.conclude(self.lane, pending.seq, outcome, report, then)
 
-    def _end_committed(self, pending: Pending, response: Response, done: asyncio.Future[list[Result]]) -> None:
-        if (error := done.exception()) is not None:
-            # The row stays pending in the store and is delivered again after a restart: at least once outward.
-            log.error("the end of %s could not be committed: %s", pending.id, error)
-        if self._is_loading:
-            self._acked.add(pending.seq)
-        else:
-            self._ended.discard(pending.seq)
+    def _end_committed(self, pending: Pending, response: Response) -> None:
+        pending.is_certain = True
+        takers, pending.takers = pending.takers, []
+        for channel in takers:
+            channel.certain()
         self.engine.answer(pending, response)
+        self._gone(pending.seq)
+
+    def _gone(self, seq: int) -> None:
+        """Its row is terminal in the store: nothing of it is kept here, and there may be room to read on."""
+        if self._is_loading:
+            self._acked.add(seq)
+        else:
+            self._ended.discard(seq)
         if not self.channels:
             self._forget()
         elif self._has_more and len(self._items) < LOW_WATER:
@@ -384,6 +383,7 @@ class DeliveryEngine:
         self.node = node
         self.is_stopping = False
         self.deliverers: dict[str, Deliverer] = {}
+        self.ends = Ends(store, clock, report)
         self._report = report
         self._inboxes: dict[str, Inbox] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -443,17 +443,25 @@ class DeliveryEngine:
         if inbox is not None and pending is not None:
             inbox.discard(pending)
 
-    def finish(self, lane: str, item: Item, outcome: Outcome, response: Response) -> None:
+    def finish(self, lane: str, item: Item, outcome: Outcome, response: Response, report: Report | None = None) -> None:
         """End a message from outside (expired, dropped), whether it is in memory or only in the store."""
         inbox = self._inboxes.get(lane.removeprefix("inbox/"))
         pending = None if inbox is None else inbox.find(item.seq)
         if inbox is not None and pending is not None:
-            inbox.end(pending, outcome, response)
+            inbox.end(pending, outcome, response, report)
         else:
-            self.store.commit([Ack(lane, item.seq, pack_outcome(outcome))])
+            self.ends.conclude(lane, item.seq, outcome, report)
 
     def attempt(self, channel: Channel, pending: Pending, number: int) -> asyncio.Future[Response]:
-        """One attempt at one device."""
+        """One attempt at one device; what raises becomes that attempt's failure."""
+        try:
+            return self._attempt(channel, pending, number)
+        except Exception as error:  # a message that cannot be put in this hop's form must not stop its lane (F-POISON)
+            failed: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+            failed.set_exception(error)
+            return failed
+
+    def _attempt(self, channel: Channel, pending: Pending, number: int) -> asyncio.Future[Response]:
         contact, envelope = channel.contact, pending.envelope
         now = self.store.time()
         delivery = Delivery(
@@ -472,16 +480,19 @@ class DeliveryEngine:
         outcome = Outcome(
             "failed", self.clock.when(), binding, reason=(response.reason or Reason.INTERNAL).value, text=response.text
         )
+        report = None
         if pending.seq and not any(not waiter.done() for waiter in pending.waiters):
-            self._report(pending, response)
-        inbox.end(pending, outcome, replace(response, trans_id=pending.operation.trans_id))
+            report = self._report(pending, response)
+        inbox.end(pending, outcome, replace(response, trans_id=pending.operation.trans_id), report)
 
     def answer(self, pending: Pending, response: Response) -> None:
         """Tell whoever still waits."""
         waiters, pending.waiters = pending.waiters, []
         if pending.seq and response.status is Status.FAILURE and waiters and all(w.cancelled() for w in waiters):
             # The binding gave its answer while the end was being committed: only a report can still tell the sender.
-            self._report(pending, response)
+            report = self._report(pending, response)
+            if report is not None:
+                self.ends.tell(report)
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(response)
@@ -489,12 +500,6 @@ class DeliveryEngine:
     def stored(self, pending: Pending) -> None:
         """Nobody is reachable: "indeterminant" now, a report later if it fails (OPS-6)."""
         self.answer(pending, indeterminant(pending.operation.trans_id))
-
-    def park(self, lane: str, row: Item, error: Exception) -> None:
-        """A row that cannot be read: out of the way at once, so that the lane goes on (fault F-POISON)."""
-        log.error("stored message %s in %s cannot be read and is parked: %s", row.record.id, lane, error)
-        outcome = Outcome("parked", self.clock.when(), reason=Reason.INTERNAL.value, text=str(error))
-        self.store.commit([Ack(lane, row.seq, pack_outcome(outcome))])
 
     def forget(self, inbox: Inbox) -> None:
         """An inbox without devices needs no memory."""
@@ -514,6 +519,6 @@ class DeliveryEngine:
 
     async def stop(self) -> None:
         """Begin no further attempt; wait for reads under way."""
-        self.is_stopping = True
+        self.is_stopping = self.ends.is_stopping = True
         if self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)

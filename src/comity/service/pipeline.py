@@ -23,7 +23,7 @@ from comity.cpim.operations import MessageOperation, MimeObject, Reason, Respons
 from comity.errors import AddressError, StoreError
 from comity.failpoints import failpoint
 from comity.service import policy
-from comity.service.delivery import DeliveryEngine, Pending
+from comity.service.delivery import DeliveryEngine
 from comity.service.envelope import Envelope, Outcome, operation_of_item, operation_with, unpack, unpack_outcome
 from comity.service.interfaces import (
     Accepted,
@@ -45,6 +45,7 @@ from comity.service.interfaces import (
     Timer,
 )
 from comity.service.messaging import dedup_keys, envelope_of, record_of, report_operation, report_record
+from comity.service.pending import Pending, Report
 from comity.service.policy import Limits
 from comity.service.registrar import ContactRegistrar
 from comity.service.routing import contacts_for
@@ -103,6 +104,7 @@ class Pipeline:
         await self.registrar.load()
         self.registrar.on_present = self.delivery.present
         self.registrar.on_absent = self.delivery.absent
+        failpoint("service.recovery")
         for contact in self.registrar.all_contacts():
             self.delivery.present(contact)
         self._expire_later()
@@ -249,7 +251,12 @@ class Pipeline:
             else:
                 outcome.set_result(indeterminant(trans_id))
             return
-        ended = unpack_outcome(repeat.outcome)
+        try:
+            ended = unpack_outcome(repeat.outcome)
+        except StoreError as error:  # a bad row (F-POISON): it was accepted, how it ended is not known
+            log.error("%s: %s", repeat.id, error)
+            outcome.set_result(indeterminant(trans_id))
+            return
         if ended.outcome == "delivered":
             outcome.set_result(success(trans_id, ended.form))
         else:
@@ -262,25 +269,19 @@ class Pipeline:
 
     # --- after "yes": failure, expiry, later refusal ----------------------------------------------------------------
 
-    def _report(self, pending: Pending, response: Response) -> None:
-        """Tell the sender by a stored report that an accepted message failed (OPS-13, GW-12)."""
+    def _report(self, pending: Pending, response: Response) -> Report | None:
+        """Make the report that tells the sender of a failure after "yes" (OPS-13, GW-12); delivery.py stores it."""
         report = report_operation(pending.operation, pending.envelope.message_id, response, self.clock.when())
         if report is None or not self.accounts.serves(report.destination.domain):
-            return
+            return None
         self.counts["reported"] += 1
         expires = self._store.time() + self.limits.lifetime
         record, envelope = report_record(report, self._secret, pending.id, expires)
         failpoint("service.report.before-commit")
-        done = self._store.commit([Add(record, self.limits.dedup_window)])
-        done.add_done_callback(partial(self._reported, report, envelope, record.id))
+        return Report(Add(record, self.limits.dedup_window), partial(self._reported, report, envelope, record.id))
 
-    def _reported(
-        self, report: MessageOperation, envelope: Envelope, id: str, done: asyncio.Future[list[Result]]
-    ) -> None:
-        if (error := done.exception()) is not None:
-            log.error("a failure report could not be stored: %s", error)
-            return
-        result = done.result()[0]
+    def _reported(self, report: MessageOperation, envelope: Envelope, id: str, result: Result) -> None:
+        failpoint("service.report.after-commit")
         if isinstance(result, Done):
             self.delivery.accept(id, result.rev, report, envelope)
 
@@ -311,7 +312,9 @@ class Pipeline:
             pending = Pending(
                 found.id, found.seq, found.accepted, operation_with(envelope, MimeObject(b"", b"")), envelope
             )
-            self._report(pending, response)
+            report = self._report(pending, response)
+            if report is not None:
+                self.delivery.ends.tell(report)
 
     def _expire_later(self) -> None:
         self._timer = self.clock.call_later(EXPIRY_INTERVAL, self._expire)
@@ -332,13 +335,13 @@ class Pipeline:
     def _expired(self, item: Item) -> None:
         try:
             operation, envelope = operation_of_item(item)
-        except (StoreError, ValueError, TypeError, LookupError) as error:
-            self.delivery.park(item.record.lane, item, error)
+        except Exception as error:  # whatever a bad row raises, the others expire (F-POISON)
+            self.delivery.ends.park(item.record.lane, item, error)
             return
         response = failure(operation.trans_id, Reason.EXPIRED, "It could not be delivered in time.")
-        self._report(Pending(item.record.id, item.seq, item.accepted, operation, envelope), response)
+        report = self._report(Pending(item.record.id, item.seq, item.accepted, operation, envelope), response)
         outcome = Outcome("expired", self.clock.when(), reason=Reason.EXPIRED.value, text=response.text)
-        self.delivery.finish(item.record.lane, item, outcome, response)
+        self.delivery.finish(item.record.lane, item, outcome, response, report)
 
     def _run(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -6,14 +6,17 @@ the others live as long as their connection. A lease that ends removes its conta
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import msgspec
 
 from comity.cpim.address import Address
-from comity.errors import StoreError
+from comity.errors import AddressError
 from comity.service.interfaces import Clock, Conflict, Contact, Delete, Put, Store, Timer
+
+log = logging.getLogger(__name__)
 
 
 class _Stored(msgspec.Struct, array_like=True):
@@ -54,13 +57,16 @@ class ContactRegistrar:
         for key, entry in await self._store.scan("contact"):
             try:
                 kept = _decoder.decode(entry.value)
-            except msgspec.MsgspecError as error:
-                raise StoreError(f"the stored contact {key} cannot be read: {error}") from error
+                address = Address.parse(kept.aor)
+            except (msgspec.MsgspecError, AddressError) as error:
+                # One bad row must not keep the server down (F-POISON): the device registers anew within its lease.
+                log.error("the stored contact %s cannot be read and is left out: %s", key, error)
+                continue
             if kept.expires is None or kept.expires > self._store.time():
                 self._keep(
                     Contact(
                         kept.id,
-                        Address.parse(kept.aor),
+                        address,
                         kept.binding,
                         kept.resource,
                         kept.priority,

@@ -6,6 +6,7 @@ and Acks each.
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 
 import msgspec
@@ -15,19 +16,30 @@ from comity.service.interfaces import SPACES, Item, Record
 from comity.store.clock import RETENTION
 from comity.store.group import State, save_floors
 
+log = logging.getLogger(__name__)
+
 MOST = 1_000
 """Terminal records removed in one transaction; readers do not show the others either."""
 
 ITEM = "number, accepted, id, lane, entity, envelope, fingerprint, expires, dedup"
 """Columns from which ``item`` makes an Item."""
 
-_keys = msgspec.json.Decoder(tuple[str, ...])
+_decoder = msgspec.json.Decoder(tuple[str, ...])
+
+
+def _keys(dedup: str) -> tuple[str, ...]:
+    """The dedup keys of a row; none if they cannot be read: a bad row must not stop its lane, nor the sweep (F-POISON)."""
+    try:
+        return _decoder.decode(dedup)
+    except (msgspec.MsgspecError, TypeError) as error:
+        log.error("dedup keys of a row cannot be read: %s", error)
+        return ()
 
 
 def item(row: tuple[int, float, str, str, bytes, bytes, str, float, str]) -> Item:
     """Make an Item of the columns ``ITEM``."""
     number, accepted, id_, lane, entity, envelope, fingerprint, expires, dedup = row
-    return Item(number, accepted, Record(id_, lane, entity, envelope, fingerprint, expires, _keys.decode(dedup)))
+    return Item(number, accepted, Record(id_, lane, entity, envelope, fingerprint, expires, _keys(dedup)))
 
 
 def sweep(connection: sqlite3.Connection, state: State, now: float, limit: int) -> list[Item]:
@@ -58,8 +70,9 @@ def _sweep_records(cursor: sqlite3.Cursor, state: State, now: float) -> None:
     ).fetchall()
     if not rows:
         return
-    held = [(key, number) for number, keys in rows for key in _keys.decode(keys)]
+    held = [(key, number) for number, keys in rows for key in _keys(keys)]
     cursor.executemany("DELETE FROM dedup WHERE key = ? AND number = ?", held)
     cursor.executemany("DELETE FROM records WHERE number = ?", [(number,) for number, _ in rows])
+    failpoint("store.retention.deleted")
     # The highest number may just have gone: keep the count, it is never used again.
     cursor.execute("UPDATE meta SET value = ? WHERE key = 'next'", (state.next,))

@@ -22,13 +22,13 @@ from comity.store import files, schema
 from comity.store.clock import StoreClock
 from comity.store.expiry import ITEM, item, sweep
 from comity.store.names import check, is_fingerprint
+from comity.store.space import DiskWatch, Watermarks
 from comity.store.watch import Watchers
 from comity.store.writer import Writer
 
 T = TypeVar("T")
 
-MIN_FREE = 256 * 1024 * 1024
-"""Octets of free disk below which nothing new is accepted (reliability.md section 6.2)."""
+DEFAULT = Watermarks()
 _AFTER = "\U0010ffff"
 _FOUND = "id, lane, number, accepted, fingerprint, envelope, size, outcome, ended"
 
@@ -48,13 +48,23 @@ class SqliteStore:
         self._is_closed = False
 
     @classmethod
-    async def open(cls, directory: Path, *, clock: StoreClock | None = None, min_free: int = MIN_FREE) -> SqliteStore:
+    async def open(
+        cls,
+        directory: Path,
+        *,
+        clock: StoreClock | None = None,
+        min_free: int = DEFAULT.free,
+        disk_warn: int = DEFAULT.warn,
+        disk_refuse: int = DEFAULT.refuse,
+    ) -> SqliteStore:
         """Open the store of ``directory``, made if there never was one; may take long after an unclean stop.
 
         Args:
             directory: private and local; made with mode 0700 if absent.
             clock: store time; tests move it by hand.
-            min_free: octets of free disk below which nothing new is accepted; 0: no look is taken.
+            min_free: octets of free disk below which no message is accepted; 0: no look is taken at the disk.
+            disk_warn: per cent of it in use from which a warning is logged.
+            disk_refuse: per cent of it in use from which no message is accepted.
 
         Raises:
             StoreDamaged: the files fail a check; nothing was changed.
@@ -72,7 +82,8 @@ class SqliteStore:
 
         lock, connection = await asyncio.to_thread(start)
         store = cls(directory / files.DATABASE, lock, clock or StoreClock())
-        store._writer = Writer(connection, store._path, store._clock, store._watchers.tell, min_free)
+        watch = DiskWatch(directory, Watermarks(disk_warn, disk_refuse, min_free) if min_free else None)
+        store._writer = Writer(connection, store._path, store._clock, store._watchers.tell, watch)
         return store
 
     def time(self) -> float:

@@ -6,6 +6,7 @@ gathers, so a lone commit waits for nobody and a busy store syncs seldom.
 
 Every way a group can fail ends in StoreError for each of its calls, never in silence:
 
+* disk nearly full (``space.py``): calls that bring a message in are refused, so that there is room for the rest;
 * disk full: calls that only shrink the store (Ack, Delete, Wake) are tried again alone; the others are refused,
   and the next group simply tries again;
 * locked by another program for 5 s: refused, with everything that queued up meanwhile;
@@ -18,7 +19,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import sqlite3
 import threading
 import time
@@ -34,6 +34,7 @@ from comity.service.interfaces import Ack, Add, Delete, Mark, Op, Put, Result, W
 from comity.store import faults, schema
 from comity.store.clock import StoreClock
 from comity.store.group import Group, State
+from comity.store.space import DiskWatch
 
 _log = logging.getLogger(__name__)
 
@@ -45,8 +46,6 @@ CHECKPOINT_CHANGES = 5_000
 """Changed rows after which the log is brought into the main file (about two pages each: 40 MiB)."""
 REOPEN_AFTER = 1.0
 """Seconds between two attempts to reopen a database that failed."""
-SPACE_LOOK = 1.0
-"""Seconds between two looks at the free space of the disk."""
 
 
 @dataclass(slots=True)
@@ -77,7 +76,7 @@ class Writer:
         path: the database, to reopen it.
         clock: store time.
         on_woken: called in the event loop with the lanes of a durable group.
-        min_free: octets of disk below which nothing new is accepted, so that Acks still find room.
+        disk: says when nothing new may be accepted, so that what must go on still finds room.
     """
 
     def __init__(
@@ -86,13 +85,13 @@ class Writer:
         path: Path,
         clock: StoreClock,
         on_woken: Callable[[dict[str, None]], None],
-        min_free: int,
+        disk: DiskWatch,
     ) -> None:
         self._connection: sqlite3.Connection | None = connection
         self._path = path
         self._clock = clock
         self._on_woken = on_woken
-        self._min_free = min_free
+        self._disk = disk
         self._loop = asyncio.get_running_loop()
         self._state = load_state(connection)
         self._ready = threading.Condition()
@@ -100,7 +99,6 @@ class Writer:
         self._is_closing = False
         self._is_closed = False
         self._last_try = 0.0  # monotonic time of the last attempt to reopen
-        self._last_look = (0.0, False)  # monotonic time of the last look at the disk, and whether it was too full
         self._checkpointed = 0  # the connection's total_changes at the last checkpoint
         self._thread = threading.Thread(target=self._run, name="comity-store", daemon=True)
         self._thread.start()
@@ -187,10 +185,10 @@ class Writer:
         if refusal is not None:
             self._refuse(calls, refusal)
             return
-        if self._is_disk_low():
+        if self._disk.is_low():
             refusal = StoreError(f"The disk of {self._path.parent} is nearly full: nothing new is accepted.")
-            self._refuse([call for call in calls if not _shrinks(call)], refusal)
-            calls = [call for call in calls if _shrinks(call)]
+            self._refuse([call for call in calls if _is_new(call)], refusal)
+            calls = [call for call in calls if not _is_new(call)]
         if not calls:
             return
         try:
@@ -320,20 +318,6 @@ class Writer:
         self._checkpointed = 0
         self._connection = connection
 
-    def _is_disk_low(self) -> bool:
-        if not self._min_free:
-            return False
-        when, is_low = self._last_look
-        if time.monotonic() - when >= SPACE_LOOK or is_low:
-            try:
-                disk = os.statvfs(self._path.parent)
-            except OSError as error:
-                _log.error("store: free space of %s is unknown: %s", self._path.parent, error)
-                return False  # the transaction itself will show what is wrong
-            is_low = disk.f_bavail * disk.f_frsize < self._min_free
-            self._last_look = (time.monotonic(), is_low)
-        return is_low
-
     # --- housekeeping ---
 
     def _checkpoint_if_due(self) -> None:
@@ -382,6 +366,11 @@ def _run_group(
 ) -> tuple[list[Result], dict[str, None]]:
     group = Group(connection.cursor(), state, now)
     return group.run(ops), group.woken
+
+
+def _is_new(call: _Call) -> bool:
+    """True if the call brings a message in; our own reports have no quota."""
+    return any(isinstance(op, Add) and op.quota is not None for op in call.ops)
 
 
 def _shrinks(call: _Call) -> bool:

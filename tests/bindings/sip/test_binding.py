@@ -190,6 +190,24 @@ class TestMessage:
         assert alice.responses[id].status_code == 202
 
     @story
+    async def test_two_connections_that_count_alike_get_their_answers_each(self) -> None:
+        """SIP-3: sessions count their transactions apart, so the same number may be under way on several."""
+        world = await World().start()
+        device = await xmpp_device(world)
+        phones = [Phone(world, "alice", ALICE, "tcp"), Phone(world, "bob", BOB, "tcp")]
+        ids = []
+        for phone in phones:
+            assert status(await phone.message("sip:nobody@a.test")) == 404
+            header = phone.digest.authorize("MESSAGE", "sip:bob@a.test", b"x")
+            assert header is not None
+            headers = [("Content-Type", "text/plain"), header]
+            ids.append(await phone.send(phone.request("MESSAGE", "sip:bob@a.test", headers, b"x")))
+        for _ in phones:
+            device.take()
+            await world.settle()
+        assert [phone.responses[id].status_code for phone, id in zip(phones, ids, strict=True)] == [200, 200]
+
+    @story
     async def test_answer_in_time_is_200(self) -> None:
         world = await World().start()
         device = await xmpp_device(world)
@@ -199,6 +217,20 @@ class TestMessage:
         device.take()
         await world.settle()
         assert [r.status_code for r in alice.responses.values()] == [401, 200]
+
+    @story
+    async def test_messages_that_wait_on_two_connections_are_each_answered(self) -> None:
+        """OPS-7: each session counts its requests from 1, so a number alone does not say whose answer is due."""
+        world = await World().start()
+        device = await xmpp_device(world)
+        phones = [Phone(world, "alice", ALICE, "tcp"), Phone(world, "alice", (ALICE[0], 5099), "tcp")]
+        for phone in phones:
+            assert await phone.message("sip:bob@a.test", repr(phone.address).encode()) is None
+        for _ in phones:
+            device.take()
+            await world.settle()
+        for phone in phones:
+            assert [r.status_code for r in phone.responses.values()] == [401, 200]
 
     @story
     async def test_offline_recipients_message_is_stored_and_202(self) -> None:
@@ -424,6 +456,20 @@ class TestDevices:
         assert whole.body == SIGNED
         assert text.body.startswith(b"the text\r\n\r\n[This message was signed")
         assert whole.from_.tag != text.from_.tag
+
+    @story
+    async def test_of_an_object_too_large_for_udp_a_phone_without_tcp_gets_the_text(self) -> None:
+        """RFC 3428 section 8; one that takes objects is not content with their text."""
+        world = await World().start()
+        bob, alice = Phone(world, "bob", BOB), Phone(world, "alice", ALICE, "tcp")
+        large = SIGNED.replace(b"AAAA", b"A" * 3000)
+        await bob.register()
+        assert status(await alice.message("sip:bob@a.test", large, "message/cpim")) == 200
+        (text,) = bob.received
+        assert text.body.startswith(b"the text\r\n\r\n[This message was signed")
+        await bob.register(("Accept", "message/cpim"))
+        assert status(await alice.message("sip:bob@a.test", large, "message/cpim")) == 413
+        assert len(bob.received) == 1
 
     @story
     async def test_an_encrypted_object_the_phone_refuses_fails(self) -> None:

@@ -126,7 +126,7 @@ class SipBinding:
         if isinstance(event, RequestReceived):
             self._take(Request(state, event.id, event.request, event.source))
         elif isinstance(event, MalformedReceived | PacketDropped):
-            log.debug("SIP from %s: %s", event.source[0], event.reason)
+            log.info("SIP from %s was not understood: %s", event.source[0], event.reason, extra={"is_peers": True})
         else:
             self._out.take(link, event)
 

@@ -44,7 +44,8 @@ class Submission:
 
     def __init__(self, binding: SipBinding) -> None:
         self._binding = binding
-        self._answering: set[tuple[Link, int]] = set()  # each session counts its requests from 1
+        self._answering: set[tuple[Link, int]] = set()
+        """What waits for its answer; each session counts its own requests."""
 
     @property
     def is_busy(self) -> bool:
@@ -137,7 +138,7 @@ class Submission:
         self, received: Request, status_code: int, *, reason: str = "", headers: Sequence[tuple[str, str]] = ()
     ) -> None:
         """Answer outside ``handle_event``; a second answer is dropped by the session."""
-        key = received.state.link, received.id
+        key = (received.state.link, received.id)
         if key not in self._answering:
             return
         self._answering.discard(key)

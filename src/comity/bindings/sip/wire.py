@@ -124,7 +124,8 @@ def _parse_start_line(
     if line[:4].upper() == "SIP/":
         match = _STATUS_LINE.fullmatch(line)
         if match is None:
-            return None, malformed("the status line breaks the grammar")
+            # Nobody answers a response; what is known of it serves to find its end on a stream.
+            return SipResponse(0, "", headers), malformed("the status line breaks the grammar")
         return SipResponse(int(match[1]), match[2] or "", headers), None
     parts = line.split(" ")
     method = parts[0]

@@ -131,6 +131,7 @@ class XmppBinding:
         connection = devices.by_link.pop(link, None)
         if connection is None:
             return
+        connection.session.connection_lost()
         self._streams.lost(connection)
         if not devices.by_link:
             self._is_empty.set()

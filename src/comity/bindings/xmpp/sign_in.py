@@ -124,7 +124,8 @@ class SignIn(XmppStream):
             raise LocalProtocolError("no credentials were wanted")
         found = sasl.secret_for(secrets, self._scram.hash_name)
         self._is_known = found is not None
-        secret = found or self._dummy(self._scram.username, self._scram.hash_name)
+        dummy = self._dummy(self._scram.username, self._scram.hash_name)  # for everybody: it takes its time
+        secret = found or dummy
         nonce = base64.b64encode(self._random(18)).decode("ascii")
         challenge = self._scram.challenge(secret, nonce)
         self._write(Element(f"{{{SASL}}}challenge", {}, [base64.b64encode(challenge).decode("ascii")]))
@@ -327,8 +328,8 @@ class SignIn(XmppStream):
         hash_name = next((name for name in self._options.hashes if secrets and name in secrets), "")
         self._is_known = bool(hash_name)
         hash_name = hash_name or self._options.hashes[0]
-        found = sasl.secret_for(secrets, hash_name)
-        secret = found or self._dummy(self._plain.username, hash_name)
+        dummy = self._dummy(self._plain.username, hash_name)
+        secret = sasl.secret_for(secrets, hash_name) or dummy
         self._emit(PasswordCheckWanted(self._plain.password, hash_name, secret))
 
     def _dummy(self, username: str, hash_name: str) -> ScramSecret:

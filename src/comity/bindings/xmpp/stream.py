@@ -83,9 +83,11 @@ class XmppStream:
             self._fail("policy-violation", "too many keepalives")
             return
         self.octets_read += len(data)
-        self._count(len(data))
         self._reader.receive_data(data)
         self._pump()
+        self._count(len(data))
+        if self._jid is None:
+            self._reader.rest()  # a stranger may say nothing more for as long as it likes
 
     def receive_eof(self, now: float) -> None:
         """The peer will send no more."""
@@ -125,6 +127,7 @@ class XmppStream:
         self._now = now
         if self._is_ended:
             return
+        self._reader.rest()
         if self._deadline is not None and now >= self._deadline:
             self._fail("connection-timeout", "signing in took too long")
         elif self._jid is not None and now >= self._patience:
@@ -200,6 +203,10 @@ class XmppStream:
         self._write_header_if_needed()
         self._out += [wire.STREAM_CLOSE]
         self._end(StreamEnded("", text, is_local=True, is_orderly=True))
+
+    def connection_lost(self) -> None:
+        """The connection is gone: nothing more is read. Stream management's state stays."""
+        self._reader.close()
 
     # --- for the subclass ------------------------------------------------------------------------------------
 
