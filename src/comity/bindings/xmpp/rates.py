@@ -31,8 +31,8 @@ class Bucket:
         return -self.tokens / self.rate if self.tokens < -1e-6 else 0.0
 
     def refill(self, now: float) -> None:
-        """Add what time has brought: more than one stanza may have come in the read that made the debt, so it can be
-        larger than the pause it first asked for."""
+        """Add what time has brought. More than one stanza may have come in the read that made the debt, so it can be
+        larger than the pause that was asked for first: nothing is forgiven (L-05)."""
         self.tokens = min(self.burst, self.tokens + (now - self.at) * self.rate)
         self.at = now
 
