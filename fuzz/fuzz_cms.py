@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Fuzz S/MIME verification: whatever the octets, a verdict and never an exception, in bounded time.
 
 Run: ``python fuzz/fuzz_cms.py fuzz/corpus/cms``. The test suite calls ``one_input`` over a small corpus.
@@ -5,9 +6,10 @@ Run: ``python fuzz/fuzz_cms.py fuzz/corpus/cms``. The test suite calls ``one_inp
 
 from __future__ import annotations
 
-import sys
 import time
 from datetime import UTC, datetime
+
+from run import run
 
 from comity.cpim.operations import MimeObject
 from comity.errors import SecurityError
@@ -42,8 +44,4 @@ def one_input(data: bytes) -> None:
 
 
 if __name__ == "__main__":
-    import atheris
-
-    atheris.instrument_all()
-    atheris.Setup(sys.argv, one_input)
-    atheris.Fuzz()
+    run(one_input)

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Atheris target: whatever the octets of ``comity.toml``, a configuration or sentences, nothing else.
 
 python fuzz/fuzz_config.py -max_len=2048 CORPUS_DIR
@@ -6,8 +7,9 @@ python fuzz/fuzz_config.py -max_len=2048 CORPUS_DIR
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
+
+from run import run
 
 from comity.config import Config, read
 from comity.errors import ConfigErrors
@@ -37,8 +39,4 @@ def one_input(data: bytes) -> None:
 
 
 if __name__ == "__main__":
-    import atheris
-
-    atheris.instrument_all()
-    atheris.Setup(sys.argv, one_input)
-    atheris.Fuzz()
+    run(one_input)

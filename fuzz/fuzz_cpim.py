@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Atheris target: any octets give a message/cpim view or MalformedMessage, nothing else, in every reader of ``comity.cpim``.
 
 python fuzz/fuzz_cpim.py -max_len=4096 CORPUS_DIR
@@ -5,7 +6,7 @@ python fuzz/fuzz_cpim.py -max_len=4096 CORPUS_DIR
 
 from __future__ import annotations
 
-import sys
+from run import run
 
 from comity.cpim.address import Address, from_jid, from_sip_uri, to_jid
 from comity.cpim.entity import cpim_view, from_chain, is_secured, split_entity
@@ -47,8 +48,4 @@ def one_input(data: bytes) -> None:
 
 
 if __name__ == "__main__":
-    import atheris
-
-    atheris.instrument_all()
-    atheris.Setup(sys.argv, one_input)
-    atheris.Fuzz()
+    run(one_input)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
+from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -21,15 +24,30 @@ PACKAGES = {
     "linphone-daemon": "linphone-cli",
     "mcabber": "mcabber",
     "profanity": "profanity",
+    "twinkle-console": "twinkle-console",
+    "libpurple.so.0": "libpurple0",
 }
 
 
 def need_program(name: str) -> str:
-    """Path of a peer program; without it the test fails in CI (CI=true) and is skipped with its reason elsewhere."""
-    path = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+    """Path of a peer program, or of a shared library; without it the test fails in CI and is skipped elsewhere."""
+    path: str | None
+    if ".so." in name:
+        path = next((str(found) for found in Path("/usr/lib").glob(f"*/{name}")), None)
+    else:
+        path = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
     if path is not None:
         return path
-    reason = f"the peer program {name} is not installed; as root: apt-get install -y {PACKAGES.get(name, name)}"
+    _do_without(f"the peer program {name} is not installed; as root: apt-get install -y {PACKAGES.get(name, name)}")
+
+
+def need_module(name: str) -> None:
+    """Make sure of a package of Python that is a peer; without it as ``need_program``."""
+    if importlib.util.find_spec(name) is None:
+        _do_without(f"the peer {name} is not installed (pyproject.toml, dev); on Python 3.13 pjsua2 has no wheel yet")
+
+
+def _do_without(reason: str) -> NoReturn:
     if os.environ.get("CI", "").lower() == "true":
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -280,9 +281,18 @@ main()
 
 
 class Serving:
-    def __init__(self, config: Path, *options: str | Path, start: str = "pass") -> None:
+    def __init__(self, config: Path, *options: str | Path, start: str = "pass", prefix: Sequence[str] = ()) -> None:
         environment = {**os.environ, "PYTHONPATH": str(SOURCE), "PYTHONUNBUFFERED": "1"}
-        command = [sys.executable, "-c", FAKE.format(start=start), "serve", "-c", str(config), *map(str, options)]
+        command = [
+            *prefix,
+            sys.executable,
+            "-c",
+            FAKE.format(start=start),
+            "serve",
+            "-c",
+            str(config),
+            *map(str, options),
+        ]
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
         )
@@ -330,8 +340,9 @@ class TestServe:
             text = house.read_text()
             house.write_text(text + "\n[nonsense]\n")
             server.process.send_signal(signal.SIGHUP)
-            assert "nonsense: is not a section" in server.error_line()
-            assert "the former configuration stays in use" in server.error_line()
+            line = server.error_line()
+            assert "ERROR comity.cli.server: not reloaded, what was in use stays in use: " in line
+            assert "nonsense: is not a section" in line
             house.write_text(text)
             server.process.send_signal(signal.SIGHUP)
             assert server.line() == "reloaded ('example.org',)"
@@ -370,6 +381,16 @@ class TestServe:
         done = process("serve", "-c", house)
         assert done.returncode == 2
         assert "server.domains: is missing." in done.stderr
+
+    def test_it_may_open_as_many_files_as_the_system_allows_and_says_if_that_is_too_few(self, house: Path) -> None:
+        """F-09."""
+        start = "import resource; print(*resource.getrlimit(resource.RLIMIT_NOFILE), flush=True)"
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with Serving(house, start=start, prefix=["prlimit", f"--nofile=256:{hard}"]) as server:
+            assert server.line() == f"{hard} {hard}"
+        with Serving(house, start=start, prefix=["prlimit", "--nofile=256:256"]) as server:
+            assert server.line() == "256 256"
+            assert "may open 256 files, but [limits] connections = 20000 needs 20128" in server.error_line()
 
     def test_it_leaves_no_core_and_no_readable_file(self, house: Path, tmp_path: Path) -> None:
         """B-02, reliability.md section 6.1 items 10 and 14."""

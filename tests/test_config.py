@@ -179,6 +179,7 @@ MISTAKES = [
     ('[policy]\nplaintext_from = ["0.0.0.0/0"]', "policy.plaintext_from[0]", "Name the network your phones are in"),
     ('[policy]\nsip_md5 = "yes"', "policy.sip_md5", "Write true or false"),
     ("[policy]\nscram_sha1 = 0", "policy.scram_sha1", "Write true or false"),
+    ("[policy]\nscram_iterations = 65535", "policy.scram_iterations", "65536"),
     ('[policy]\npresence_default = "allow"', "policy.presence_default", "There is: ask, deny"),
     ('[policy]\ntrusted_peers = ["exa mple"]', "policy.trusted_peers[0]", "Write a domain name alone"),
     ('[store]\nengine = "sqllite"', "store.engine", 'Did you mean "sqlite"?'),

@@ -38,7 +38,7 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
         )
         for part in (
             *("binding", "requests", "authentication", "submission", "registrar", "delivery"),
-            *("availability", "capabilities", "ground", "streams"),
+            *("availability", "capabilities", "carbons", "counts", "ground", "streams"),
         )
     ),
     ("bindings.*", ("bindings.*", "errors", "xml"), ("idna", "precis_i18n")),
@@ -46,7 +46,7 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
     ("service.credentials", ("service", "cpim", "errors"), ("msgspec", "precis_i18n")),
     ("service", ("service", "cpim", "errors", "failpoints"), ("msgspec",)),
     ("store", ("store", "cpim", "service.interfaces", "errors", "failpoints"), ("msgspec",)),
-    ("net", ("net", "bindings.base", "service.interfaces", "errors"), ("dns", "cryptography")),
+    ("net", ("net", "bindings.base", "service.interfaces", "errors", "failpoints"), ("dns", "cryptography")),
     # service.interfaces: a client is a Binding of a network of its own, whose contract names Delivery and Service.
     ("client", ("client", "cpim", "secure", "bindings", "net", "service.interfaces", "errors", "xml"), ("aiohttp",)),
     # The one place that chooses a store engine by configuration, for the server and for commands without one.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import time
+import weakref
 
 import pytest
 from hypothesis import given, settings
@@ -187,6 +189,30 @@ def test_long_attribute_in_small_reads_is_cheap(filler: bytes) -> None:
     assert spent < 0.25, spent  # the release gate measures 50 ms; this guards against the quadratic case only
 
 
+@given(
+    st.lists(
+        st.sampled_from([b"a=''", b'b="x\'>y"', b"c='\">'", b"dd='" + b"q" * 400 + b"'"]), unique=True, max_size=4
+    ),
+    st.integers(0, 300),
+    st.lists(st.integers(1, 1500), min_size=1, max_size=40),
+)
+def test_a_whole_stanza_is_read_without_waiting_for_more(special: list[bytes], plain: int, sizes: list[int]) -> None:
+    """However it is cut, the last octet of a stanza gives the stanza: nobody sends more before the answer."""
+    tag = b" ".join([b"<m", *special, *(b"a%d=''" % i for i in range(plain))]) + b"/>"
+    reader = StreamReader(XmlLimits(attributes=400))
+    reader.receive_data(H)
+    assert isinstance(reader.next_unit(), RootOpened)
+    position = 0
+    for size in itertools.cycle(sizes):
+        if position >= len(tag):
+            break
+        reader.receive_data(tag[position : position + size])
+        position += size
+    unit = reader.next_unit()
+    assert isinstance(unit, Element)
+    assert len(unit.attributes) == len(special) + plain
+
+
 def test_parser_is_renewed_when_its_names_grow() -> None:
     """Design.md section 3, XML: expat keeps all names; ours are bounded and namespaces survive."""
     reader = StreamReader(XmlLimits())
@@ -234,6 +260,53 @@ def test_octets_after_a_unit_are_noticed() -> None:
         assert isinstance(reader.next_unit(), RootOpened)
         assert isinstance(reader.next_unit(), Element)
         assert reader.is_between is expected, rest
+
+
+def test_stream_may_rest_at_any_cut() -> None:
+    """G7: an idle stream has no parser; what is half read is kept."""
+    whole = read(STANZAS)
+    for cut in range(len(STANZAS)):
+        reader = StreamReader(XmlLimits())
+        units: list[Unit] = []
+        for piece in (STANZAS[:cut], STANZAS[cut:]):
+            reader.receive_data(piece)
+            while (unit := reader.next_unit()) is not None:
+                units.append(unit)
+            reader.rest()
+        assert (units, "") == whole, cut
+
+
+@pytest.mark.parametrize(
+    ("tail", "hint"), [(b"&am", "not-well-formed"), (b"x", "bad-format"), (b"\xc3", "not-well-formed")]
+)
+def test_rest_loses_no_mistake(tail: bytes, hint: str) -> None:
+    reader = StreamReader(XmlLimits())
+    reader.receive_data(H + b"<iq/>" + tail)
+    assert isinstance(reader.next_unit(), RootOpened)
+    reader.rest()
+    assert isinstance(reader.next_unit(), Element)
+    reader.rest()
+    reader.receive_data(b"<iq/>" * 3)
+    with pytest.raises(RemoteProtocolError) as raised:
+        while reader.next_unit() is not None:
+            reader.rest()
+    assert raised.value.hint == hint
+
+
+def test_closed_reader_leaves_nothing_to_the_garbage_collector() -> None:
+    reader = StreamReader(XmlLimits())
+    reader.receive_data(H + b"<iq>")
+    reader.close()
+    reader.receive_data(b"</iq>")
+    assert isinstance(reader.next_unit(), RootOpened)
+    assert reader.next_unit() is None
+    gone = weakref.ref(reader)
+    gc.disable()
+    try:
+        del reader
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 STANZAS = (
@@ -318,6 +391,13 @@ def test_names_outside_xml_are_never_written(name: str) -> None:
         serialize(Element(name))
     with pytest.raises(LocalProtocolError):
         serialize(Element("a", {name: "x"}))
+
+
+def test_the_reserved_prefix_is_never_declared() -> None:
+    """X-22: an element of the xml namespace, passed on as a default namespace, would close the recipient's stream."""
+    element = parse_document(b"<a><xml:b xml:c='d'>e</xml:b></a>")
+    assert parse_document(serialize(element)) == element
+    assert b"xmlns" not in serialize(element)
 
 
 def test_cdata_end_is_split_over_sections() -> None:

@@ -2,13 +2,14 @@
 
 Off unless ``COMITY_FAILPOINT=name[:nth]`` is set when the process starts: the nth time (first by default) the
 named place is passed, the process gets SIGKILL. No clean-up runs, nothing is flushed. When off, a failpoint
-costs one test of a global.
+costs one test of a global. ``tests/proof/points.py`` lists every name with what is promised there.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 
 from comity.errors import ConfigError
 
@@ -25,15 +26,17 @@ _name, _left = _armed(os.environ.get("COMITY_FAILPOINT", ""))
 _is_on = bool(_name)
 
 
-def failpoint(name: str) -> None:
-    """Kill this process if ``name`` is the armed failpoint and its count is reached."""
+def failpoint(name: str, last_act: Callable[[], object] | None = None) -> None:
+    """Kill this process if ``name`` is the armed failpoint and its count is reached, after ``last_act``."""
     if _is_on:
-        _pass(name)
+        _pass(name, last_act)
 
 
-def _pass(name: str) -> None:
+def _pass(name: str, last_act: Callable[[], object] | None) -> None:
     global _left  # noqa: PLW0603 - one armed failpoint per process is the design
     if name == _name:
         _left -= 1
         if _left == 0:
+            if last_act is not None:
+                last_act()
             os.kill(os.getpid(), signal.SIGKILL)

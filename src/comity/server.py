@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from datetime import datetime
 
 from comity import __version__
 from comity.admin.commands import Commands
@@ -22,10 +23,11 @@ from comity.bindings.xmpp.binding import XmppBinding
 from comity.bindings.xmpp.config import ListenAddress, XmppConfig
 from comity.config import Config
 from comity.cpim.address import Address
+from comity.failpoints import failpoint
 from comity.net.driver import LoopClock
 from comity.net.limits import NetLimits
 from comity.net.network import AsyncNetwork
-from comity.net.tls import TlsContexts
+from comity.net.tls import TlsContexts, TlsFiles
 from comity.service.credentials import FailureGuard, StoreAccounts
 from comity.service.interfaces import Store
 from comity.service.pipeline import Pipeline
@@ -74,7 +76,9 @@ class Server:
             accounts = _accounts(config, store)
             node = config.server.domains[0]
             self._pipeline = pipeline = Pipeline(store, accounts, clock, node, _limits(config))
-            self._network = network = AsyncNetwork(clock, limits=_net_limits(config), tls=self._tls)
+            self._network = network = AsyncNetwork(
+                clock, limits=_net_limits(config), tls=self._tls, lag=lambda: pipeline.lag
+            )
             self._bindings = [SipBinding(_sip_config(config)), XmppBinding(_xmpp_config(config))]
             await pipeline.start({binding.name: binding for binding in self._bindings})
             for binding in self._bindings:
@@ -88,6 +92,7 @@ class Server:
                 changed=lambda address: self._changed(accounts, address),
                 woken=pipeline.delivery.wake,
                 dropped=pipeline.delivery.dropped,
+                iterations=config.policy.scram_iterations,
             )
             self._control = ControlServer(commands, config.control_socket)
             await self._control.start()
@@ -105,7 +110,10 @@ class Server:
         Raises ConfigError if the new certificate cannot be used; the former one stays.
         """
         assert self._tls is not None
-        await asyncio.to_thread(self._tls.reload)
+        tls = config.tls
+        await asyncio.to_thread(self._tls.reload, TlsFiles(tls.certificate, tls.key, tls.trust))
+        failpoint("server.reload")
+        log.info("%s is shown to who connects from now on; it ends %s", tls.certificate, _day(self._tls.expires))
         kept = ("server", "sip", "xmpp", "limits", "policy", "store", "routes")
         changed = [name for name in kept if getattr(config, name) != getattr(self.config, name)]
         if changed:
@@ -118,6 +126,7 @@ class Server:
         if self._network is not None:
             self._network.stop_listening()
         drains = [asyncio.ensure_future(binding.drain()) for binding in self._bindings]
+        failpoint("server.drain")
         if drains:
             _, late = await asyncio.wait(drains, timeout=DRAIN_SECONDS)
             for task in late:
@@ -131,6 +140,10 @@ class Server:
             await self._network.close()
         if self._store is not None:
             await self._store.close()
+
+
+def _day(when: datetime | None) -> str:
+    return "never" if when is None else f"{when:%Y-%m-%d %H:%M} UTC"
 
 
 def _accounts(config: Config, store: Store) -> StoreAccounts:
@@ -160,6 +173,9 @@ def _sip_config(config: Config) -> SipConfig:
         max_forwards=limits.hops_sip,
         unproved_requests=limits.udp_requests,
         unproved_window=limits.udp_window,
+        user_messages=float(limits.user_messages),
+        user_message_burst=limits.user_message_burst,
+        user_octets=limits.user_octets,
         datagram_octets=limits.sip_message_udp,
         head_octets=limits.sip_headers,
         body_octets=limits.sip_body,
@@ -181,6 +197,7 @@ def _xmpp_config(config: Config) -> XmppConfig:
         software_version=__version__,
         plaintext_from=tuple(str(network) for network in config.policy.plaintext_from),
         scram_sha1=config.policy.scram_sha1,
+        scram_iterations=config.policy.scram_iterations,
         pre_auth_stanza=limits.pre_auth_stanza,
         pre_auth_elements=limits.pre_auth_elements,
         pre_auth_time=limits.pre_auth_time,
@@ -196,6 +213,9 @@ def _xmpp_config(config: Config) -> XmppConfig:
         sm_resume=limits.sm_resume,
         user_messages=float(limits.user_messages),
         user_message_burst=limits.user_message_burst,
+        # Raising the rate of messages alone raises the others in the proportion of the defaults.
+        user_stanzas=max(limits.user_stanzas, 5.0 * limits.user_messages),
+        user_octets=max(limits.user_octets, 6553.6 * limits.user_messages),
         contacts=limits.contacts,
         in_flight=limits.in_flight,
     )

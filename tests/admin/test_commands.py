@@ -80,6 +80,15 @@ class TestAccounts:
         assert all(values)
         assert not any(b"canary" in entry.value for entry in values if entry)
 
+    @in_loop
+    async def test_new_passwords_get_the_iterations_the_operator_chose(self) -> None:
+        """COMPAT Cyrus SASL: it takes 65,536 at most (docs/howto/connect-your-client.md)."""
+        store, alice = MemoryStore(), AddAccount("alice@example.org", "secret")
+        await Commands(store, ["example.org"], PlainRecords("example.org"), iterations=65_536).run(alice)
+        credentials = await StoreAccounts(store, ["example.org"], FailureGuard()).credentials(ALICE)
+        assert credentials is not None
+        assert {key.iterations for key in credentials.scram.values()} == {65_536}
+
     @pytest.mark.parametrize("address", ["im:Alice@EXAMPLE.org", "sip:alice@example.org", "xmpp:alice@example.org"])
     def test_one_account_by_any_name(self, address: str) -> None:
         @in_loop

@@ -12,7 +12,7 @@ from tests.catalogue.harness import Inbox, Target
 @pytest.fixture(scope="module")
 def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     """A server with the limits every server has, and its canary; at the end the canary's latency is judged."""
-    target = Target(tmp_path_factory.mktemp("target"))
+    target = Target(tmp_path_factory.mktemp("target"), people=("carol",))
     yield target
     target.check_canary()
     target.close()

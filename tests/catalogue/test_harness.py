@@ -11,7 +11,8 @@ from tests.catalogue.raw import STAGES, RawSipTcp, RawSipUdp, RawXmpp, Stage, au
 
 REGISTER = (
     b"REGISTER sip:a.test SIP/2.0\r\nVia: SIP/2.0/%s 127.0.0.1;rport;branch=z9hG4bK%d\r\nFrom: <sip:alice@a.test>;tag=1\r\n"
-    b"To: <sip:alice@a.test>\r\nCall-ID: harness\r\nCSeq: %d REGISTER\r\nMax-Forwards: 70\r\n%sContent-Length: 0\r\n\r\n"
+    b"To: <sip:alice@a.test>\r\nCall-ID: harness\r\nCSeq: %d REGISTER\r\nMax-Forwards: 70\r\n"
+    b"User-Agent: a telephone long enough for a challenge over UDP to fit in (S-28)\r\n%sContent-Length: 0\r\n\r\n"
 )
 
 

@@ -64,21 +64,22 @@ class Baresip(StockClient):
                 ca_file=account.ca_file, modules=_MODULES, http_port=self._http_port, console_port=self._console_port
             )
         )
-        (self.home / "accounts").write_text(
-            f"<sip:{account.address};transport={account.transport}>;auth_user={account.user};"
-            f"auth_pass={account.password};"
-            f'outbound="sip:{account.host}:{account.port};transport={account.transport}";regint=600\n'
-        )
+        (self.home / "accounts").write_text("")
         contacts = account.contacts or (account.address,)
         (self.home / "contacts").write_text("".join(f'"{who}" <sip:{who}>\n' for who in contacts))
         self._program = Program("baresip", ["baresip", "-s", "-f", str(self.home)], self.home, terminal=False)
-        registered = re.compile(re.escape(account.address) + r": \{0/\w+/v4\} 200 ")
-        self._program.wait_until(lambda: registered.search(self._running.output), "a 200 to its REGISTER")
-        self._console = socket.create_connection(("127.0.0.1", self._console_port), timeout=10)
+        self._console = self._program.wait_until(lambda: _connected(self._console_port), "its console")
         self._console.settimeout(None)
         self._listener = threading.Thread(target=self._listen, args=(self._console,), daemon=True)
         self._listener.start()
-        self._command("about")  # answered: the console connection stands before the first text comes
+        # Only now, so that the console shows what waited for this sign-in; a user writes this line into "accounts".
+        self._command(
+            f"uanew <sip:{account.address};transport={account.transport}>;auth_user={account.user};"
+            f"auth_pass={account.password};"
+            f'outbound="sip:{account.host}:{account.port};transport={account.transport}";regint=60'
+        )
+        registered = re.compile(re.escape(account.address) + r": \{0/\w+/v4\} 200 ")
+        self._program.wait_until(lambda: registered.search(self._running.output), "a 200 to its REGISTER")
 
     @property
     def _running(self) -> Program:
@@ -128,3 +129,10 @@ class Baresip(StockClient):
             console.close()
         if self._listener is not None:
             self._listener.join(5)
+
+
+def _connected(port: int) -> socket.socket | None:
+    try:
+        return socket.create_connection(("127.0.0.1", port), timeout=10)
+    except ConnectionRefusedError:
+        return None

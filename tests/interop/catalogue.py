@@ -14,11 +14,14 @@ from tests.interop.baresip import Baresip
 from tests.interop.clients import StockClient, Transport
 from tests.interop.linphone import Linphone
 from tests.interop.mcabber import Mcabber
+from tests.interop.pjsua import Pjsua
 from tests.interop.profanity import Profanity
+from tests.interop.purple import PurpleXmpp
 from tests.interop.slixmpp_client import SlixmppClient
+from tests.interop.twinkle import Twinkle
 
 CLIENTS: dict[str, type[StockClient]] = {
-    kind.name: kind for kind in (Baresip, Linphone, Mcabber, Profanity, SlixmppClient)
+    kind.name: kind for kind in (Baresip, Linphone, Pjsua, Twinkle, Mcabber, Profanity, PurpleXmpp, SlixmppClient)
 }
 
 UDP_OCTETS = 700
@@ -47,6 +50,10 @@ PAIRS = [
     Pair(("linphone", "udp"), ("slixmpp", "tls")),
     Pair(("baresip", "tcp"), ("linphone", "tls")),
     Pair(("mcabber", "tls"), ("profanity", "starttls")),
+    Pair(("pjsua", "tcp"), ("libpurple", "starttls")),
+    Pair(("twinkle", "tcp"), ("libpurple", "tls")),
+    Pair(("pjsua", "udp"), ("twinkle", "udp")),
+    Pair(("pjsua", "tls"), ("slixmpp", "starttls")),
 ]
 
 _NUMBERED = "".join(f"{count:05d}" for count in range(998))

@@ -1,7 +1,7 @@
 """What every driven stock client offers, and the list of them.
 
-A driver module per client (``baresip.py``, ``linphone.py``, ``mcabber.py``, ``profanity.py``, ``slixmpp_client.py``)
-turns these few verbs into that client's own interface. ``docs/howto/connect-your-client.md`` tells users the same
+A driver module per client (``baresip.py``, ``linphone.py``, ``pjsua.py``, ``twinkle.py``, ``mcabber.py``, ``profanity.py``,
+``purple.py``, ``slixmpp_client.py``) turns these few verbs into that client's own interface. ``docs/howto/connect-your-client.md`` tells users the same
 settings and limits; keep the two together.
 """
 
@@ -81,10 +81,18 @@ class StockClient(ABC):
 
     name: ClassVar[str]
     program: ClassVar[str | None]
-    """Debian's program it needs; None for a library in the virtual environment."""
+    """Debian's program or shared library it needs; None for a package of Python."""
+    module: ClassVar[str | None] = None
+    """The package of Python it needs."""
     protocol: ClassVar[Protocol]
     transports: ClassVar[tuple[Transport, ...]]
     limits: ClassVar[Limits] = Limits()
+    tells_typing: ClassVar[bool] = False
+    """Whether its driver can make it tell that its user is typing."""
+    shows_typing: ClassVar[bool] = False
+    """Whether its driver sees what it shows of the other's typing."""
+    shows_receipts: ClassVar[bool] = False
+    """Whether it asks for receipts and its driver sees those that came."""
 
     def __init__(self, home: Path, sign_in: SignIn) -> None:
         if sign_in.transport not in self.transports:
@@ -95,6 +103,10 @@ class StockClient(ABC):
     @abstractmethod
     def start(self) -> None:
         """Start it and return once the server has accepted its sign-in; AssertionError if it does not in time."""
+
+    def sign_in_again(self) -> None:
+        """What its user does when the server was away and the client does not come back by itself."""
+        raise NotImplementedError(f"{self.name} comes back by itself")
 
     @abstractmethod
     def send(self, to: str, text: str) -> None:
@@ -107,6 +119,18 @@ class StockClient(ABC):
     @abstractmethod
     def wait_received(self, sender: str, text: str, seconds: float = 20.0) -> None:
         """Wait until ``text`` from ``sender`` was shown; AssertionError after ``seconds``."""
+
+    def tell_typing(self, to: str) -> None:
+        """Let ``to`` see that the user is typing; returns once the client was told to."""
+        raise NotImplementedError(f"{self.name} was not taught to tell of typing")
+
+    def typing_shown(self) -> list[str]:
+        """Bare addresses of those whose typing was shown, one each time."""
+        raise NotImplementedError(f"{self.name} was not taught to show typing")
+
+    def receipts_shown(self) -> list[str]:
+        """Bare addresses of those whose receipt was shown, one each time."""
+        raise NotImplementedError(f"{self.name} was not taught to show receipts")
 
     @abstractmethod
     def stop(self) -> None:

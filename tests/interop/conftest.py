@@ -11,7 +11,7 @@ import pytest
 from tests.interop.catalogue import CLIENTS, Pair
 from tests.interop.clients import StockClient
 from tests.interop.server import ComityServer
-from tests.peers import need_program
+from tests.peers import need_module, need_program
 
 
 @pytest.fixture(scope="session")
@@ -51,6 +51,8 @@ def client_for(
     kind = CLIENTS[name]
     if kind.program is not None:
         need_program(kind.program)
+    if kind.module is not None:
+        need_module(kind.module)
     chosen = next(known for known in kind.transports if known == transport)
     return kind(home, server.sign_in(address, kind.protocol, chosen, *contacts))
 

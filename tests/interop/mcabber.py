@@ -1,7 +1,9 @@
-"""Drive mcabber 1.1 by its FIFO; what came is read from the files it hands to its event command."""
+"""Drive mcabber 1.1 by its FIFO; what came is read from the history it keeps of each conversation."""
 
 from __future__ import annotations
 
+import itertools
+import re
 from pathlib import Path
 
 from tests.interop.clients import Limits, Received, SignIn, StockClient, bare_address, lines_as_lf, listed
@@ -23,17 +25,12 @@ set fifo_name = {home}/fifo
 module load fifo
 set tracelog_level = 3
 set tracelog_file = {home}/trace
-set events_command = {home}/event
-set event_log_files = 1
-set event_log_dir = {home}/texts
+set logging = 1
+set logging_dir = {home}/texts
 """
 
-_EVENT = """\
-#!/bin/sh
-# mcabber calls: event MSG IN ADDRESS FILE; one line per text, in one write
-[ "$1 $2" = "MSG IN" ] && printf '%s %s\\n' "$3" "$4" >>"$HOME/events"
-exit 0
-"""
+_ENTRY = re.compile(r"(?P<kind>M[RS]) (?P<when>\S+) (?P<more>\d{3}) ")
+"""An entry of its history: received or sent, when, and how many lines follow the first."""
 
 
 class Mcabber(StockClient):
@@ -52,9 +49,6 @@ class Mcabber(StockClient):
         account = self.sign_in
         (self.home / "texts").mkdir(parents=True, exist_ok=True)
         self.home.chmod(0o700)
-        event = self.home / "event"
-        event.write_text(_EVENT)
-        event.chmod(0o700)
         config = self.home / "mcabberrc"
         config.write_text(
             _CONFIG.format(
@@ -81,6 +75,10 @@ class Mcabber(StockClient):
         trace = self.home / "trace"
         return trace.read_text(errors="replace") if trace.exists() else ""
 
+    def sign_in_again(self) -> None:
+        with (self.home / "fifo").open("w") as fifo:
+            fifo.write("connect\n")
+
     def send(self, to: str, text: str) -> None:
         """From a file: the only way that takes line ends; mcabber refuses one of 8 KiB or more."""
         self._sent += 1
@@ -94,15 +92,17 @@ class Mcabber(StockClient):
             raise AssertionError(f"mcabber: {len(text.encode())} octets are too many")
 
     def received(self) -> list[Received]:
-        events = self.home / "events"
         shown = []
-        for line in events.read_text().splitlines() if events.exists() else ():
-            sender, _, path = line.partition(" ")
-            text = (
-                Path(path).read_text(errors="replace").removesuffix("\n")
-            )  # mcabber ends the file with one of its own
-            shown.append(Received(bare_address(sender), lines_as_lf(text)))
-        return shown
+        for history in (self.home / "texts").iterdir():
+            lines = iter(history.read_text(errors="replace").split("\n"))
+            for line in lines:
+                entry = _ENTRY.match(line)
+                if entry is None:
+                    continue
+                text = "\n".join([line[entry.end() :], *itertools.islice(lines, int(entry["more"]))])
+                if entry["kind"] == "MR":
+                    shown.append((entry["when"], Received(bare_address(history.name), lines_as_lf(text))))
+        return [received for _, received in sorted(shown, key=lambda pair: pair[0])]
 
     def wait_received(self, sender: str, text: str, seconds: float = 20.0) -> None:
         wanted = Received(sender, text)

@@ -37,6 +37,8 @@ vercheck=false
 chlog=true
 [presence]
 autoaway.mode=off
+[connection]
+reconnect=5
 [executables]
 compose.editor={editor}
 [compose]

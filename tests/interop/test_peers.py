@@ -34,10 +34,16 @@ def run_without_programs(tmp_path: Path, **env: str) -> subprocess.CompletedProc
     text = SCRIPT.read_text().replace('PATH="$PATH:/usr/sbin:/sbin"\n', "")
     assert text != SCRIPT.read_text()
     copy = tmp_path / "peers"
-    copy.write_text(text)
+    copy.write_text(looking_in(tmp_path / "lib", text))
     return subprocess.run(
         ["/bin/sh", str(copy)], env={"PATH": str(tools), **env}, capture_output=True, text=True, timeout=20, check=False
     )
+
+
+def looking_in(folder: Path, text: str) -> str:
+    """The script with another place for shared libraries."""
+    assert "\nlibraries=/usr/lib\n" in text
+    return text.replace("\nlibraries=/usr/lib\n", f"\nlibraries={folder}\n")
 
 
 def test_it_installs_every_client_and_every_program_a_test_needs() -> None:
@@ -69,11 +75,16 @@ def test_without_root_it_says_what_is_not_tested_and_the_one_line_to_run(tmp_pat
 def test_it_says_nothing_when_all_is_there(tmp_path: Path) -> None:
     tools = tmp_path / "bin"
     tools.mkdir()
+    libraries = tmp_path / "lib" / "some-machine"
+    libraries.mkdir(parents=True)
     for program in table():
-        (tools / program).write_text("#!/bin/sh\n")
-        (tools / program).chmod(0o755)
+        made = (libraries if ".so." in program else tools) / program
+        made.write_text("#!/bin/sh\n")
+        made.chmod(0o755)
+    copy = tmp_path / "peers"
+    copy.write_text(looking_in(tmp_path / "lib", SCRIPT.read_text()))
     done = subprocess.run(
-        [str(SCRIPT)],
+        ["/bin/sh", str(copy)],
         env={"PATH": f"{tools}:{os.environ['PATH']}"},
         capture_output=True,
         text=True,

@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 
 from comity.bindings.base import Transport
+from comity.net import memory
 from comity.net.limits import NetLimits
 from comity.net.tls import TlsContexts
+from comity.testing.clock import FakeClock
 from tests.net.kit import Ca, run_async, serving
 
 CLIENT = """
@@ -69,6 +71,25 @@ async def measure(transport: Transport, count: int, ca: Ca) -> float:
 async def test_idle_connection_stays_within_its_budget(transport: Transport, most: int, ca: Ca) -> None:
     """G7; the bound for TLS is less than half of the gate's 96 KiB, so that a regression is seen early."""
     assert await measure(transport, 200, ca) < most
+
+
+def test_heap_is_trimmed_some_time_after_many_closed_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = FakeClock()
+    trimmer = memory.HeapTrimmer(clock)
+    trims: list[int] = []
+    monkeypatch.setattr(trimmer, "_trim", trims.append)
+    for _ in range(memory.LINKS - 1):
+        trimmer.link_gone()
+    assert clock.pending == 0
+    for _ in range(memory.LINKS):
+        trimmer.link_gone()
+    assert (clock.pending, trims) == (1, [])
+    clock.advance(memory.QUIET_SECONDS)
+    assert (clock.pending, trims) == (0, [0])
+    for _ in range(memory.LINKS):
+        trimmer.link_gone()
+    trimmer.close()
+    assert (clock.pending, trims) == (0, [0])
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import logging
 import os
 import resource
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from typing import cast
 
 import pytest
@@ -16,8 +17,10 @@ from comity.bindings.base import Link, Listener, Network, Target
 from comity.errors import ConfigError, DeliveryError, LocalProtocolError
 from comity.net.driver import ClientLink, LoopClock
 from comity.net.limits import NetLimits
+from comity.net.listener import StreamListener
 from comity.net.network import AsyncNetwork
-from comity.net.tcp import StreamLink, StreamListener
+from comity.net.stream import StreamLink
+from comity.net.tcp import BUFFER
 from comity.net.udp import DatagramLink
 from comity.testing.clock import FakeClock
 from tests.net.kit import PATIENCE, EchoBinding, LineReceived, PeerEnded, TimerFired, run_async, serving
@@ -555,3 +558,12 @@ async def test_network_that_is_closing_connects_no_more() -> None:
         await network.close()
         with pytest.raises(DeliveryError, match="shutting down"):
             await network.connect(EchoBinding(), Target("tcp", *address))
+
+
+def test_each_thread_reads_into_a_buffer_of_its_own() -> None:
+    """Two loops in two threads of one program: what one has read, the other must not write over before it is taken."""
+    with ThreadPoolExecutor(1) as pool:
+        theirs = pool.submit(lambda: BUFFER.view).result()
+    BUFFER.view[:4] = b"ours"
+    theirs[:4] = b"them"
+    assert BUFFER.view[:4] == b"ours"

@@ -24,6 +24,7 @@ Via = Literal["sip", "xmpp"]
 ALICE, BOB = Address.parse("im:alice@a.test"), Address.parse("im:bob@a.test")
 PASSWORD = "correct horse"
 READY_SECONDS = 20.0
+ROOT = Path(__file__).parent.parent.parent
 
 
 def free_ports(count: int) -> list[int]:
@@ -45,27 +46,31 @@ def free_ports(count: int) -> list[int]:
 class ServerProcess:
     """One `comity serve` of its own directory; ports stay the same over restarts."""
 
-    def __init__(self, directory: Path, limits: str = "") -> None:
+    def __init__(self, directory: Path, limits: str = "", domains: tuple[str, ...] = ("a.test",)) -> None:
         self.directory = directory / "home"
         self.config = self.directory / "comity.toml"
         self.process: subprocess.Popen[str] | None = None
         self.tracer: list[str] = []
         """Words before the server's command, such as strace -D."""
-        self.program = "comity"
-        """The module that is run; tests have sabotaged ones."""
         self.log = self.directory / "log"
+        """Where its stderr goes."""
+        self.domains = domains
+        self.make()
+        self._ports = self._configure(limits)
+
+    def make(self) -> None:
+        """The directory with its authority and its accounts."""
+        self.run("init", str(self.directory), *(word for domain in self.domains for word in ("--domain", domain)))
+        for address in (ALICE, BOB):
+            name = address.uri.removeprefix("im:")
+            self.run("account", "add", name, "--password-stdin", "-c", str(self.config), text=PASSWORD)
+
+    def _configure(self, limits: str) -> dict[tuple[str, str], int]:
+        """Write comity.toml with ports that are free now; which they are."""
         sip, sips, xmpp, xmpps = free_ports(4)
-        self._ports: dict[tuple[str, str], int] = {
-            ("sip", "udp"): sip,
-            ("sip", "tcp"): sip,
-            ("sip", "tls"): sips,
-            ("xmpp", "tcp"): xmpp,
-            ("xmpp", "tls"): xmpps,
-        }
-        self.run("init", str(self.directory), "--domain", "a.test")
         self.config.write_text(
             f"""[server]
-domains = ["a.test"]
+domains = {json.dumps(self.domains)}
 [sip]
 listen = ["udp://127.0.0.1:{sip}", "tcp://127.0.0.1:{sip}", "tls://127.0.0.1:{sips}"]
 [xmpp]
@@ -75,9 +80,13 @@ client = ["tcp://127.0.0.1:{xmpp}", "tls://127.0.0.1:{xmpps}"]
 """,
             encoding="utf-8",
         )
-        for address in (ALICE, BOB):
-            name = address.uri.removeprefix("im:")
-            self.run("account", "add", name, "--password-stdin", "-c", str(self.config), text=PASSWORD)
+        return {
+            ("sip", "udp"): sip,
+            ("sip", "tcp"): sip,
+            ("sip", "tls"): sips,
+            ("xmpp", "tcp"): xmpp,
+            ("xmpp", "tls"): xmpps,
+        }
 
     def run(self, *arguments: str, text: str = "") -> str:
         """Run a comity command; its output."""
@@ -91,12 +100,15 @@ client = ["tcp://127.0.0.1:{xmpp}", "tls://127.0.0.1:{xmpps}"]
         lanes = json.loads(self.run("queue", "list", "--json", "-c", str(self.config)))
         return sum(int(lane["pending"]) for lane in lanes)
 
-    def start(self) -> None:
-        """Start it and wait for its ready line."""
-        command = [*self.tracer, sys.executable, "-m", self.program, "serve", "-c", str(self.config)]
-        log = self.log.open("a", encoding="utf-8")
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ})
-        log.close()
+    def start(self, failpoint: str = "", program: str = "comity") -> None:
+        """Start it and wait for its ready line.
+
+        Args:
+            failpoint: ``name[:nth]`` of the place at which it is to die.
+            program: the module to run instead of the real one: a sabotaged build.
+        """
+        self.launch(failpoint, program)
+        assert self.process is not None
         assert self.process.stdout is not None
         deadline = time.monotonic() + READY_SECONDS
         while time.monotonic() < deadline:
@@ -109,19 +121,29 @@ client = ["tcp://127.0.0.1:{xmpp}", "tls://127.0.0.1:{xmpps}"]
         self.kill()
         raise AssertionError("the server did not get ready: " + self.log.read_text("utf-8")[-2000:])
 
+    def launch(self, failpoint: str = "", program: str = "comity") -> None:
+        """Start it and do not wait: it may die on the way."""
+        command = [*self.tracer, sys.executable, "-m", program, "serve", "-c", str(self.config)]
+        environment = {**os.environ, "COMITY_FAILPOINT": failpoint}
+        with self.log.open("a", encoding="utf-8") as log:
+            self.process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment, cwd=ROOT
+            )
+
     def kill(self) -> None:
         """kill -9, whatever it does."""
         if self.process is not None:
             self.process.kill()
-            self._reap()
+            self.reap()
 
     def stop(self) -> int:
         """SIGTERM and wait; its exit code."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        return self._reap()
+        return self.reap()
 
-    def _reap(self) -> int:
+    def reap(self) -> int:
+        """Wait for its end; its exit code."""
         assert self.process is not None
         code = self.process.wait(20)
         if self.process.stdout is not None:
@@ -140,6 +162,11 @@ client = ["tcp://127.0.0.1:{xmpp}", "tls://127.0.0.1:{xmpps}"]
         """Where to connect."""
         return "127.0.0.1", self._ports[via, transport]
 
+    @property
+    def authority(self) -> Path:
+        """Certificate of the CA to believe it by."""
+        return self.directory / "data" / "tls" / "ca.pem"
+
     def client(self, via: Via, address: Address, transport: Transport = "tcp", *, receive: bool = True) -> Client:
         """A Comity client of this server."""
         return connect(
@@ -148,7 +175,7 @@ client = ["tcp://127.0.0.1:{xmpp}", "tls://127.0.0.1:{xmpps}"]
             PASSWORD,
             server=self.port(via, transport),
             transport=transport,
-            ca_file=self.directory / "data" / "tls" / "ca.pem",
+            ca_file=self.authority,
             receive=receive,
             instance=f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, address.uri)}",
         )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 from datetime import UTC, datetime
-from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -47,17 +45,6 @@ PIECES = st.sampled_from(
     )
 )
 OCTETS = st.one_of(st.binary(max_size=200), st.lists(PIECES, max_size=30).map(b"".join))
-
-
-def fuzz_target(name: str) -> object:
-    """Load a target of ``fuzz/``, which is no package."""
-    path = Path(__file__).parents[2] / "fuzz" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @given(
@@ -142,11 +129,3 @@ def test_an_entity_that_splits_joins_to_itself(octets: bytes) -> None:
     except MalformedMessage:
         return
     assert obj.entity == octets
-
-
-@given(OCTETS)
-def test_fuzz_target_holds_on_a_small_corpus(octets: bytes) -> None:
-    ONE_INPUT(octets)
-
-
-ONE_INPUT = fuzz_target("fuzz_cpim").one_input  # type: ignore[attr-defined]  # loaded by path

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from comity.cpim.address import Address
 from comity.service.credentials import (
+    ITERATIONS,
     MIN_ITERATIONS,
     BadRecord,
     FailureGuard,
@@ -82,7 +83,7 @@ class TestDerivation:
             client_key = hmac.digest(salted, b"Client Key", kind)
             assert key.stored_key == hashlib.new(kind, client_key).digest()
             assert key.server_key == hmac.digest(salted, b"Server Key", kind)
-            assert key.iterations >= MIN_ITERATIONS
+            assert key.iterations == ITERATIONS
         assert len({key.salt for key in keys.values()}) == 3
 
     def test_the_published_exchange_of_rfc_7677_verifies_with_this_arithmetic(self) -> None:
@@ -99,14 +100,20 @@ class TestDerivation:
     def test_ha1_is_that_of_rfc_7616(self) -> None:
         """RFC 7616 section 3.9.1's arithmetic, with our realm = domain."""
         text = b"alice:example.org:secret"
-        assert derive_ha1(ALICE, "secret") == {
-            "MD5": hashlib.md5(text).hexdigest(),
-            "SHA-256": hashlib.sha256(text).hexdigest(),
-        }
+        values = derive_ha1(ALICE, "secret")
+        assert values["MD5"] == hashlib.md5(text).hexdigest()
+        assert values["SHA-256"] == hashlib.sha256(text).hexdigest()
+
+    def test_a_phone_may_write_the_user_name_its_own_way(self) -> None:
+        """ADDR-4: digest hashes the name as written, so usual spellings have values of their own."""
+        values = derive_ha1(ALICE, "secret")
+        for name in ("Alice", "alice@example.org"):
+            assert values[f"MD5 {name}"] == hashlib.md5(f"{name}:example.org:secret".encode()).hexdigest()
+            assert values[f"SHA-256 {name}"] == hashlib.sha256(f"{name}:example.org:secret".encode()).hexdigest()
 
     def test_fewer_iterations_are_refused(self) -> None:
-        with pytest.raises(ValueError, match="100000"):
-            derive_scram("x", 4096)
+        with pytest.raises(ValueError, match="65536"):
+            derive_scram("x", MIN_ITERATIONS - 1)
 
     def test_what_is_encoded_is_decoded(self) -> None:
         credentials = derive(ALICE, "secret")
@@ -179,17 +186,15 @@ class TestStoreAccounts:
 
         async def get_and_change(space: str, key: str) -> object:
             found = await get(space, key)  # type: ignore[arg-type]  # the wrapper passes on what it was given
-            if space == "ha1":
-                await put(store, ALICE, "two")
-                here.forget(ALICE)
+            await store.commit([Delete("account", address_key(ALICE))])
+            here.forget(ALICE)
             return found
 
         store.get = get_and_change  # type: ignore[assignment,method-assign]  # one change, timed exactly
-        await here.credentials(ALICE)
+        assert await here.exists(ALICE)
         store.get = get  # type: ignore[method-assign]  # put back
-        later = await here.credentials(ALICE)
-        assert later is not None
-        assert later.ha1 == {"MD5": "two"}
+        assert here.known(ALICE) is None
+        assert not await here.exists(ALICE)
 
     @in_loop
     async def test_what_is_known_needs_no_look_into_the_store(self) -> None:
@@ -208,13 +213,31 @@ class TestStoreAccounts:
         assert not await here.exists(ALICE)
 
     @in_loop
-    async def test_the_cache_is_bounded(self) -> None:
+    async def test_what_is_remembered_is_bounded(self) -> None:
         store = MemoryStore()
         here = accounts(store, size=3)
         for name in "abcde":
             await put(store, Address.im(name, "example.org"), name)
-            await here.credentials(Address.im(name, "example.org"))
-        assert len(here._cache) == 3
+            await here.exists(Address.im(name, "example.org"))
+        assert [here.known(Address.im(name, "example.org")) for name in "abcde"] == [None, None, True, True, True]
+
+    @in_loop
+    async def test_the_store_is_asked_the_same_for_an_account_and_for_none(self) -> None:
+        """X-33: the time of the answer tells nothing."""
+        store = MemoryStore()
+        here = accounts(store)
+        await put(store, ALICE, "one")
+        get, asked = store.get, list[str]()
+
+        async def count(space: str, key: str) -> object:
+            asked.append(space)
+            return await get(space, key)  # type: ignore[arg-type]  # the wrapper passes on what it was given
+
+        store.get = count  # type: ignore[assignment,method-assign]  # counts only
+        for address in (ALICE, ALICE, Address.im("nobody", "example.org")):
+            asked.clear()
+            await here.credentials(address)
+            assert asked == ["account", "scram", "ha1"]
 
     def test_domains_are_served_in_any_case_and_label(self) -> None:
         here = accounts(MemoryStore())

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 
 import pytest
 
 from comity.cpim.address import Address
 from comity.cpim.operations import Reason, Response, Status, success
-from comity.service.delivery import RETRY_DELAYS, WINDOW
+from comity.service.delivery import MOST_UNCERTAIN, RETRY_DELAYS, WINDOW
 from comity.service.envelope import operation_of_item
-from comity.service.interfaces import Add, Delivery, Done, Record
-from comity.testing.service import Bench, ended, refuses, settle
+from comity.service.interfaces import Ack, Add, Delivery, Done, Op, Record, Result
+from comity.store.memory import MemoryStore
+from comity.testing.service import Bench, ended, refuses, settle, takes
 
 
 def run(work: Coroutine[None, None, None]) -> None:
@@ -83,6 +84,51 @@ class TestOrder:
             for n in range(20):
                 await bench.send(f"{n}")
             assert len(bob.held) == 8
+
+        run(story())
+
+    def test_what_was_taken_and_is_not_durably_ended_counts_against_the_window(self) -> None:
+        """G2: a kill repeats at most 32 messages a device, however fast the device confirms and the disk does not."""
+
+        class SlowDisk(MemoryStore):
+            """Whose Acks become durable when the test says so."""
+
+            held: list[tuple[asyncio.Future[list[Result]], asyncio.Future[list[Result]]]] = []
+
+            def commit(self, ops: Sequence[Op]) -> asyncio.Future[list[Result]]:
+                done = super().commit(ops)
+                if not isinstance(ops[0], Ack):
+                    return done
+                later: asyncio.Future[list[Result]] = asyncio.get_running_loop().create_future()
+                self.held.append((later, done))
+                return later
+
+        async def story() -> None:
+            store = SlowDisk()
+            bench = await Bench(store).start()
+            for n in range(50):
+                await bench.send(f"{n}")
+            bob = await bench.device("im:bob@a.test", answer=None, window=16)
+            carol = await bench.device("im:bob@a.test", "second", answer=takes, window=1)
+            while bob.held:
+                bob.take()
+                await settle()
+            assert len(bob.deliveries) == MOST_UNCERTAIN
+            for _ in range(5):
+                later, done = store.held.pop(0)
+                later.set_result(done.result())
+            await settle()
+            assert len(bob.deliveries) == MOST_UNCERTAIN + 5
+            assert len(carol.deliveries) <= MOST_UNCERTAIN + 5
+            while bob.held or store.held:
+                for later, done in store.held:
+                    later.set_result(done.result())
+                store.held.clear()
+                await settle()
+                while bob.held:
+                    bob.take()
+                await settle()
+            assert bob.texts == carol.texts == [b"%d" % n for n in range(50)]
 
         run(story())
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from comity.errors import StoreDamaged, StoreError
-from comity.service.interfaces import Ack, Add, Put, Record
+from comity.service.interfaces import Ack, Add, Mark, Put, Record
 from comity.store import SqliteStore, files
 from comity.store.salvage import Salvage, salvage
 from tests.store import audit
@@ -39,7 +39,7 @@ async def fill(directory: Path) -> SqliteStore:
     """A store with waiting and ended messages, large ones too, accounts and marks."""
     store = await SqliteStore.open(directory, min_free=0)
     for number in range(COUNT):
-        (result,) = await store.commit([Add(make(number), marks=(("last", str(number).encode()),))])
+        (result,) = await store.commit([Add(make(number), marks=(Mark("last", str(number).encode()),))])
         if number in ENDED:
             await store.commit([Ack(make(number).lane, result.rev, b"delivered")])  # type: ignore[union-attr]  # Done
     large = b"Content-Type: message/cpim\r\n\r\n" + b"0123456789abcdef" * 4096

@@ -30,7 +30,12 @@ async def ask(config: Config, request: Request) -> Answer:
         _check_owner(config.server.data)
         store = await open_store(config)
     try:
-        commands = Commands(store, config.server.domains, PlainRecords(config.server.domains[0]))
+        commands = Commands(
+            store,
+            config.server.domains,
+            PlainRecords(config.server.domains[0]),
+            iterations=config.policy.scram_iterations,
+        )
         return await carry_out(commands, request)
     finally:
         await store.close()

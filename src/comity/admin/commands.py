@@ -17,7 +17,15 @@ import msgspec
 
 from comity.cpim.address import Address
 from comity.errors import AddressError, ComityError
-from comity.service.credentials import BadRecord, address_key, derive_ha1, derive_scram, encode_ha1, encode_scram
+from comity.service.credentials import (
+    ITERATIONS,
+    BadRecord,
+    address_key,
+    derive_ha1,
+    derive_scram,
+    encode_ha1,
+    encode_scram,
+)
 from comity.service.interfaces import Ack, Conflict, Delete, Found, Item, Op, Put, Store, Wake
 
 #: Names that would be taken for the server's own voice, or for nobody (RFC 3323 section 4.1.1.3).
@@ -214,6 +222,7 @@ class Commands:
         changed: called after an account was changed or removed, so that nothing old is used any more.
         woken: called for each lane to be tried now; the store's ``Wake`` tells other nodes.
         dropped: called with lane and number of a message that was ended, so that it is not delivered from memory.
+        iterations: of SCRAM, for passwords set from now on.
     """
 
     def __init__(
@@ -225,6 +234,7 @@ class Commands:
         changed: Callable[[Address], None] | None = None,
         woken: Callable[[str], None] | None = None,
         dropped: Callable[[str, int], None] | None = None,
+        iterations: int = ITERATIONS,
     ) -> None:
         self._store = store
         self._domains = tuple(domains)
@@ -232,6 +242,7 @@ class Commands:
         self._changed = changed or (lambda address: None)
         self._woken = woken or (lambda lane: None)
         self._dropped = dropped or (lambda lane, seq: None)
+        self._iterations = iterations
         self._lock = asyncio.Lock()
         """Acts that look first and write then come one after the other."""
         self._acts: dict[type[Request], Callable[[Any], Awaitable[object]]] = {
@@ -260,7 +271,7 @@ class Commands:
         address = self._own_address(request.address)
         if address.local in RESERVED:
             raise CommandRefused(f"{address.local} is reserved for the server itself. Choose another name.", 2)
-        ops = await asyncio.to_thread(_password_ops, address, request.password)
+        ops = await asyncio.to_thread(_password_ops, address, request.password, self._iterations)
         async with self._lock:
             if await self._store.get("account", address_key(address)):
                 raise CommandRefused(
@@ -278,7 +289,7 @@ class Commands:
         """Change the password of all protocols, or of SIP alone."""
         address = self._own_address(request.address)
         only = "ha1" if request.sip_only else ""
-        ops = await asyncio.to_thread(_password_ops, address, request.password, only)
+        ops = await asyncio.to_thread(_password_ops, address, request.password, self._iterations, only)
         async with self._lock:
             created = await self._created(address)
             value = msgspec.json.encode(_Facts(created, request.sip_only))
@@ -410,12 +421,12 @@ class Commands:
         return self._records.dropped(datetime.fromtimestamp(self._store.time(), UTC))
 
 
-def _password_ops(address: Address, password: str, only: str = "") -> list[Op]:
+def _password_ops(address: Address, password: str, iterations: int, only: str = "") -> list[Op]:
     """Puts of the keys of a password; some 0.1 s of CPU, so it runs in a worker."""
     key = address_key(address)
     ops: list[Op] = [Put("ha1", key, encode_ha1(derive_ha1(address, password)))]
     if only != "ha1":
-        ops.append(Put("scram", key, encode_scram(derive_scram(password))))
+        ops.append(Put("scram", key, encode_scram(derive_scram(password, iterations))))
     return ops
 
 

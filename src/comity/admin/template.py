@@ -114,6 +114,9 @@ sip_md5 = true
 # Old XMPP programs know no better than SCRAM-SHA-1; false if all of yours do.
 scram_sha1 = true
 
+# Work that a guess at a stolen key costs, for passwords set from now on. Pidgin, Finch and BitlBee refuse more than 65536.
+# scram_iterations = 100000
+
 # Domains, addresses or networks of servers that vouch for their own people without a certificate.
 # trusted_peers = ["sip.example.net", "10.0.0.2"]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import importlib
 import logging
 import os
@@ -22,12 +23,19 @@ import click
 
 from comity.admin.init import init as make
 from comity.admin.init import init_certificates
+from comity.cli import logs
 from comity.cli.output import WRONG, Group, as_json, config_option, print_json
 from comity.config import Config, check, load, read
 from comity.config.values import domain_problem
 from comity.errors import ComityError
 
 logger = logging.getLogger(__name__)
+
+REPORT_SECONDS = 5.0
+OWN_DESCRIPTORS = 128
+"""Files a server needs besides its connections: listeners, store, event loop, workers."""
+COLLECTOR = (5_000, 5, 20)
+"""Thresholds of the three generations (Python's own: 700, 10, 10)."""
 
 
 # --- init -----------------------------------------------------------------------------------------------------------
@@ -172,11 +180,12 @@ def serve(config_path: Path, pidfile: Path | None, log_level: str, as_json: bool
     Example:
       comity serve -c house/comity.toml --pidfile /run/comity.pid
     """
-    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    collapser = logs.set_up(log_level)
     os.umask(0o077)
     # No core dump: it would hold keys and message bodies (B-02).
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     config = load(config_path)
+    _raise_descriptor_limit(config.limits.connections)
     # Imported here, because every other command starts faster without it.
     factory = importlib.import_module("comity.server").Server
 
@@ -186,7 +195,24 @@ def serve(config_path: Path, pidfile: Path | None, log_level: str, as_json: bool
         else:
             click.echo(" ".join(["comity: ready", *addresses]))
 
-    asyncio.run(run(lambda: factory(config), config_path, pidfile, ready))
+    try:
+        asyncio.run(run(lambda: factory(config), config_path, pidfile, ready, collapser.report))
+    finally:
+        collapser.report(is_last=True)
+
+
+def _raise_descriptor_limit(connections: int) -> None:
+    """Let the process open as many files as it may; say so if that is too few for its connections (F-09)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    needed = connections + OWN_DESCRIPTORS
+    if hard != resource.RLIM_INFINITY and hard < connections:
+        logger.warning(
+            "This process may open %d files, but [limits] connections = %d needs %d: further connections will have to "
+            "wait. Raise the limit (systemd: LimitNOFILE=%d; shell: ulimit -Hn %d) or lower connections.",
+            *(hard, connections, needed, needed, needed),
+        )
 
 
 async def run(
@@ -194,8 +220,9 @@ async def run(
     config_path: Path,
     pidfile: Path | None,
     ready: Callable[[Sequence[str]], None],
+    report: Callable[[], None],
 ) -> None:
-    """Start a server, say that it is ready, obey signals, stop.
+    """Start a server, say that it is ready, obey signals, stop; call ``report`` every few seconds meanwhile.
 
     Raises:
         ConfigError: with the reason why it cannot start; StoreError likewise.
@@ -208,8 +235,10 @@ async def run(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     loop.add_signal_handler(signal.SIGHUP, reloading.set)
+    reporting = loop.create_task(_every(REPORT_SECONDS, report))
     try:
         await server.start()
+        _tune_collector()
         with _pidfile(pidfile):
             ready(server.addresses)
             while not stopping.is_set():
@@ -223,17 +252,34 @@ async def run(
             _say("comity: draining")
             await server.stop()
     finally:
+        reporting.cancel()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.remove_signal_handler(number)
+
+
+def _tune_collector() -> None:
+    """Let the cycle collector look seldom: a message's objects form no cycles and are freed when it has left.
+
+    With Python's own figures it took 8 % of the CPU of SIP to XMPP at 2,000 messages a second, and a full look at the
+    transactions kept for 32 s stopped everything for 100 ms, twice in three seconds."""
+    gc.collect()
+    gc.freeze()  # what the start made stays for good
+    gc.set_threshold(*COLLECTOR)
 
 
 async def _reload(server: RunningServer, config_path: Path) -> None:
     """Reload, or keep what runs and say why (F-K20)."""
     try:
         await server.reload(load(config_path))
-        _say("comity: reloaded")
+        logger.info("reloaded")
     except ComityError as error:
-        _say(f"{error}\ncomity: not reloaded; the former configuration stays in use")
+        logger.error("not reloaded, what was in use stays in use: %s", "; ".join(str(error).splitlines()))
+
+
+async def _every(seconds: float, act: Callable[[], None]) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        act()
 
 
 def _say(text: str) -> None:

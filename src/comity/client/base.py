@@ -48,6 +48,8 @@ class Received:
     history: tuple[HistoryEntry, ...] = ()
     report: Report | None = None
     """Set when this is a failure report about a message of ours."""
+    id: str = ""
+    """The server's identifier on the wire (SIP Call-ID and From-tag, XEP-0359 stanza-id): a repeat has the same."""
 
     @property
     def text(self) -> str | None:
@@ -74,6 +76,8 @@ class Options:
     """False: only send; no contact address is announced."""
     instance: str = ""
     """SIP: ``urn:uuid:…`` by which the server knows this device again after a lost connection (RFC 5626)."""
+    patience: float = 30.0
+    """XMPP: seconds to try to come back, and go on, after a lost connection; 0: give up at once."""
 
 
 class Client(Protocol):

@@ -209,7 +209,8 @@ class SipClient(SignedIn):
         arrived = _date(event.request)
         is_delayed = arrived is not None and datetime.now(UTC) - arrived > DELAYED
         own = self._options.address
-        received = Received(made.object, made.source, own, first, is_delayed, arrived, made.history)
+        id = f"{event.request.call_id};{event.request.from_.tag}"
+        received = Received(made.object, made.source, own, first, is_delayed, arrived, made.history, id=id)
         self._mailbox.put(received, partial(self._respond, event.id, 200))
 
     def _respond(self, id: int, status_code: int) -> None:

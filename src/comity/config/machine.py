@@ -144,6 +144,9 @@ def _certificates(config: Config, key: str, path: Path) -> tuple[list[x509.Certi
     if mistake:
         return [], mistake
     try:
+        if octets.count(b"-----BEGIN CERTIFICATE-----") > octets.count(b"-----END CERTIFICATE-----"):
+            cure = "It may still be being written: try again, or write it anew."
+            return [], ConfigError(key, f"{path} ends inside a certificate.", cure, where=config.where(key))
         return x509.load_pem_x509_certificates(octets), None
     except ValueError:
         cure = "It must begin with -----BEGIN CERTIFICATE-----; `openssl x509 -inform DER` turns DER into PEM."

@@ -39,8 +39,8 @@ def _seconds(default: float) -> Any:
     return field(default=float(default), metadata={"kind": "seconds"})
 
 
-def _count(default: int, high: int = 10_000_000) -> Any:
-    return field(default=default, metadata={"kind": "count", "low": 1, "high": high})
+def _count(default: int, high: int = 10_000_000, low: int = 1) -> Any:
+    return field(default=default, metadata={"kind": "count", "low": low, "high": high})
 
 
 def _flag(default: bool) -> Any:
@@ -183,6 +183,9 @@ class PolicyConfig:
     """Offer SIP digest with MD5 after SHA-256; most desk phones know nothing else."""
     scram_sha1: bool = _flag(True)
     """Offer SCRAM-SHA-1 after SHA-256 and SHA-512; RFC 6120 asks for it, old clients know nothing else."""
+    scram_iterations: int = _count(100_000, 10_000_000, 65_536)
+    """Work a guess at a stolen key costs, for passwords set from now on; Pidgin and all that has Cyrus SASL refuse more
+    than 65536."""
     trusted_peers: tuple[str, ...] = _of("peers", ())
     """Domains, addresses or networks of servers that vouch for their own users without a certificate."""
     presence_default: Literal["ask", "deny"] = _choice("ask", "ask", "deny")
@@ -279,9 +282,9 @@ class Limits:
     user_message_burst: int = _count(100)
     """Messages of one user taken at once before ``user_messages`` counts."""
     user_stanzas: int = _count(50)
-    """Stanzas a second of one user."""
+    """Stanzas a second of one connection, never less than five for each of ``user_messages``."""
     user_octets: int = _octets(64 * KIB)
-    """Octets a second of one user."""
+    """Octets a second of one connection, never less than 6.4 KiB for each of ``user_messages``."""
     peer_messages: int = _count(500)
     """Messages a second of one peer domain."""
     udp_requests: int = _count(30)

@@ -10,17 +10,21 @@ import logging
 import os
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from comity.bindings.base import Binding, HostPort, Link, Listener, Peer, Target, Transport
 from comity.errors import ConfigError, DeliveryError
+from comity.net.intake import Intake
 from comity.net.limits import Gate, NetLimits, Tally
+from comity.net.listener import StreamListener
+from comity.net.memory import HeapTrimmer
 from comity.net.outbound import OutboundPolicy
 from comity.net.ports import open_socket
 from comity.net.resolver import Resolver
-from comity.net.tcp import StreamLink, StreamListener, tune
+from comity.net.stream import StreamLink
+from comity.net.tcp import TcpLink, tune
 from comity.net.tls import ServerTls, TlsContexts, TlsFailure, TlsPipe
 from comity.net.udp import DatagramLink
 from comity.service.interfaces import Clock
@@ -58,6 +62,7 @@ class AsyncNetwork:
         tls: contexts to serve and to call with; without them no TLS listener opens.
         resolver: names to addresses; made from the system's configuration when first needed if None.
         outbound: what may be dialled; its ``own`` is set to this network's listeners.
+        lag: seconds for which the service's oldest message has been waiting for its commit.
     """
 
     def __init__(
@@ -68,10 +73,13 @@ class AsyncNetwork:
         tls: TlsContexts | None = None,
         resolver: Resolver | None = None,
         outbound: OutboundPolicy | None = None,
+        lag: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self.limits = limits or NetLimits()
         self.tally = Tally(clock, logger)
         self.gate = Gate(self.limits, clock)
+        self.intake = Intake(clock, lag)
+        self._heap = HeapTrimmer(clock)
         self._clock = clock
         self._tls = tls
         self._resolver = resolver
@@ -79,7 +87,7 @@ class AsyncNetwork:
         self._outbound.own = lambda: [bound.address for bound in self.bound]
         self._listeners: list[StreamListener] = []
         self._datagram_links: dict[int, list[DatagramLink]] = {}
-        self._links: set[StreamLink] = set()
+        self._links: set[TcpLink] = set()
         self._making: set[asyncio.Task[None]] = set()
         self._is_closing = False
         self._empty = asyncio.Event()
@@ -115,7 +123,13 @@ class AsyncNetwork:
             opened.append(Bound(listener, (host, port)))
             if listener.transport == "udp":
                 link = DatagramLink(
-                    binding, self._clock, sock, role=listener.role, limits=self.limits, tally=self.tally
+                    binding,
+                    self._clock,
+                    sock,
+                    role=listener.role,
+                    limits=self.limits,
+                    tally=self.tally,
+                    intake=self.intake,
                 )
                 self._datagram_links.setdefault(id(binding), []).append(link)
             else:
@@ -186,7 +200,9 @@ class AsyncNetwork:
         # The last turn delivers link_closed of the datagram sockets.
         await asyncio.sleep(0)
         await asyncio.sleep(0)
+        self.intake.close()
         self.tally.close()
+        self._heap.close()
 
     @property
     def links(self) -> int:
@@ -316,20 +332,21 @@ class AsyncNetwork:
             self._tls = TlsContexts()
         return self._tls.client
 
-    def link_authenticated(self, link: StreamLink) -> None:
+    def link_authenticated(self, link: TcpLink) -> None:
         """Stop counting an accepted link as a stranger's."""
         if link.is_inbound:
             self.gate.authenticated()
 
-    def link_gone(self, link: StreamLink) -> None:
+    def link_gone(self, link: TcpLink) -> None:
         """Give the place of a link back."""
         if link in self._links:
             self._links.discard(link)
+            self._heap.link_gone()
             if link.is_inbound:
                 self.gate.release(link.peer.remote[0], is_authenticated=link.is_authenticated)
             if not self._links:
                 self._empty.set()
 
-    def _add(self, link: StreamLink) -> None:
+    def _add(self, link: TcpLink) -> None:
         self._links.add(link)
         self._empty.clear()

@@ -4,7 +4,7 @@ Place on the path: between the socket and the session, inside steps 1 and 10. as
 for each connection (reliability.md section 0, finding 4); ``TlsPipe`` moves at most one record at a time
 through its two memory BIOs, so that they stay as small as one record.
 
-TLS 1.2 and 1.3, no compression, no renegotiation, no early data, no session tickets (section 6.1 item 1).
+TLS 1.2 and 1.3, no compression, renegotiation, early data, session tickets or session cache (section 6.1 item 1).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from comity.bindings.base import TlsInfo
 from comity.errors import ConfigError
+from comity.net import session_cache
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +78,7 @@ def make_server_context(certificate: Path, key: Path, trust: Path | None = None)
     if trust is not None:
         _load_trust(context, trust)
         context.verify_mode = ssl.CERT_OPTIONAL
+    session_cache.switch_off(context)
     return context
 
 
@@ -117,9 +119,14 @@ def _readable(option: str, path: Path) -> bytes:
 
 
 def _load_chain(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
-    if b"-----BEGIN CERTIFICATE-----" not in _readable("tls.certificate", certificate):
+    chain = _readable("tls.certificate", certificate)
+    if b"-----BEGIN CERTIFICATE-----" not in chain:
         cure = "Give a PEM file: the server's certificate first, then those of its issuers."
         raise ConfigError("tls.certificate", f"the file {certificate} holds no PEM certificate.", cure)
+    if chain.count(b"-----BEGIN CERTIFICATE-----") > chain.count(b"-----END CERTIFICATE-----"):
+        # OpenSSL would take what is whole and leave the rest of the chain out.
+        problem = f"the file {certificate} ends inside a certificate."
+        raise ConfigError("tls.certificate", problem, "It may still be being written: try again, or write it anew.")
     content = _readable("tls.key", key)
     if b"PRIVATE KEY-----" not in content:
         raise ConfigError("tls.key", f"the file {key} holds no PEM private key.", "Give the key of tls.certificate.")
@@ -151,47 +158,62 @@ def _load_trust(context: ssl.SSLContext, trust: Path) -> None:
         raise ConfigError("tls.trust", f"{trust} holds no usable CA certificates.", cure) from error
 
 
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """Where the contexts come from."""
+
+    certificate: Path | None = None
+    """PEM file of our certificate chain, or None for a pure client."""
+    key: Path | None = None
+    """PEM file of its private key."""
+    trust: Path | None = None
+    """CAs that vouch for peers; None: the system's for servers we call, none for clients that call us."""
+
+
 class TlsContexts:
     """The contexts in use, made from files that may be renewed while the server runs (F-28).
 
     Args:
-        certificate: PEM file of our certificate chain, or None for a pure client.
-        key: PEM file of its private key.
-        trust: CAs that vouch for peers; None: the system's for servers we call, none for clients that call us.
+        certificate, key, trust: see ``TlsFiles``.
 
     Raises:
         ConfigError: the files cannot be used.
     """
 
     def __init__(self, certificate: Path | None = None, key: Path | None = None, trust: Path | None = None) -> None:
-        self._certificate = certificate
-        self._key = key
-        self._trust = trust
+        self._files = TlsFiles(certificate, key, trust)
         self.server: ServerTls | None = None
         """For connections accepted from now on; those made earlier keep theirs."""
         self.expires: datetime | None = None
         """When our certificate ends (aware UTC)."""
         self.client: ssl.SSLContext
-        self._load(is_first=True)
+        self._load(self._files, is_first=True)
 
-    def reload(self) -> None:
-        """Read all files again; on ConfigError everything stays as it was. Blocks on the file system."""
-        self._load(is_first=False)
+    def reload(self, files: TlsFiles | None = None) -> None:
+        """Read the files again, or others; on ConfigError everything stays as it was. Blocks on the file system."""
+        files = files or self._files
+        self._load(files, is_first=False)
+        self._files = files
 
-    def _load(self, *, is_first: bool) -> None:
+    def _load(self, files: TlsFiles, *, is_first: bool) -> None:
         server = None
         expires = None
-        if self._certificate is not None and self._key is not None:
-            context = make_server_context(self._certificate, self._key, self._trust)
-            certificate = x509.load_pem_x509_certificate(self._certificate.read_bytes())
+        if files.certificate is not None and files.key is not None:
+            before = _readable("tls.certificate", files.certificate)
+            context = make_server_context(files.certificate, files.key, files.trust)
+            certificate = x509.load_pem_x509_certificate(before)
             expires = certificate.not_valid_after_utc
             if expires <= datetime.now(UTC):
-                problem = f"the certificate in {self._certificate} expired on {expires:%Y-%m-%d %H:%M} UTC."
+                problem = f"the certificate in {files.certificate} expired on {expires:%Y-%m-%d %H:%M} UTC."
                 if not is_first:
                     raise ConfigError("tls.certificate", problem, "The one in use stays; renew the file.")
                 logger.warning("tls.certificate: %s Peers will refuse it; renew it and reload.", problem)
             server = ServerTls(context, server_end_point(certificate.public_bytes(Encoding.DER)))
-        client = make_client_context(self._trust, self._certificate, self._key)
+        client = make_client_context(files.trust, files.certificate, files.key)
+        if files.certificate is not None and server is not None and before != files.certificate.read_bytes():
+            # The channel binding would be another certificate's than the one shown.
+            problem = f"the file {files.certificate} was written while it was read."
+            raise ConfigError("tls.certificate", problem, "Reload when it is whole.")
         self.server, self.client, self.expires = server, client, expires
 
 
@@ -216,8 +238,8 @@ class TlsPipe:
         except ValueError as error:
             raise TlsFailure(f"{server_name!r} is not a host name") from error
 
-    def feed(self, data: memoryview) -> None:
-        """Take ciphertext; at most one record's worth at a time keeps the buffer small."""
+    def feed(self, data: bytes | memoryview) -> None:
+        """Take ciphertext; small pieces keep the buffer small."""
         self._incoming.write(data)
 
     def handshake(self) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import secrets
 import stringprep
 import time
@@ -24,18 +25,23 @@ from comity.cpim.address import Address
 from comity.errors import AddressError, ComityError
 from comity.service.interfaces import Credentials, ScramKeys, Store
 
+log = logging.getLogger(__name__)
+
 #: hashlib's name of each SCRAM hash by the name used in ``Credentials.scram``.
 SCRAM_HASHES = {"sha-1": "sha1", "sha-256": "sha256", "sha-512": "sha512"}
 DIGEST_HASHES = {"MD5": "md5", "SHA-256": "sha256"}
 
 #: reliability.md section 6.1 item 2; RFC 7677 section 4 asks for 4,096 at least.
-MIN_ITERATIONS = 100_000
+ITERATIONS = 100_000
+#: COMPAT Cyrus SASL 2.1 (Pidgin, Finch and BitlBee on Linux): refuses more, in its plugins/scram.c. An operator may go
+#: down to this and no further.
+MIN_ITERATIONS = 65_536
 SALT_OCTETS = 16
 MAX_PASSWORD_OCTETS = 1024
 """A bound on what one sign-in may make us hash, the same as other servers'."""
 
 #: Names of accounts kept in memory: some 10 MB at most.
-_MOST_EXISTING = 65_536
+MOST_EXISTING = 65_536
 
 #: SASLprep's prohibited output that OpaqueString does not refuse already (RFC 4013 section 2.3).
 _PROHIBITED = (
@@ -105,7 +111,7 @@ def _saslprep(password: str) -> str | None:
 # --- derivation -------------------------------------------------------------------------------------------------
 
 
-def derive(address: Address, password: str, iterations: int = MIN_ITERATIONS) -> Credentials:
+def derive(address: Address, password: str, iterations: int = ITERATIONS) -> Credentials:
     """Derive all keys of an account; takes some 0.3 s of CPU, so call it in a worker.
 
     Raises:
@@ -115,7 +121,7 @@ def derive(address: Address, password: str, iterations: int = MIN_ITERATIONS) ->
     return Credentials(address, derive_scram(password, iterations), derive_ha1(address, password))
 
 
-def derive_scram(password: str, iterations: int = MIN_ITERATIONS) -> dict[str, ScramKeys]:
+def derive_scram(password: str, iterations: int = ITERATIONS) -> dict[str, ScramKeys]:
     """SCRAM keys of ``password``, each hash with a random salt of its own (RFC 5802 section 3)."""
     if iterations < MIN_ITERATIONS:
         raise ValueError(f"at least {MIN_ITERATIONS} iterations, not {iterations}")
@@ -130,10 +136,20 @@ def derive_scram(password: str, iterations: int = MIN_ITERATIONS) -> dict[str, S
 
 
 def derive_ha1(address: Address, password: str) -> dict[str, str]:
-    """HA1 of each digest algorithm: H(user:realm:password), realm = domain (RFC 7616 section 3.4.2)."""
-    text = f"{address.folded().local}:{address.domain}:{prepare_password(password)}".encode()
-    # MD5 is what RFC 3261 phones speak; [policy] sip_md5 = false stops offering it.
-    return {name: hashlib.new(kind, text, usedforsecurity=False).hexdigest() for name, kind in DIGEST_HASHES.items()}
+    """HA1 of each digest algorithm: H(user:realm:password), realm = domain (RFC 7616 section 3.4.2).
+
+    The user name is hashed as the phone writes it, so the other ways in which people enter theirs have values of their
+    own, by ``ALGORITHM USERNAME``: with a capital letter, and with the domain.
+    """
+    user, domain = address.folded().local, address.domain
+    names = {"": user} | {f" {name}": name for name in (user.capitalize(), f"{user}@{domain}") if name != user}
+    values = {}
+    for suffix, name in names.items():
+        text = f"{name}:{domain}:{prepare_password(password)}".encode()
+        # MD5 is what RFC 3261 phones speak; [policy] sip_md5 = false stops offering it.
+        for algorithm, kind in DIGEST_HASHES.items():
+            values[algorithm + suffix] = hashlib.new(kind, text, usedforsecurity=False).hexdigest()
+    return values
 
 
 # --- encoding ---------------------------------------------------------------------------------------------------
@@ -165,6 +181,11 @@ def decode_ha1(value: bytes) -> dict[str, str]:
         raise BadRecord("the stored HA1 values of an account cannot be read; set its password anew") from error
 
 
+#: What is decoded for an account that does not exist.
+_NO_SCRAM = encode_scram({name: ScramKeys(bytes(SALT_OCTETS), 1, bytes(64), bytes(64)) for name in SCRAM_HASHES})
+_NO_HA1 = encode_ha1(dict.fromkeys(DIGEST_HASHES, "0" * 64))
+
+
 # --- accounts ---------------------------------------------------------------------------------------------------
 
 
@@ -175,44 +196,36 @@ class StoreAccounts:
         store: where they are.
         domains: served domains.
         guard: the counter of failed sign-ins.
-        size: accounts kept in memory, the least recently used leave first.
+        size: accounts remembered to exist, the one asked for longest ago leaves first.
     """
 
-    def __init__(self, store: Store, domains: Collection[str], guard: FailureGuard, size: int = 4096) -> None:
+    def __init__(self, store: Store, domains: Collection[str], guard: FailureGuard, size: int = MOST_EXISTING) -> None:
         self._store = store
         self._domains = frozenset(_canonical(domain) for domain in domains)
         self._guard = guard
         self._size = size
-        self._cache: OrderedDict[str, Credentials] = OrderedDict()
         self._existing: OrderedDict[str, None] = OrderedDict()
         """Accounts seen in the store: every message asks whether its recipient exists, few ask for credentials."""
         self._generation = 0
-        """Counts ``forget``: what was read before one may not be cached after it."""
+        """Counts ``forget``: what was read before one may not be remembered after it."""
 
     async def credentials(self, address: Address) -> Credentials | None:
-        """Credentials of a local account, or None. Raises StoreError and BadRecord."""
+        """Credentials of a local account, or None. Raises StoreError and BadRecord.
+
+        The same is asked and decoded whether or not there is such an account, and nothing is kept here: how long
+        the answer takes must not tell who has one (X-33).
+        """
         try:
             key = address_key(address)
         except AddressError:
             return None
-        if (cached := self._cache.get(key)) is not None:
-            self._cache.move_to_end(key)
-            return cached
-        generation = self._generation
-        if await self._store.get("account", key) is None:
-            return None
+        account = await self._store.get("account", key)
         scram = await self._store.get("scram", key)
         ha1 = await self._store.get("ha1", key)
-        found = Credentials(
-            Address.parse(key),
-            decode_scram(scram.value) if scram else {},
-            decode_ha1(ha1.value) if ha1 else {},
-        )
-        if generation == self._generation:
-            self._cache[key] = found
-            if len(self._cache) > self._size:
-                self._cache.popitem(last=False)
-        return found
+        keys = decode_scram(scram.value if scram else _NO_SCRAM)
+        values = decode_ha1(ha1.value if ha1 else _NO_HA1)
+        found = Credentials(Address.parse(key), keys if scram else {}, values if ha1 else {})
+        return None if account is None else found
 
     async def exists(self, address: Address) -> bool:
         """True if ``address`` is an account here. Raises StoreError."""
@@ -224,7 +237,7 @@ class StoreAccounts:
             return False
         if generation == self._generation:
             self._existing[key] = None
-            if len(self._existing) > _MOST_EXISTING:
+            if len(self._existing) > self._size:
                 self._existing.popitem(last=False)
         return True
 
@@ -234,7 +247,7 @@ class StoreAccounts:
             key = address_key(address)
         except AddressError:
             return False
-        return True if key in self._existing or key in self._cache else None
+        return True if key in self._existing else None
 
     def serves(self, domain: str) -> bool:
         """True if ``domain`` (any case, U- or A-label) is one of ours."""
@@ -248,7 +261,6 @@ class StoreAccounts:
         """Read ``address`` from the store next time: its account was changed."""
         self._generation += 1
         key = address_key(address)
-        self._cache.pop(key, None)
         self._existing.pop(key, None)
 
 
@@ -322,6 +334,7 @@ class FailureGuard:
             return
         self._banned.pop(host, None)
         self._banned[host] = now + self._ban
+        log.warning("%s is banned for %.0f s after %d failed sign-ins", host, self._ban, self._limit)
         if len(self._banned) > self._size:
             self._banned.popitem(last=False)
 

@@ -39,6 +39,11 @@ WINDOW = 64
 """Messages of one lane held in memory; more wait in the store."""
 LOW_WATER = 16
 """Below this many the lane is read again."""
+MOST_UNCERTAIN = 32
+"""Messages handed to one device whose end is not durable yet: a kill repeats no more than these (gate G2)."""
+MOST_OCTETS = 160 * 1024
+"""Octets of objects in flight to one device, if there is more than one: as base64 in a stanza they still fit the write
+buffer of a connection, so what a client does not read waits in the store and not in memory (L-04)."""
 RETRY_DELAYS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 300.0)
 """Seconds between attempts at one device (fault F-11)."""
 FRESH = 2.0
@@ -57,6 +62,10 @@ class Channel:
         self.is_closed = False
         self._queue: deque[Pending] = deque()
         self._in_flight: dict[Pending, int] = {}
+        self._octets = 0
+        """Octets of the objects in flight."""
+        self._uncertain = 0
+        """Messages it took whose end is not durable yet."""
         self._attempts: dict[Pending, int] = {}
         self._raised: dict[Pending, int] = {}
         self._failures = 0
@@ -71,14 +80,27 @@ class Channel:
     def pump(self) -> None:
         """Hand over what the window allows."""
         engine = self.inbox.engine
-        while self._queue and self._pause is None and len(self._in_flight) < self.contact.window:
+        while self._queue and self._pause is None and self._has_room:
             if self.is_closed or engine.is_stopping:
                 return
             pending = self._queue.popleft()
             attempt = self._attempts.get(pending, 0) + 1
             self._in_flight[pending] = attempt
+            self._octets += len(pending.operation.object.octets)
             failpoint("delivery.lease-taken")
             engine.attempt(self, pending, attempt).add_done_callback(partial(self._answered, pending))
+
+    @property
+    def _has_room(self) -> bool:
+        in_flight = len(self._in_flight)
+        if in_flight >= self.contact.window or in_flight + self._uncertain >= MOST_UNCERTAIN:
+            return False
+        return not in_flight or self._octets + len(self._queue[0].operation.object.octets) <= MOST_OCTETS
+
+    def certain(self) -> None:
+        """The end of a message it took is durable."""
+        self._uncertain -= 1
+        self.pump()
 
     def refresh(self, contact: Contact) -> None:
         """The device spoke again: what waited for it is tried now."""
@@ -106,6 +128,7 @@ class Channel:
 
     def _answered(self, pending: Pending, future: asyncio.Future[Response]) -> None:
         attempt = self._in_flight.pop(pending)
+        self._octets -= len(pending.operation.object.octets)
         if future.cancelled():
             response = failure(pending.operation.trans_id, Reason.TIMEOUT, "The attempt was given up.")
         elif (error := future.exception()) is not None:
@@ -119,7 +142,9 @@ class Channel:
             self._failures = 0
             self._attempts.pop(pending, None)
             self._raised.pop(pending, None)
-            self.inbox.delivered(pending, self, response)
+            if self.inbox.delivered(pending, self, response):
+                self._uncertain += 1
+                pending.takers.append(self)
         elif self.is_closed:
             self.inbox.lost(pending, self)
         elif response.is_temporary and pending.seq and attempt <= 64 and not is_poison:
@@ -274,12 +299,15 @@ class Inbox:
 
     # --- out ---
 
-    def delivered(self, pending: Pending, channel: Channel, response: Response) -> None:
-        """A device took it: terminal with the first, further ones only get their copy."""
+    def delivered(self, pending: Pending, channel: Channel, response: Response) -> bool:
+        """A device took it: terminal with the first, further ones only get their copy.
+
+        True while the end is not durable: ``certain`` follows."""
         pending.offered[channel] = False
         if not pending.is_done:
             outcome = Outcome("delivered", self.engine.clock.when(), channel.contact.binding, response.form)
             self.end(pending, outcome, success(pending.operation.trans_id, response.form))
+        return bool(pending.seq) and not pending.is_certain
 
     def refused(self, pending: Pending, channel: Channel, response: Response) -> None:
         """A device will never take it: failed when no other one may."""
@@ -318,6 +346,10 @@ class Inbox:
         self.engine.ends.conclude(self.lane, pending.seq, outcome, report, then)
 
     def _end_committed(self, pending: Pending, response: Response) -> None:
+        pending.is_certain = True
+        takers, pending.takers = pending.takers, []
+        for channel in takers:
+            channel.certain()
         self.engine.answer(pending, response)
         self._gone(pending.seq)
 

@@ -13,7 +13,7 @@ import msgspec
 
 from comity.cpim.address import Address
 from comity.cpim.operations import Context, HistoryEntry, MessageOperation, MimeObject, Reason, Report
-from comity.errors import StoreError
+from comity.errors import AddressError, StoreError
 from comity.service.interfaces import Item, Record
 
 
@@ -95,7 +95,7 @@ def unpack(octets: bytes) -> Envelope:
     """Decode an envelope. Raises StoreError for octets that are none (a poison row)."""
     try:
         return _decoder.decode(octets)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise StoreError(f"a stored envelope cannot be read: {error}") from error
 
 
@@ -111,20 +111,23 @@ def operation_of(record: Record, envelope: Envelope) -> MessageOperation:
 
 
 def operation_with(envelope: Envelope, thing: MimeObject) -> MessageOperation:
-    """The operation of an envelope and an object."""
+    """The operation of an envelope and an object. Raises StoreError for values that are none (a poison row)."""
     kept = envelope.report
     report = None
-    if kept is not None:
-        report = Report(Reason(kept.reason), kept.text, Address.parse(kept.recipient), kept.native_id)
-    return MessageOperation(
-        Address.parse(envelope.source),
-        Address.parse(envelope.destination),
-        envelope.trans_id,
-        thing,
-        envelope.max_forwards,
-        Context(**envelope.context, report=report),
-        tuple(HistoryEntry(h.node, h.in_protocol, h.out_protocol, h.when, h.note) for h in envelope.history),
-    )
+    try:
+        if kept is not None:
+            report = Report(Reason(kept.reason), kept.text, Address.parse(kept.recipient), kept.native_id)
+        return MessageOperation(
+            Address.parse(envelope.source),
+            Address.parse(envelope.destination),
+            envelope.trans_id,
+            thing,
+            envelope.max_forwards,
+            Context(**envelope.context, report=report),
+            tuple(HistoryEntry(h.node, h.in_protocol, h.out_protocol, h.when, h.note) for h in envelope.history),
+        )
+    except (AddressError, TypeError, ValueError) as error:
+        raise StoreError(f"a stored envelope holds what cannot be: {error}") from error
 
 
 class Outcome(msgspec.Struct, omit_defaults=True):
@@ -153,7 +156,7 @@ def unpack_outcome(octets: bytes) -> Outcome:
     """Decode an outcome. Raises StoreError for octets that are none."""
     try:
         return _outcome_decoder.decode(octets)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise StoreError(f"a stored outcome cannot be read: {error}") from error
 
 

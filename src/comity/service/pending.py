@@ -28,11 +28,13 @@ class Pending:
         "accepted",
         "envelope",
         "id",
+        "is_certain",
         "is_done",
         "offered",
         "operation",
         "refusal",
         "seq",
+        "takers",
         "waiters",
     )
 
@@ -47,7 +49,11 @@ class Pending:
         """Channels it was given to; True while one may still take it."""
         self.waiters: list[asyncio.Future[Response]] = []
         """Who answers the sender natively; a cancelled one has given its answer already."""
+        self.takers: list[Channel] = []
+        """Devices that took it while its end is not durable."""
         self.is_done = False
+        self.is_certain = False
+        """Its end is durable."""
         self.refusal: Response | None = None
         self._egress: dict[str, MessageOperation] = {}
 

@@ -6,15 +6,21 @@ check that fails gives the reason (OPS-4). Sender binding (C-20, S-06, X-46) can
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from comity.cpim.address import Address
 from comity.cpim.entity import cpim_view
 from comity.cpim.message import CpimMessage, check_profile
-from comity.cpim.operations import MessageOperation, Reason, Response, failure
+from comity.cpim.operations import MessageOperation, MimeObject, Reason, Response, failure, unfold
 from comity.errors import AddressError, MalformedMessage
 from comity.service.interfaces import Origin
+
+_ONE_HEADER = re.compile(rb"Content-Type: [^\x00-\x1f\x7f]+\r\n")
+"""What nearly every object has, told at one look."""
+_HEADER = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+)[ \t]*:")
+_STRAY = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|(?<!\r)\n")
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,8 @@ def check_object(
         The view (None for an object whose CPIM is hidden or absent) and the refusal, if any.
     """
     trans_id = operation.trans_id
+    if fault := _header_fault(operation.object):
+        return None, failure(trans_id, Reason.SYNTAX, f"The object is malformed: {fault}.")
     try:
         view = cpim_view(operation.object)
         if view is None:
@@ -84,6 +92,20 @@ def check_object(
     if view.date_time is not None and view.date_time > when + limits.future:
         return view, failure(trans_id, Reason.TIMESTAMP, "The object's DateTime lies in the future.")
     return view, None
+
+
+def _header_fault(thing: MimeObject) -> str:
+    """What is wrong with the object's MIME header ("" for nothing): two readers would see two objects (T5)."""
+    if _ONE_HEADER.fullmatch(thing.header_block):
+        return ""
+    names = [_HEADER.match(line) for line in unfold(thing.header_block)]
+    if not all(names) or _STRAY.search(thing.header_block):
+        return "a MIME header line is not name: value"
+    found = [match[1].lower() for match in names if match]
+    if "content-type" not in found:
+        return "it has no Content-Type"
+    repeated = next((name for name in found if name.startswith("content-") and found.count(name) > 1), "")
+    return f"{repeated} stands more than once" if repeated else ""
 
 
 def check_loop(operation: MessageOperation, node: str) -> Response | None:

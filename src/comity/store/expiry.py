@@ -47,7 +47,8 @@ def sweep(connection: sqlite3.Connection, state: State, now: float, limit: int) 
     cursor = connection.cursor()
     _sweep_keys(cursor, state, now)
     _sweep_records(cursor, state, now)
-    cursor.execute("DELETE FROM marks WHERE at <= ?", (now - RETENTION,))
+    if cursor.execute("DELETE FROM marks WHERE at <= ?", (now - RETENTION,)).rowcount:
+        state.marks.clear()
     failpoint("store.expire.before-commit")
     sql = f"SELECT {ITEM} FROM records WHERE expires <= ? AND ended IS NULL ORDER BY expires, number LIMIT ?"  # noqa: S608
     return [item(row) for row in cursor.execute(sql, (now, limit)).fetchall()]
@@ -72,5 +73,6 @@ def _sweep_records(cursor: sqlite3.Cursor, state: State, now: float) -> None:
     held = [(key, number) for number, keys in rows for key in _keys(keys)]
     cursor.executemany("DELETE FROM dedup WHERE key = ? AND number = ?", held)
     cursor.executemany("DELETE FROM records WHERE number = ?", [(number,) for number, _ in rows])
+    failpoint("store.retention.deleted")
     # The highest number may just have gone: keep the count, it is never used again.
     cursor.execute("UPDATE meta SET value = ? WHERE key = 'next'", (state.next,))

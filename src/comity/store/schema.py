@@ -146,6 +146,7 @@ def start(directory: Path, known: Migrations) -> sqlite3.Connection:
     try:
         migrate(connection, known)
         epoch = mark_open(connection)
+        failpoint("store.recovery")
         store_files.bear_witness(directory, epoch)
     except BaseException as error:
         connection.close()

@@ -1,8 +1,8 @@
 """The one thread that writes: takes commits, gathers them in groups, makes each group durable with one sync.
 
 Takes operations from the event loop's thread (``submit``), gives results back to it by one
-``call_soon_threadsafe`` per group. There is no lingering: while one group is being committed the next one
-gathers, so a lone commit waits for nobody and a busy store syncs seldom.
+``call_soon_threadsafe`` per group. While one group is being committed the next one gathers, so a lone commit waits for
+nobody; after a group of many the next one gathers for some milliseconds more, so a busy store syncs seldom.
 
 Every way a group can fail ends in StoreError for each of its calls, never in silence:
 
@@ -30,7 +30,7 @@ from typing import Any
 
 from comity.errors import StoreError
 from comity.failpoints import failpoint
-from comity.service.interfaces import Ack, Add, Delete, Op, Put, Result, Wake
+from comity.service.interfaces import Ack, Add, Delete, Mark, Op, Put, Result, Wake
 from comity.store import faults, schema
 from comity.store.clock import StoreClock
 from comity.store.group import Group, State
@@ -42,6 +42,10 @@ GROUP_OPS = 1024
 """Most operations in one group: bounds how long the first of them waits."""
 GROUP_OCTETS = 16 * 1024 * 1024
 """Most octets in one group: bounds the log between two checkpoints."""
+REST_PER_OP = 0.0005
+MOST_REST = 0.012
+"""Seconds the next group gathers after one of many operations. Each group costs some 40 changes of the interpreter lock
+between this thread and the event loop, however few operations are in it."""
 CHECKPOINT_CHANGES = 5_000
 """Changed rows after which the log is brought into the main file (about two pages each: 40 MiB)."""
 REOPEN_AFTER = 1.0
@@ -145,6 +149,8 @@ class Writer:
             else:
                 self._commit([item for item in items if isinstance(item, _Call)])
             self._checkpoint_if_due()
+            if len(items) > 1 and not self._is_closing:
+                time.sleep(min(REST_PER_OP * len(items), MOST_REST))
         self._end()
 
     def _take(self) -> list[_Call | _Job]:
@@ -375,4 +381,4 @@ def _is_new(call: _Call) -> bool:
 
 def _shrinks(call: _Call) -> bool:
     """True if the call asks for no lasting room."""
-    return all(isinstance(op, Ack | Delete | Wake) and not isinstance(op, Add | Put) for op in call.ops)
+    return all(isinstance(op, Ack | Delete | Mark | Wake) and not isinstance(op, Add | Put) for op in call.ops)

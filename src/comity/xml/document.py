@@ -17,6 +17,7 @@ class _DocumentReader(StreamReader):
     def __init__(self, limits: XmlLimits) -> None:
         super().__init__(limits)
         self._depth = 1
+        self._make_parser()
         self._parser.CommentHandler = None
         self.document: Element | None = None
 

@@ -8,7 +8,8 @@ cost more than it should:
 * at most 4 KiB are fed at once. Small reads are joined: expat scans an unfinished tag from its start at every
   feed, so 1 MiB in 64-octet pieces would cost 5 s. A tag is fed early only if it can be complete, which a
   linear scan for quotation marks tells;
-* expat keeps every name it ever saw; the parser is renewed between two stanzas when that table has grown.
+* expat keeps every name it ever saw; the parser is renewed between two stanzas when that table has grown;
+* a parser costs 14 KiB. A stream has one only from its first octet on, and a resting one (``rest``) has none.
 
 Whatever the octets, readers raise RemoteProtocolError only; its ``hint`` is the stream error condition.
 """
@@ -31,6 +32,11 @@ JOIN: Final = 1024
 NAMES_BEFORE_RENEWAL: Final = 1024
 """Names the parser may have seen before it is renewed at the next stanza edge."""
 
+TEXT_BUFFER: Final = 2048
+"""Octets of text that expat joins before it hands them over; its own 8 KiB would be half of an idle stream."""
+
+_NO_PARSER: Final = expat.ParserCreate()
+"""Stands for the parser of a reader that has none; it is never fed."""
 _EDGE = re.compile(rb">[ \t\r\n]*(?=<)")
 _OPENING_NAME = re.compile(rb"<([^\s/>]+)")
 _TAG_STOP = re.compile(rb"[>'\"]")
@@ -85,19 +91,22 @@ class StreamReader:
         self._scanned = 0
         self._quote = b""
         self._is_in_tag = False
+        self._unfinished = 0
         self._last_octets = b""
         self._head = b""
         self._has_begun = False
         self._is_cdata = False
-        self._make_parser()
+        self._fed = self._edge = 0
+        self._names: dict[str, str] = {}
+        self._parser = _NO_PARSER
 
     reset = _reset
 
     def _make_parser(self) -> None:
-        self._fed = 0
-        self._edge = 0
-        self._names: dict[str, str] = {}
+        self._fed = self._edge = 0
+        self._names = {}
         self._parser = parser = expat.ParserCreate("utf-8", "}", self._names)
+        parser.buffer_size = TEXT_BUFFER
         parser.buffer_text = True
         # Expat 2.6 and later hold a token back until much more has come; reads are joined here already,
         # and a limit has to be seen when it is reached. Python 3.13's name for it; 3.11 before .8 has none.
@@ -126,7 +135,21 @@ class StreamReader:
     @property
     def is_between(self) -> bool:
         """True if nothing is read or half read after the last unit taken: the place where STARTTLS may switch."""
-        return not (self._units or self._error or self._pending or self._depth != 1 or self._is_in_tag)
+        return self._depth == 1 and not (self._units or self._error or self._pending or self._unfinished)
+
+    def rest(self) -> None:
+        """Give the parser back if no octet of a stanza is waiting; the next one is read by a new parser.
+
+        Costs some 20 µs when the stream goes on, so it is for streams that are idle, not between two stanzas."""
+        if self.is_between:
+            self._parser = _NO_PARSER
+
+    def close(self) -> None:
+        """Read no more. A parser and its reader hold each other, so that without this only the garbage collector
+        would find them."""
+        self._is_failed = True
+        self._pending = b""
+        self._parser = _NO_PARSER
 
     def next_unit(self) -> Unit | None:
         """The next thing read, or None if more octets are needed.
@@ -156,25 +179,30 @@ class StreamReader:
     # --- feeding -------------------------------------------------------------------------------------------
 
     def _take(self, data: bytes) -> None:
-        if self._depth == 1 and not self._pending and not self._is_in_tag and data.isspace():
+        if self._depth == 1 and not self._pending and not self._unfinished and data.isspace():
             return  # keepalive between stanzas
         data = self._pending + data if self._pending else data
         self._pending = b""
         if not self._may_feed(data):
             self._pending = data
             return
-        self._scanned = 0
+        scanned, self._scanned = self._scanned, 0
         if not self._has_begun:
             self._check_beginning(data)
+        if self._parser is _NO_PARSER:
+            if self._depth:
+                self._renew()
+            else:
+                self._make_parser()
         position = 0
         while position < len(data):
             stop = position + SLICE
             if len(self._names) > NAMES_BEFORE_RENEWAL and self._depth:
                 edge = _EDGE.search(data, position, stop)
                 stop = edge.end() if edge is not None and edge.end() < stop else stop
-            self._feed(data[position:stop])
+            self._feed(data[position:stop], max(scanned - position, 0))
             position = stop
-            if len(self._names) > NAMES_BEFORE_RENEWAL and self._depth == 1 and not self._is_in_tag:
+            if len(self._names) > NAMES_BEFORE_RENEWAL and self._depth == 1 and not self._unfinished:
                 self._renew()
 
     def _may_feed(self, data: bytes) -> bool:
@@ -199,10 +227,9 @@ class StreamReader:
             # RFC 6120 section 11.6: read as a character, and none may stand before the root.
             raise refuse("a byte order mark is not allowed", "not-well-formed")
 
-    def _feed(self, data: bytes) -> None:
-        limit = self.limits.octets
-        if self._fed - self._edge > limit:
-            raise refuse("the element is too long", "policy-violation")
+    def _feed(self, data: bytes, scanned: int) -> None:
+        """Give a slice to expat; its first ``scanned`` octets have been looked at for quotation marks."""
+        self._check_length()
         context = self._last_octets + data
         offset = self._fed - len(self._last_octets)
         self._fed += len(data)
@@ -212,14 +239,18 @@ class StreamReader:
             place = self._parser.ErrorByteIndex - offset
             raise self._explain(error, context[max(place - 2, 0) : place + 3]) from None
         self._last_octets = context[-2:]
-        unfinished = self._fed - max(self._parser.CurrentByteIndex, 0)
-        self._note_unfinished(data, unfinished)
+        self._unfinished = unfinished = self._fed - max(self._parser.CurrentByteIndex, 0)
+        self._note_unfinished(data, unfinished, scanned)
         if self._depth <= 1 and not self._is_in_tag and self._depth:
             self._edge = self._fed - unfinished
+        self._check_length()
+
+    def _check_length(self) -> None:
+        limit = self.limits.octets if self._depth else min(self.limits.octets, self.limits.header)
         if self._fed - self._edge > limit:
             raise refuse("the element is too long", "policy-violation")
 
-    def _note_unfinished(self, data: bytes, unfinished: int) -> None:
+    def _note_unfinished(self, data: bytes, unfinished: int, scanned: int) -> None:
         """Remember what expat still holds of a tag: its first octets and whether a quotation mark is open."""
         was_in_tag = self._is_in_tag
         if unfinished <= len(data):
@@ -230,7 +261,7 @@ class StreamReader:
         elif was_in_tag:
             if len(self._head) < 3:
                 self._head = (self._head + data)[:3]
-            self._quote = _scan_tag(data, self._scanned, self._quote)[1]
+            self._quote = _scan_tag(data, scanned, self._quote)[1]
         if not self._is_in_tag or len(self._head) < 2:
             return
         is_declaration = self._head == b"<?x"[: len(self._head)] and not self._depth

@@ -100,6 +100,10 @@ def _write(element: Element, default_namespace: str, prefixes: dict[str, str], p
     elif namespace in prefixes:
         local = prefixes[namespace] + ":" + local
         parts.append("<" + local)
+    elif namespace == XML_NAMESPACE:
+        # Bound to this prefix for ever; declaring it otherwise is an error (Namespaces in XML section 3).
+        local = "xml:" + local
+        parts.append("<" + local)
     else:
         default_namespace = namespace
         parts.append(f"<{local} xmlns='{escape_attribute(namespace)}'")

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from comity.bindings.sip.binding import parse_listener
+from comity.bindings.sip.binding import SipBinding, parse_listener
 from comity.bindings.sip.message import SipResponse
 from comity.bindings.sip.session import MAX_DATAGRAM_REQUEST
 from comity.bindings.sip.wire import parse_datagram
@@ -16,6 +16,7 @@ from comity.cpim.message import CpimMessage
 from comity.cpim.operations import Reason
 from comity.errors import ConfigError
 from comity.service.interfaces import Contact
+from comity.service.pipeline import Pipeline
 from comity.testing.service import Device, refuses, takes
 from tests.bindings.sip.kit import Phone, World, story
 
@@ -67,7 +68,7 @@ class TestSender:
             response = await alice.message("sip:bob@a.test", b"hi", "text/plain", ("From", sender))
             assert status(response) == 403
 
-    @pytest.mark.parametrize("sender", ["bob", "911", "alice%40b.test", "ALICE"])
+    @pytest.mark.parametrize("sender", ["bob", "911", "alice%40b.test", "alic"])
     @story
     async def test_authenticated_alice_is_nobody_else(self, sender: str) -> None:
         """S-06, S-12."""
@@ -190,6 +191,24 @@ class TestMessage:
         assert alice.responses[id].status_code == 202
 
     @story
+    async def test_two_connections_that_count_alike_get_their_answers_each(self) -> None:
+        """SIP-3: sessions count their transactions apart, so the same number may be under way on several."""
+        world = await World().start()
+        device = await xmpp_device(world)
+        phones = [Phone(world, "alice", ALICE, "tcp"), Phone(world, "bob", BOB, "tcp")]
+        ids = []
+        for phone in phones:
+            assert status(await phone.message("sip:nobody@a.test")) == 404
+            header = phone.digest.authorize("MESSAGE", "sip:bob@a.test", b"x")
+            assert header is not None
+            headers = [("Content-Type", "text/plain"), header]
+            ids.append(await phone.send(phone.request("MESSAGE", "sip:bob@a.test", headers, b"x")))
+        for _ in phones:
+            device.take()
+            await world.settle()
+        assert [phone.responses[id].status_code for phone, id in zip(phones, ids, strict=True)] == [200, 200]
+
+    @story
     async def test_answer_in_time_is_200(self) -> None:
         world = await World().start()
         device = await xmpp_device(world)
@@ -259,6 +278,24 @@ class TestMessage:
         assert len(device.deliveries) == 1
         assert status(await alice.message("sip:bob@a.test", b"other", "text/plain", *same)) == 200
         assert len(device.deliveries) == 2
+
+    @story
+    async def test_a_datagram_sent_again_over_a_restart_is_the_same_message(self) -> None:
+        """F-K4 for a stock phone: its retransmission is let through as it is, not challenged into a new CSeq."""
+        world = await World().start()
+        device = await xmpp_device(world, answer=takes)
+        alice = Phone(world, "alice", ALICE, "udp")
+        assert status(await alice.message("sip:bob@a.test", b"first")) == 200
+        header = alice.digest.authorize("MESSAGE", "sip:bob@a.test", b"once")
+        assert header is not None
+        request = alice.request("MESSAGE", "sip:bob@a.test", [("Content-Type", "text/plain"), header], b"once")
+        assert status(alice.responses[await alice.send(request)]) == 200
+        world.pipeline = Pipeline(world.store, world.accounts, world.clock, "a.test")
+        world.binding = SipBinding(world.config)
+        await world.start()
+        again = Phone(world, "alice", ALICE, "udp")
+        assert status(again.responses[await again.send(request)]) == 200
+        assert device.texts == [b"first", b"once"]
 
     @story
     async def test_pipelined_messages_keep_their_order_whatever_the_look_up_takes(self) -> None:
@@ -424,6 +461,20 @@ class TestDevices:
         assert whole.body == SIGNED
         assert text.body.startswith(b"the text\r\n\r\n[This message was signed")
         assert whole.from_.tag != text.from_.tag
+
+    @story
+    async def test_of_an_object_too_large_for_udp_a_phone_without_tcp_gets_the_text(self) -> None:
+        """RFC 3428 section 8; one that takes objects is not content with their text."""
+        world = await World().start()
+        bob, alice = Phone(world, "bob", BOB), Phone(world, "alice", ALICE, "tcp")
+        large = SIGNED.replace(b"AAAA", b"A" * 3000)
+        await bob.register()
+        assert status(await alice.message("sip:bob@a.test", large, "message/cpim")) == 200
+        (text,) = bob.received
+        assert text.body.startswith(b"the text\r\n\r\n[This message was signed")
+        await bob.register(("Accept", "message/cpim"))
+        assert status(await alice.message("sip:bob@a.test", large, "message/cpim")) == 413
+        assert len(bob.received) == 1
 
     @story
     async def test_an_encrypted_object_the_phone_refuses_fails(self) -> None:

@@ -22,6 +22,7 @@ from comity.bindings.sip.mapping import (
     status_to_response,
 )
 from comity.bindings.sip.message import SipRequest, SipResponse
+from comity.bindings.sip.registration import is_harmed_by_objects
 from comity.bindings.sip.wire import parse_datagram
 from comity.cpim.address import Address
 from comity.cpim.message import CpimMessage
@@ -260,6 +261,39 @@ class TestOut:
     def test_what_a_device_is_offered_first(self, obj: MimeObject, takes_cpim: bool, form: Form) -> None:
         """GW-2."""
         assert choose_form(carrying(obj), takes_cpim=takes_cpim) is form
+
+    @pytest.mark.parametrize(
+        ("obj", "form"),
+        [(OBJECT, Form.TEXT), (SIGNED, Form.READABLE), (ENCRYPTED, Form.READABLE), (IMAGE, None)],
+    )
+    def test_what_a_device_is_offered_that_objects_harm(self, obj: MimeObject, form: Form | None) -> None:
+        """COMPAT Linphone, PJSUA. Of an encrypted object no text can be made, so that one is refused."""
+        assert choose_form(carrying(obj), takes_cpim=False, only_text=True) is form
+        assert choose_form(carrying(obj), takes_cpim=True, only_text=True) is Form.OBJECT
+
+    @pytest.mark.parametrize("is_passing", [True, False])
+    def test_what_only_xmpp_programs_read_is_not_sent_to_a_phone(self, is_passing: bool) -> None:
+        """COMPAT PJSUA, Twinkle."""
+        beside = MimeObject.of("application/xmpp+xml; charset=utf-8", b"<xmpp xmlns='jabber:client'><message/></xmpp>")
+        assert choose_form(carrying(beside, transient=is_passing), takes_cpim=False) is None
+        assert choose_form(carrying(beside, transient=is_passing), takes_cpim=True) is Form.OBJECT
+
+    @pytest.mark.parametrize(
+        ("branch", "accepts", "is_harmed"),
+        [
+            ("z9hG4bK-1", set(), False),
+            ("z9hG4bK-1", {"application/sdp"}, False),
+            ("z9hG4bK.91ykVnx0D", {"application/sdp", "text/plain", "application/vnd.gsma.rcs-ft-http+xml"}, True),
+            ("z9hG4bK.91ykVnx0D", {"text/plain", "multipart/signed"}, False),
+            ("z9hG4bK-1", {"text/plain", "*/*"}, False),
+            ("z9hG4bKPjO8fIoK758GC", set(), True),
+        ],
+    )
+    def test_devices_that_objects_harm_are_known_by_their_register(
+        self, branch: str, accepts: set[str], is_harmed: bool
+    ) -> None:
+        """COMPAT Linphone, PJSUA."""
+        assert is_harmed_by_objects(branch, accepts) is is_harmed
 
     def test_an_object_leaves_octet_by_octet(self) -> None:
         for obj in (OBJECT, SIGNED, ENCRYPTED, IMAGE):

@@ -217,6 +217,15 @@ def test_a_framed_fault_leaves_the_stream_readable() -> None:
     assert isinstance(second, SipRequest)
 
 
+@pytest.mark.parametrize("size", [1, 5, 1000])
+def test_a_bare_cr_before_the_last_crlf_of_the_head_ends_the_stream_however_it_is_cut(size: int) -> None:
+    """S-16: where lines are in doubt, so is the end of the message."""
+    bad = HEAD + b"Content-Length: 0\r\r\n\r\n" + MESSAGE
+    (unit,) = read_all([bad[start : start + size] for start in range(0, len(bad), size)])
+    assert isinstance(unit, Malformed)
+    assert not unit.is_framed
+
+
 def test_memory_of_a_stream_without_end_is_bounded() -> None:
     reader = StreamReader(Limits())
     for _ in range(100):

@@ -101,13 +101,16 @@ class Answers:
 
 
 def _top_via(request: SipRequest) -> Via:
-    """The top Via; of one whose parameters break the grammar, what stands before them and the branch."""
+    """The top Via; of one whose parameters may not be echoed, what stands before them and the branch."""
     try:
-        return request.via
+        via = request.via
     except RemoteProtocolError:
         if not request.values("via"):
             raise
-        return Via.salvage(request.values("via")[0])
+    else:
+        if not has_stray_control(str(via)):
+            return via
+    return Via.salvage(request.values("via")[0])
 
 
 def _smaller(

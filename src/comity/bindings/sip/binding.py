@@ -92,6 +92,7 @@ class SipBinding:
     async def start(self, service: Service, network: Network) -> None:
         self._service = service
         self._out.start(service, network)
+        await self._authentication.start()
 
     def new_session(self, link: Link, role: str) -> SipSession:
         """Make the session of a link; ``role`` is its transport ("udp", "tcp", "tls")."""
@@ -126,7 +127,7 @@ class SipBinding:
         if isinstance(event, RequestReceived):
             self._take(Request(state, event.id, event.request, event.source))
         elif isinstance(event, MalformedReceived | PacketDropped):
-            log.debug("SIP from %s: %s", event.source[0], event.reason)
+            log.info("SIP from %s was not understood: %s", event.source[0], event.reason, extra={"is_peers": True})
         else:
             self._out.take(link, event)
 

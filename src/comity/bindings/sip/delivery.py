@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+CANNOT_SHOW = "The recipient's device cannot show this kind of message."
+
 
 @dataclass(slots=True, eq=False)
 class Attempt:
@@ -80,10 +82,12 @@ class DeviceDelivery:
         """See ``Binding.deliver``."""
         future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
         device = decode_device(delivery.contact.data)
-        form = choose_form(delivery.operation, takes_cpim=device.takes_cpim)
-        attempt = Attempt(delivery, device, future, form)
+        form = choose_form(delivery.operation, takes_cpim=device.takes_cpim, only_text=device.only_text)
+        attempt = Attempt(delivery, device, future, form or Form.NATIVE)
         if self._network is None:
             attempt.fail(Reason.AWAY, "The server is starting.")
+        elif form is None:
+            attempt.fail(Reason.CONTENT, CANNOT_SHOW)
         else:
             self._try(attempt)
         return future
@@ -93,7 +97,7 @@ class DeviceDelivery:
     def _try(self, attempt: Attempt) -> None:
         request = self._request(attempt)
         if request is None:
-            attempt.fail(Reason.CONTENT, "The recipient's device cannot show this kind of message.")
+            attempt.fail(Reason.CONTENT, CANNOT_SHOW)
             return
         device = attempt.device
         if device.transport == "udp":
@@ -143,7 +147,7 @@ class DeviceDelivery:
         """Reach the device by a connection we open; ``otherwise`` is the failure if that is not possible."""
         device = attempt.device
         if not device.has_own_address:
-            attempt.fail(otherwise, "The device's connection is gone and its address is not its own.")
+            self._unreachable(attempt, otherwise, "The device's connection is gone and its address is not its own.")
             return
         uri = device.sip_uri
         port = uri.port or (5061 if transport == "tls" else 5060)
@@ -163,14 +167,20 @@ class DeviceDelivery:
             link = await self._network.connect(self._binding, target, role=target.transport)
         except DeliveryError as error:
             log.info("no connection to a device: %s", error)
-            attempt.fail(otherwise, "The device cannot be reached by a connection.")
+            self._unreachable(attempt, otherwise, "The device cannot be reached by a connection.")
             return
         state = self._binding.state_of(link)
         if state is None:
-            attempt.fail(otherwise, "The device closed the connection.")
+            self._unreachable(attempt, otherwise, "The device closed the connection.")
             return
         self._dialled[target] = link
         self._send(attempt, state, request, None)
+
+    def _unreachable(self, attempt: Attempt, reason: Reason, text: str) -> None:
+        # An object too large for UDP may have a text that is not; only a phone that knows no objects is content with it.
+        if reason is Reason.SIZE and not attempt.device.takes_cpim and self._try_text(attempt):
+            return
+        attempt.fail(reason, text)
 
     def _rest(self, link: Link) -> None:
         """Close a connection of ours that nobody used for a while."""
@@ -202,15 +212,21 @@ class DeviceDelivery:
         if attempt is None:
             return
         self._rest(link)
-        is_refused = event.response.status_code in NOT_UNDERSTOOD
-        if is_refused and attempt.form is Form.OBJECT and not attempt.is_second:
-            attempt.is_second = True
-            attempt.form = Form.READABLE if is_secured(attempt.delivery.operation.object) else Form.TEXT
-            if self._request(attempt) is not None:
-                self._try(attempt)
-                return
+        if event.response.status_code in NOT_UNDERSTOOD and self._try_text(attempt):
+            return
         trans_id = attempt.delivery.operation.trans_id
         attempt.settle(status_to_response(trans_id, event.response, attempt.form))
+
+    def _try_text(self, attempt: Attempt) -> bool:
+        """Send the text of an object that the device did not take; False if that was done or cannot be."""
+        if attempt.form is not Form.OBJECT or attempt.is_second:
+            return False
+        attempt.is_second = True
+        attempt.form = Form.READABLE if is_secured(attempt.delivery.operation.object) else Form.TEXT
+        if self._request(attempt) is None:
+            return False
+        self._try(attempt)
+        return True
 
     def link_closed(self, link: Link) -> None:
         """The link is gone; its session has told of every request already."""

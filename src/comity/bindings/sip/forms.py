@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from enum import Enum
 
+from comity.bindings.sip.headers import TOKEN
 from comity.cpim.entity import content_object, cpim_view, is_secured
 from comity.cpim.native import plain_text, readable_part
 from comity.cpim.operations import MessageOperation, MimeObject, unfold
@@ -23,15 +24,32 @@ class Form(Enum):
     """The content inside as it is, for what every SIP client speaks (composing states)."""
 
 
-def choose_form(operation: MessageOperation, *, takes_cpim: bool) -> Form:
-    """What to offer a device first (GW-2): a secured object is never taken apart unasked."""
+#: What an XMPP program says beside texts (RFC 3923 section 10): typing states, receipts, reactions.
+XMPP_XML = "application/xmpp+xml"
+
+
+def choose_form(operation: MessageOperation, *, takes_cpim: bool, only_text: bool = False) -> Form | None:
+    """What to offer a device first (GW-2), None if nothing of it: a secured object is never taken apart unasked.
+
+    Args:
+        operation: what to deliver.
+        takes_cpim: the device said so.
+        only_text: the device comes to harm by an object, or hides it, where others refuse it.
+    """
     obj = operation.object
-    if operation.context.transient and not takes_cpim:
-        return Form.NATIVE
-    if operation.context.report is not None and not takes_cpim:
-        return Form.TEXT
-    if takes_cpim or is_secured(obj) or plain_text(obj) is None:
+    if takes_cpim:
         return Form.OBJECT
+    if obj.media_type == XMPP_XML:
+        # COMPAT PJSUA 2.15, Twinkle 1.10: one shows the markup as a text, the other "Unsupported content type.".
+        return None
+    if operation.context.transient:
+        return Form.NATIVE
+    if operation.context.report is not None:
+        return Form.TEXT
+    if is_secured(obj):
+        return Form.READABLE if only_text else Form.OBJECT
+    if plain_text(obj) is None:
+        return None if only_text else Form.OBJECT
     return Form.TEXT
 
 
@@ -72,6 +90,7 @@ def _object_headers(obj: MimeObject) -> list[tuple[str, str]]:
     for line in unfold(obj.header_block):
         name, colon, value = line.partition(":")
         lower = name.strip().lower()
-        if colon and lower.startswith("content-") and lower != "content-length":
+        # MIME allows characters in a name that SIP does not (RFC 2045 section 5.1, RFC 3261 section 25.1).
+        if colon and lower.startswith("content-") and lower != "content-length" and TOKEN.fullmatch(name.strip()):
             headers.append((name.strip(), value.strip()))
     return headers

@@ -19,7 +19,7 @@ MAX_IDENTIFIER = 256
 MAGIC_COOKIE = "z9hG4bK"
 
 _WORD = r"[A-Za-z0-9\-.!%*_+`'~]+"
-_QUOTED = r'"(?:[^"\\]|\\[\x00-\x09\x0b\x0c\x0e-\x7f])*"'
+_QUOTED = r'"(?:[^"\\\r\n]|\\[\x00-\x09\x0b\x0c\x0e-\x7f])*"'
 TOKEN = re.compile(_WORD)
 _PARAM = re.compile(rf'[ \t]*;[ \t]*({_WORD})(?:[ \t]*=[ \t]*({_QUOTED}|[^\s;,"<>=?@]+))?')
 _VIA = re.compile(

@@ -352,19 +352,20 @@ def status_to_response(trans_id: str, answer: SipResponse, form: Form) -> Respon
 
 
 def can_be_user(uri: SipUri) -> bool:
-    """True unless the user part is one that no account can have."""
+    """False for a user part that is no plain account name: not UTF-8, or with characters RFC 7622 section 3.3.1 bars."""
     if not uri.user:
         return True
     try:
-        from_sip_uri(str(uri.without_extras))[0].folded()
+        return not set("\"&'/:<>@") & set(from_sip_uri(str(uri.without_extras))[0].folded().local)
     except ComityError:
         return False
-    return True
 
 
 def is_sender(uri: str, principal: Address) -> bool:
     """True if a From URI names the authenticated user and nobody else (S-06, S-12, S-13)."""
     try:
-        return Address.from_any(uri).key == principal.key
+        sender = Address.from_any(uri)
+        # Our own users are named without regard to case (ADDR-4); the principal is written as its account is.
+        return sender.key == principal.key or sender.folded().key == principal.key
     except ComityError:
         return False

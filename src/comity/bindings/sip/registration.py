@@ -40,6 +40,8 @@ class Device:
     """End of the registration, seconds since the epoch."""
     takes_cpim: bool
     """message/cpim stood in the Accept of its REGISTER."""
+    only_text: bool = False
+    """It must not be offered an object to see whether it takes one (see ``is_harmed_by_objects``)."""
 
     def encode(self) -> bytes:
         return json.dumps(asdict(self), separators=(",", ":")).encode("utf-8", "surrogateescape")
@@ -214,7 +216,27 @@ def _device(request: SipRequest, contact: NameAddr, flow: Flow, until: float) ->
         request.cseq.number,
         until,
         "message/cpim" in accepts,
+        is_harmed_by_objects(request.via.branch, accepts),
     )
+
+
+_OBJECTS = frozenset({"*/*", "message/*", "multipart/*", "multipart/signed", "application/pkcs7-mime"})
+
+
+def is_harmed_by_objects(branch: str, accepts: Collection[str]) -> bool:
+    """True if a client does not refuse what it cannot show, as others do with 415, but comes to harm or hides it.
+
+    Args:
+        branch: of the Via of its REGISTER.
+        accepts: media types in the Accept of its REGISTER, without parameters.
+    """
+    # COMPAT Linphone 5.1 (belle-sip 5.1): a multipart whose boundary is quoted makes it crash, at each sign-in again.
+    # It says text/plain there and nothing that an object could come as, so it is taken at its word.
+    if "text/plain" in accepts and not _OBJECTS.intersection(accepts):
+        return True
+    # COMPAT PJSUA 2.15 and programs made of it: says 200 to any content and shows what is not text as an empty text or
+    # as markup. It need not name itself, but its branches all begin so (pjsip's PJSIP_RFC3261_BRANCH_ID and "Pj").
+    return branch.startswith("z9hG4bKPj")
 
 
 def registered_user(request: SipRequest) -> SipUri:

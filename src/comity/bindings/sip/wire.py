@@ -124,7 +124,8 @@ def _parse_start_line(
     if line[:4].upper() == "SIP/":
         match = _STATUS_LINE.fullmatch(line)
         if match is None:
-            return None, malformed("the status line breaks the grammar")
+            # Nobody answers a response; what is known of it serves to find its end on a stream.
+            return SipResponse(0, "", headers), malformed("the status line breaks the grammar")
         return SipResponse(int(match[1]), match[2] or "", headers), None
     parts = line.split(" ")
     method = parts[0]
@@ -162,6 +163,7 @@ def check_message(message: SipRequest | SipResponse, limits: Limits = DEFAULT_LI
         if cseq.method != message.method:
             raise malformed("CSeq names another method")
         message.max_forwards  # noqa: B018 - as above
+        message.expires  # noqa: B018 - as above
         uri = message.uri
         if isinstance(uri, SipUri) and uri.headers:
             raise malformed("a Request-URI may not hold headers")
@@ -264,7 +266,9 @@ class StreamReader:
     def _take_head(self) -> Malformed | None:
         buffer, limits = self._buffer, self._limits
         end = buffer.find(b"\r\n\r\n", max(0, self._scanned - 3), limits.head + 4)
-        bare = _BARE.search(buffer, max(0, self._scanned - 1), end if end >= 0 else min(len(buffer), limits.head))
+        # One octet further than the head: a CR before its last CR LF is a bare one.
+        until = end + 1 if end >= 0 else min(len(buffer), limits.head)
+        bare = _BARE.search(buffer, max(0, self._scanned - 1), until)
         if bare is not None:
             partial, error = parse_head(bytes(buffer[: bare.end()]), limits)
             return self._fail(error or malformed("a line does not end with CR LF"), partial)

@@ -1,0 +1,128 @@
+"""What each stock client was seen to do; ``test_client_matrix.py`` holds every client to its line.
+
+``python -m tests.interop.behaviour`` writes the lines as ``docs/reference/clients.md``; a test finds the page out of date.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.interop.catalogue import CLIENTS, UDP_OCTETS
+from tests.interop.clients import UNLIMITED, StockClient
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "clients.md"
+
+SIP_NOTE = "[This message was signed by its sender. Your program cannot check that, so nothing here is proved.]"
+XMPP_NOTE = "[This message is signed, but this program did not check the signature.]"
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """What one client does beside texts."""
+
+    tried: str
+    """Version, and what it was driven by."""
+    proof: str
+    """How it proves the password."""
+    objects: str
+    """What it does with a message/cpim object, signed or not; it shows the readable part in any case."""
+    typing: str = "none"
+    receipts: str = "none"
+    by_hand: frozenset[str] = frozenset()
+    """Transports over which it does not come back by itself once the server is there again."""
+
+
+_REFUSED = "refused with 415, then offered as text"
+_IGNORED = "`e2e` beside the text is ignored"
+
+BEHAVIOUR = {
+    "baresip": Behaviour("1.0.0 (`baresip-core`)", "MD5", _REFUSED, typing="refused with 415"),
+    "linphone": Behaviour(
+        "5.1.65 (`linphone-daemon`)",
+        "SHA-256",
+        "never offered: it says `Accept: text/plain`, and a quoted boundary makes it crash",
+        typing="its daemon shows none",
+        receipts="IMDN unasked, compressed: refused with 415",
+    ),
+    "pjsua": Behaviour(
+        "2.15.1 (`pjsua2-python`)",
+        "SHA-256",
+        "never offered: it says 200 and shows nothing",
+        typing="is-composing, with SIP clients",
+    ),
+    "twinkle": Behaviour("1.10.2 (`twinkle-console`)", "MD5", _REFUSED, typing="its console shows none"),
+    "mcabber": Behaviour(
+        "1.1.2", "PLAIN", _IGNORED, typing="shows no text of it", by_hand=frozenset({"starttls", "tls"})
+    ),
+    "profanity": Behaviour(
+        "0.13.1",
+        "SCRAM-SHA-512",
+        _IGNORED,
+        typing="shows no text of it",
+        receipts="XEP-0184, with XMPP clients",
+    ),
+    "libpurple": Behaviour(
+        "2.14.12 (Pidgin, Finch, BitlBee)",
+        "SCRAM-SHA-512, 65,536 iterations at most",
+        _IGNORED,
+        typing="XEP-0085, with XMPP clients; tells only those whose presence it sees",
+    ),
+    "slixmpp": Behaviour(
+        "1.17 (library)",
+        "SCRAM-SHA-512-PLUS",
+        _IGNORED,
+        typing="XEP-0085, with XMPP clients",
+        receipts="XEP-0184, with XMPP clients",
+    ),
+}
+
+
+def _octets(most: int, kind: type[StockClient]) -> str:
+    udp = f"; {UDP_OCTETS} over UDP" if "udp" in kind.transports else ""
+    return ("no limit met" if most == UNLIMITED else f"{most:,}") + udp
+
+
+def page() -> str:
+    """The reference page."""
+    rows = {
+        "protocol": [kind.protocol.upper() for kind in CLIENTS.values()],
+        "tried": [BEHAVIOUR[name].tried for name in CLIENTS],
+        "signs in over": [", ".join(kind.transports).upper() for kind in CLIENTS.values()],
+        "proves the password by": [BEHAVIOUR[name].proof for name in CLIENTS],
+        "longest text sent, octets": [_octets(kind.limits.send_octets, kind) for kind in CLIENTS.values()],
+        "longest text shown, octets": [_octets(kind.limits.show_octets, kind) for kind in CLIENTS.values()],
+        "sends several lines": ["yes" if kind.limits.sends_lines else "**no**" for kind in CLIENTS.values()],
+        "shows what waited, in order": ["yes" for _ in CLIENTS],
+        "several devices of one account": ["each shows it" for _ in CLIENTS],
+        "after the server was away": [_return(name, kind) for name, kind in CLIENTS.items()],
+        "message/cpim objects": [BEHAVIOUR[name].objects for name in CLIENTS],
+        "a signed text": ["readable part, and what is not proved" for _ in CLIENTS],
+        "typing notices": [BEHAVIOUR[name].typing for name in CLIENTS],
+        "receipts": [BEHAVIOUR[name].receipts for name in CLIENTS],
+    }
+    lines = [
+        "# Stock clients, side by side",
+        "",
+        "Written by `python -m tests.interop.behaviour`; do not edit. Every line is held to the running server and the",
+        "real client at each run of `make test`, by `tests/interop/`; settings and reasons stand in",
+        "[Connect your client](../howto/connect-your-client.md).",
+        "",
+        "| | " + " | ".join(CLIENTS) + " |",
+        "|---" * (len(CLIENTS) + 1) + "|",
+        *(f"| {title} | " + " | ".join(cells) + " |" for title, cells in rows.items()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _return(name: str, kind: type[StockClient]) -> str:
+    by_hand = BEHAVIOUR[name].by_hand
+    if not by_hand:
+        return "comes back by itself"
+    if by_hand == set(kind.transports):
+        return "**by hand**"
+    return f"comes back by itself; **by hand** over {', '.join(sorted(by_hand)).upper()}"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())

@@ -1,0 +1,207 @@
+"""Every stock client through a user's day: what waited, several devices, signed texts, typing, a server that goes away.
+
+Evidence for OPS-16, GW-1, GW-2 and IMDN-14 (as far as it goes: typing notices stay within their protocol, and harm
+nobody beyond it) with peers nobody here wrote. What each is held to stands in ``behaviour.py``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.interop.behaviour import BEHAVIOUR, PAGE, SIP_NOTE, XMPP_NOTE, page
+from tests.interop.catalogue import CLIENTS
+from tests.interop.clients import Received, StockClient
+from tests.interop.conftest import client_for
+from tests.interop.server import ComityServer
+
+EVERY_SEAT = [(name, transport) for name, kind in CLIENTS.items() for transport in kind.transports]
+ONE_SEAT = [(name, kind.transports[-1]) for name, kind in CLIENTS.items()]
+"""Each client by its best transport."""
+
+
+class Town:
+    """A running server, two people who are always there (one a protocol), and those who sign in for a test."""
+
+    def __init__(self, server: ComityServer, folder: Path) -> None:
+        self.server = server
+        self._folder = folder
+        self._stack = contextlib.ExitStack()
+        self._homes = 0
+        self.friends: list[StockClient] = []
+        for name in ("slixmpp", "pjsua"):
+            self.friends.append(self.sign_in(name, CLIENTS[name].transports[-1], server.new_account("friend")))
+
+    def friend_beyond(self, client: type[StockClient]) -> StockClient:
+        """The friend who uses the other protocol."""
+        return next(friend for friend in self.friends if friend.protocol != client.protocol)
+
+    def friend_beside(self, client: type[StockClient]) -> StockClient:
+        """The friend who uses the same protocol."""
+        return next(friend for friend in self.friends if friend.protocol == client.protocol)
+
+    def sign_in(self, name: str, transport: str, address: str) -> StockClient:
+        self._homes += 1
+        contacts = [friend.sign_in.address for friend in self.friends]
+        client = client_for(self.server, self._folder / f"home{self._homes}", name, transport, address, *contacts)
+        self._stack.callback(client.stop)
+        client.start()
+        return client
+
+    @contextlib.contextmanager
+    def visit(self) -> Iterator[None]:
+        """Whoever signs in meanwhile leaves at the end."""
+        kept, self._stack = self._stack, contextlib.ExitStack()
+        try:
+            with self._stack:
+                yield
+        finally:
+            self._stack = kept
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+@pytest.fixture(scope="module")
+def town(comity_server: ComityServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
+    with contextlib.closing(Town(comity_server, tmp_path_factory.mktemp("town"))) as made:
+        yield made
+
+
+def shown_from(client: StockClient, sender: StockClient) -> list[str]:
+    return [received.text for received in client.received() if received.sender == sender.sign_in.address]
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize(("name", "transport"), EVERY_SEAT)
+def test_texts_that_waited_are_shown_once_and_in_order_at_sign_in(town: Town, name: str, transport: str) -> None:
+    address, sender = town.server.new_account("sleeper"), town.friend_beyond(CLIENTS[name])
+    texts = [f"{count} waited" for count in ("first", "second", "third")]
+    for text in texts:
+        sender.send(address, text)
+    town.server.wait_queued(address, len(texts))
+    with town.visit():
+        client = town.sign_in(name, transport, address)
+        client.wait_received(sender.sign_in.address, texts[-1])
+        assert client.received() == [Received(sender.sign_in.address, text) for text in texts]
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize(("name", "transport"), ONE_SEAT)
+def test_every_device_of_an_account_shows_a_text_once(town: Town, name: str, transport: str) -> None:
+    """docs/project/decisions.md: each device has a copy of its own, whichever protocol it uses."""
+    address = town.server.new_account("busy")
+    with town.visit():
+        devices = [
+            town.sign_in(name, transport, address),
+            town.sign_in("twinkle", "tcp", address),
+            town.sign_in("libpurple", "starttls", address),
+        ]
+        for friend in town.friends:
+            friend.send(address, "to every device")
+        for device in devices:
+            for friend in town.friends:
+                device.wait_received(friend.sign_in.address, "to every device")
+            assert len(device.received()) == len(town.friends)
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize(("name", "transport"), EVERY_SEAT)
+def test_a_signed_text_is_shown_with_what_is_not_proved(town: Town, name: str, transport: str) -> None:
+    """design.md section 2, GW-2: no client here knows objects, and none is harmed by one."""
+    address, signer = town.server.new_account("reader"), town.friends[0]
+    with town.visit():
+        client = town.sign_in(name, transport, address)
+        town.server.signed_text(signer.sign_in.address, address, "Signed, sealed")
+        note = SIP_NOTE if client.protocol == "sip" else XMPP_NOTE
+        client.send(signer.sign_in.address, "still here")
+        signer.wait_received(address, "still here")
+        signer.send(address, "after it")
+        client.wait_received(signer.sign_in.address, "after it")
+        signed, after = shown_from(client, signer)
+        assert (signed.rstrip("\n"), after) == (f"Signed, sealed\n\n{note}", "after it")
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize(("name", "transport"), ONE_SEAT)
+def test_typing_and_receipts_reach_who_knows_them_and_show_nobody_else_anything(
+    town: Town, name: str, transport: str
+) -> None:
+    """IMDN-14: notices do not cross between SIP and XMPP yet; across, and to clients without, they leave no trace."""
+    address = town.server.new_account("typist")
+    beside, beyond = town.friend_beside(CLIENTS[name]), town.friend_beyond(CLIENTS[name])
+    with town.visit():
+        client = town.sign_in(name, transport, address)
+        for friend in (beside, beyond):
+            friend.send(address, "hello")
+            client.wait_received(friend.sign_in.address, "hello")
+            friend.tell_typing(address)
+            friend.send(address, "typed")
+            client.wait_received(friend.sign_in.address, "typed")
+            if client.tells_typing:
+                client.tell_typing(friend.sign_in.address)
+            client.send(friend.sign_in.address, "answered")
+            friend.wait_received(address, "answered")
+        assert len(client.received()) == 4
+        for friend in (beside, beyond):
+            assert shown_from(client, friend) == ["hello", "typed"]
+            assert shown_from(friend, client) == ["answered"]
+        if client.shows_typing:
+            assert client.typing_shown() == [beside.sign_in.address]
+        if client.tells_typing:
+            assert address in beside.typing_shown()
+            assert address not in beyond.typing_shown()
+        if BEHAVIOUR[name].receipts.startswith("XEP-0184"):
+            assert address in town.friends[0].receipts_shown()
+
+
+@pytest.mark.peer
+def test_every_client_comes_back_to_a_server_that_was_killed_or_restarted(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Both at once, since some clients wait a minute before they try again. Nothing is lost, doubled or out of order."""
+    with contextlib.ExitStack() as stack:
+        servers = {}
+        for fate in ("killed", "restarted"):
+            servers[fate] = server = ComityServer(tmp_path_factory.mktemp(fate))
+            stack.callback(server.stop)
+            server.start()
+        clients: dict[tuple[str, str, str], StockClient] = {}
+        senders = {fate: server.new_account("sender") for fate, server in servers.items()}
+        for fate, server in servers.items():
+            for name, kind in CLIENTS.items():
+                transport = kind.transports[-1 if fate == "killed" else 0]
+                home = tmp_path / f"{fate}-{name}"
+                client = client_for(server, home, name, transport, server.new_account("guest"), senders[fate])
+                stack.callback(client.stop)
+                client.start()
+                clients[fate, name, transport] = client
+        servers["killed"].kill()
+        servers["restarted"].stop()
+        for fate, server in servers.items():
+            server.serve()
+            sender = client_for(server, tmp_path / fate, "slixmpp", "tls", senders[fate])
+            stack.callback(sender.stop)
+            sender.start()
+            for (its_fate, _, _), client in clients.items():
+                if its_fate == fate:
+                    sender.send(client.sign_in.address, "one")
+                    sender.send(client.sign_in.address, "two")
+        for (fate, name, transport), client in clients.items():
+            if transport in BEHAVIOUR[name].by_hand:
+                client.sign_in_again()
+            client.wait_received(senders[fate], "two", 90)
+            assert [received.text for received in client.received()] == ["one", "two"]
+
+
+def test_the_reference_page_says_what_is_held_to_here() -> None:
+    assert page() == PAGE.read_text(), "write it anew: python -m tests.interop.behaviour"
+
+
+def test_every_client_has_its_line() -> None:
+    assert BEHAVIOUR.keys() == CLIENTS.keys()
+    for name, behaviour in BEHAVIOUR.items():
+        assert behaviour.by_hand <= set(CLIENTS[name].transports)
