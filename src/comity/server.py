@@ -76,7 +76,9 @@ class Server:
             accounts = _accounts(config, store)
             node = config.server.domains[0]
             self._pipeline = pipeline = Pipeline(store, accounts, clock, node, _limits(config))
-            self._network = network = AsyncNetwork(clock, limits=_net_limits(config), tls=self._tls)
+            self._network = network = AsyncNetwork(
+                clock, limits=_net_limits(config), tls=self._tls, lag=lambda: pipeline.lag
+            )
             self._bindings = [SipBinding(_sip_config(config)), XmppBinding(_xmpp_config(config))]
             await pipeline.start({binding.name: binding for binding in self._bindings})
             for binding in self._bindings:
@@ -171,6 +173,9 @@ def _sip_config(config: Config) -> SipConfig:
         max_forwards=limits.hops_sip,
         unproved_requests=limits.udp_requests,
         unproved_window=limits.udp_window,
+        user_messages=float(limits.user_messages),
+        user_message_burst=limits.user_message_burst,
+        user_octets=limits.user_octets,
         datagram_octets=limits.sip_message_udp,
         head_octets=limits.sip_headers,
         body_octets=limits.sip_body,

@@ -118,6 +118,15 @@ class EchoDatagramSession:
         self.events.append(LineReceived(data))
         self.out.append((data, address))
 
+    def admits(self, address: HostPort, now: float) -> bool:
+        return True
+
+    def refuse_datagram(self, data: bytes, address: HostPort, now: float) -> bool:
+        if data.startswith(b"urgent"):
+            return False
+        self.out.append((b"no " + data, address))
+        return True
+
     def next_event(self) -> object | None:
         return self.events.pop(0) if self.events else None
 
@@ -213,11 +222,12 @@ async def serving(
     tls: TlsContexts | None = None,
     clock: Clock | None = None,
     resolver: Resolver | None = None,
+    lag: Callable[[], float] = lambda: 0.0,
 ) -> AsyncIterator[tuple[AsyncNetwork, EchoBinding, list[HostPort]]]:
     """A network with an echo binding on free loopback ports; closed at the end, leaving nothing behind."""
     wanted = [Listener(transport, "127.0.0.1", 0) for transport in transports]
     binding = EchoBinding(*wanted)
-    network = AsyncNetwork(clock or LoopClock(), limits=limits, tls=tls, resolver=resolver)
+    network = AsyncNetwork(clock or LoopClock(), limits=limits, tls=tls, resolver=resolver, lag=lag)
     tasks = asyncio.all_tasks()
     bound = await network.open(binding)
     try:

@@ -21,6 +21,8 @@ from tests.paths.kit import PASSWORD, ServerProcess
 from tests.proof.things import DOMAIN
 
 LIMITS = """user_messages = 100000
+user_octets = 100000000
+udp_requests = 100000
 user_message_burst = 100000
 stored_messages = 5000
 connections_per_address = 1000
@@ -57,11 +59,6 @@ class ProofServer(ServerProcess):
     def make(self) -> None:
         """Copy the template."""
         shutil.copytree(self._template, self.directory)
-
-    @property
-    def log(self) -> Path:
-        """What it wrote to stderr, over all its lives."""
-        return self.directory / "log"
 
     @property
     def data(self) -> Path:

@@ -51,8 +51,16 @@ class Session(Protocol):
 class DatagramSession(Protocol):
     """The same for datagrams: one session serves one bound socket and all its peers."""
 
+    def admits(self, address: HostPort, now: float) -> bool:
+        """True if a datagram from ``address`` is to be read at all; asked once for each, before any other work on it."""
+
     def receive_datagram(self, data: bytes, address: HostPort, now: float) -> None:
         """Take one datagram from ``address``."""
+
+    def refuse_datagram(self, data: bytes, address: HostPort, now: float) -> bool:
+        """There is too much to do: say no to a datagram that asks for new work, at a small part of its cost.
+
+        False if it must be taken all the same: an answer, or a repeat of what was taken."""
 
     def next_event(self) -> object | None: ...
 

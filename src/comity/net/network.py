@@ -10,12 +10,13 @@ import logging
 import os
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from comity.bindings.base import Binding, HostPort, Link, Listener, Peer, Target, Transport
 from comity.errors import ConfigError, DeliveryError
+from comity.net.intake import Intake
 from comity.net.limits import Gate, NetLimits, Tally
 from comity.net.listener import StreamListener
 from comity.net.memory import HeapTrimmer
@@ -61,6 +62,7 @@ class AsyncNetwork:
         tls: contexts to serve and to call with; without them no TLS listener opens.
         resolver: names to addresses; made from the system's configuration when first needed if None.
         outbound: what may be dialled; its ``own`` is set to this network's listeners.
+        lag: seconds for which the service's oldest message has been waiting for its commit.
     """
 
     def __init__(
@@ -71,10 +73,12 @@ class AsyncNetwork:
         tls: TlsContexts | None = None,
         resolver: Resolver | None = None,
         outbound: OutboundPolicy | None = None,
+        lag: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self.limits = limits or NetLimits()
         self.tally = Tally(clock, logger)
         self.gate = Gate(self.limits, clock)
+        self.intake = Intake(clock, lag)
         self._heap = HeapTrimmer(clock)
         self._clock = clock
         self._tls = tls
@@ -119,7 +123,13 @@ class AsyncNetwork:
             opened.append(Bound(listener, (host, port)))
             if listener.transport == "udp":
                 link = DatagramLink(
-                    binding, self._clock, sock, role=listener.role, limits=self.limits, tally=self.tally
+                    binding,
+                    self._clock,
+                    sock,
+                    role=listener.role,
+                    limits=self.limits,
+                    tally=self.tally,
+                    intake=self.intake,
                 )
                 self._datagram_links.setdefault(id(binding), []).append(link)
             else:
@@ -190,6 +200,7 @@ class AsyncNetwork:
         # The last turn delivers link_closed of the datagram sockets.
         await asyncio.sleep(0)
         await asyncio.sleep(0)
+        self.intake.close()
         self.tally.close()
         self._heap.close()
 

@@ -11,9 +11,8 @@ import socket
 
 from comity.bindings.base import Binding, Peer, TlsInfo
 from comity.errors import DeliveryError, LocalProtocolError
-from comity.failpoints import failpoint
-from comity.net.tcp import BUFFER, LinkOwner, TcpLink, address_text
-from comity.net.tls import RECORD, TlsFailure, TlsPipe
+from comity.net.tcp import LinkOwner, TcpLink, address_text
+from comity.net.tls import TlsFailure, TlsPipe
 from comity.service.interfaces import Clock
 
 
@@ -66,17 +65,11 @@ class StreamLink(TcpLink):
 
     # --- TcpLink's side ---------------------------------------------------------------------------------------
 
-    def get_buffer(self, sizehint: int) -> memoryview:
-        """The thread's one read buffer; under TLS no more of it than a record, which keeps the BIO small."""
-        return BUFFER.view if self._tls is None else BUFFER.view[:RECORD]
-
-    def buffer_updated(self, nbytes: int) -> None:
-        """Octets came."""
+    def _take(self, data: bytes) -> None:
         if self._tls is None:
-            super().buffer_updated(nbytes)
-        elif not self._is_discarding:
-            failpoint("net.read")
-            self._tls.feed(BUFFER.view[:nbytes])
+            super()._take(data)
+        else:
+            self._tls.feed(data)
             self._guard(self._read_tls)
 
     def connection_lost(self, exc: Exception | None) -> None:

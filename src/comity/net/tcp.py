@@ -23,6 +23,7 @@ from comity.bindings.base import Binding, HostPort, Peer, Session
 from comity.errors import DeliveryError
 from comity.failpoints import failpoint
 from comity.net.driver import SessionDriver
+from comity.net.intake import SLICE, Intake
 from comity.net.limits import NetLimits, Tally
 from comity.net.tls import ServerTls
 from comity.service.interfaces import Clock, Timer
@@ -37,7 +38,7 @@ class _Buffer(threading.local):
     """Into which every connection of a thread reads: two clients of the library may live in two threads' loops."""
 
     def __init__(self) -> None:
-        self.view = memoryview(bytearray(64 * 1024))
+        self.view = memoryview(bytearray(SLICE))
 
 
 BUFFER = _Buffer()
@@ -51,6 +52,9 @@ class LinkOwner(Protocol):
 
     @property
     def tally(self) -> Tally: ...
+
+    @property
+    def intake(self) -> Intake: ...
 
     def server_tls(self) -> ServerTls | None:
         """What to speak TLS with as a server, as it is now."""
@@ -97,6 +101,7 @@ class TcpLink(SessionDriver, asyncio.BufferedProtocol):
         "_session",
         "_stall",
         "_transport",
+        "_unread",
         "_we_ended",
         "is_inbound",
         "ready",
@@ -130,6 +135,7 @@ class TcpLink(SessionDriver, asyncio.BufferedProtocol):
         self._is_paused = False
         self._is_write_paused = False
         self._peer_ended = False
+        self._unread = b""
         self._we_ended = False
 
     # --- Link ---------------------------------------------------------------------------------------------
@@ -179,8 +185,7 @@ class TcpLink(SessionDriver, asyncio.BufferedProtocol):
     def resume_reading(self) -> None:
         """Take from the peer again, first what was already here."""
         self._is_paused = False
-        self._set_reading()
-        self.flush()
+        self._read_on()
 
     # --- asyncio's side -------------------------------------------------------------------------------------
 
@@ -196,10 +201,28 @@ class TcpLink(SessionDriver, asyncio.BufferedProtocol):
         return BUFFER.view
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Octets came."""
-        if not self._is_discarding:
-            failpoint("net.read")
-            self._guard(self._receive, bytes(BUFFER.view[:nbytes]))
+        """Octets came: work through them now, or hold them and read no more until it is our turn."""
+        if self._is_discarding:
+            return
+        failpoint("net.read")
+        data = bytes(BUFFER.view[:nbytes])
+        if self._owner.intake.admits(self):
+            self._take(data)
+        else:
+            self._unread = data
+            self._set_reading()
+
+    def take_turn(self) -> None:
+        """Work through what was held, and read on."""
+        if self._is_paused or self._is_write_paused:
+            return  # whoever lets us go on asks for another turn
+        data, self._unread = self._unread, b""
+        if data and not self._is_discarding:
+            self._take(data)
+        self._set_reading()
+
+    def _take(self, data: bytes) -> None:
+        self._guard(self._receive, data)
 
     def eof_received(self) -> bool:
         """The peer sent its end of stream: the session may still write, so the transport stays open."""
@@ -222,8 +245,7 @@ class TcpLink(SessionDriver, asyncio.BufferedProtocol):
         if self._stall is not None:
             self._stall.cancel()
             self._stall = None
-        self._set_reading()
-        self.flush()
+        self._read_on()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone, for whatever reason: tell the binding, forget everything."""
@@ -237,6 +259,9 @@ class TcpLink(SessionDriver, asyncio.BufferedProtocol):
         self._clear_deadline()
         if self._stall is not None:
             self._stall.cancel()
+        # asyncio's transport and a callback it keeps of its own hold each other; without this both would stay, with
+        # the socket's object, until the garbage collector looks at everything, which it does rarely.
+        getattr(self._transport, "__dict__", {}).pop("_read_ready_cb", None)
         self._transport = None
         self._owner.link_gone(self)
         if self.ready is not None and not self.ready.done():
@@ -306,11 +331,17 @@ class TcpLink(SessionDriver, asyncio.BufferedProtocol):
         elif self._deadline is None:
             self._set_deadline(self._owner.limits.half_open_seconds, self.close)
 
+    def _read_on(self) -> None:
+        if self._unread and self._owner.intake.admits(self):
+            self._loop.call_soon(self.take_turn)
+        self._set_reading()
+        self.flush()
+
     def _set_reading(self) -> None:
         transport = self._transport
         if transport is None or transport.is_closing():
             return
-        if (self._is_paused or self._is_write_paused) and not self._is_closing:
+        if (self._unread or self._is_paused or self._is_write_paused) and not self._is_closing:
             transport.pause_reading()
         else:
             transport.resume_reading()

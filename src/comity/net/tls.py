@@ -238,8 +238,8 @@ class TlsPipe:
         except ValueError as error:
             raise TlsFailure(f"{server_name!r} is not a host name") from error
 
-    def feed(self, data: memoryview) -> None:
-        """Take ciphertext; at most one record's worth at a time keeps the buffer small."""
+    def feed(self, data: bytes | memoryview) -> None:
+        """Take ciphertext; small pieces keep the buffer small."""
         self._incoming.write(data)
 
     def handshake(self) -> bool:

@@ -16,12 +16,11 @@ from typing import cast
 from comity.bindings.base import Binding, DatagramSession, HostPort, Peer
 from comity.failpoints import failpoint
 from comity.net.driver import SessionDriver
+from comity.net.intake import TURN, Intake, Patience
 from comity.net.limits import NetLimits, Tally
 from comity.service.interfaces import Clock
 
 LARGEST = 65_535
-DATAGRAMS_PER_TURN = 64
-"""Most datagrams taken before other work of the loop gets its turn."""
 SOCKET_BUFFER = 4 * 1024 * 1024
 """Asked of the kernel, which gives what net.core.rmem_max allows: room for a burst while the loop is busy."""
 
@@ -29,15 +28,24 @@ SOCKET_BUFFER = 4 * 1024 * 1024
 class DatagramLink(SessionDriver):
     """A datagram session on one bound socket; implements ``Link``."""
 
-    __slots__ = ("_is_paused", "_is_writing", "_limits", "_queue", "_queued", "_session", "_sock")
+    __slots__ = ("_is_paused", "_is_writing", "_limits", "_patience", "_queue", "_queued", "_session", "_sock")
 
     def __init__(
-        self, binding: Binding, clock: Clock, sock: socket.socket, *, role: str, limits: NetLimits, tally: Tally
+        self,
+        binding: Binding,
+        clock: Clock,
+        sock: socket.socket,
+        *,
+        role: str,
+        limits: NetLimits,
+        tally: Tally,
+        intake: Intake,
     ) -> None:
         host, port = sock.getsockname()[:2]
         super().__init__(binding, clock, tally, Peer("udp", (host, port), ("", 0)), role)
         self._sock = sock
         self._limits = limits
+        self._patience = Patience(intake)
         self._session: DatagramSession | None = None
         self._queue: deque[tuple[bytes, HostPort]] = deque()
         self._queued = 0
@@ -94,22 +102,37 @@ class DatagramLink(SessionDriver):
         """Keep the socket: only what caused the error is lost."""
 
     def _readable(self) -> None:
-        for _ in range(DATAGRAMS_PER_TURN):
+        ends = self._clock.now() + TURN
+        while (now := self._clock.now()) < ends:
             try:
                 data, address = self._sock.recvfrom(LARGEST)
             except (BlockingIOError, InterruptedError):
+                self._patience.emptied()
                 return
             except OSError as error:
                 self._tally.note("A datagram could not be read", os.strerror(error.errno or 0))
                 return
             failpoint("net.read")
-            self._guard(self._receive, data, (address[0], address[1]))
-            if self._is_paused or self._session is None:
-                return
+            peer = (address[0], address[1])
+            if self._session is None or not self._session.admits(peer, now):
+                continue
+            if not (self._patience.is_over(now) and self._refused(data, peer, now)):
+                self._guard(self._receive, data, peer)
+                if self._is_paused or self._session is None:
+                    return
+        self._patience.left(now)
 
     def _receive(self, now: float, data: bytes, address: HostPort) -> None:
         if self._session is not None:
             self._session.receive_datagram(data, address, now)
+
+    def _refused(self, data: bytes, address: HostPort, now: float) -> bool:
+        """Let the session refuse; its answer goes out at the end of this turn, since only the cost counts here."""
+        session = self._session
+        if session is None or not session.refuse_datagram(data, address, now):
+            return False
+        self.flush()
+        return True
 
     def _write(self, now: float) -> bool:
         session = self._session

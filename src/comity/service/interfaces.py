@@ -265,7 +265,8 @@ class Credentials:
     scram: Mapping[str, ScramKeys] = field(default_factory=dict)
     """By hash name: "sha-1", "sha-256", "sha-512"."""
     ha1: Mapping[str, str] = field(default_factory=dict)
-    """By digest algorithm: "MD5", "SHA-256"; lower-case hex of H(user:realm:password), realm = domain."""
+    """By digest algorithm: "MD5", "SHA-256"; lower-case hex of H(user:realm:password), realm = domain. Other spellings
+    of the user name have values of their own: "MD5 Alice"."""
 
 
 class Accounts(Protocol):
@@ -382,6 +383,9 @@ class Service(Protocol):
     @property
     def node(self) -> str:
         """This node's name in history entries."""
+
+    async def secret(self, name: str) -> bytes:
+        """32 random octets that stay the same over restarts, made when first asked for."""
 
     def submit(self, operation: MessageOperation, origin: Origin) -> asyncio.Future[Accepted | Response]:
         """Admit, route and store a message operation.

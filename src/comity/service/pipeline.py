@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections import deque
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -94,12 +95,14 @@ class Pipeline:
         self._followers: list[Follower] = []
         self._resolving: dict[str, list[Submission]] = {}
         """By principal: what waits for the look-up of the first one's recipient."""
+        self._committing: deque[float] = deque()
+        """When each record not yet durable was given to the store; it takes them in order."""
         self._timer: Timer | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self, deliverers: dict[str, Deliverer]) -> None:
         """Load the contacts and take up what is stored; call before any listener opens."""
-        self._secret = await self._dedup_secret()
+        self._secret = await self.secret("dedup-secret")
         self.delivery.deliverers.update(deliverers)
         await self.registrar.load()
         self.registrar.on_present = self.delivery.present
@@ -114,6 +117,11 @@ class Pipeline:
         if self._timer is not None:
             self._timer.cancel()
         await self.delivery.stop()
+
+    @property
+    def lag(self) -> float:
+        """Seconds for which the oldest message has been waiting for its commit: what more may be taken is judged by it."""
+        return self.clock.now() - self._committing[0] if self._committing else 0.0
 
     # --- step 5: admit -----------------------------------------------------------------------------------------
 
@@ -210,11 +218,13 @@ class Pipeline:
         record = record_of(operation, submission.envelope, self._store.time() + lifetime, dedup)
         quota = (self.limits.inbox_records, self.limits.inbox_octets)
         failpoint("service.before-commit")
+        self._committing.append(self.clock.now())
         done = self._store.commit([Add(record, self.limits.dedup_window, quota, origin.marks)])
         done.add_done_callback(partial(self._committed, submission, record.id))
 
     def _committed(self, submission: Submission, id: str, done: asyncio.Future[list[Result]]) -> None:
         failpoint("service.after-commit")
+        self._committing.popleft()
         operation = submission.operation
         if (error := done.exception()) is not None:
             log.error("a message could not be stored: %s", error)
@@ -353,11 +363,11 @@ class Pipeline:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a task of the service failed", exc_info=error)
 
-    async def _dedup_secret(self) -> bytes:
-        """The key of the dedup hashes, made at the first start."""
-        entry = await self._store.get("setting", "dedup-secret")
+    async def secret(self, name: str) -> bytes:
+        """A key of this node (see ``Service.secret``), such as that of the dedup hashes."""
+        entry = await self._store.get("setting", name)
         if entry is not None:
             return entry.value
         secret = os.urandom(32)
-        await self._store.commit([Put("setting", "dedup-secret", secret, if_rev=0)])
+        await self._store.commit([Put("setting", name, secret, if_rev=0)])
         return secret

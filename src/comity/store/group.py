@@ -43,7 +43,7 @@ Value = str | bytes | int | float | None
 _Row = tuple[str, bytes, int, float | None]
 """key, value, revision, until"""
 
-_CHUNKS = (64, 8, 1)
+_CHUNKS = (64, 32, 16, 8, 4, 2, 1)
 _MOST_LANES = 10_000
 _COLUMNS = "number, id, lane, accepted, expires, keep, size, fingerprint, dedup, envelope, entity"
 _KNOWN = "r.number, r.id, r.lane, r.size, r.keep, r.outcome"

@@ -1,14 +1,14 @@
 """The one thread that writes: takes commits, gathers them in groups, makes each group durable with one sync.
 
 Takes operations from the event loop's thread (``submit``), gives results back to it by one
-``call_soon_threadsafe`` per group. There is no lingering: while one group is being committed the next one
-gathers, so a lone commit waits for nobody and a busy store syncs seldom.
+``call_soon_threadsafe`` per group. While one group is being committed the next one gathers, so a lone commit waits for
+nobody; after a group of many the next one gathers for some milliseconds more, so a busy store syncs seldom.
 
 Every way a group can fail ends in StoreError for each of its calls, never in silence:
 
 * disk nearly full (``space.py``): calls that bring a message in are refused, so that there is room for the rest;
-* disk full: calls that only shrink the store (Ack, Delete, Wake) are tried again alone; the others are refused,
-  and the next group simply tries again;
+* disk full: calls that only shrink the store (Ack, Delete, Wake) are tried again alone, with the room of the reserve
+  if need be; the others are refused, and the next group simply tries again;
 * locked by another program for 5 s: refused, with everything that queued up meanwhile;
 * I/O error or damage: nothing is promised by that connection again; it is closed, reopened and verified first;
 * anything else is one call's fault: the calls are carried out one by one, and only that call is refused.
@@ -42,6 +42,10 @@ GROUP_OPS = 1024
 """Most operations in one group: bounds how long the first of them waits."""
 GROUP_OCTETS = 16 * 1024 * 1024
 """Most octets in one group: bounds the log between two checkpoints."""
+REST_PER_OP = 0.0005
+MOST_REST = 0.012
+"""Seconds the next group gathers after one of many operations. Each group costs some 40 changes of the interpreter lock
+between this thread and the event loop, however few operations are in it."""
 CHECKPOINT_CHANGES = 5_000
 """Changed rows after which the log is brought into the main file (about two pages each: 40 MiB)."""
 REOPEN_AFTER = 1.0
@@ -145,6 +149,8 @@ class Writer:
             else:
                 self._commit([item for item in items if isinstance(item, _Call)])
             self._checkpoint_if_due()
+            if len(items) > 1 and not self._is_closing:
+                time.sleep(min(REST_PER_OP * len(items), MOST_REST))
         self._end()
 
     def _take(self) -> list[_Call | _Job]:
@@ -252,11 +258,11 @@ class Writer:
         elif code in faults.FULL:
             shrinking = [call for call in calls if _shrinks(call)]
             self._refuse([call for call in calls if not _shrinks(call)], refusal)
-            if len(shrinking) == len(calls):
-                self._refuse(shrinking, refusal)
-            elif shrinking:
+            if shrinking and (self._disk.release() or len(shrinking) < len(calls)):
                 self._checkpoint()  # a log that begins anew needs no room for what it already has
                 self._commit(shrinking)
+            else:
+                self._refuse(shrinking, refusal)
         elif len(calls) == 1:
             self._refuse(calls, refusal)
         else:

@@ -32,6 +32,7 @@ from comity.bindings.sip.events import (
 )
 from comity.bindings.sip.headers import MAGIC_COOKIE
 from comity.bindings.sip.message import SipRequest, SipResponse
+from comity.bindings.sip.overload import LEAST_RETRY, Refused, glimpse, is_refusable
 from comity.bindings.sip.refusals import refuse_address, refuse_extension, refuse_method
 from comity.bindings.sip.settings import SessionSettings
 from comity.bindings.sip.sources import Sources
@@ -74,7 +75,8 @@ class SipSession:
         host = f"[{local[0]}]" if ":" in local[0] else local[0]
         self.sent_by = f"{host}:{local[1]}"
         self._random = random
-        self._answers = Answers(random(16))
+        self._secret = random(16)
+        self._answers = Answers(self._secret)
         self._reader = StreamReader(settings.limits)
         self._partial_deadline: float | None = None
         self._events: deque[Event] = deque()
@@ -84,6 +86,7 @@ class SipSession:
         self._count = 0
         self._clients = ClientTransactions()
         self._servers = ServerTransactions(settings.most_transactions)
+        self._refused = Refused(64 * settings.t1, 4 * settings.most_transactions)
         self._sources = Sources(
             settings.unproved_requests, settings.unproved_window, settings.proof_lifetime, settings.most_transactions
         )
@@ -104,16 +107,33 @@ class SipSession:
         elif self._partial_deadline is None:
             self._partial_deadline = now + 64 * self.settings.t1
 
-    def receive_datagram(self, data: bytes, address: HostPort, now: float) -> None:
-        """Take one datagram."""
+    def admits(self, address: HostPort, now: float) -> bool:
+        """False for one packet too many from a network that proved nothing (S-31)."""
         # A peer we wait for is not a stranger: its answers are not counted.
         is_known = self._clients.is_asked(address) or self.is_proved(address, now)
-        if not is_known and not self._sources.take_token(address, now):
-            self._events.append(PacketDropped("too many requests from an unproved network", address))
-            return
+        return is_known or self._sources.take_token(address, now)
+
+    def receive_datagram(self, data: bytes, address: HostPort, now: float) -> None:
+        """Take one datagram."""
         unit = parse_datagram(data, self.settings.limits)
         if unit is not None:
             self._take(unit, address, now, len(data))
+
+    def refuse_datagram(self, data: bytes, address: HostPort, now: float) -> bool:
+        """Answer 503 to a new request without reading it, or drop it; False: it has to be taken (see ``overload``)."""
+        if not is_refusable(data):
+            return False
+        is_proved = self.is_proved(address, now)
+        seen = glimpse(data, address)
+        if seen is None:
+            return True
+        if self._servers.by_key(seen.key) is not None:
+            return False  # a retransmission of what was taken
+        if self._refused.has(seen.key, now) or self._refused.add(seen.key, now):
+            octets = seen.answer(address, self._secret)
+            if octets and (is_proved or len(octets) <= len(data)):
+                self._send(octets, address)
+        return True
 
     def receive_eof(self, now: float) -> None:
         """The peer will send no more: what waits for an answer of its has failed; half a message is dropped."""
@@ -299,6 +319,9 @@ class SipSession:
             # The bound of S-28 holds for each retransmission by its own size.
             if is_repeat and (len(known.response) <= size or self.is_proved(source, now)):
                 self._send(known.response, source)
+            return
+        if self._refused.has(key, now):
+            self._refuse(request, source, now, size, 503, headers=[("Retry-After", str(LEAST_RETRY))])
             return
         try:
             refusal = self._refusal(request)

@@ -1,0 +1,150 @@
+"""The cheap no: what a datagram gets that came when there is no time to read it (RFC 3261 section 21.5.4, L-06, LG-12).
+
+Place on the path: instead of step 2, for ``session.py``, when ``net/udp.py`` says that requests wait too long. It has to
+cost a small part of what taking the request would, or refusing would be the overload: the few lines that an answer
+echoes are cut from the octets, and nothing else is looked at. What cannot be cut at a glance is dropped, as the network
+might have done.
+
+Two rules its readers must keep. A refused request stays refused: its retransmission, read a moment later when there
+is time again, must not be delivered after its sender was told no (invariant I3). And work under way comes first: answers,
+REGISTER and retransmissions of what was taken are never refused here.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+from zlib import crc32
+
+from comity.bindings.sip.headers import Via, split_commas
+from comity.bindings.sip.transaction import HostPort, ServerKey
+from comity.errors import RemoteProtocolError
+
+#: Methods that may be refused; a registration is what messages are delivered by.
+METHODS = ("MESSAGE", "OPTIONS", "SUBSCRIBE", "PUBLISH", "NOTIFY")
+LEAST_RETRY, MOST_RETRY = 2, 9
+"""Seconds; spread by the branch, so that those refused together do not come back together."""
+
+_REFUSABLE = tuple(f"{method} ".encode("ascii") for method in METHODS)
+_ECHOED = {
+    b"via": b"v",
+    b"from": b"f",
+    b"to": b"t",
+    b"call-id": b"i",
+    b"cseq": b"cseq",
+    **{short: short for short in (b"v", b"f", b"t", b"i")},
+}
+_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_HAS_TAG = re.compile(rb";[ \t]*tag[ \t]*=", re.I)
+
+
+class Glimpse(NamedTuple):
+    """What was cut from a request: enough to know it again and to answer it. A tuple, because it costs a third."""
+
+    key: ServerKey
+    """As ``transaction.server_key`` would make it."""
+    via: Via
+    further_vias: tuple[bytes, ...]
+    from_: bytes
+    to: bytes
+    call_id: bytes
+    cseq: bytes
+
+    def answer(self, source: HostPort, secret: bytes) -> bytes:
+        """503 with Retry-After; b"" if a header holds what may not be echoed."""
+        mixed = crc32(self.via.branch.encode("utf-8", "surrogateescape"))
+        retry = LEAST_RETRY + mixed % (MOST_RETRY - LEAST_RETRY + 1)
+        to = self.to
+        if not _HAS_TAG.search(to):
+            # The same for every retransmission without keeping state (RFC 3261 section 8.2.7).
+            to += b";tag=%08x" % crc32(self.call_id + b"\0" + self.from_ + b"\0" + self.cseq, crc32(secret))
+        octets = b"".join(
+            (
+                b"SIP/2.0 503 Service Unavailable\r\nVia: ",
+                str(self.via.received_from(*source)).encode("utf-8", "surrogateescape"),
+                *(b"\r\nVia: " + via for via in self.further_vias),
+                b"\r\nFrom: ",
+                self.from_,
+                b"\r\nTo: ",
+                to,
+                b"\r\nCall-ID: ",
+                self.call_id,
+                b"\r\nCSeq: ",
+                self.cseq,
+                b"\r\nRetry-After: %d\r\nContent-Length: 0\r\n\r\n" % retry,
+            )
+        )
+        return b"" if _CONTROL.search(octets) else octets
+
+
+def is_refusable(data: bytes) -> bool:
+    """True for a new request of a kind that may be refused unread; False for answers, REGISTER and all else."""
+    return data.startswith(_REFUSABLE)
+
+
+def glimpse(data: bytes, source: HostPort) -> Glimpse | None:
+    """Cut from a refusable request what an answer needs; None if that cannot be had at a glance."""
+    found: dict[bytes, bytes] = {}
+    vias: list[bytes] = []
+    head = data[: data.find(b"\r\n\r\n")]
+    lines = head.split(b"\r\n")
+    if not head.count(b"\r") == head.count(b"\n") == len(lines) - 1:
+        return None
+    for line in lines[1:]:
+        written, colon, value = line.partition(b":")
+        if not colon or line[:1] in b" \t":
+            return None
+        name = _ECHOED.get(written.rstrip(b" \t").lower())
+        if name == b"v":
+            vias.append(value.strip(b" \t"))
+        elif name is not None and name in found:
+            return None
+        elif name is not None:
+            found[name] = value.strip(b" \t")
+    if not vias or len(found) != 4:
+        return None
+    top, *others = split_commas(vias[0].decode("utf-8", "surrogateescape"))
+    try:
+        via = Via.parse(top)
+    except RemoteProtocolError:
+        return None
+    if not via.has_cookie:
+        return None
+    method = data[: data.index(b" ")].decode("ascii")
+    further = (*(other.encode("utf-8", "surrogateescape") for other in others), *vias[1:])
+    key = (source, via.branch, via.host, via.port, method)
+    return Glimpse(key, via, further, found[b"f"], found[b"t"], found[b"i"], found[b"cseq"])
+
+
+class Refused:
+    """Transactions refused within the last ``lifetime`` seconds or a little more; a bounded number of them."""
+
+    def __init__(self, lifetime: float, most: int) -> None:
+        self._lifetime = lifetime
+        self._most = most // 2
+        self._new: set[int] = set()
+        self._old: set[int] = set()
+        self._turned = 0.0
+
+    def add(self, key: ServerKey, now: float) -> bool:
+        """Remember; False if no more can be, so that no answer may be given."""
+        self._turn(now)
+        if len(self._new) >= self._most:
+            return False
+        self._new.add(hash(key))
+        return True
+
+    def has(self, key: ServerKey, now: float) -> bool:
+        """True if the transaction was refused."""
+        if not self._new and not self._old:
+            return False
+        self._turn(now)
+        mark = hash(key)
+        return mark in self._new or mark in self._old
+
+    def _turn(self, now: float) -> None:
+        """Forget what is old enough: two sets, each for one lifetime, so that nothing needs a timer."""
+        if now - self._turned >= self._lifetime:
+            self._old = self._new if now - self._turned < 2 * self._lifetime else set()
+            self._new = set()
+            self._turned = now
