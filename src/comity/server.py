@@ -213,6 +213,9 @@ def _xmpp_config(config: Config) -> XmppConfig:
         sm_resume=limits.sm_resume,
         user_messages=float(limits.user_messages),
         user_message_burst=limits.user_message_burst,
+        # Raising the rate of messages alone raises the others in the proportion of the defaults.
+        user_stanzas=max(limits.user_stanzas, 5.0 * limits.user_messages),
+        user_octets=max(limits.user_octets, 6553.6 * limits.user_messages),
         contacts=limits.contacts,
         in_flight=limits.in_flight,
     )
