@@ -193,7 +193,8 @@ class Inbox:
     # --- in ---
 
     def offer(self, pending: Pending) -> bool:
-        """Take a message just accepted; False if nobody can be reached and it waits in the store."""
+        """Take a message just accepted; False if it waits in the store, because nobody can be reached or because of
+        those before it: then its end is too far away for its sender to wait for."""
         if pending.seq <= self._read_to:
             # The lane was read between the commit and this call: the message is on its way already.
             self._join(pending)
@@ -202,7 +203,7 @@ class Inbox:
             self._has_more = True
             if self.channels:
                 self.load()
-            return bool(self.channels)
+            return False
         self._items[pending.seq] = pending
         return self.assign(pending)
 
@@ -402,10 +403,10 @@ class DeliveryEngine:
             pending.waiters.append(waiter)
         inbox = self._inboxes.get(operation.destination.key)
         if seq:
-            is_reachable = inbox is not None and inbox.offer(pending)
+            is_under_way = inbox is not None and inbox.offer(pending)
         else:
-            is_reachable = inbox is not None and inbox.assign(pending)
-        if not is_reachable:
+            is_under_way = inbox is not None and inbox.assign(pending)
+        if not is_under_way:
             if seq:
                 self.stored(pending)
             else:

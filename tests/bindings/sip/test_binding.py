@@ -547,6 +547,22 @@ class TestDevices:
         assert [request.body for request in again.received] == [b"later"]
 
     @story
+    async def test_the_next_connection_from_a_devices_port_is_not_the_device(self) -> None:
+        """I2: whoever is given the port next, by a NAT or after a restart, gets nothing meant for the former one."""
+        world = await World().start()
+        bob, alice = Phone(world, "bob", BOB, "tcp"), Phone(world, "alice", ALICE, "tcp")
+        await bob.register(contact="<sip:bob@10.0.0.7:5060;transport=tcp>")
+        assert bob.link is not None
+        bob.link.abort()
+        carol = Phone(world, "carol", BOB, "tcp")
+        await carol.register(contact="<sip:carol@10.0.0.7:5060;transport=tcp>")
+        await alice.message("sip:bob@a.test", b"for bob alone")
+        await world.advance(3.0)
+        assert carol.received == []
+        assert status(await alice.message("sip:carol@a.test", b"for carol")) == 200
+        assert [request.body for request in carol.received] == [b"for carol"]
+
+    @story
     async def test_a_redirect_is_not_followed_and_a_challenge_not_answered(self) -> None:
         """S-24; reliability.md section 6.1 item 8."""
         world = await World().start()

@@ -114,7 +114,7 @@ class DeviceDelivery:
             else:
                 self._send(attempt, state, request, device.remote)
             return
-        state = self._binding.find_flow(device)
+        state = self._binding.find_flow(attempt.delivery.contact.aor, device)
         if state is not None:
             self._send(attempt, state, request, None)
         else:
