@@ -53,6 +53,7 @@ class ServerProcess:
         self.tracer: list[str] = []
         """Words before the server's command, such as strace -D."""
         self.domains = domains
+        self.log = self.directory / "log"
         self.make()
         self._ports = self._configure(limits)
 
@@ -117,13 +118,13 @@ client = ["tcp://127.0.0.1:{xmpp}", "tls://127.0.0.1:{xmpps}"]
             if not line:
                 break
         self.kill()
-        raise AssertionError("the server did not get ready: " + (self.directory / "log").read_text("utf-8")[-2000:])
+        raise AssertionError("the server did not get ready: " + self.log.read_text("utf-8")[-2000:])
 
     def launch(self, failpoint: str = "", program: str = "comity") -> None:
         """Start it and do not wait: it may die on the way."""
         command = [*self.tracer, sys.executable, "-m", program, "serve", "-c", str(self.config)]
         environment = {**os.environ, "COMITY_FAILPOINT": failpoint}
-        with (self.directory / "log").open("a", encoding="utf-8") as log:
+        with self.log.open("a", encoding="utf-8") as log:
             self.process = subprocess.Popen(
                 command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment, cwd=ROOT
             )
@@ -148,6 +149,13 @@ client = ["tcp://127.0.0.1:{xmpp}", "tls://127.0.0.1:{xmpps}"]
             self.process.stdout.close()
         self.process = None
         return code
+
+    def __enter__(self) -> ServerProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Whatever happened: nothing of it runs on."""
+        self.kill()
 
     def port(self, via: Via, transport: Transport) -> HostPort:
         """Where to connect."""

@@ -384,6 +384,9 @@ class Service(Protocol):
     def node(self) -> str:
         """This node's name in history entries."""
 
+    async def secret(self, name: str) -> bytes:
+        """32 random octets that stay the same over restarts, made when first asked for."""
+
     def submit(self, operation: MessageOperation, origin: Origin) -> asyncio.Future[Accepted | Response]:
         """Admit, route and store a message operation.
 

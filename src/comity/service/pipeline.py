@@ -102,7 +102,7 @@ class Pipeline:
 
     async def start(self, deliverers: dict[str, Deliverer]) -> None:
         """Load the contacts and take up what is stored; call before any listener opens."""
-        self._secret = await self._dedup_secret()
+        self._secret = await self.secret("dedup-secret")
         self.delivery.deliverers.update(deliverers)
         await self.registrar.load()
         self.registrar.on_present = self.delivery.present
@@ -363,11 +363,11 @@ class Pipeline:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a task of the service failed", exc_info=error)
 
-    async def _dedup_secret(self) -> bytes:
-        """The key of the dedup hashes, made at the first start."""
-        entry = await self._store.get("setting", "dedup-secret")
+    async def secret(self, name: str) -> bytes:
+        """A key of this node (see ``Service.secret``), such as that of the dedup hashes."""
+        entry = await self._store.get("setting", name)
         if entry is not None:
             return entry.value
         secret = os.urandom(32)
-        await self._store.commit([Put("setting", "dedup-secret", secret, if_rev=0)])
+        await self._store.commit([Put("setting", name, secret, if_rev=0)])
         return secret

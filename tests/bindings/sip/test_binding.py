@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from comity.bindings.sip.binding import parse_listener
+from comity.bindings.sip.binding import SipBinding, parse_listener
 from comity.bindings.sip.message import SipResponse
 from comity.bindings.sip.session import MAX_DATAGRAM_REQUEST
 from comity.bindings.sip.wire import parse_datagram
@@ -16,6 +16,7 @@ from comity.cpim.message import CpimMessage
 from comity.cpim.operations import Reason
 from comity.errors import ConfigError
 from comity.service.interfaces import Contact
+from comity.service.pipeline import Pipeline
 from comity.testing.service import Device, refuses, takes
 from tests.bindings.sip.kit import Phone, World, story
 
@@ -219,20 +220,6 @@ class TestMessage:
         assert [r.status_code for r in alice.responses.values()] == [401, 200]
 
     @story
-    async def test_messages_that_wait_on_two_connections_are_each_answered(self) -> None:
-        """OPS-7: each session counts its requests from 1, so a number alone does not say whose answer is due."""
-        world = await World().start()
-        device = await xmpp_device(world)
-        phones = [Phone(world, "alice", ALICE, "tcp"), Phone(world, "alice", (ALICE[0], 5099), "tcp")]
-        for phone in phones:
-            assert await phone.message("sip:bob@a.test", repr(phone.address).encode()) is None
-        for _ in phones:
-            device.take()
-            await world.settle()
-        for phone in phones:
-            assert [r.status_code for r in phone.responses.values()] == [401, 200]
-
-    @story
     async def test_offline_recipients_message_is_stored_and_202(self) -> None:
         world = await World().start()
         alice = Phone(world, "alice", ALICE, "tcp")
@@ -291,6 +278,24 @@ class TestMessage:
         assert len(device.deliveries) == 1
         assert status(await alice.message("sip:bob@a.test", b"other", "text/plain", *same)) == 200
         assert len(device.deliveries) == 2
+
+    @story
+    async def test_a_datagram_sent_again_over_a_restart_is_the_same_message(self) -> None:
+        """F-K4 for a stock phone: its retransmission is let through as it is, not challenged into a new CSeq."""
+        world = await World().start()
+        device = await xmpp_device(world, answer=takes)
+        alice = Phone(world, "alice", ALICE, "udp")
+        assert status(await alice.message("sip:bob@a.test", b"first")) == 200
+        header = alice.digest.authorize("MESSAGE", "sip:bob@a.test", b"once")
+        assert header is not None
+        request = alice.request("MESSAGE", "sip:bob@a.test", [("Content-Type", "text/plain"), header], b"once")
+        assert status(alice.responses[await alice.send(request)]) == 200
+        world.pipeline = Pipeline(world.store, world.accounts, world.clock, "a.test")
+        world.binding = SipBinding(world.config)
+        await world.start()
+        again = Phone(world, "alice", ALICE, "udp")
+        assert status(again.responses[await again.send(request)]) == 200
+        assert device.texts == [b"first", b"once"]
 
     @story
     async def test_pipelined_messages_keep_their_order_whatever_the_look_up_takes(self) -> None:
@@ -540,6 +545,22 @@ class TestDevices:
         await again.register(contact="<sip:bob@10.0.0.7:5060;transport=tcp>")
         await world.advance(70.0)
         assert [request.body for request in again.received] == [b"later"]
+
+    @story
+    async def test_the_next_connection_from_a_devices_port_is_not_the_device(self) -> None:
+        """I2: whoever is given the port next, by a NAT or after a restart, gets nothing meant for the former one."""
+        world = await World().start()
+        bob, alice = Phone(world, "bob", BOB, "tcp"), Phone(world, "alice", ALICE, "tcp")
+        await bob.register(contact="<sip:bob@10.0.0.7:5060;transport=tcp>")
+        assert bob.link is not None
+        bob.link.abort()
+        carol = Phone(world, "carol", BOB, "tcp")
+        await carol.register(contact="<sip:carol@10.0.0.7:5060;transport=tcp>")
+        await alice.message("sip:bob@a.test", b"for bob alone")
+        await world.advance(3.0)
+        assert carol.received == []
+        assert status(await alice.message("sip:carol@a.test", b"for carol")) == 200
+        assert [request.body for request in carol.received] == [b"for carol"]
 
     @story
     async def test_a_redirect_is_not_followed_and_a_challenge_not_answered(self) -> None:

@@ -32,6 +32,7 @@ from comity.bindings.sip.settings import SessionSettings
 from comity.bindings.sip.submission import Submission
 from comity.bindings.sip.uri import SipUri
 from comity.bindings.sip.wire import Limits
+from comity.cpim.address import Address
 from comity.cpim.operations import Response
 from comity.errors import ConfigError, RemoteProtocolError, StoreError
 from comity.service.interfaces import Delivery, Service
@@ -92,6 +93,7 @@ class SipBinding:
     async def start(self, service: Service, network: Network) -> None:
         self._service = service
         self._out.start(service, network)
+        await self._authentication.start()
 
     def new_session(self, link: Link, role: str) -> SipSession:
         """Make the session of a link; ``role`` is its transport ("udp", "tcp", "tls")."""
@@ -150,10 +152,12 @@ class SipBinding:
         """What is known of a link, None once it is gone."""
         return self._states.get(link)
 
-    def find_flow(self, device: Device) -> LinkState | None:
+    def find_flow(self, aor: Address, device: Device) -> LinkState | None:
         """The connection a device registered on, if it still stands."""
         state = self._flows.get((device.transport, device.remote, device.local))
-        return None if state is None or state.session.is_closed else state
+        if state is None or state.session.is_closed or (aor.key, device.id) not in state.registered:
+            return None
+        return state
 
     def respond(
         self,

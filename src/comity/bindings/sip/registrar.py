@@ -70,10 +70,13 @@ class Registrar:
         flow = Flow(state.transport, received.source, state.link.peer.local)
         others = len(contacts) - len(devices)
         gone = {
-            device.id for device in devices if device.transport != "udp" and self._binding.find_flow(device) is None
+            device.id
+            for device in devices
+            if device.transport != "udp" and self._binding.find_flow(aor, device) is None
         }
         plan = plan_registration(request, devices, flow, self._rules, now=now, others=others, gone=gone)
         if plan.status_code == 200:
+            state.registered.update((aor.key, device.id) for device, _ in plan.keep)
             await self._carry_out(plan, aor)
         if plan.status_code != 200:
             self._binding.respond(received, plan.status_code, headers=plan.headers)
