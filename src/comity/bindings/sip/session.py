@@ -137,7 +137,7 @@ class SipSession:
         if self._servers.by_key(seen.key) is not None:
             return False  # a retransmission of what was taken
         if self._refused.has(seen.key, now) or self._refused.add(seen.key, now):
-            octets = seen.answer(address, self._secret)
+            octets = seen.answer(self._secret)
             if octets and (is_proved or len(octets) <= len(data)):
                 self._send(octets, address)
         return True
