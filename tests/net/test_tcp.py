@@ -566,4 +566,4 @@ def test_each_thread_reads_into_a_buffer_of_its_own() -> None:
         theirs = pool.submit(lambda: BUFFER.view).result()
     BUFFER.view[:4] = b"ours"
     theirs[:4] = b"them"
-    assert BUFFER.view[:4] == b"ours"
+    assert bytes(BUFFER.view[:4]) == b"ours"
