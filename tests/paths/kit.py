@@ -56,8 +56,9 @@ class ServerProcess:
         self.process: subprocess.Popen[str] | None = None
         self.tracer: list[str] = []
         """Words before the server's command, such as strace -D."""
-        self.domains = domains
         self.log = self.directory / "log"
+        """Where its stderr goes."""
+        self.domains = domains
         self.make()
         self._ports = self._configure(limits)
 
