@@ -27,7 +27,7 @@ NAMES = {
     "s3 xmpp xmpp 2": "XMPP → XMPP, 2 users",
     "s3 xmpp xmpp 20": "XMPP → XMPP, 20 users",
     "s3 xmpp xmpp 200": "XMPP → XMPP, 200 users",
-    "s3 xmpp xmpp 128": "XMPP → XMPP, 64 conversations",
+    "s3 xmpp xmpp 128": "XMPP → XMPP",
 }
 Row = dict
 Pick = Callable[[Row], float]
@@ -233,8 +233,8 @@ def text(found: Row) -> str:
     sections = {
         "rows": ("What a message costs", messages),
         "offline": ("Stored for absent users", offline),
-        "floors": ("Floors", floors),
-        "overload": ("Three times what it can carry", overload),
+        "floors": ("Floors, 64 conversations", floors),
+        "overload": ("Three times what it can carry, 64 conversations", overload),
         "idle": ("Users who do nothing", idle),
         "recovery": ("Recovery", recovered),
     }
