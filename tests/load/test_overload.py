@@ -47,6 +47,7 @@ CALM_DELAY = 500.0
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The load generator, compiled."""
     compiler = need_program("gcc")
+    need_program("libssl.so")  # its headers come with it
     target = tmp_path_factory.mktemp("rig") / "imload"
     command = [compiler, "-O2", "-w", "-o", str(target), str(BENCH / "src" / "imload.c"), "-lcrypto"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
