@@ -103,6 +103,10 @@ def page() -> str:
         "sends several lines": ["yes" if kind.limits.sends_lines else "**no**" for kind in CLIENTS.values()],
         "shows what waited, in order": ["yes" for _ in CLIENTS],
         "several devices of one account": ["each shows it" for _ in CLIENTS],
+        "what the user's other devices send": [
+            "shown too" if kind.shows_copies else "not shown" if kind.protocol == "sip" else "–"
+            for kind in CLIENTS.values()
+        ],
         "after the server was away": [_return(name, kind) for name, kind in CLIENTS.items()],
         "message/cpim objects": [BEHAVIOUR[name].objects for name in CLIENTS],
         "a signed text": ["readable part, and what is not proved" for _ in CLIENTS],

@@ -92,6 +92,8 @@ class StockClient(ABC):
     """Whether its driver can make it tell that its user is typing."""
     shows: ClassVar[frozenset[Notice]] = frozenset()
     """Which notices its driver sees it show."""
+    shows_copies: ClassVar[bool] = False
+    """Whether it shows what other devices of its account send (XEP-0280), and its driver sees that."""
 
     def __init__(self, home: Path, sign_in: SignIn) -> None:
         if sign_in.transport not in self.transports:
@@ -122,6 +124,10 @@ class StockClient(ABC):
     def tell_typing(self, to: str) -> None:
         """Let ``to`` see that the user is typing; returns once the client was told to."""
         raise NotImplementedError(f"{self.name} was not taught to tell of typing")
+
+    def wait_copy(self, text: str) -> None:
+        """Wait until ``text``, which another device of the account sent, is shown as the user's own."""
+        raise NotImplementedError(f"{self.name} was not taught to show copies")
 
     def notices(self, kind: Notice) -> list[str]:
         """Bare addresses of those whose notice of this kind was shown, one each time."""

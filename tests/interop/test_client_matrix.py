@@ -109,6 +109,21 @@ def test_every_device_of_an_account_shows_a_text_once(town: Town, name: str, tra
 
 
 @pytest.mark.peer
+@pytest.mark.parametrize(("name", "transport"), [seat for seat in ONE_SEAT if CLIENTS[seat[0]].shows_copies])
+def test_what_the_same_user_sends_from_a_phone_is_shown_too(town: Town, name: str, transport: str) -> None:
+    """XEP-0280, whatever protocol the other device uses."""
+    address = town.server.new_account("nomad")
+    with town.visit():
+        desk = town.sign_in(name, transport, address)
+        for phone in (town.sign_in("twinkle", "tcp", address), town.sign_in("slixmpp", "tls", address)):
+            for friend in town.friends:
+                phone.send(friend.sign_in.address, f"by {phone.name} to {friend.name}")
+                friend.wait_received(address, f"by {phone.name} to {friend.name}")
+                desk.wait_copy(f"by {phone.name} to {friend.name}")
+        assert desk.received() == []
+
+
+@pytest.mark.peer
 @pytest.mark.parametrize(("name", "transport"), EVERY_SEAT)
 def test_a_signed_text_is_shown_with_what_is_not_proved(town: Town, name: str, transport: str) -> None:
     """design.md section 2, GW-2: no client here knows objects, and none is harmed by one."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import select
 import signal
@@ -24,22 +25,25 @@ Via = Literal["sip", "xmpp"]
 ALICE, BOB = Address.parse("im:alice@a.test"), Address.parse("im:bob@a.test")
 PASSWORD = "correct horse"
 READY_SECONDS = 20.0
+EPHEMERAL = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+"""First port that the kernel gives to outgoing connections."""
 ROOT = Path(__file__).parent.parent.parent
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports nobody uses now, for TCP and UDP."""
+    """Ports nobody uses now, for TCP and UDP, and that no outgoing connection gets while their server is down."""
     with ExitStack() as stack:
         ports: list[int] = []
         while len(ports) < count:
+            port = random.randrange(10_240, EPHEMERAL)
             tcp = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
-            tcp.bind(("127.0.0.1", 0))
             udp = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
             try:
-                udp.bind(tcp.getsockname())
+                tcp.bind(("127.0.0.1", port))
+                udp.bind(("127.0.0.1", port))
             except OSError:
                 continue
-            ports.append(tcp.getsockname()[1])
+            ports.append(port)
         return ports
 
 
@@ -52,8 +56,9 @@ class ServerProcess:
         self.process: subprocess.Popen[str] | None = None
         self.tracer: list[str] = []
         """Words before the server's command, such as strace -D."""
-        self.domains = domains
         self.log = self.directory / "log"
+        """Where its stderr goes."""
+        self.domains = domains
         self.make()
         self._ports = self._configure(limits)
 

@@ -26,7 +26,7 @@ from tests.paths.kit import ALICE, BOB, ServerProcess, Via
 from tests.store.recording import needs_strace
 
 VIAS: list[Via] = ["sip", "xmpp"]
-RATES = "user_messages = 100000\nuser_message_burst = 100000\n"
+RATES = "user_messages = 100000\nuser_message_burst = 100000\nuser_stanzas = 100000\nuser_octets = 1000000000\n"
 
 
 def run(work: Coroutine[Any, Any, None], seconds: float = 60) -> None:

@@ -46,9 +46,9 @@ LOAD = Life(seconds=1.0)
 POINTS: dict[str, Point] = {
     "net.read": Point("F-K1", _at("net.read:70"), kept_if=AGAIN),
     "service.before-commit": Point("F-K2", _at("service.before-commit:6"), kept_if=AGAIN),
-    "store.before-insert": Point("F-K3", _at("store.before-insert:8"), kept_if=AGAIN),
-    "store.before-commit": Point("F-K3", _at("store.before-commit:8"), kept_if=AGAIN),
-    "store.after-commit": Point("F-K4", _at("store.after-commit:8"), kept_if=ONCE),
+    "store.before-insert": Point("F-K3", _at("store.before-insert:20"), kept_if=AGAIN),
+    "store.before-commit": Point("F-K3", _at("store.before-commit:20"), kept_if=AGAIN),
+    "store.after-commit": Point("F-K4", _at("store.after-commit:20"), kept_if=ONCE),
     "service.after-commit": Point("F-K4", _at("service.after-commit:6"), kept_if=ONCE),
     "net.written": Point("F-K5 F-K8", _at("net.written:70"), kept_if=SAME),
     "delivery.lease-taken": Point("F-K6", _at("delivery.lease-taken:4"), kept_if="delivered once"),

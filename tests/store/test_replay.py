@@ -14,8 +14,10 @@ import multiprocessing
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -29,7 +31,7 @@ from tests.paths.kit import ServerProcess
 from tests.store import recording
 from tests.store.recording import Event, needs_strace
 from tests.store.replay import Disk, lay_out
-from tests.store.states import State, examine
+from tests.store.states import SCRATCH, State, examine
 from tests.store.traffic import LIMITS, Reading, Traffic
 
 STATES = int(os.environ.get("COMITY_REPLAY_STATES", "300"))
@@ -206,6 +208,7 @@ def lied(recorded: Recorded, dice: random.Random, about: frozenset[str]) -> Stat
 def test_power_loss_while_the_first_account_is_made_leaves_a_store_or_none(tmp_path: Path) -> None:
     """F-01, F-K14: in every state the next start goes on; the account is there once the command said so."""
     home, log = tmp_path / "home", tmp_path / "strace"
+    scratch = Path(tempfile.mkdtemp(prefix="states-", dir=SCRATCH or tmp_path))
     comity = [sys.executable, "-m", "comity"]
     subprocess.run([*comity, "init", str(home), "--domain", "a.test"], check=True, capture_output=True)
     disk = Disk(home / "data")
@@ -221,10 +224,12 @@ def test_power_loss_while_the_first_account_is_made_leaves_a_store_or_none(tmp_p
         is_added = is_added or (event.kind == "write" and event.data in said and event.path.name.startswith("pipe:"))
         if disk.feed(event) or is_added:
             for turn in range(3):
-                directory = tmp_path / f"state{opened}"
+                directory = scratch / f"state{opened}"
                 lay_out(directory, disk.after_power_loss(dice if turn else None))
                 assert asyncio.run(has_account(directory)) or not is_added
+                shutil.rmtree(directory)
                 opened += 1
+    scratch.rmdir()
     assert is_added
     assert opened >= 100
 

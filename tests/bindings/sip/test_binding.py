@@ -422,6 +422,27 @@ class TestRegistrar:
 
 class TestDevices:
     @story
+    async def test_a_connection_on_which_nobody_answers_is_closed(self) -> None:
+        """RFC 5626 section 5.3: half open or as good as; the phone that notices opens another, and nothing is lost."""
+        world = await World().start()
+        alice, bob = Phone(world, "alice", ALICE, "tcp"), Phone(world, "bob", BOB, "tcp")
+        await bob.register()
+        bob.answers = [0]
+        assert status(await alice.message("sip:carol@a.test")) in (200, 202)
+        header = alice.digest.authorize("MESSAGE", "sip:bob@a.test", b"x")
+        assert header is not None
+        await alice.send(alice.request("MESSAGE", "sip:bob@a.test", [("Content-Type", "text/plain"), header], b"x"))
+        assert bob.link is not None
+        await world.advance(31)
+        assert bob.link.is_open
+        await world.advance(2)
+        assert not bob.link.is_open
+        again = Phone(world, "bob", ("192.0.2.21", 5060), "tcp")
+        await again.register()
+        await world.advance(1)
+        assert [request.body for request in again.received] == [b"x"]
+
+    @story
     async def test_text_goes_as_text_to_a_stock_phone(self) -> None:
         """GW-2."""
         world = await World().start()

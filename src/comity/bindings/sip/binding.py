@@ -24,6 +24,7 @@ from comity.bindings.sip.delivery import DeviceDelivery
 from comity.bindings.sip.digest import DigestServer
 from comity.bindings.sip.events import MalformedReceived, PacketDropped, RequestReceived
 from comity.bindings.sip.mapping import ACCEPT, can_be_user
+from comity.bindings.sip.outbound import OPTION
 from comity.bindings.sip.registrar import Registrar
 from comity.bindings.sip.registration import Device, Rules
 from comity.bindings.sip.requests import LinkState, Request
@@ -55,6 +56,7 @@ class SipBinding:
         self._listeners = [parse_listener(url) for url in config.listen]
         self._settings = SessionSettings(
             methods=METHODS,
+            extensions=frozenset({OPTION}),
             t1=config.t1,
             t2=config.t2,
             t4=config.t4,
@@ -65,6 +67,7 @@ class SipBinding:
                 header=config.header_octets,
                 long_header=config.long_header_octets,
                 count=config.header_count,
+                method=config.method_octets,
             ),
             unproved_requests=config.unproved_requests,
             unproved_window=config.unproved_window,
@@ -293,7 +296,7 @@ class SipBinding:
             ("Allow", ", ".join(sorted(METHODS))),
             ("Accept", ACCEPT),
             ("Accept-Encoding", "identity"),
-            ("Supported", ""),
+            ("Supported", OPTION),
         ]
         self.respond(received, 200, headers=headers, forget=True)
 

@@ -205,6 +205,9 @@ class DeviceDelivery:
             attempt = self.pending.pop((link, event.id), None)
             if attempt is not None:
                 attempt.fail(Reason.TIMEOUT, "The recipient's device did not answer.")
+            if link.peer.transport != "udp":
+                # Half open, or as good as: a phone that notices its connection gone opens another (RFC 5626 section 5.3).
+                link.abort()
         elif isinstance(event, RequestFailed):
             attempt = self.pending.pop((link, event.id), None)
             if attempt is not None:
