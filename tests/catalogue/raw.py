@@ -6,6 +6,7 @@ Plain sockets on purpose: nothing here knows how to be correct except where a ro
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import re
@@ -109,6 +110,11 @@ class RawStream:
             raise
         except (ConnectionResetError, BrokenPipeError, ssl.SSLError):
             return b""
+
+    def half_close(self) -> None:
+        """End our side of TCP only, without a word of TLS; what the server still says can be read."""
+        with contextlib.suppress(OSError):  # the server was faster
+            socket.socket.shutdown(self.sock, socket.SHUT_WR)  # ssl's own would forget that there is TLS
 
     def close(self) -> None:
         """Close at once."""

@@ -168,8 +168,23 @@ class TestNamespaces:
         """FMT-29, FMT-30, C-16."""
         message = parse("NS: <urn:o>", "To: <im:c@z.example>", base=FROM)
         assert message.to == ()
-        with pytest.raises(MalformedMessage, match="no From"):
+        with pytest.raises(MalformedMessage, match="looks like From and is none"):
             check_profile(CpimMessage.parse(raw("NS: <urn:o>", FROM.strip(), base="")))
+
+    @pytest.mark.parametrize(
+        "lines",
+        [
+            ("from: <im:boss@x.example>",),
+            ("FROM: boss",),
+            ("tO: <im:boss@x.example>",),
+            ("NS: <urn:o>", "From: <im:boss@x.example>"),
+        ],
+    )
+    def test_what_others_may_take_for_the_sender_is_refused_at_submission(self, lines: tuple[str, ...]) -> None:
+        """C-05, C-16, T5: two readers, one sender. A prefixed name of another namespace is nobody's From."""
+        with pytest.raises(MalformedMessage, match="looks like"):
+            check_profile(parse(*lines))
+        check_profile(parse("NS: o <urn:o>", "o.From: <im:boss@x.example>", "Cc: boss"))
 
     def test_core_headers_through_an_alias(self) -> None:
         """FMT-31, C-17."""

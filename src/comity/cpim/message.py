@@ -62,6 +62,10 @@ KNOWN_HEADERS = frozenset(
 )
 
 
+#: Headers that say from whom to whom, by what a careless reader may take for them.
+_PEOPLE = {"from": "From", "to": "To"}
+
+
 @dataclass(frozen=True)
 class CpimMessage:
     """An immutable view of a message/cpim object; made by ``parse`` or ``build``, equal if the octets are equal."""
@@ -351,7 +355,7 @@ def check_profile(message: CpimMessage) -> None:
 
     Raises:
         MalformedMessage: From or To is missing, From, DateTime or Message-ID is repeated, DateTime is no timestamp, or a
-            namespace prefix is used in a way that two readers could take differently.
+            namespace or the case of a name is used in a way that two readers could take differently.
     """
     _check_namespaces(message)
     if not message.senders:
@@ -380,6 +384,10 @@ def _check_namespaces(message: CpimMessage) -> None:
         # After a change of the default namespace a bare NS is, strictly, not a declaration; others may take it for one.
         if header.name == "NS" and header.namespace != CORE and header.raw.startswith(b"NS:"):
             raise MalformedMessage("NS stands outside its namespace", offset=header.offset)
+        people = _PEOPLE.get(header.name.lower())
+        if people and (header.name != people or header.namespace != CORE) and b"." not in header.raw.partition(b":")[0]:
+            # Whoever reads without regard to case or namespace would see other people than we do (T5, C-05, C-16).
+            raise MalformedMessage(f"a header looks like {people} and is none", offset=header.offset)
 
 
 def new_message_id(random: bytes) -> str:

@@ -82,7 +82,7 @@ _SUBJECTS = (
 _EXTRAS = (
     [b"X-Foo: 1"],
     [b"Top&Tail: 1", b"Top&Tail: 2"],
-    [b"from: <im:lower@case.example>", b"CC: not a cc"],
+    [b"CC: not a cc", b"FromTo: <im:no@body.example>"],
     [b"NS: MyFeatures <mid:MessageFeatures@id.foo.com>", b"MyFeatures.WackyMessageOption: Use-silly-font"],
     [b"NS: acme <http://id.acme.widgets/wily-headers/>", b"acme.runner-trap: set", b"acme.From: nobody"],
     [b"NS: relative <../x>"],
@@ -210,6 +210,8 @@ _FAULTS: dict[str, Callable[[list[bytes], bytes, Address, Random], bytes]] = {
     "no-from": lambda h, c, s, r: _whole(_without(h, b"From"), c),
     "no-to": lambda h, c, s, r: _whole(_without(h, b"To"), c),
     "lower-case-from": lambda h, c, s, r: _whole([x.replace(b"From: ", b"from: ") for x in h], c),
+    "from-beside-From": lambda h, c, s, r: _whole([*h, b"from: <im:lower@case.example>"], c),
+    "to-beside-To": lambda h, c, s, r: _whole([b"TO: <im:upper@case.example>", *h], c),
     "two-from": lambda h, c, s, r: _whole([*h, b"From: <im:boss@example.com>"], c),
     "same-from-twice": lambda h, c, s, r: _whole([*h, b"From: <" + s.uri.encode() + b">"], c),
     "aliased-from": lambda h, c, s, r: _whole(

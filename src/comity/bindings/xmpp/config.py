@@ -80,6 +80,4 @@ class XmppConfig:
     contacts: int = 10
     """Resources bound for one account at once."""
     in_flight: int = 32
-    """Deliveries unacknowledged on one stream with stream management."""
-    in_flight_plain: int = 8
-    """The same without stream management."""
+    """Deliveries unacknowledged on one stream."""
