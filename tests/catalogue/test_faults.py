@@ -189,7 +189,8 @@ def test_a_peer_that_vanished_is_noticed_and_its_messages_are_stored_again(targe
     with RawXmpp(target, "bound", "bob") as bob:
         bob.send(b"<enable xmlns='urn:xmpp:sm:3' resume='true'/><presence/>")
         bob.until(rb"<enabled[^>]*>")
-        rules = f"table ip vanished {{ chain input {{ type filter hook input priority 0; ip saddr {bob.address} drop; ip daddr {bob.address} drop; }} }}"
+        drops = f"ip saddr {bob.address} drop\n ip daddr {bob.address} drop"
+        rules = f"table ip vanished {{\n chain input {{\n type filter hook input priority 0\n {drops}\n }}\n}}\n"
         subprocess.run([nft, "-f", "-"], input=rules.encode(), check=True)
         try:
             with RawXmpp(target, "bound", "alice") as alice:
