@@ -27,7 +27,6 @@ XMPP_FIRST = 50_000
 """Bob's messages have numbers from here on; each phone of Alice has its own ten thousand below."""
 
 LIMITS = """user_messages = 100000
-user_octets = 100000000
 udp_requests = 100000
 user_message_burst = 100000
 user_stanzas = 100000
