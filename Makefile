@@ -1,11 +1,12 @@
 # make demo      watch a signed message cross from SIP to XMPP and back (ONCE=1: end by itself)
 # make test      everything; installs the peers it needs (as root by apt)
 # make check     format, lint, types, import table, docs
+# make prove     kill -9, power loss and sabotage at full size (an hour; see docs/topics/promise.md)
 # make bench     figures beside the peers' (see docs/reference/performance.md)
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check bench format lock clean
+.PHONY: demo test check prove bench format lock clean
 
 .venv: .venv/.installed
 .venv/.installed: requirements/dev.lock pyproject.toml
@@ -19,6 +20,9 @@ test: .venv
 
 check: .venv
 	scripts/check
+
+prove: .venv
+	scripts/prove
 
 bench: .venv
 	scripts/bench

@@ -38,7 +38,7 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
         )
         for part in (
             *("binding", "requests", "authentication", "submission", "registrar", "delivery"),
-            *("availability", "capabilities", "ground", "streams"),
+            *("availability", "capabilities", "carbons", "counts", "ground", "streams"),
         )
     ),
     ("bindings.*", ("bindings.*", "errors", "xml"), ("idna", "precis_i18n")),

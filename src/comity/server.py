@@ -173,6 +173,9 @@ def _sip_config(config: Config) -> SipConfig:
         max_forwards=limits.hops_sip,
         unproved_requests=limits.udp_requests,
         unproved_window=limits.udp_window,
+        user_messages=float(limits.user_messages),
+        user_message_burst=limits.user_message_burst,
+        user_octets=limits.user_octets,
         datagram_octets=limits.sip_message_udp,
         head_octets=limits.sip_headers,
         body_octets=limits.sip_body,
@@ -210,6 +213,9 @@ def _xmpp_config(config: Config) -> XmppConfig:
         sm_resume=limits.sm_resume,
         user_messages=float(limits.user_messages),
         user_message_burst=limits.user_message_burst,
+        # Raising the rate of messages alone raises the others in the proportion of the defaults.
+        user_stanzas=max(limits.user_stanzas, 5.0 * limits.user_messages),
+        user_octets=max(limits.user_octets, 6553.6 * limits.user_messages),
         contacts=limits.contacts,
         in_flight=limits.in_flight,
     )

@@ -153,6 +153,12 @@ class Agent:
         assert isinstance(self._peer, RawSipTcp)
         return self._peer
 
+    @property
+    def datagrams(self) -> RawSipUdp:
+        """The UDP socket."""
+        assert isinstance(self._peer, RawSipUdp)
+        return self._peer
+
     def close(self) -> None:
         """Close the socket."""
         self._peer.close()

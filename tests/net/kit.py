@@ -118,6 +118,9 @@ class EchoDatagramSession:
         self.events.append(LineReceived(data))
         self.out.append((data, address))
 
+    def admits(self, address: HostPort, now: float) -> bool:
+        return True
+
     def refuse_datagram(self, data: bytes, address: HostPort, now: float) -> bool:
         if data.startswith(b"urgent"):
             return False

@@ -8,7 +8,7 @@ import pytest
 
 from tests.paths.kit import ServerProcess
 
-FAST = "user_messages = 100000\nuser_message_burst = 100000\nstored_messages = 100000\nconnections_per_address = 1000"
+FAST = "user_messages = 100000\nuser_message_burst = 100000\nuser_octets = 100000000\nudp_requests = 100000\nstored_messages = 100000\nconnections_per_address = 1000"
 
 
 @pytest.fixture(scope="session")

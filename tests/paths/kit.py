@@ -153,6 +153,11 @@ client = ["tcp://127.0.0.1:{xmpp}", "tls://127.0.0.1:{xmpps}"]
         """Where to connect."""
         return "127.0.0.1", self._ports[via, transport]
 
+    @property
+    def authority(self) -> Path:
+        """Certificate of the CA to believe it by."""
+        return self.directory / "data" / "tls" / "ca.pem"
+
     def client(self, via: Via, address: Address, transport: Transport = "tcp", *, receive: bool = True) -> Client:
         """A Comity client of this server."""
         return connect(
@@ -161,7 +166,7 @@ client = ["tcp://127.0.0.1:{xmpp}", "tls://127.0.0.1:{xmpps}"]
             PASSWORD,
             server=self.port(via, transport),
             transport=transport,
-            ca_file=self.directory / "data" / "tls" / "ca.pem",
+            ca_file=self.authority,
             receive=receive,
             instance=f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, address.uri)}",
         )

@@ -38,6 +38,7 @@ async def exchange(server: ServerProcess, source: Via, sink: Via, things: list[M
             answer = alice.send(thing, BOB)
             got.append(await anext(messages))
             following = asyncio.ensure_future(anext(messages))  # takes it
+            await asyncio.sleep(0)  # even if the answer is there already
             assert (await answer).status is not Status.FAILURE
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)

@@ -136,6 +136,7 @@ class Nemesis:
             self._history.mark("died", failpoint, "server")
             return False
         self._history.mark("ready", failpoint, "server")
+        self._workload.opened.set()
         return True
 
     async def _live(self, life: Life) -> None:

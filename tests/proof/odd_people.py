@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
+
 from comity.bindings.base import Link
 from comity.bindings.sip.events import RequestReceived
 from comity.bindings.xmpp import events
@@ -58,7 +60,10 @@ class RefusingPerson(Person):
     def _client(self) -> RefusingClient:
         server = self._server.port("sip", self.transport)
         authority = self._server.directory / "data" / "tls" / "ca.pem"
-        return RefusingClient(Options(address_of(self.user), PASSWORD, server, self.transport, authority))
+        # The same device each time: one that never comes back keeps the last word until its registration ends.
+        instance = f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, self.user)}"
+        options = Options(address_of(self.user), PASSWORD, server, self.transport, authority, instance=instance)
+        return RefusingClient(options)
 
 
 class ResumingPerson(Person):

@@ -114,7 +114,7 @@ POINTS: dict[str, Point] = {
         kept_if="recovery three times is recovery once",
     ),
     "server.drain": Point(
-        "F-K15", (Life("server.drain", seconds=1.0, ending="stop"),), sinks="none", kept_if="as F-K6 and F-K8"
+        "F-K15", (Life("server.drain", seconds=1.5, ending="stop"),), sinks="none", kept_if="as F-K6 and F-K8"
     ),
     "xmpp.resume": Point(
         "F-K19",

@@ -241,6 +241,15 @@ def test_a_failure_reported_twice_without_a_cause_is_once_too_often(story: Story
     assert [violation.invariant for violation in verdict(story).violations] == ["I6"]
 
 
+def test_a_receipt_that_came_twice_is_counted_as_the_message_it_is(story: Story) -> None:
+    """I6: the report of a delivery travels in a message of its own, which may be repeated after a kill."""
+    story.acked(0)
+    story.got(0)
+    story.told(0, "delivered")
+    story.told(0, "delivered")
+    assert verdict(story).violations == ()
+
+
 def test_order_is_asked_only_of_what_was_accepted_in_that_order(story: Story) -> None:
     """I5: a message told "not now" and sent again comes behind those accepted meanwhile."""
     story.sent(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,11 +16,13 @@ from comity.cpim.entity import cpim_view
 from comity.cpim.operations import MimeObject
 from comity.secure import Identity, LocalCa, TrustStore, new_identity, sign, verify
 
-Level = Literal["plain", "binary", "large", "small", "signed", "receipt", "report", "impostor"]
+Level = Literal["plain", "binary", "large", "small", "signed", "receipt", "native", "report", "impostor"]
 DOMAIN = "a.test"
 REPORTER = "comity"
 TEXT, BINARY, IMDN = "text/plain; charset=utf-8", "application/octet-stream", "message/imdn+xml"
 LARGE = 20_000
+NATIVE = b"native "
+"""Begins a text that its sender's program sends as it is, as a stock phone does; its identity is in the text."""
 _ABOUT = re.compile(rb"<message-id>([^<]*)</message-id>")
 
 
@@ -79,6 +82,8 @@ class Maker:
         """
         dice = Random(f"{self.seed}/{conv}/{k}")
         id = f"{conv}.{k}.{dice.getrandbits(48):012x}"
+        if level == "native":
+            return Thing(k, id, MimeObject.of(TEXT, NATIVE + id.encode() + b" " + self._content(dice, level)[1]), level)
         content_type, content = self._content(dice, level)
         asks = [("imdn.Disposition-Notification", "positive-delivery, negative-delivery")] if level == "receipt" else []
         obj = self._object(seen_from or sender, recipient, id, content, content_type, asks)
@@ -122,7 +127,8 @@ class Maker:
                 return BINARY, self.canary + bytes(every) + dice.randbytes(LARGE)
             case "small":  # a datagram holds no more (RFC 3428 section 8); all values come over a few messages
                 return BINARY, self.canary + bytes(every[:48])
-        words = "".join(dice.choices("Grüße 👋🏽 <&>\"' ]]> abc", k=dice.randrange(8, 200)))
+        most = 20 if level == "native" else 200
+        words = "".join(dice.choices("Grüße 👋🏽 <&>\"' ]]> abc", k=dice.randrange(8, most)))
         return TEXT, self.canary + words.encode("utf-8")
 
     # --- reading -----------------------------------------------------------------------------------------------
@@ -138,6 +144,8 @@ class Seen:
     """What a device reads off an object it got."""
 
     id: str
+    sha256: str
+    """Of the object; of its content, if the server made the object of a native text."""
     inner: str
     """User in the object's From."""
     asks_receipt: bool
@@ -151,10 +159,13 @@ def look(obj: MimeObject) -> Seen:
     """Read an object as its recipient's program would."""
     view = cpim_view(obj)
     if view is None:
-        return Seen("", "", False, "", False, False)
+        return Seen("", obj.fingerprint, "", False, "", False, False)
+    is_native = view.content.startswith(NATIVE)
+    native_id = view.content.removeprefix(NATIVE).partition(b" ")[0].decode() if is_native else ""
     about = _ABOUT.search(view.content) if b"imdn+xml" in view.raw else None
     return Seen(
-        view.message_id or "",
+        native_id or view.message_id or "",
+        hashlib.sha256(view.content).hexdigest() if is_native else obj.fingerprint,
         user_of(view.from_.uri) if view.from_ is not None else "",
         b"positive-delivery" in view.raw,
         about[1].decode() if about else "",

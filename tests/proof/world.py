@@ -21,6 +21,8 @@ from tests.paths.kit import PASSWORD, ServerProcess
 from tests.proof.things import DOMAIN
 
 LIMITS = """user_messages = 100000
+user_octets = 100000000
+udp_requests = 100000
 user_message_burst = 100000
 stored_messages = 5000
 connections_per_address = 1000

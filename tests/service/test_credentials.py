@@ -100,10 +100,16 @@ class TestDerivation:
     def test_ha1_is_that_of_rfc_7616(self) -> None:
         """RFC 7616 section 3.9.1's arithmetic, with our realm = domain."""
         text = b"alice:example.org:secret"
-        assert derive_ha1(ALICE, "secret") == {
-            "MD5": hashlib.md5(text).hexdigest(),
-            "SHA-256": hashlib.sha256(text).hexdigest(),
-        }
+        values = derive_ha1(ALICE, "secret")
+        assert values["MD5"] == hashlib.md5(text).hexdigest()
+        assert values["SHA-256"] == hashlib.sha256(text).hexdigest()
+
+    def test_a_phone_may_write_the_user_name_its_own_way(self) -> None:
+        """ADDR-4: digest hashes the name as written, so usual spellings have values of their own."""
+        values = derive_ha1(ALICE, "secret")
+        for name in ("Alice", "alice@example.org"):
+            assert values[f"MD5 {name}"] == hashlib.md5(f"{name}:example.org:secret".encode()).hexdigest()
+            assert values[f"SHA-256 {name}"] == hashlib.sha256(f"{name}:example.org:secret".encode()).hexdigest()
 
     def test_fewer_iterations_are_refused(self) -> None:
         with pytest.raises(ValueError, match="65536"):

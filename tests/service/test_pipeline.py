@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
@@ -13,7 +13,8 @@ from comity.cpim.address import Address
 from comity.cpim.message import CpimMessage
 from comity.cpim.native import is_report
 from comity.cpim.operations import HistoryEntry, MimeObject, Reason, Response, Status
-from comity.service.interfaces import Accepted
+from comity.errors import StoreError
+from comity.service.interfaces import Accepted, Add, Op, Origin, Result
 from comity.service.policy import Limits
 from comity.testing.service import Bench, ended, refuses, settle, takes
 
@@ -211,6 +212,58 @@ class TestAcceptance:
             [found] = await bench.store.find(accepted.id)
             assert found.lane == "inbox/im:bob@a.test"
             assert ended(accepted) is Status.INDETERMINANT  # OPS-6: nobody is reachable
+
+        run(story())
+
+    def test_one_sender_is_stored_in_order_over_all_recipients(self) -> None:
+        """``Service.submit``: a recipient that has to be looked up holds up those behind it, and only its sender's."""
+
+        async def story() -> None:
+            bench = await Bench().start()
+            gate = asyncio.Event()
+            stored: list[str] = []
+            real_exists, real_commit = bench.accounts.exists, bench.store.commit
+
+            async def exists(address: Address) -> bool:
+                await gate.wait()
+                return await real_exists(address)
+
+            def commit(ops: Sequence[Op]) -> asyncio.Future[list[Result]]:
+                stored.extend(op.record.lane for op in ops if isinstance(op, Add))
+                return real_commit(ops)
+
+            bench.accounts.known = lambda address: None if address.local == "bob" else True  # type: ignore[method-assign]  # not read yet
+            bench.accounts.exists = exists  # type: ignore[method-assign]  # a slow look
+            bench.store.commit = commit  # type: ignore[method-assign]  # watched
+            answers = [
+                bench.pipeline.submit(operation, Origin(operation.source, "xmpp", "127.0.0.1", True))
+                for operation in (
+                    bench.operation("1"),
+                    bench.operation("2", destination="im:carol@a.test"),
+                    bench.operation("3", source="im:carol@a.test", destination="im:alice@a.test"),
+                )
+            ]
+            await settle()
+            assert stored == ["inbox/im:alice@a.test"]
+            gate.set()
+            await asyncio.gather(*answers)
+            assert stored == ["inbox/im:alice@a.test", "inbox/im:bob@a.test", "inbox/im:carol@a.test"]
+
+        run(story())
+
+    def test_a_look_up_that_fails_says_nothing_about_the_user(self) -> None:
+        async def story() -> None:
+            bench = await Bench().start()
+
+            async def exists(address: Address) -> bool:
+                raise StoreError("the disk is away")
+
+            bench.accounts.known = lambda address: None  # type: ignore[method-assign]  # not read yet
+            bench.accounts.exists = exists  # type: ignore[method-assign]  # fails
+            answers = await asyncio.gather(
+                bench.submit(bench.operation("1")), bench.submit(bench.operation("2", destination="im:carol@a.test"))
+            )
+            assert [answer.reason for answer in answers if isinstance(answer, Response)] == [Reason.OVERLOAD] * 2
 
         run(story())
 

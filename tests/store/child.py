@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from comity.errors import StoreError
-from comity.service.interfaces import Ack, Add, Done, Record, Repeat
+from comity.service.interfaces import Ack, Add, Done, Mark, Record, Repeat
 from comity.store import SqliteStore, writer
 
 LANES = 8
@@ -44,7 +44,7 @@ async def work(store: SqliteStore, numbers: list[int], is_retrying: bool) -> Non
         record = make(number)
         while True:
             try:
-                (result,) = await store.commit([Add(record, marks=(("last", str(number).encode()),))])
+                (result,) = await store.commit([Add(record, marks=(Mark("last", str(number).encode()),))])
             except StoreError as error:
                 say(f"refused {number} {error}")
                 if not is_retrying:

@@ -26,6 +26,7 @@ from comity.service.interfaces import (
     Done,
     Entry,
     Full,
+    Mark,
     Op,
     Put,
     Record,
@@ -397,12 +398,35 @@ class TestMarks:
     def test_a_mark_is_set_with_its_record_and_not_with_a_refused_one(self, run: Callable[[Check], None]) -> None:
         async def check(store: Store, _: Hands) -> None:
             assert await store.get_mark("h/1") is None
-            await added(store, record("a", dedup=("k",)), marks=(("h/1", b"1"), ("h/2", b"\x00")))
-            await one(store, Add(record("b", dedup=("k",)), marks=(("h/1", b"2"),)))
-            await one(store, Add(record("c"), quota=(1, 1), marks=(("h/1", b"3"),)))
+            await added(store, record("a", dedup=("k",)), marks=(Mark("h/1", b"1"), Mark("h/2", b"\x00")))
+            await one(store, Add(record("b", dedup=("k",)), marks=(Mark("h/1", b"2"),)))
+            await one(store, Add(record("c"), quota=(1, 1), marks=(Mark("h/1", b"3"),)))
             assert (await store.get_mark("h/1"), await store.get_mark("h/2")) == (b"1", b"\x00")
-            await store.commit([Add(record("d"), marks=(("h/1", b"4"),)), Add(record("e"), marks=(("h/1", b"5"),))])
+            await store.commit(
+                [Add(record("d"), marks=(Mark("h/1", b"4"),)), Add(record("e"), marks=(Mark("h/1", b"5"),))]
+            )
             assert await store.get_mark("h/1") == b"5"
+            assert await one(store, Mark("h/1", b"6")) == Done(0)
+            assert await store.get_mark("h/1") == b"6"
+
+        run(check)
+
+    def test_a_chain_of_marks_stops_at_the_record_that_was_not_taken(self, run: Callable[[Check], None]) -> None:
+        """What was refused is never covered by what was taken after it, in one commit or in several."""
+
+        async def check(store: Store, _: Hands) -> None:
+            def step(name: str, before: bytes, value: bytes, **options: Any) -> Add:
+                return Add(record(name), marks=(Mark("h", value, before),), **options)
+
+            await one(store, Mark("h", b"0"))
+            await store.commit([step("a", b"0", b"1"), step("b", b"1", b"2"), step("c", b"2", b"3", quota=(1, 1))])
+            assert await store.get_mark("h") == b"2"
+            results = await store.commit([step("d", b"3", b"4"), Mark("h", b"9", b"3"), Mark("new", b"1", b"0")])
+            assert [type(result) for result in results] == [Done, Conflict, Conflict], "the record itself is taken"
+            assert (await store.get_mark("h"), await store.get_mark("new")) == (b"2", None)
+            await one(store, Mark("h", b"4", b"2"))
+            await one(store, step("e", b"4", b"5"))
+            assert await store.get_mark("h") == b"5"
 
         run(check)
 
@@ -571,7 +595,7 @@ class TestEnd:
         async def main() -> None:
             hands = Hands()
             async with opened(engine, tmp_path / "data", hands) as store:
-                seq = await added(store, record("a", dedup=("k",)), marks=(("h", b"7"),))
+                seq = await added(store, record("a", dedup=("k",)), marks=(Mark("h", b"7"),))
                 last = await added(store, record("b"))
                 await one(store, Ack(record("a").lane, seq, b"done"))
                 rev = await one(store, Put("account", "bob", b"v"))

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from comity.service.interfaces import Ack, Add, Delete, Op, Put, Record, Space, Wake
+from comity.service.interfaces import Ack, Add, Delete, Mark, Op, Put, Record, Space, Wake
 from comity.store import MemoryStore, SqliteStore
 from tests.store.test_contract import Hands
 
@@ -35,13 +35,15 @@ RECORDS = st.builds(
     expires=st.sampled_from([600.0, 7200.0, 3e5]).map(lambda later: 1_800_000_000.0 + later),
     dedup=st.lists(KEYS, max_size=2, unique=True).map(tuple),
 )
+MARKS = st.builds(Mark, KEYS, st.sampled_from([b"0", b"1"]), st.sampled_from([None, b"0", b"1"]))
 OPS: st.SearchStrategy[Op] = st.one_of(
+    MARKS,
     st.builds(
         Add,
         RECORDS,
         dedup_ttl=st.sampled_from([60.0, 72 * 3600.0, 30 * 86400.0]),
         quota=st.none() | st.tuples(st.integers(0, 4), st.integers(0, 60)),
-        marks=st.lists(st.tuples(KEYS, st.binary(max_size=3)), max_size=2).map(tuple),
+        marks=st.lists(MARKS, max_size=2).map(tuple),
     ),
     st.builds(Ack, LANES, st.integers(0, 30), st.binary(max_size=3)),
     st.builds(Put, SPACE, KEYS, st.binary(max_size=3), TTL, REVS),

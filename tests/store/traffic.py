@@ -27,6 +27,8 @@ XMPP_FIRST = 50_000
 """Bob's messages have numbers from here on; each phone of Alice has its own ten thousand below."""
 
 LIMITS = """user_messages = 100000
+user_octets = 100000000
+udp_requests = 100000
 user_message_burst = 100000
 [policy]
 plaintext_from = ["127.0.0.1/32"]"""

@@ -51,6 +51,9 @@ class Session(Protocol):
 class DatagramSession(Protocol):
     """The same for datagrams: one session serves one bound socket and all its peers."""
 
+    def admits(self, address: HostPort, now: float) -> bool:
+        """True if a datagram from ``address`` is to be read at all; asked once for each, before any other work on it."""
+
     def receive_datagram(self, data: bytes, address: HostPort, now: float) -> None:
         """Take one datagram from ``address``."""
 

@@ -30,6 +30,7 @@ def connect(
     allow_plaintext: bool = False,
     receive: bool = True,
     instance: str = "",
+    patience: float = 30.0,
 ) -> Client:
     """Make a client; ``async with`` signs it in and out. Needs a running event loop.
 
@@ -43,11 +44,13 @@ def connect(
         allow_plaintext: XMPP: go on without TLS if the server offers none.
         receive: False: only send, announce no contact address.
         instance: SIP: ``urn:uuid:…`` by which the server knows this device again (RFC 5626).
+        patience: XMPP: seconds to try to go on after a lost connection (XEP-0198), 0 for none. What is under way
+            meanwhile waits: it is sent again if, and only if, the server did not take it.
 
     Raises (on entering):
         ClientError: no connection, no trust in the server's certificate, or wrong credentials.
     """
-    options = Options(address, password, server, transport, ca_file, allow_plaintext, receive, instance)
+    options = Options(address, password, server, transport, ca_file, allow_plaintext, receive, instance, patience)
     if via == "sip":
         from comity.client.sip import SipClient  # noqa: PLC0415  a program that speaks one protocol loads one
 

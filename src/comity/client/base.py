@@ -76,6 +76,8 @@ class Options:
     """False: only send; no contact address is announced."""
     instance: str = ""
     """SIP: ``urn:uuid:…`` by which the server knows this device again after a lost connection (RFC 5626)."""
+    patience: float = 30.0
+    """XMPP: seconds to try to come back, and go on, after a lost connection; 0: give up at once."""
 
 
 class Client(Protocol):

@@ -1,7 +1,8 @@
 """An XMPP client: signs in, sends objects in ``e2e`` or ``octets``, receives them with stream management.
 
 Place on the path: the far ends of it; runs ``bindings.xmpp.session_client`` as a binding of its own network. It says
-by its capabilities that it takes whole objects (XEP-0115).
+by its capabilities that it takes whole objects (XEP-0115). A lost connection is made anew and its stream resumed, or, if
+the server forgot it, begun again where the server's last word ended (XEP-0198 section 5).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 import base64
 import hashlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from functools import partial
 
@@ -20,6 +21,7 @@ from comity.bindings.xmpp.e2e import wrap_entity, wrap_octets
 from comity.bindings.xmpp.jid import Jid
 from comity.bindings.xmpp.queries import DISCO_INFO, PING, verification_string
 from comity.bindings.xmpp.session_client import ClientOptions, XmppClientSession
+from comity.bindings.xmpp.sm import SmState
 from comity.client.base import OCTETS_FEATURES, ClientError, Mailbox, Options, Received, SignedIn
 from comity.cpim.address import Address, from_jid, to_jid
 from comity.cpim.message import new_message_id
@@ -35,6 +37,10 @@ NODE = "urn:comity:client"
 CAPS = "{http://jabber.org/protocol/caps}c"
 MOST_UNACKNOWLEDGED = 400
 """Stanzas under way at once; the session itself keeps at most 500."""
+PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0)
+"""Seconds between attempts to come back; the last one repeats."""
+PASSING_CONDITIONS = frozenset({"", "connection-timeout", "internal-server-error", "reset", "system-shutdown"})
+"""Ends of a stream after which coming back makes sense (RFC 6120 section 4.9.3)."""
 
 
 class XmppClient(SignedIn):
@@ -50,6 +56,14 @@ class XmppClient(SignedIn):
         self._link: StreamLink | None = None
         self._session: XmppClientSession | None = None
         self._bound: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done while stanzas flow; a new one when the connection is lost and may come back."""
+        self._resource = f"comity-{os.urandom(4).hex()}"
+        self._resume: SmState | None = None
+        self._returning: asyncio.Task[None] | None = None
+        self._may_return = False
+        """True once signed in, until something happens after which coming back makes no sense."""
+        self._gone = asyncio.Event()
+        """Set when the connection being made is lost again."""
         self._pending: dict[str, asyncio.Future[Response]] = {}
         self._room = asyncio.Semaphore(MOST_UNACKNOWLEDGED)
         self._error = ""
@@ -59,18 +73,43 @@ class XmppClient(SignedIn):
 
     async def open(self) -> None:
         """Connect, sign in and, to receive, become available. Raises ClientError."""
-        options = self._options
-        transport = options.transport or "tcp"
         try:
-            host, port = await self._find(options, transport == "tls")
-            server_name = options.address.domain if transport == "tls" else ""
-            target = Target("tls" if transport == "tls" else "tcp", host, port, server_name)
-            self._link = await self._network.connect(self, target, role="client")
-            await self._bound
+            await self._connect()
         except DeliveryError as error:
             raise ClientError(str(error)) from error
-        if options.receive:
-            self._send_presence()
+        await self._bound
+        self._may_return = self._options.patience > 0
+
+    async def _connect(self) -> None:
+        options = self._options
+        transport = options.transport or "tcp"
+        host, port = await self._find(options, transport == "tls")
+        server_name = options.address.domain if transport == "tls" else ""
+        target = Target("tls" if transport == "tls" else "tcp", host, port, server_name)
+        await self._network.connect(self, target, role="client")
+
+    async def _return(self) -> None:
+        """Try until stanzas flow again or patience ends; ``link_closed`` calls again if it breaks once more."""
+        loop = asyncio.get_running_loop()
+        deadline, attempt = loop.time() + self._options.patience, 0
+        while not self._bound.done():
+            try:
+                await self._connect()
+                gone = asyncio.ensure_future(self._gone.wait())
+                await asyncio.wait((self._bound, gone), return_when=asyncio.FIRST_COMPLETED)
+                gone.cancel()
+            except DeliveryError as error:
+                self._error = str(error)
+            if self._bound.done() or not self._may_return:
+                break
+            pause = PAUSES[min(attempt, len(PAUSES) - 1)]
+            if loop.time() + pause > deadline:
+                self._may_return = False
+                break
+            attempt += 1
+            await asyncio.sleep(pause)
+        if not self._bound.done():
+            self._lost(None)
 
     async def _find(self, options: Options, is_direct: bool) -> HostPort:
         if options.server is not None:
@@ -85,6 +124,10 @@ class XmppClient(SignedIn):
         """Say goodbye and close."""
         if not self._is_closing:
             self._is_closing = True
+            self._may_return = False
+            if self._returning is not None:
+                self._returning.cancel()
+                await asyncio.wait((self._returning,))
             self._mailbox.end(None)
             if self._session is not None and self._link is not None and not self._session.is_ended:
                 self._session.close()
@@ -122,6 +165,8 @@ class XmppClient(SignedIn):
             future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
             self._pending[key] = future
             try:
+                while not self._bound.done():
+                    await asyncio.shield(self._bound)
                 self._write(Element(wire.MESSAGE, attributes, [carrier]), key)
                 return await future
             except LocalProtocolError as error:
@@ -161,7 +206,7 @@ class XmppClient(SignedIn):
         report = Report(response.reason or Reason.INTERNAL, response.text, sender, key)
         empty = MimeObject.of("application/octet-stream", b"")
         received = Received(empty, sender, self._options.address, self._options.address.domain, report=report)
-        self._mailbox.put(received, partial(self._handled, index))
+        self._mailbox.put(received, self._taker(index))
 
     def _message(self, stanza: Element, index: int) -> None:
         made = mapping.stanza_to_operation(
@@ -178,21 +223,35 @@ class XmppClient(SignedIn):
         first = history[0].node if history else self._options.address.domain
         is_late, id = arrived is not None, _server_id(stanza)
         received = Received(made.object, made.source, made.destination, first, is_late, arrived, history, id=id)
-        self._mailbox.put(received, partial(self._handled, index))
+        self._mailbox.put(received, self._taker(index))
+
+    def _taker(self, index: int) -> Callable[[], None]:
+        """What says that a message is ours, on the stream it came by, wherever that stream is by then."""
+        assert self._session is not None
+        return partial(self._take, self._session.sm_state, index)
+
+    def _take(self, state: SmState, index: int) -> None:
+        if self._session is not None and self._session.sm_state is state:
+            self._handled(index)
+        else:
+            state.incoming.finish(index)
 
     def _handled(self, index: int) -> None:
-        if self._session is not None and self._link is not None and not self._session.is_ended:
+        if self._session is not None and self._link is not None:
             self._session.stanza_handled(index)
             self._link.flush()
 
     # --- Binding -----------------------------------------------------------------------------------------------
 
     def new_session(self, link: Link, role: str) -> XmppClientSession:
-        """The one session of this client."""
-        options = self._options
-        jid = Jid.parse(f"{to_jid(options.address)}/comity-{os.urandom(4).hex()}")
+        """The session of a connection; it goes on with the stream of the lost one."""
+        assert isinstance(link, StreamLink)
+        self._link, options = link, self._options
+        jid = Jid.parse(f"{to_jid(options.address)}/{self._resource}")
         settings = ClientOptions(jid, options.password, allow_plaintext=options.allow_plaintext)
-        self._session = XmppClientSession(settings, partial(_end_point, link), os.urandom, self._clock.now())
+        now = self._clock.now()
+        self._session = XmppClientSession(settings, partial(_end_point, link), os.urandom, now, self._resume)
+        self._gone = asyncio.Event()
         return self._session
 
     def handle_event(self, link: Link, event: object) -> None:
@@ -205,9 +264,13 @@ class XmppClient(SignedIn):
                 self._session.tls_started()  # what it writes now waits for the handshake
             case events.SignInFailed(condition=condition, text=text):
                 self._error = f"{condition}{': ' + text if text else ''}"
-            case events.ResourceBound() | events.SmEnabled():
-                is_ready = isinstance(event, events.SmEnabled) or not event.is_sm_offered
+                self._may_return = False
+            case events.ResourceBound() | events.SmEnabled() | events.Resumed():
+                if isinstance(event, events.ResourceBound) and self._options.receive:
+                    self._send_presence()
+                is_ready = not isinstance(event, events.ResourceBound) or not event.is_sm_offered
                 if is_ready and not self._bound.done():
+                    self._error = ""
                     self._bound.set_result(None)
             case events.StanzaReceived(stanza=stanza, index=index):
                 self._stanza(stanza, index)
@@ -218,12 +281,32 @@ class XmppClient(SignedIn):
                         future.set_result(indeterminant(str(key)))
             case events.StreamEnded(condition=condition, text=text):
                 self._error = self._error or f"{condition}{': ' + text if text else ''}"
+                self._may_return = self._may_return and condition in PASSING_CONDITIONS
+                self._interrupt()
                 link.close()
             case _:
                 pass
 
+    def _interrupt(self) -> None:
+        """Stanzas do not flow any more; whoever wants to send waits if they may again."""
+        can_resume = self._session is not None and bool(self._session.sm_state.id)
+        if self._may_return and can_resume and self._bound.done():
+            self._bound = asyncio.get_running_loop().create_future()
+
     def link_closed(self, link: Link, error: Exception | None) -> None:
-        """The connection is gone: whoever waits is told."""
+        """The connection is gone: come back, or tell whoever waits."""
+        if self._session is not None:
+            state = self._session.sm_state
+            self._resume = state if state.id else self._resume
+        self._gone.set()
+        self._interrupt()
+        if not self._may_return or self._resume is None:
+            self._lost(error)
+        elif self._returning is None or self._returning.done():
+            self._error = ""
+            self._returning = asyncio.ensure_future(self._return())
+
+    def _lost(self, error: Exception | None) -> None:
         why = self._error or (str(error) if error else "")
         lost = ClientError(f"the server ended the stream: {why}" if why else "the connection to the server is gone")
         for key, future in list(self._pending.items()):
@@ -235,6 +318,7 @@ class XmppClient(SignedIn):
                 future.set_exception(lost)
         if not self._bound.done():
             self._bound.set_exception(lost)
+            self._bound.exception()  # somebody may wait for it, nobody has to
         if not self._is_closing:
             self._mailbox.end(lost)
 

@@ -282,9 +282,9 @@ class Limits:
     user_message_burst: int = _count(100)
     """Messages of one user taken at once before ``user_messages`` counts."""
     user_stanzas: int = _count(50)
-    """Stanzas a second of one user."""
+    """Stanzas a second of one connection, never less than five for each of ``user_messages``."""
     user_octets: int = _octets(64 * KIB)
-    """Octets a second of one user."""
+    """Octets a second of one connection, never less than 6.4 KiB for each of ``user_messages``."""
     peer_messages: int = _count(500)
     """Messages a second of one peer domain."""
     udp_requests: int = _count(30)

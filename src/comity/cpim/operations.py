@@ -170,6 +170,8 @@ class Context:
     """Seconds the sender wants the message to be worth delivering (SIP Expires); None: the server's default."""
     transient: bool = False
     """Worth nothing later (typing states): never stored for an offline recipient, never reported."""
+    no_copies: bool = False
+    """The sender wants no copies of it on other devices, its own or the recipient's."""
     native_protocol: str = ""
     native: bytes = b""
     """What only a device of ``native_protocol`` understands, serialised by that binding (XMPP extensions)."""

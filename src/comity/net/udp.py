@@ -114,6 +114,8 @@ class DatagramLink(SessionDriver):
                 return
             failpoint("net.read")
             peer = (address[0], address[1])
+            if self._session is None or not self._session.admits(peer, now):
+                continue
             if not (self._patience.is_over(now) and self._refused(data, peer, now)):
                 self._guard(self._receive, data, peer)
                 if self._is_paused or self._session is None:

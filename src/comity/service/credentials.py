@@ -136,10 +136,20 @@ def derive_scram(password: str, iterations: int = ITERATIONS) -> dict[str, Scram
 
 
 def derive_ha1(address: Address, password: str) -> dict[str, str]:
-    """HA1 of each digest algorithm: H(user:realm:password), realm = domain (RFC 7616 section 3.4.2)."""
-    text = f"{address.folded().local}:{address.domain}:{prepare_password(password)}".encode()
-    # MD5 is what RFC 3261 phones speak; [policy] sip_md5 = false stops offering it.
-    return {name: hashlib.new(kind, text, usedforsecurity=False).hexdigest() for name, kind in DIGEST_HASHES.items()}
+    """HA1 of each digest algorithm: H(user:realm:password), realm = domain (RFC 7616 section 3.4.2).
+
+    The user name is hashed as the phone writes it, so the other ways in which people enter theirs have values of their
+    own, by ``ALGORITHM USERNAME``: with a capital letter, and with the domain.
+    """
+    user, domain = address.folded().local, address.domain
+    names = {"": user} | {f" {name}": name for name in (user.capitalize(), f"{user}@{domain}") if name != user}
+    values = {}
+    for suffix, name in names.items():
+        text = f"{name}:{domain}:{prepare_password(password)}".encode()
+        # MD5 is what RFC 3261 phones speak; [policy] sip_md5 = false stops offering it.
+        for algorithm, kind in DIGEST_HASHES.items():
+            values[algorithm + suffix] = hashlib.new(kind, text, usedforsecurity=False).hexdigest()
+    return values
 
 
 # --- encoding ---------------------------------------------------------------------------------------------------

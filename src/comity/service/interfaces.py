@@ -68,6 +68,16 @@ class Delete:
 
 
 @dataclass(frozen=True, slots=True)
+class Mark:
+    """Set a named value, such as an XMPP stream's ``h``: ``get_mark`` reads it back."""
+
+    name: str
+    value: bytes
+    after: bytes | None = None
+    """Only if the value is this now: a chain of marks stops where a record of it was not taken. None: always."""
+
+
+@dataclass(frozen=True, slots=True)
 class Add:
     """Append one record to the end of its lane, with its dedup keys and marks, or none of it."""
 
@@ -75,8 +85,8 @@ class Add:
     dedup_ttl: float = 72 * 3600.0
     quota: tuple[int, int] | None = None
     """(most pending records, most pending octets of entity) of the lane; above either: ``Full``."""
-    marks: tuple[tuple[str, bytes], ...] = ()
-    """Named values set in the same record (an XMPP stream's ``h``): ``get_mark`` reads them back."""
+    marks: tuple[Mark, ...] = ()
+    """Set with the record, each on its own condition; one that does not hold keeps nothing else back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +105,7 @@ class Wake:
     lane: str
 
 
-Op = Put | Delete | Add | Ack | Wake
+Op = Put | Delete | Add | Ack | Mark | Wake
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +117,8 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """``if_rev`` did not hold (``rev`` is the present revision, 0 if absent), or the row to Ack is not pending."""
+    """``if_rev`` did not hold (``rev`` is the present revision, 0 if absent), ``after`` did not hold, or the row to
+    Ack is not pending."""
 
     rev: int
 
@@ -254,7 +265,8 @@ class Credentials:
     scram: Mapping[str, ScramKeys] = field(default_factory=dict)
     """By hash name: "sha-1", "sha-256", "sha-512"."""
     ha1: Mapping[str, str] = field(default_factory=dict)
-    """By digest algorithm: "MD5", "SHA-256"; lower-case hex of H(user:realm:password), realm = domain."""
+    """By digest algorithm: "MD5", "SHA-256"; lower-case hex of H(user:realm:password), realm = domain. Other spellings
+    of the user name have values of their own: "MD5 Alice"."""
 
 
 class Accounts(Protocol):
@@ -336,7 +348,7 @@ class Origin:
     dedup: tuple[str, ...] = ()
     """The edge's dedup key fields (reliability.md section 5.3), in order; the service hashes them with the
     principal, recipient and fingerprint. Empty: only the CPIM-level key applies."""
-    marks: tuple[tuple[str, bytes], ...] = ()
+    marks: tuple[Mark, ...] = ()
     """Values to commit with the message, such as the stream's ``h``."""
 
 
@@ -348,6 +360,12 @@ class Accepted:
     """Spine ID."""
     outcome: asyncio.Future[Response]
     """The final response, when it is known; it stays pending while the message is stored."""
+    is_repeat: bool = False
+    """True if this was accepted before and nothing was written now, the ``marks`` neither."""
+
+
+Follower = Callable[[MessageOperation, Origin, str], None]
+"""Takes an operation, its origin and its spine ID."""
 
 
 class Service(Protocol):
@@ -366,11 +384,26 @@ class Service(Protocol):
     def node(self) -> str:
         """This node's name in history entries."""
 
+    async def secret(self, name: str) -> bytes:
+        """32 random octets that stay the same over restarts, made when first asked for."""
+
     def submit(self, operation: MessageOperation, origin: Origin) -> asyncio.Future[Accepted | Response]:
         """Admit, route and store a message operation.
 
         Resolves with ``Accepted`` once durable, or with a failure ``Response`` and nothing stored. Operations of
         one caller are stored in the order of the calls. A repeat of an accepted operation resolves like the first."""
+
+    def follow(self, follower: Follower) -> None:
+        """Call ``follower`` with every operation from now on that is accepted anew, after "yes" is durable."""
+
+    def reached(self, operation: MessageOperation) -> Sequence[Contact]:
+        """The contacts an operation goes to as things stand."""
+
+    def mark(self, mark: Mark) -> asyncio.Future[list[Result]]:
+        """Set a mark without a message; carried out in the order of the calls to this and ``submit``."""
+
+    async def read_mark(self, name: str) -> bytes | None:
+        """A mark's value, None if there is none."""
 
     def reject(self, delivery_id: str, contact: Contact, response: Response) -> None:
         """A device that took a delivery refuses it afterwards (an XMPP error stanza): report it to the sender."""

@@ -13,7 +13,7 @@ import asyncio
 import logging
 import os
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -34,8 +34,10 @@ from comity.service.interfaces import (
     Contact,
     Deliverer,
     Done,
+    Follower,
     Full,
     Item,
+    Mark,
     Origin,
     Put,
     Repeat,
@@ -47,6 +49,7 @@ from comity.service.messaging import dedup_keys, envelope_of, record_of, report_
 from comity.service.pending import Pending, Report
 from comity.service.policy import Limits
 from comity.service.registrar import ContactRegistrar
+from comity.service.routing import contacts_for
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +92,9 @@ class Pipeline:
         self.counts = dict.fromkeys(("accepted", "repeated", "refused", "reported"), 0)
         self._store = store
         self._secret = b""
+        self._followers: list[Follower] = []
         self._resolving: dict[str, list[Submission]] = {}
+        """By principal: what waits for the look-up of the first one's recipient."""
         self._committing: deque[float] = deque()
         """When each record not yet durable was given to the store; it takes them in order."""
         self._timer: Timer | None = None
@@ -97,7 +102,7 @@ class Pipeline:
 
     async def start(self, deliverers: dict[str, Deliverer]) -> None:
         """Load the contacts and take up what is stored; call before any listener opens."""
-        self._secret = await self._dedup_secret()
+        self._secret = await self.secret("dedup-secret")
         self.delivery.deliverers.update(deliverers)
         await self.registrar.load()
         self.registrar.on_present = self.delivery.present
@@ -163,26 +168,33 @@ class Pipeline:
     # --- step 6: resolve the recipient ---------------------------------------------------------------------------
 
     def _resolve(self, submission: Submission) -> None:
-        """Ask whether the recipient exists; those behind a look-up under way wait with it, so order is kept."""
-        destination = submission.operation.destination
-        waiting = self._resolving.get(destination.key)
+        """Ask whether the recipient exists; a principal's next ones wait for its look-up, so order is kept."""
+        principal = submission.origin.principal.key
+        waiting = self._resolving.get(principal)
         if waiting is not None:
             waiting.append(submission)
             return
-        known = self.accounts.known(destination)
+        known = self.accounts.known(submission.operation.destination)
         if known is not None:
             self._accept(submission, known)
             return
-        self._resolving[destination.key] = [submission]
-        self._run(self._look_up(destination))
+        self._resolving[principal] = [submission]
+        self._run(self._look_up(principal))
 
-    async def _look_up(self, destination: Address) -> None:
-        exists = False
+    async def _look_up(self, principal: str) -> None:
+        waiting = self._resolving[principal]
         try:
-            exists = await self.accounts.exists(destination)
+            while waiting:
+                destination = waiting[0].operation.destination
+                known = self.accounts.known(destination)
+                exists = await self.accounts.exists(destination) if known is None else known
+                self._accept(waiting.pop(0), exists)
         finally:
-            for submission in self._resolving.pop(destination.key):
-                self._accept(submission, exists)
+            del self._resolving[principal]
+            for submission in waiting:  # the look-up failed: that says nothing about anybody's existence
+                text = "The recipient cannot be looked up now."
+                refusal = failure(submission.operation.trans_id, Reason.OVERLOAD, text, retry_after=30)
+                self._refuse(submission, refusal)
 
     # --- step 7: one record, then "yes" --------------------------------------------------------------------------
 
@@ -197,6 +209,7 @@ class Pipeline:
         if operation.context.transient:
             self.delivery.accept(operation.trans_id, 0, operation, unpack(submission.envelope), submission.outcome)
             submission.say(Accepted(operation.trans_id, submission.outcome))
+            self._tell(submission, operation.trans_id)
             return
         lifetime = self.limits.lifetime
         if operation.context.lifetime is not None:
@@ -223,15 +236,20 @@ class Pipeline:
                 self.counts["accepted"] += 1
                 self.delivery.accept(id, seq, operation, unpack(submission.envelope), submission.outcome)
                 submission.say(Accepted(id, submission.outcome))
+                self._tell(submission, id)
             case Repeat() as repeat:
                 self.counts["repeated"] += 1
                 self._join(submission, repeat)
-                submission.say(Accepted(repeat.id, submission.outcome))
+                submission.say(Accepted(repeat.id, submission.outcome, is_repeat=True))
             case Full():
                 text = "The recipient's stored messages are at their limit."
                 self._refuse(submission, failure(operation.trans_id, Reason.QUOTA, text, retry_after=600))
             case other:
                 raise StoreError(f"the store answered an Add with {other}")
+
+    def _tell(self, submission: Submission, id: str) -> None:
+        for follower in self._followers:
+            follower(submission.operation, submission.origin, id)
 
     def _join(self, submission: Submission, repeat: Repeat) -> None:
         """A repeat is answered as the first was (S-35); while that is pending, it waits for the same end."""
@@ -276,6 +294,22 @@ class Pipeline:
         failpoint("service.report.after-commit")
         if isinstance(result, Done):
             self.delivery.accept(id, result.rev, report, envelope)
+
+    def follow(self, follower: Follower) -> None:
+        """See ``Service.follow``."""
+        self._followers.append(follower)
+
+    def reached(self, operation: MessageOperation) -> Sequence[Contact]:
+        """See ``Service.reached``."""
+        return contacts_for(operation, self.registrar.contacts(operation.destination))
+
+    def mark(self, mark: Mark) -> asyncio.Future[list[Result]]:
+        """See ``Service.mark``."""
+        return self._store.commit([mark])
+
+    async def read_mark(self, name: str) -> bytes | None:
+        """See ``Service.read_mark``."""
+        return await self._store.get_mark(name)
 
     def reject(self, delivery_id: str, contact: Contact, response: Response) -> None:
         """A device refuses what it took (see ``Service.reject``)."""
@@ -329,11 +363,11 @@ class Pipeline:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a task of the service failed", exc_info=error)
 
-    async def _dedup_secret(self) -> bytes:
-        """The key of the dedup hashes, made at the first start."""
-        entry = await self._store.get("setting", "dedup-secret")
+    async def secret(self, name: str) -> bytes:
+        """A key of this node (see ``Service.secret``), such as that of the dedup hashes."""
+        entry = await self._store.get("setting", name)
         if entry is not None:
             return entry.value
         secret = os.urandom(32)
-        await self._store.commit([Put("setting", "dedup-secret", secret, if_rev=0)])
+        await self._store.commit([Put("setting", name, secret, if_rev=0)])
         return secret

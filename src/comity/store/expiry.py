@@ -47,7 +47,8 @@ def sweep(connection: sqlite3.Connection, state: State, now: float, limit: int) 
     cursor = connection.cursor()
     _sweep_keys(cursor, state, now)
     _sweep_records(cursor, state, now)
-    cursor.execute("DELETE FROM marks WHERE at <= ?", (now - RETENTION,))
+    if cursor.execute("DELETE FROM marks WHERE at <= ?", (now - RETENTION,)).rowcount:
+        state.marks.clear()
     failpoint("store.expire.before-commit")
     sql = f"SELECT {ITEM} FROM records WHERE expires <= ? AND ended IS NULL ORDER BY expires, number LIMIT ?"  # noqa: S608
     return [item(row) for row in cursor.execute(sql, (now, limit)).fetchall()]

@@ -28,6 +28,7 @@ from comity.service.interfaces import (
     Delete,
     Done,
     Full,
+    Mark,
     Op,
     Put,
     Record,
@@ -63,6 +64,8 @@ class State:
     """Highest revision of any deleted key, by space."""
     usage: dict[str, tuple[int, int]] = field(default_factory=dict)
     """(pending records, their octets) of lanes with a quota that were used lately."""
+    marks: dict[str, bytes | None] = field(default_factory=dict)
+    """Marks that were used lately; None: there is none of that name."""
 
 
 @dataclass(slots=True)
@@ -130,6 +133,9 @@ class Group:
             self._read_keys([key for add in adds for key in add.record.dedup])
             self._read_usage({add.record.lane for add in adds if add.quota is not None})
         self._read_pending([op.seq for op in ops if isinstance(op, Ack)])
+        marks = [mark for add in adds for mark in add.marks] + [op for op in ops if isinstance(op, Mark)]
+        if marks:
+            self._read_marks({mark.name for mark in marks if mark.after is not None})
         results = [self._decide(op) for op in ops]
         failpoint("store.before-insert")
         self._write()
@@ -184,6 +190,17 @@ class Group:
         for row in msgspec.json.decode(text, type=list[tuple[int, str, str, int, float]]):
             self._learn(_Known(*row, None))
 
+    def _read_marks(self, names: set[str]) -> None:
+        """Look up the marks that have a condition, unless they are remembered."""
+        marks = self._state.marks
+        if len(marks) > _MOST_LANES:
+            marks.clear()
+        missing = names - marks.keys()
+        if missing:
+            marks.update(dict.fromkeys(missing))
+            sql = "SELECT name, value FROM marks WHERE name IN (SELECT value FROM json_each(?))"
+            marks.update(self._cursor.execute(sql, (_list(missing),)))
+
     # --- decide ---
 
     def _decide(self, op: Op) -> Result:
@@ -192,6 +209,8 @@ class Group:
                 return self._add(op)
             case Ack():
                 return self._ack(op)
+            case Mark():
+                return self._mark(op)
             case Put() | Delete():
                 return self._change(op)
             case Wake():
@@ -238,11 +257,18 @@ class Group:
         for key in record.dedup:
             self._keys[key] = (number, until)
             self._dedup[key] = (key, number, until)
-        for name, value in op.marks:
-            self._marks[name] = (name, value, now)
+        for mark in op.marks:
+            self._mark(mark)
         self._count(record.lane, 1, size)
         self.woken[record.lane] = None
         return number
+
+    def _mark(self, op: Mark) -> Result:
+        if op.after is not None and self._state.marks[op.name] != op.after:
+            return Conflict(0)
+        self._state.marks[op.name] = op.value
+        self._marks[op.name] = (op.name, op.value, self._now)
+        return Done(0)
 
     def _ack(self, op: Ack) -> Result:
         known = self._known.get(op.seq)

@@ -23,6 +23,7 @@ from comity.service.interfaces import (
     Full,
     Item,
     LaneInfo,
+    Mark,
     Op,
     Put,
     Record,
@@ -117,6 +118,8 @@ class MemoryStore:
                 return result
             case Ack():
                 return self._ack(op, now)
+            case Mark():
+                return self._mark(op, now)
             case Put():
                 return self._put(op, now)
             case Delete():
@@ -147,9 +150,15 @@ class MemoryStore:
         self._lanes.setdefault(record.lane, {})[row.seq] = row
         for key in record.dedup:
             self._dedup[key] = (row, until)
-        for name, value in op.marks:
-            self._marks[name] = (value, now)
+        for mark in op.marks:
+            self._mark(mark, now)
         return Done(row.seq)
+
+    def _mark(self, op: Mark, now: float) -> Result:
+        if op.after is not None and self._marks.get(op.name, (None, 0.0))[0] != op.after:
+            return Conflict(0)
+        self._marks[op.name] = (op.value, now)
+        return Done(0)
 
     def _ack(self, op: Ack, now: float) -> Result:
         lane = self._lanes.get(op.lane, {})

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from comity.errors import StoreError
-from comity.service.interfaces import SPACES, Ack, Add, Delete, Op, Put
+from comity.service.interfaces import SPACES, Ack, Add, Delete, Mark, Op, Put
 
 _FINGERPRINT = re.compile(r"[0-9a-fA-F]{8,64}")
 
@@ -26,7 +26,9 @@ def check(ops: Sequence[Op]) -> None:
         match op:
             case Add():
                 record = op.record
-                _check_names((record.id, record.lane, record.fingerprint, *record.dedup, *(n for n, _ in op.marks)))
+                _check_names(
+                    (record.id, record.lane, record.fingerprint, *record.dedup, *(mark.name for mark in op.marks))
+                )
                 if not (math.isfinite(record.expires) and math.isfinite(op.dedup_ttl)):
                     raise StoreError(f"Record {record.id}: a time is not a number.")
             case Put() | Delete():
@@ -35,6 +37,8 @@ def check(ops: Sequence[Op]) -> None:
                 _check_names((op.key,))
                 if isinstance(op, Put) and op.ttl is not None and not math.isfinite(op.ttl):
                     raise StoreError(f"Key {op.key!r}: its time to live is not a number.")
+            case Mark():
+                _check_names((op.name,))
             case Ack():
                 if not -(2**63) <= op.seq < 2**63:
                     raise StoreError(f"{op.seq} is not a sequence number.")

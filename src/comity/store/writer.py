@@ -30,7 +30,7 @@ from typing import Any
 
 from comity.errors import StoreError
 from comity.failpoints import failpoint
-from comity.service.interfaces import Ack, Add, Delete, Op, Put, Result, Wake
+from comity.service.interfaces import Ack, Add, Delete, Mark, Op, Put, Result, Wake
 from comity.store import faults, schema
 from comity.store.clock import StoreClock
 from comity.store.group import Group, State
@@ -381,4 +381,4 @@ def _is_new(call: _Call) -> bool:
 
 def _shrinks(call: _Call) -> bool:
     """True if the call asks for no lasting room."""
-    return all(isinstance(op, Ack | Delete | Wake) and not isinstance(op, Add | Put) for op in call.ops)
+    return all(isinstance(op, Ack | Delete | Mark | Wake) and not isinstance(op, Add | Put) for op in call.ops)

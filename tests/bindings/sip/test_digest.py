@@ -210,3 +210,19 @@ class TestClient:
 
     def test_password_of_any_script_is_hashed_as_utf8(self) -> None:
         assert ha1("MD5", "ü", "r", "ß") == hashlib.md5("ü:r:ß".encode()).hexdigest()
+
+
+def test_a_nonce_of_the_process_before_serves_a_message_and_nothing_else() -> None:
+    """F-K4, S-22: the count is not known over a restart, and only a MESSAGE is recognised when it is repeated."""
+    before, after = server(), DigestServer(b"x" * 32)
+    for one, since in ((before, 1.0), (after, 10.0)):
+        one.go_on(b"kept" * 8, since)
+    alice = client()
+    alice.take_challenge(challenge(before.challenges("a.test", FLOW, 2.0)), "srv")
+    message, register = credentials(alice), credentials(alice, method="REGISTER")
+    assert check(before, message, now=3.0) is Verdict.ACCEPTED
+    assert check(after, register, now=11.0, method="REGISTER") is Verdict.STALE
+    assert check(after, message, now=11.0) is Verdict.ACCEPTED
+    assert check(after, message, now=11.0) is Verdict.REPLAYED
+    assert check(after, message, now=11.0, flow="udp/192.0.2.9:5060") is Verdict.STALE
+    assert check(after, credentials(alice), now=303.0) is Verdict.STALE

@@ -353,10 +353,13 @@ class TestUnprovedSources:
         one = session("udp", SERVER)
         for number in range(1000):
             source = (f"198.51.100.{number % 250}", 1024 + number)
-            one.receive_datagram(raw_message(f"z9hG4bK{number}", call_id=f"c{number}"), source, number / 10000)
+            if one.admits(source, number / 10000):
+                one.receive_datagram(raw_message(f"z9hG4bK{number}", call_id=f"c{number}"), source, number / 10000)
         assert sum(isinstance(e, RequestReceived) for e in events(one)) <= 32
+        assert one.admits(CLIENT, 0.1)
         one.receive_datagram(raw_message("z9hG4bKcanary", call_id="canary"), CLIENT, 0.1)
         assert [type(e) for e in events(one)] == [RequestReceived]
+        assert one.admits(("198.51.100.9", 1), 10.0)
         one.receive_datagram(raw_message("z9hG4bKlater", call_id="later"), ("198.51.100.9", 1), 10.0)
         assert [type(e) for e in events(one)] == [RequestReceived]
 
@@ -367,6 +370,7 @@ class TestUnprovedSources:
         for data, _ in one.datagrams_to_send(0.0):
             request = parse_datagram(data)
             assert isinstance(request, SipRequest)
+            assert one.admits(SERVER, 0.1)
             one.receive_datagram(SipResponse(200, "OK", [("Via", request.vias[0]), *HEADERS]).to_bytes(), SERVER, 0.1)
         assert sum(isinstance(e, ResponseReceived) for e in events(one)) == 100
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+from typing import Any
 
 import pytest
 
@@ -188,20 +189,23 @@ def test_device_gets_by_resource_and_priority() -> None:
     run(story())
 
 
-def test_delivery_without_stream_management_waits_for_the_kernel() -> None:
+def test_delivery_without_stream_management_waits_for_a_sign_of_life() -> None:
+    """Reliability.md section 5.2: the kernel's word is not the device's."""
+
     async def story() -> None:
         world = await World().start()
         alice = await world.connect("alice@a.test/phone")
         bob = await world.online("bob@a.test/pad", sm=False)
-        bob.link.unsent = 1
+        bob.acknowledges = False  # reads everything, answers nothing
         await alice.say("bob@a.test", "x")
-        connection = world.binding._ground.devices.by_link[bob.link]
-        assert len(connection.flights) == 1
-        world.clock.advance(1.0)
-        assert len(connection.flights) == 1
-        bob.link.unsent = 0
-        world.clock.advance(0.1)
-        assert not connection.flights
+        assert bob.texts() == ["x"]
+        assert len(world.binding._ground.devices.by_link[bob.link].flights) == 1
+        await bob.lose()
+        again = await world.online("bob@a.test/pad", sm=False)
+        assert again.texts() == ["x"], "nobody can say that the first one was read"
+        assert not world.binding._ground.devices.by_link[again.link].flights
+        later = await world.online("bob@a.test/later", sm=False)
+        assert later.texts() == []
 
     run(story())
 
@@ -424,6 +428,101 @@ def test_device_that_refuses_afterwards_makes_a_report() -> None:
         ]
         await bob.send(Element("{jabber:client}message", {**refusal, "id": "never seen"}, [error]))
         assert len(alice.errors()) == 1
+
+    run(story())
+
+
+@pytest.mark.parametrize(
+    ("config", "stanza"),
+    [
+        ({"user_stanzas": 2.0}, Element("{jabber:client}iq", {"type": "result", "id": "x", "to": "a.test"})),
+        ({"user_octets": 1000.0, "stanza": 10_000}, Element("{jabber:client}presence", {}, ["x" * 600])),
+    ],
+    ids=["stanzas", "octets"],
+)
+def test_a_flood_of_anything_is_slowed_not_refused(config: dict[str, Any], stanza: Element) -> None:
+    """Reliability.md section 6.2: stanzas and octets of a user."""
+
+    async def story() -> None:
+        world = await World(**config).start()
+        alice = await world.connect("alice@a.test/phone")
+        for _ in range(30):
+            await alice.send(stanza)
+        assert alice.link.is_paused
+        connection = world.binding._ground.devices.by_link[alice.link]
+        wait = connection.rates.debt_seconds
+        assert 0 < wait < 10
+        world.clock.advance(wait)
+        assert not alice.link.is_paused
+        assert not alice.of(StreamEnded)
+        assert not alice.errors()
+
+    run(story())
+
+
+REFUSED, STORED, SILENT = "refused", "stored", "silent"
+#: RFC 6121 table 1, what is chosen where it leaves a choice: (who is there, to, type) to what becomes of it. The devices
+#: are named by their priorities.
+RULES = [
+    ((), "nobody@a.test", "normal", REFUSED),
+    ((), "nobody@a.test", "chat", REFUSED),
+    ((), "nobody@a.test", "headline", SILENT),
+    ((), "nobody@a.test/5", "chat", REFUSED),
+    ((), "bob@a.test", "normal", STORED),
+    ((), "bob@a.test", "chat", STORED),
+    ((), "bob@a.test", "headline", SILENT),
+    ((), "bob@a.test/5", "normal", REFUSED),
+    ((), "bob@a.test/5", "chat", STORED),
+    ((), "bob@a.test/5", "headline", SILENT),
+    ((-1,), "bob@a.test", "normal", STORED),
+    ((-1,), "bob@a.test", "chat", STORED),
+    ((-1,), "bob@a.test", "headline", SILENT),
+    ((-1,), "bob@a.test/-1", "normal", (-1,)),
+    ((-1,), "bob@a.test/-1", "chat", (-1,)),
+    ((-1,), "bob@a.test/-1", "headline", (-1,)),
+    ((-1,), "bob@a.test/5", "normal", REFUSED),
+    ((-1,), "bob@a.test/5", "chat", STORED),
+    ((-1,), "bob@a.test/5", "headline", SILENT),
+    ((0, 5, -1), "bob@a.test", "normal", (0, 5)),
+    ((0, 5, -1), "bob@a.test", "chat", (0, 5)),
+    ((0, 5, -1), "bob@a.test", "headline", (0, 5)),
+    ((0, 5, -1), "bob@a.test/5", "normal", (5,)),
+    ((0, 5, -1), "bob@a.test/5", "chat", (5,)),
+    ((0, 5, -1), "bob@a.test/5", "headline", (5,)),
+    ((0, 5, -1), "bob@a.test/7", "normal", REFUSED),
+    ((0, 5, -1), "bob@a.test/7", "chat", (0, 5)),
+    ((0, 5, -1), "bob@a.test/7", "headline", SILENT),
+    *[
+        (there, to, "groupchat", REFUSED)
+        for there in ((), (0, 5))
+        for to in ("nobody@a.test", "bob@a.test", "bob@a.test/5")
+    ],
+    *[(there, to, "error", SILENT) for there in ((), (0, 5)) for to in ("nobody@a.test", "bob@a.test", "bob@a.test/7")],
+]
+
+
+@pytest.mark.parametrize(("there", "to", "kind", "expected"), RULES)
+def test_delivery_rules(there: tuple[int, ...], to: str, kind: str, expected: str | tuple[int, ...]) -> None:
+    """XMPP-9, GW-18: RFC 6121 section 8.5.4, every cell; ``to`` is never rewritten."""
+
+    async def story() -> None:
+        world = await World().start()
+        alice = await world.online("alice@a.test/phone")
+        devices = {number: await world.online(f"bob@a.test/{number}", priority=number) for number in there}
+        await alice.say(to, "x", type=kind)
+        got = tuple(number for number, device in devices.items() if device.texts() == ["x"])
+        assert all(m.get("to") == to for device in devices.values() for m in device.messages())
+        pending = sum(lane.pending for lane in await world.store.lanes())
+        answer = tuple(condition(e) for e in alice.errors())
+        if expected == REFUSED:
+            assert (got, pending) == ((), 0)
+            assert answer == ("feature-not-implemented" if kind == "groupchat" else "service-unavailable",)
+        else:
+            assert (got, pending, answer) == (
+                expected if isinstance(expected, tuple) else (),
+                int(expected == STORED),
+                (),
+            )
 
     run(story())
 

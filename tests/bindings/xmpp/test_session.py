@@ -612,17 +612,111 @@ class TestStreamManagement:
         side.session.send_stanza(message(), key=1)
         side.session.data_to_send(5.0)
         timer = side.session.next_timer()
-        assert timer == 65.0
-        side.session.handle_timer(65.0)
+        assert timer == 50.0
+        side.session.handle_timer(50.0)
         assert side.session.is_ended
 
-    def test_idle_stream_without_management_gets_a_space(self) -> None:
+    def test_a_client_that_speaks_but_does_not_acknowledge_is_alive(self) -> None:
+        side = self.enabled()
+        side.session.send_stanza(message(), key=1)
+        side.session.data_to_send(5.0)
+        side.now = 40.0
+        side.feed(b" ")
+        side.session.handle_timer(50.0)
+        assert not side.session.is_ended
+        assert side.session.next_timer() == 100.0
+
+    @pytest.mark.parametrize("has_sm", [True, False])
+    def test_silent_client_is_asked_and_gone_within_two_minutes(self, has_sm: bool) -> None:
+        """F-25: by a request for acknowledgement, or XEP-0199."""
+        side = self.enabled() if has_sm else ServerSide(tls=True)
+        if not has_sm:
+            side.sign_in()
+        assert side.session.next_timer() == 60.0
+        side.session.handle_timer(60.0)
+        (question,) = side.session.data_to_send(60.0)
+        assert (b"<r xmlns" in question) is has_sm
+        assert (b"<ping xmlns" in question) is not has_sm
+        assert side.session.next_timer() == 105.0
+        side.session.handle_timer(105.0)
+        assert condition_of(HEADER + b"".join(side.session.data_to_send(105.0))) == "connection-timeout"
+
+
+class TestLife:
+    """Without stream management a message counts as taken when a question after it is answered."""
+
+    def asked(self, *keys: int) -> tuple[ServerSide, str]:
         side = ServerSide(tls=True)
         side.sign_in()
-        timer = side.session.next_timer()
-        assert timer is not None
-        side.session.handle_timer(timer)
-        assert side.session.data_to_send(timer) == [b" "]
+        for key in keys:
+            side.session.send_stanza(message(str(key)), key=key)
+        (octets,) = side.session.data_to_send(0.0)
+        *_, question = read_stream(octets)
+        assert question.find("{urn:xmpp:ping}ping") is not None
+        assert octets.count(b"<ping") == 1
+        return side, question.get("id")
+
+    @pytest.mark.parametrize("kind", ["result", "error"])
+    def test_the_answer_proves_what_stood_before_the_question(self, kind: str) -> None:
+        side, id = self.asked(1, 2)
+        side.session.send_stanza(message("3"), key=3)
+        assert b"<ping" not in b"".join(side.session.data_to_send(0.0)), "one question at a time"
+        out = side.feed(f"<iq type='{kind}' id='{id}'/>".encode())
+        assert side.of(events.StanzasAcknowledged) == [events.StanzasAcknowledged((1, 2))]
+        assert b"<ping" in out
+        assert not side.of(events.StanzaReceived), "the answer is ours alone"
+
+    def test_a_request_or_a_foreign_answer_proves_nothing(self) -> None:
+        side, id = self.asked(1)
+        side.feed(
+            f"<iq type='get' id='{id}'><ping xmlns='urn:xmpp:ping'/></iq>".encode(), b"<iq type='result' id='x'/>"
+        )
+        assert not side.of(events.StanzasAcknowledged)
+
+    def test_a_program_that_lives_and_never_answers_is_believed(self) -> None:
+        side, _ = self.asked(1)
+        side.now = 30.0
+        side.feed(b"<presence/>")
+        side.session.handle_timer(45.0)
+        side.answer()
+        side.session.send_stanza(message("2"), key=2)
+        side.answer()
+        assert [e.keys for e in side.events if isinstance(e, events.StanzasAcknowledged)] == [(1,), (2,)]
+        assert b"<ping" not in b"".join(side.session.data_to_send(46.0))
+
+
+class TestActivity:
+    """XEP-0352: what says nothing later waits while nobody looks; messages never do."""
+
+    def quiet(self) -> ServerSide:
+        side = ServerSide(tls=True)
+        assert b"<csi xmlns='urn:xmpp:csi:0'/>" in side.sign_in()
+        assert side.feed(b"<inactive xmlns='urn:xmpp:csi:0'/>") == b""
+        for slot, name in [("a", "old"), ("b", "b"), ("a", "new")]:
+            side.session.send_passing(message(name), slot)
+        assert side.session.data_to_send(0.0) == []
+        return side
+
+    def ids(self, side: ServerSide) -> list[str]:
+        return [stanza.get("id") for stanza in read_stream(b"".join(side.session.data_to_send(0.0)))]
+
+    def test_only_the_last_of_each_kind_is_kept_until_somebody_looks(self) -> None:
+        side = self.quiet()
+        out = side.feed(b"<active xmlns='urn:xmpp:csi:0'/>")
+        assert [stanza.get("id") for stanza in read_stream(out)] == ["b", "new"]
+        side.session.send_passing(message("now"), "a")
+        assert self.ids(side) == ["now"]
+
+    def test_a_message_goes_at_once_and_overtakes_nothing(self) -> None:
+        side = self.quiet()
+        side.session.send_stanza(message("important"))
+        assert self.ids(side) == ["b", "new", "important"]
+
+    def test_what_waits_is_bounded(self) -> None:
+        side = self.quiet()
+        for n in range(100):
+            side.session.send_passing(message(str(n)), str(n))
+        assert len(side.session.take_held()) <= 64
 
 
 def test_sending_before_bind_is_our_own_mistake() -> None:

@@ -96,6 +96,14 @@ class MemoryLink:
         self.session.receive_data(data, self.world.clock.now())
         self.pump()
 
+    def timer(self, now: float) -> None:
+        """What the driver does when the session's timer may be due."""
+        assert self.session is not None
+        due = self.session.next_timer()
+        if due is not None and due <= now and not self.is_closed:
+            self.session.handle_timer(now)
+            self.pump()
+
     def start_tls(self) -> None:
         self.peer = Peer(self.peer.transport, self.peer.local, self.peer.remote, TLS)
 
@@ -145,6 +153,9 @@ class Client:
                 self.session.tls_started()
             elif isinstance(event, events.StanzaReceived) and self.acknowledges:
                 self.session.stanza_handled(event.index)
+                if event.stanza.find("{urn:xmpp:ping}ping") is not None:
+                    pong = {"type": "result", "id": event.stanza.get("id")}
+                    self.session.send_stanza(Element("{jabber:client}iq", pong))
         return bool(out or data)
 
     @property
@@ -191,13 +202,16 @@ class Client:
 
 
 class World:
-    def __init__(self, **config: object) -> None:
-        self.clock = FakeClock()
+    def __init__(self, *, former: World | None = None, limits: Limits | None = None, **config: object) -> None:
+        """``former``: a world whose process died; its clock and its store are what is left of it."""
+        self.clock: FakeClock = former.clock if former is not None else FakeClock()
         self.accounts = GuardedAccounts()
-        self.store = MemoryStore(StoreClock(lambda: self.clock.when().timestamp(), self.clock.now))
-        self.pipeline = Pipeline(self.store, self.accounts, self.clock, "a.test", Limits())
+        store_clock = StoreClock(lambda: self.clock.when().timestamp(), self.clock.now)
+        self.store: MemoryStore = former.store if former is not None else MemoryStore(store_clock)
+        self.pipeline = Pipeline(self.store, self.accounts, self.clock, "a.test", limits or Limits())
         values = {"domains": ("a.test",), "scram_iterations": 4096, **config}
-        self.binding = XmppBinding(XmppConfig(**values), counting_random())  # type: ignore[arg-type]  # checked there
+        seed = b"" if former is None else b"next"
+        self.binding = XmppBinding(XmppConfig(**values), counting_random(seed))  # type: ignore[arg-type]  # checked there
         self.clients: list[Client] = []
         self._count = 0
 

@@ -12,5 +12,5 @@ def nobody_holds_it(self: Group, record: Record) -> None:
 
 
 if __name__ == "__main__":
-    Group._holder = nobody_holds_it  # type: ignore[assignment]  # the sabotage
+    Group._holder = nobody_holds_it  # type: ignore[method-assign]  # the sabotage
     main(prog_name="comity")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from comity.cli import main
-from comity.service.delivery import Channel, Pending
+from comity.service.delivery import Channel
+from comity.service.pending import Pending
 
 
 def push_in_front(self: Channel, pending: Pending) -> None:

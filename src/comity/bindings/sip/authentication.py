@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 _OLD_BARESIP = re.compile(r"baresip v?[01]\.")
 #: How long credentials read from the store may be used without asking again, seconds.
 CREDENTIALS_AGE = 2.0
+#: Seconds of the epoch from which nonces count theirs , which 5 octets of milliseconds do until 2058.
+NONCE_EPOCH = 1_700_000_000.0
 
 
 class Authentication:
@@ -36,6 +38,18 @@ class Authentication:
         self._binding = binding
         self._digest = digest
         self._credentials: OrderedDict[str, tuple[float, Credentials]] = OrderedDict()
+        self._offset = 0.0
+        """From the clock's seconds to those of nonces."""
+
+    async def start(self) -> None:
+        """Go on with the nonces of the process before this one: their key and their time outlive it."""
+        clock = self._binding.service.clock
+        # The wall clock is read once: it may jump (F-27), nonces may not.
+        self._offset = max(0.0, clock.when().timestamp() - NONCE_EPOCH) - clock.now()
+        self._digest.go_on(await self._binding.service.secret("sip-nonces"), self._now())
+
+    def _now(self) -> float:
+        return self._binding.service.clock.now() + self._offset
 
     def realm(self, received: Request) -> str | None:
         """The domain whose user sends a MESSAGE; answers 403 itself where that is none of ours (S-02, S-13)."""
@@ -87,7 +101,7 @@ class Authentication:
             body=request.body,
             ha1_values=ha1_values,
             flow=received.flow,
-            now=now,
+            now=self._now(),
         )
         host = received.source[0]
         if verdict is Verdict.ACCEPTED and credentials is not None:
@@ -106,8 +120,7 @@ class Authentication:
 
     def challenge(self, received: Request, realm: str, *, is_stale: bool = False) -> None:
         """Answer 401 with a fresh nonce for this flow."""
-        now = self._binding.service.clock.now()
-        values = self._digest.challenges(realm, received.flow, now, is_stale=is_stale)
+        values = self._digest.challenges(realm, received.flow, self._now(), is_stale=is_stale)
         if len(values) > 1 and _OLD_BARESIP.match(received.request.value("user-agent") or ""):
             # COMPAT baresip < 2: gives up at the first challenge whose algorithm is not MD5.
             values = values[-1:]

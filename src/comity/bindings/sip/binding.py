@@ -92,6 +92,7 @@ class SipBinding:
     async def start(self, service: Service, network: Network) -> None:
         self._service = service
         self._out.start(service, network)
+        await self._authentication.start()
 
     def new_session(self, link: Link, role: str) -> SipSession:
         """Make the session of a link; ``role`` is its transport ("udp", "tcp", "tls")."""

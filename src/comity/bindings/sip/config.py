@@ -39,6 +39,12 @@ class SipConfig:
     unproved_requests: int = 30
     """UDP requests from one /24 (IPv6: /64) that proved nothing yet, within ``unproved_window``."""
     unproved_window: float = 2.0
+    user_messages: float = 10.0
+    """Messages a second of one user, lasting; more are answered 503."""
+    user_message_burst: int = 100
+    """Messages of one user at once before ``user_messages`` counts."""
+    user_octets: int = 64 * 1024
+    """Octets a second of one user, four seconds' worth at once."""
     datagram_octets: int = 16 * 1024
     head_octets: int = 8 * 1024
     """Start line and headers of one message."""

@@ -4,7 +4,8 @@ Place on the path: beside step 3; ``binding.py`` challenges and checks with ``Di
 answers with ``DigestClient``. Passwords never come in here on the server's side: HA1 values do.
 
 A nonce is a time and an HMAC over time and source flow, so nothing is kept for one that nobody used; of those used,
-only the highest nc. Counts must rise strictly, and ``qop`` is required: without it nothing rises (S-22, S-23). Only
+only the highest nc. A nonce of the process before this one still serves a MESSAGE, so that a phone's datagram, sent
+again over a restart, is the same request and not a second one under a new CSeq (F-K4). Counts must rise strictly, and ``qop`` is required: without it nothing rises (S-22, S-23). Only
 "auth" is offered, since stock phones stumble over a list; "auth-int" is taken from who uses it.
 """
 
@@ -84,6 +85,18 @@ class DigestServer:
         self._serial = 0
         self._floor = -1
         """Issue time (ms) up to which used nonces were forgotten; such ones are stale, so that none can come back."""
+        self._since = 0
+        """Issue time (ms) before which another process gave them; which of its counts were used is not known."""
+
+    def go_on(self, key: bytes, now: float) -> None:
+        """Take a key that outlives the process; ``now`` has to mean the same in each of them.
+
+        A count used before is not remembered. What was captured on its way could therefore be sent again from the
+        same address for the rest of a nonce's life: harmless for a MESSAGE, whose repeat is recognised; everything
+        else is challenged anew.
+        """
+        self._key = key
+        self._since = int(now * 1000)
 
     def challenges(self, realm: str, flow: str, now: float, *, is_stale: bool = False) -> list[str]:
         """WWW-Authenticate values, preferred algorithm first (RFC 8760 section 2.4)."""
@@ -115,12 +128,15 @@ class DigestServer:
         flow: str,
         now: float,
     ) -> Verdict:
-        """Check credentials; ``ha1_values`` is None for an unknown user, for whom the same work is done."""
+        """Check credentials; ``ha1_values`` is None for an unknown user, for whom the same work is done.
+
+        The values are by algorithm, those of other spellings of the user name by ``ALGORITHM USERNAME``."""
         algorithm = given.get("algorithm").upper() or "MD5"
         is_offered = algorithm in self.algorithms
         if not is_offered:
             algorithm = self.algorithms[0]
-        known = (ha1_values or {}).get(algorithm)
+        values = ha1_values or {}
+        known = values.get(f"{algorithm} {given.get('username')}") or values.get(algorithm)
         expected = response_value(algorithm, known or _DUMMY_HA1[algorithm], method, given.params, body)
         is_right = hmac.compare_digest(expected.encode(), given.get("response").lower().encode("utf-8", "replace"))
         if not (is_right and is_offered and known) or not _same_resource(given.get("uri"), request_uri):
@@ -128,10 +144,12 @@ class DigestServer:
         nc = given.get("nc")
         if given.get("qop") not in ("auth", "auth-int") or not given.get("cnonce") or not _NC.fullmatch(nc):
             return Verdict.STALE
-        return self._count(given.get("nonce"), int(nc, 16), flow, now)
+        return self._count(given.get("nonce"), int(nc, 16), flow, now, must_be_ours=method != "MESSAGE")
 
-    def _count(self, nonce: str, nc: int, flow: str, now: float) -> Verdict:
+    def _count(self, nonce: str, nc: int, flow: str, now: float, *, must_be_ours: bool) -> Verdict:
         issued = self._issued(nonce, flow)
+        if issued is not None and must_be_ours and issued < self._since:
+            return Verdict.STALE
         if issued is None or issued <= self._floor or not 0 <= now * 1000 - issued <= self._lifetime * 1000:
             return Verdict.STALE
         if nc <= self._counts.get(nonce, 0):

@@ -364,6 +364,8 @@ def can_be_user(uri: SipUri) -> bool:
 def is_sender(uri: str, principal: Address) -> bool:
     """True if a From URI names the authenticated user and nobody else (S-06, S-12, S-13)."""
     try:
-        return Address.from_any(uri).key == principal.key
+        sender = Address.from_any(uri)
+        # Our own users are named without regard to case (ADDR-4); the principal is written as its account is.
+        return sender.key == principal.key or sender.folded().key == principal.key
     except ComityError:
         return False

@@ -107,13 +107,14 @@ class SipSession:
         elif self._partial_deadline is None:
             self._partial_deadline = now + 64 * self.settings.t1
 
-    def receive_datagram(self, data: bytes, address: HostPort, now: float) -> None:
-        """Take one datagram."""
+    def admits(self, address: HostPort, now: float) -> bool:
+        """False for one packet too many from a network that proved nothing (S-31)."""
         # A peer we wait for is not a stranger: its answers are not counted.
         is_known = self._clients.is_asked(address) or self.is_proved(address, now)
-        if not is_known and not self._sources.take_token(address, now):
-            self._events.append(PacketDropped("too many requests from an unproved network", address))
-            return
+        return is_known or self._sources.take_token(address, now)
+
+    def receive_datagram(self, data: bytes, address: HostPort, now: float) -> None:
+        """Take one datagram."""
         unit = parse_datagram(data, self.settings.limits)
         if unit is not None:
             self._take(unit, address, now, len(data))
@@ -123,8 +124,6 @@ class SipSession:
         if not is_refusable(data):
             return False
         is_proved = self.is_proved(address, now)
-        if not is_proved and not self._sources.take_token(address, now):
-            return True
         seen = glimpse(data, address)
         if seen is None:
             return True

@@ -13,10 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address
+from math import ceil
 from typing import TYPE_CHECKING
 
 from comity.bindings.base import Link
 from comity.bindings.sip.mapping import Refusal, is_sender, request_to_operation, response_to_status
+from comity.bindings.sip.rates import UserRates
 from comity.bindings.sip.requests import Request
 from comity.bindings.sip.uri import SipUri
 from comity.cpim.address import Address
@@ -44,6 +46,8 @@ class Submission:
 
     def __init__(self, binding: SipBinding) -> None:
         self._binding = binding
+        config = binding.config
+        self._rates = UserRates(config.user_messages, config.user_message_burst, config.user_octets)
         self._answering: set[tuple[Link, int]] = set()
         """What waits for its answer; each session counts its own requests."""
 
@@ -59,6 +63,11 @@ class Submission:
             return
         if not self._is_for_us(received):
             self._binding.respond(received, 403, reason="No Relaying")
+            return
+        wait = self._rates.take(principal.key, len(request.body), service.clock.now())
+        if wait > 0.0:
+            headers = [("Retry-After", str(ceil(wait)))]
+            self._binding.respond(received, 503, reason="Too Many Messages", headers=headers)
             return
         when = service.clock.when()
         result = request_to_operation(request, when=when, message_id=new_message_id(self._binding.random(12)))

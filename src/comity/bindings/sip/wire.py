@@ -163,6 +163,7 @@ def check_message(message: SipRequest | SipResponse, limits: Limits = DEFAULT_LI
         if cseq.method != message.method:
             raise malformed("CSeq names another method")
         message.max_forwards  # noqa: B018 - as above
+        message.expires  # noqa: B018 - as above
         uri = message.uri
         if isinstance(uri, SipUri) and uri.headers:
             raise malformed("a Request-URI may not hold headers")

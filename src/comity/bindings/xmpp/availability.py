@@ -93,7 +93,7 @@ class Availability:
         """Tell the user's available devices."""
         for other in self._ground.devices.resources(connection.jid):
             if other.presence is not None and other.is_live:
-                self._ground.reply(other, _addressed(stanza, other))
+                self._ground.pass_on(other, _addressed(stanza, other), f"presence {stanza.get('from')}")
                 other.link.flush()
 
 

@@ -17,11 +17,13 @@ from typing import Any
 from comity.bindings.base import Link, Listener, Network
 from comity.bindings.xmpp import events, queries, sasl, wire
 from comity.bindings.xmpp.availability import Availability
+from comity.bindings.xmpp.carbons import Carbons
 from comity.bindings.xmpp.config import XmppConfig
 from comity.bindings.xmpp.delivery import DeviceDelivery
-from comity.bindings.xmpp.devices import Bucket, Connection
+from comity.bindings.xmpp.devices import Connection
 from comity.bindings.xmpp.ground import Ground
 from comity.bindings.xmpp.jid import Jid
+from comity.bindings.xmpp.rates import Rates
 from comity.bindings.xmpp.session import ServerOptions, XmppServerSession
 from comity.bindings.xmpp.streams import Streams
 from comity.bindings.xmpp.submission import Submissions
@@ -48,7 +50,8 @@ class XmppBinding:
         self._availability = Availability(ground)
         self._delivery = DeviceDelivery(ground)
         self._submissions = Submissions(ground)
-        self._streams = streams = Streams(ground, self._availability, self._delivery)
+        self._carbons = Carbons(ground)
+        self._streams = streams = Streams(ground, self._availability, self._delivery, self._carbons)
         self._exempt = [ipaddress.ip_network(network) for network in config.plaintext_from]
         self._dummy_key = random(32)
         self._is_empty = asyncio.Event()
@@ -64,6 +67,7 @@ class XmppBinding:
             events.Resumed: streams.resumed,
             events.SmEnabled: streams.sm_enabled,
             events.StanzaReceived: self._stanza_received,
+            events.CountWanted: streams.count_wanted,
             events.StanzasAcknowledged: self._delivery.acknowledged,
             events.StreamEnded: streams.stream_ended,
         }
@@ -82,6 +86,7 @@ class XmppBinding:
     async def start(self, service: Service, network: Network) -> None:
         """Remember the service."""
         self._ground.start(service)
+        service.follow(self._carbons.taken)
 
     def new_session(self, link: Link, role: str) -> XmppServerSession:
         """A session for a client that just connected."""
@@ -97,14 +102,16 @@ class XmppBinding:
             pre_auth_seconds=config.pre_auth_time,
             pre_auth_octets=config.pre_auth_octets,
             max_failures=config.failures_per_connection,
+            keeps_counts=True,
             sm_queue=config.sm_queue,
             pre_auth_limits=self._limits(config.pre_auth_stanza, config.pre_auth_elements),
             stanza_limits=self._limits(config.stanza, config.elements),
         )
         now = self.service.clock.now()
         session = XmppServerSession(options, partial(_end_point, link), self._ground.random, now)
-        burst = float(config.user_message_burst)
-        connection = Connection(link, session, Bucket(config.user_messages, burst, burst, now))
+        messages = (config.user_messages, float(config.user_message_burst))
+        rates = Rates(messages, config.user_stanzas, config.user_octets, stanza_octets=config.stanza, now=now)
+        connection = Connection(link, session, rates)
         self._ground.devices.by_link[link] = connection
         if self._ground.is_draining:
             session.close("system-shutdown")
@@ -200,6 +207,7 @@ class XmppBinding:
 
     def _stanza_received(self, connection: Connection, event: events.StanzaReceived) -> None:
         stanza = event.stanza
+        self._submissions.arrived(connection)
         if stanza.name == MESSAGE and stanza.get("type") != "error":
             self._submissions.message(connection, stanza, event.index)
             return
@@ -219,10 +227,9 @@ class XmppBinding:
                 self._availability.capabilities.answered(connection, stanza)
             else:
                 when = self.service.clock.when()
-                is_account = bool(to.local)
-                answer = queries.answer_iq(
-                    stanza, is_account=is_account, when=when, version=self._ground.config.software_version
-                )
+                is_account, version = bool(to.local), self._ground.config.software_version
+                answer = self._carbons.answer(connection, stanza) if is_account else None
+                answer = answer or queries.answer_iq(stanza, is_account=is_account, when=when, version=version)
                 self._ground.reply(connection, answer)
             return
         target = self._ground.devices.find(to)

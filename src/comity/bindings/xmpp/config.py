@@ -71,6 +71,10 @@ class XmppConfig:
     """Messages a second of one connection, lasting; above it reading pauses."""
     user_message_burst: int = 100
     """Messages taken at once before the rate counts."""
+    user_stanzas: float = 50.0
+    """Stanzas of any kind a second of one connection, lasting."""
+    user_octets: float = 64 * 1024.0
+    """Octets a second of one connection, lasting."""
     contacts: int = 10
     """Resources bound for one account at once."""
     in_flight: int = 32

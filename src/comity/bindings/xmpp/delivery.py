@@ -1,14 +1,12 @@
 """The way down: a delivery becomes a stanza on a device's stream, and ends with the device's word.
 
-Place on the path: steps 7 to 9. A delivery succeeds when the client acknowledged it, or, without stream management,
-when the kernel took its octets.
+Place on the path: steps 7 to 9. A delivery succeeds when the client acknowledged it (XEP-0198), or, without stream
+management, when it answered a question written after it (``life.py``).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from functools import partial
 
 from comity.bindings.xmpp import events, mapping
 from comity.bindings.xmpp.devices import Connection, Flight
@@ -16,9 +14,6 @@ from comity.bindings.xmpp.ground import Ground
 from comity.cpim.operations import Reason, Response, failure, success
 from comity.errors import LocalProtocolError
 from comity.service.interfaces import Delivery
-
-#: Seconds between two looks whether the kernel has taken everything.
-UNSENT_POLL = 0.02
 
 
 class DeviceDelivery:
@@ -49,19 +44,26 @@ class DeviceDelivery:
         if isinstance(made, Response):
             future.set_result(made)
             return future
+        if delivery.operation.context.transient:
+            self._ground.pass_on(connection, made.stanza, f"message {made.stanza.get('from')}")
+            connection.link.flush()
+            future.set_result(success(trans_id, made.form))
+            return future
         self._serial += 1
         flight = Flight(delivery, [future], made.form)
         try:
-            connection.session.send_stanza(made.stanza, key=self._serial)
+            is_sent = connection.send(made.stanza, self._serial)
         except LocalProtocolError:
             text = "The message holds something that XML cannot carry."
             future.set_result(failure(trans_id, Reason.CONTENT, text))
             return future
+        if not is_sent:
+            future.set_result(failure(trans_id, Reason.AWAY, "The device does not keep up."))
+            connection.link.flush()
+            return future
         connection.flights[self._serial] = flight
         connection.remember(made.stanza.get("id"), delivery)
         connection.link.flush()
-        if not connection.session.is_sm_on:
-            self._watch_unsent(connection)
         return future
 
     def acknowledged(self, connection: Connection, event: events.StanzasAcknowledged) -> None:
@@ -77,24 +79,3 @@ class DeviceDelivery:
         for flight in flights.values():
             text = "The device went away before it confirmed the message."
             flight.end(failure(flight.delivery.operation.trans_id, Reason.AWAY, text))
-
-    def _watch_unsent(self, connection: Connection) -> None:
-        if connection.unsent_timer is None:
-            check = partial(self._check_unsent, connection, deque(connection.flights))
-            connection.unsent_timer = self._ground.service.clock.call_later(0.0, check)
-
-    def _check_unsent(self, connection: Connection, keys: deque[int]) -> None:
-        """Without stream management a message is handed over when the kernel has taken it."""
-        connection.unsent_timer = None
-        if not connection.is_live:
-            return
-        if connection.link.unsent:
-            check = partial(self._check_unsent, connection, deque(connection.flights))
-            connection.unsent_timer = self._ground.service.clock.call_later(UNSENT_POLL, check)
-            return
-        for key in keys:
-            flight = connection.flights.pop(key, None)
-            if flight is not None:
-                flight.end(success(flight.delivery.operation.trans_id, flight.form))
-        if connection.flights and not connection.session.is_sm_on:
-            self._watch_unsent(connection)

@@ -9,16 +9,20 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from comity.bindings.xmpp import wire
 from comity.bindings.xmpp.jid import Jid
 
 if TYPE_CHECKING:
     import asyncio
 
     from comity.bindings.base import Link
+    from comity.bindings.xmpp.counts import Step, StreamCount
+    from comity.bindings.xmpp.rates import Rates
     from comity.bindings.xmpp.session import XmppServerSession
+    from comity.bindings.xmpp.sm import SmState
     from comity.cpim.address import Address
     from comity.cpim.operations import Response
-    from comity.service.interfaces import Delivery, Timer
+    from comity.service.interfaces import Accepted, Delivery, Timer
     from comity.xml import Element
 
 #: Deliveries remembered so that a later error stanza finds its message.
@@ -41,43 +45,25 @@ class Flight:
                 future.set_result(response)
 
 
-@dataclass(slots=True)
-class Bucket:
-    """Tokens of a rate limit; may go below zero, then the wait for the next is ``debt_seconds``."""
-
-    rate: float
-    burst: float
-    tokens: float
-    at: float
-
-    def take(self, now: float) -> None:
-        """Use one token."""
-        self.tokens = min(self.burst, self.tokens + (now - self.at) * self.rate) - 1
-        self.at = now
-
-    @property
-    def debt_seconds(self) -> float:
-        """Seconds until the bucket is out of debt, 0 if it is."""
-        return max(-self.tokens / self.rate, 0.0)
-
-    def forgive(self, now: float) -> None:
-        """The debt has been waited for."""
-        self.tokens, self.at = max(self.tokens, 0.0), now
-
-
 @dataclass(slots=True, eq=False)
 class Connection:
     """One client: its link and session while there is one, and what outlives a break (XEP-0198)."""
 
     link: Link
     session: XmppServerSession
-    bucket: Bucket
+    rates: Rates
     account: Address | None = None
     jid: Jid | None = None
     sm_id: str = ""
+    sm: SmState | None = None
+    """The stream's state, also while it waits for its next connection; None without stream management."""
+    count: StreamCount | None = None
+    """How far a resumable stream is counted in the store."""
     is_live: bool = True
     """False once the link is gone."""
     is_registered: bool = False
+    has_carbons: bool = False
+    """True once it asked for copies (XEP-0280)."""
     presence: Element | None = None
     """The last one broadcast; None while unavailable."""
     priority: int = 0
@@ -91,12 +77,14 @@ class Connection:
     """By the id of the stanza."""
     outcomes: set[asyncio.Future[Response]] = field(default_factory=set)
     """Ends of accepted messages that are still to be told natively."""
-    submitting: int = 0
+    submitting: set[asyncio.Future[Accepted | Response]] = field(default_factory=set)
+    """Messages handed in and not yet answered."""
     is_paused: bool = False
     timer: Timer | None = None
     """Ends the time for resumption."""
-    unsent_timer: Timer | None = None
     throttle_timer: Timer | None = None
+    octets_seen: int = 0
+    """Octets of the session already counted against its rate."""
     successor: Connection | None = None
     """The connection that resumed this one's stream."""
 
@@ -109,6 +97,30 @@ class Connection:
     def current(self) -> Connection:
         """The connection on which this one's stream goes on now."""
         return self if self.successor is None else self.successor.current
+
+    def step(self, index: int) -> Step | None:
+        """See ``StreamCount.step``; None where no count is kept."""
+        return None if self.count is None or self.sm is None else self.count.step(self.sm.incoming.count_of(index))
+
+    def send(self, stanza: Element, key: object = None) -> bool:
+        """Write a stanza on this stream, or keep it for the stream's next connection; False if neither can be.
+
+        Raises LocalProtocolError for what XML cannot hold."""
+        session, sm = self.session, self.sm
+        if session.jid is not None and not session.is_ended:
+            session.send_stanza(stanza, key)
+            return not session.is_ended  # the queue of what is not acknowledged may have been full
+        if not self.sm_id or sm is None or sm.outgoing.is_full:
+            return False
+        sm.outgoing.add(wire.encode(stanza), key)
+        return True
+
+    def handled(self, index: int) -> None:
+        """Finished with a stanza of this stream, wherever the stream is now."""
+        if self.sm is None or self.session.sm_state is self.sm:
+            self.session.stanza_handled(index)
+        else:
+            self.sm.incoming.finish(index)  # between two connections
 
     def join_flight(self, id: str, future: asyncio.Future[Response]) -> bool:
         """Let ``future`` end with the flight of the same message; False if none is on its way.

@@ -108,6 +108,13 @@ class Resumed:
 
 
 @dataclass(frozen=True, slots=True)
+class CountWanted:
+    """The peer asks for ``h``: keep that all stanzas up to ``index`` are handled, then call ``count_kept(index)``."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
 class StanzasAcknowledged:
     """The peer has taken these stanzas, in the order they were sent."""
 
@@ -136,6 +143,7 @@ Event = (
     | SignInFailed
     | ResourceBound
     | StanzaReceived
+    | CountWanted
     | SmEnabled
     | ResumeWanted
     | Resumed

@@ -21,6 +21,9 @@ STANZA_ID: Final = "urn:xmpp:sid:0"
 CHAT_STATES: Final = "http://jabber.org/protocol/chatstates"
 HINTS: Final = "urn:xmpp:hints"
 
+PRIVATE: Final = "{urn:xmpp:carbons:2}private"
+NO_COPY: Final = f"{{{HINTS}}}no-copy"
+
 BODY: Final = f"{{{CLIENT}}}body"
 SUBJECT: Final = f"{{{CLIENT}}}subject"
 THREAD: Final = f"{{{CLIENT}}}thread"

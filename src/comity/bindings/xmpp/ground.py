@@ -48,11 +48,20 @@ class Ground:
         self._service = service
 
     def reply(self, connection: Connection, stanza: Element | None) -> None:
-        """Write a stanza of our own making, if there is one and the stream can carry it."""
-        if stanza is None or connection.session.is_ended or connection.session.jid is None:
+        """Write a stanza of our own making, if there is one; a stream between two connections keeps it."""
+        if stanza is None:
             return
         try:
-            connection.session.send_stanza(stanza)
+            connection.send(stanza)
+        except LocalProtocolError as error:
+            log.warning("a stanza could not be written: %s", error)
+
+    def pass_on(self, connection: Connection, stanza: Element, slot: str) -> None:
+        """Write what says nothing later; it waits while nobody looks, and a newer one of its slot replaces it."""
+        if connection.session.jid is None or connection.session.is_ended:
+            return
+        try:
+            connection.session.send_passing(stanza, slot)
         except LocalProtocolError as error:
             log.warning("a stanza could not be written: %s", error)
 

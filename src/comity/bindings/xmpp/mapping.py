@@ -27,7 +27,9 @@ from comity.bindings.xmpp.extensions import (
     HINTS,
     HISTORY,
     KINDS,
+    NO_COPY,
     PASSING,
+    PRIVATE,
     PROTOCOL,
     STANZA_ID,
     SUBJECT,
@@ -92,6 +94,7 @@ def stanza_to_operation(
         resource=resource,
         kind=kind if kind in KINDS else "normal",
         native_id=stanza.get("id"),
+        no_copies=stanza.find(PRIVATE) is not None or stanza.find(NO_COPY) is not None,
     )
     try:
         made = _object_of(stanza, source, destination, when, message_id)
@@ -133,6 +136,7 @@ def _with(context: Context, stanza: Element, made: _Made) -> Context:
         resource=context.resource,
         kind=context.kind,
         native_id=context.native_id,
+        no_copies=context.no_copies,
         # RFC 6121 section 8.5.2.1.3: a headline is not kept for later either.
         transient=made.is_passing or context.kind == "headline",
         native_protocol=PROTOCOL if made.native or made.is_native else "",

@@ -21,15 +21,18 @@ from comity.bindings.xmpp.events import (
     StanzasAcknowledged,
 )
 from comity.bindings.xmpp.jid import Jid, prepare_resource
+from comity.bindings.xmpp.life import LifeSigns
 from comity.bindings.xmpp.session_client import ClientOptions, XmppClientSession
 from comity.bindings.xmpp.sign_in import ServerOptions, SignIn, State
-from comity.bindings.xmpp.sm import OutgoingQueue, SmState, read_h
+from comity.bindings.xmpp.sm import MODULUS, OutgoingQueue, SmState, read_h
 from comity.bindings.xmpp.stream import EndPoint
-from comity.bindings.xmpp.wire import BIND, IQ, MESSAGE, PRESENCE, SASL, SESSION, SM, TLS, Element
+from comity.bindings.xmpp.wire import BIND, CSI, IQ, MESSAGE, PRESENCE, SASL, SESSION, SM, TLS, Element
 from comity.errors import AddressError, LocalProtocolError, RemoteProtocolError
 
 __all__ = ["ClientOptions", "ServerOptions", "State", "XmppClientSession", "XmppServerSession"]
 
+#: What may wait for a client that said nobody looks (XEP-0352); above it everything is sent.
+MAX_HELD = 64
 _IQ_TYPES = frozenset({"get", "set", "result", "error"})
 
 
@@ -46,6 +49,9 @@ class XmppServerSession(SignIn):
     def __init__(self, options: ServerOptions, end_point: EndPoint, random: Callable[[int], bytes], now: float) -> None:
         super().__init__(options, end_point, random, now)
         self._asked_resume: tuple[str, int] | None = None
+        self._life = LifeSigns()
+        self._is_inactive = False
+        self._held: dict[str, Element] = {}
 
     # --- verbs -------------------------------------------------------------------------------------------------
 
@@ -62,6 +68,7 @@ class XmppServerSession(SignIn):
             return
         self._sm = state
         self._jid = state.jid
+        self._deadline = None
         self._is_sm_on = True
         self._state = State.BOUND
         self._write(Element(f"{{{SM}}}resumed", {"previd": previous_id, "h": str(state.incoming.h)}))
@@ -73,11 +80,30 @@ class XmppServerSession(SignIn):
         self._is_request_due = bool(waiting)
         self._resume_reading()
 
-    def refuse_resume(self, condition: str = "item-not-found") -> None:
-        """Answer ``ResumeWanted``: no such stream for this account (X-69, X-70); a resource may still be bound."""
+    def refuse_resume(self, condition: str = "item-not-found", h: int | None = None) -> None:
+        """Answer ``ResumeWanted``: no such stream for this account (X-69, X-70); a resource may still be bound.
+
+        ``h``: how many stanzas of a stream that cannot go on were handled (XEP-0198 section 5), None if unknown."""
+        if self._is_ended:
+            return
         self._asked_resume = None
-        self._write_sm_failed(condition)
+        self._write_sm_failed(condition, h)
         self._resume_reading()
+
+    def send_passing(self, stanza: Element, slot: str) -> None:
+        """Write what says nothing later: while nobody looks it waits, and a newer one of its ``slot`` replaces it.
+
+        Raises LocalProtocolError as ``send_stanza`` does."""
+        if self._is_inactive and len(self._held) < MAX_HELD:
+            self._held.pop(slot, None)
+            self._held[slot] = stanza
+        else:
+            self.send_stanza(stanza)
+
+    def take_held(self) -> list[Element]:
+        """What waits for the client to look again; it waits here no longer."""
+        held, self._held = list(self._held.values()), {}
+        return held
 
     # --- elements ----------------------------------------------------------------------------------------------
 
@@ -138,10 +164,11 @@ class XmppServerSession(SignIn):
         self._sm.id = self._random(16).hex()
         self._sm.outgoing = OutgoingQueue(self._options.sm_queue)
         self._sm.jid = self._jid
+        may_resume = element.get("resume") in ("true", "1")
         self._sm.incoming.start()
+        self._sm.incoming.is_kept_apart = may_resume and self._options.keeps_counts
         self._is_sm_on = True
         attributes = {}
-        may_resume = element.get("resume") in ("true", "1")
         if may_resume:
             attributes = {"id": self._sm.id, "resume": "true", "max": str(int(self._options.resume_seconds))}
         self._write(Element(f"{{{SM}}}enabled", attributes))
@@ -150,8 +177,9 @@ class XmppServerSession(SignIn):
     def _handle_late_resume(self, element: Element) -> None:
         self._write_sm_failed("unexpected-request")
 
-    def _write_sm_failed(self, condition: str) -> None:
-        self._write(Element(f"{{{SM}}}failed", {}, [Element(f"{{{wire.STANZAS}}}{condition}")]))
+    def _write_sm_failed(self, condition: str, h: int | None = None) -> None:
+        attributes = {} if h is None else {"h": str(h % MODULUS)}
+        self._write(Element(f"{{{SM}}}failed", attributes, [Element(f"{{{wire.STANZAS}}}{condition}")]))
 
     def _handle_counts(self, element: Element) -> None:
         try:
@@ -164,11 +192,60 @@ class XmppServerSession(SignIn):
         if not is_taken:
             raise RemoteProtocolError("stream management is not enabled", hint="unsupported-stanza-type")
 
+    # --- is somebody there? ----------------------------------------------------------------------------------------
+
+    def _write_stanza(self, stanza: Element, key: object = None) -> None:
+        for held in self.take_held():  # in order: nothing overtakes what waited
+            super()._write_stanza(held)
+        super()._write_stanza(stanza, key)
+        if self._is_sm_on or key is None or self._is_ended:
+            return
+        if self._life.is_mute:
+            self._emit(StanzasAcknowledged((key,)))
+            return
+        self._life.add(key)
+        self._is_request_due = self._is_request_due or not self._life.question
+
+    def _write_question(self) -> bool:
+        if self._life.is_mute:
+            return super()._write_question()
+        if self._life.question:
+            return False
+        self._out.append(wire.encode(self._life.ask(self._random(8).hex(), self._domain, str(self._jid))))
+        return True
+
+    def _give_up_answer(self) -> None:
+        if self._life.question:
+            self._proved(self._life.give_up())
+
+    def _is_answer(self, iq: Element) -> bool:
+        """Take the answer to our question, whatever it says."""
+        if not self._life.question or iq.get("id") != self._life.question or iq.get("type") not in ("result", "error"):
+            return False
+        self._requested_at = None
+        self._proved(self._life.answered())
+        self._is_request_due = self._is_request_due or len(self._life) > 0
+        return True
+
+    def _proved(self, keys: tuple[object, ...]) -> None:
+        if keys:
+            self._emit(StanzasAcknowledged(keys))
+
+    def _handle_activity(self, element: Element) -> None:
+        """XEP-0352: the client says whether anybody looks at it."""
+        self._is_inactive = element.local == "inactive"
+        if not self._is_inactive:
+            for held in self.take_held():
+                self._write_stanza(held)
+
     # --- stanzas -----------------------------------------------------------------------------------------------
 
     def _handle_stanza(self, element: Element) -> None:
         index = self._sm.incoming.receive()
         self._stamp(element)
+        if element.name == IQ and self._is_answer(element):
+            self.stanza_handled(index)
+            return
         reply = self._check_stanza(element)
         if reply is None:
             self._emit(StanzaReceived(element, index))
@@ -231,6 +308,8 @@ _TABLE: dict[tuple[State, str], _Handler] = {
     (State.BOUND, MESSAGE): XmppServerSession._handle_stanza,
     (State.BOUND, PRESENCE): XmppServerSession._handle_stanza,
     (State.BOUND, IQ): XmppServerSession._handle_stanza,
+    (State.BOUND, f"{{{CSI}}}active"): XmppServerSession._handle_activity,
+    (State.BOUND, f"{{{CSI}}}inactive"): XmppServerSession._handle_activity,
     (State.BOUND, f"{{{SM}}}enable"): XmppServerSession._handle_enable,
     (State.BOUND, f"{{{SM}}}resume"): XmppServerSession._handle_late_resume,
     (State.BOUND, f"{{{SM}}}r"): XmppServerSession._handle_counts,

@@ -62,7 +62,8 @@ class XmppClientSession(XmppStream):
     Events: ``TlsWanted`` (start TLS as client, then call ``tls_started``), ``SignInSucceeded`` or
     ``SignInFailed``, then ``ResourceBound`` (or ``Resumed``), ``SmEnabled``, ``StanzaReceived``,
     ``StanzasAcknowledged``, ``StreamEnded``. Verbs after ``ResourceBound``: ``send_stanza``,
-    ``stanza_handled``, ``close``.
+    ``stanza_handled``, ``close``. Where a stream cannot be resumed, what was sent with a key and is not counted in the
+    server's last word is sent again on the new one.
 
     Args:
         options: the account and what is acceptable.
@@ -71,6 +72,8 @@ class XmppClientSession(XmppStream):
         now: monotonic seconds.
         resume: what ``sm_state`` of the lost session gave, to go on with it (XEP-0198 section 5).
     """
+
+    answers_at_once = True
 
     def __init__(
         self,
@@ -83,7 +86,7 @@ class XmppClientSession(XmppStream):
         super().__init__(end_point, random, wire.STANZA_LIMITS)
         self._options = options
         self._deadline = now + options.negotiation_seconds
-        self._last_written = now
+        self._last_heard = now
         self._spaces_at = now
         self._state = ClientState.FEATURES
         self._account = options.jid.bare
@@ -93,6 +96,8 @@ class XmppClientSession(XmppStream):
         self._mechanism = ""
         self._is_sm_offered = False
         self._needs_session = False
+        self._repeats: list[tuple[bytes, object]] = []
+        """What the lost stream did not get across, to be sent again on the new one."""
         self._is_counting = False
         """True once ``enable`` is written: the queue fills although the answer is still to come."""
         self._write_header_if_needed()
@@ -259,7 +264,11 @@ class XmppClientSession(XmppStream):
         self._is_request_due = bool(waiting)
 
     def _handle_resume_failed(self, element: Element) -> None:
-        self._resume_from = None
+        state, self._resume_from = self._resume_from, None
+        assert state is not None
+        if element.get("h"):
+            self._acknowledge(state.outgoing.confirm(read_h(element.get("h"))))
+        self._repeats = [(octets, key) for octets, key in state.outgoing.unconfirmed() if key is not None]
         self._bind()
 
     def _handle_iq(self, element: Element) -> None:
@@ -291,6 +300,11 @@ class XmppClientSession(XmppStream):
             # Whatever is written from here on counts (XEP-0198 section 4): the queue starts before the answer.
             self._sm.jid = self._jid
             self._is_counting = True
+        for octets, key in self._repeats:
+            if self._is_counting:
+                self._sm.outgoing.add(octets, key)
+            self._out.append(octets)
+        self._repeats.clear()
 
     def _write_stanza(self, stanza: Element, key: object = None) -> None:
         if self._is_counting and not self._is_sm_on:

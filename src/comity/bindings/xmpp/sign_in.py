@@ -24,7 +24,7 @@ from comity.bindings.xmpp.events import (
 from comity.bindings.xmpp.jid import Jid, prepare_local
 from comity.bindings.xmpp.sm import MAX_QUEUE
 from comity.bindings.xmpp.stream import EndPoint, XmppStream
-from comity.bindings.xmpp.wire import BIND, SASL, SESSION, SM, TLS, Element, RootOpened
+from comity.bindings.xmpp.wire import BIND, CSI, SASL, SESSION, SM, TLS, Element, RootOpened
 from comity.errors import AddressError, LocalProtocolError, RemoteProtocolError
 from comity.xml import XML_LANG, XmlLimits
 
@@ -48,6 +48,8 @@ class ServerOptions:
     iterations: int = 100_000
     """As new accounts get, so that one that does not exist looks the same."""
     resume_seconds: float = 300.0
+    keeps_counts: bool = False
+    """True: the ``h`` of a resumable stream is said only when ``count_kept`` allows it (``CountWanted``)."""
     sm_queue: int = MAX_QUEUE
     pre_auth_seconds: float = 30.0
     pre_auth_octets: int = 64 * 1024
@@ -85,7 +87,7 @@ class SignIn(XmppStream):
         super().__init__(end_point, random, options.pre_auth_limits)
         self._options = options
         self._deadline = now + options.pre_auth_seconds
-        self._last_written = now
+        self._last_heard = now
         self._spaces_at = now
         self._state = State.OPENING
         self._domain = ""
@@ -199,6 +201,7 @@ class SignIn(XmppStream):
             features.append(Element(f"{{{BIND}}}bind"))
             features.append(Element(f"{{{SESSION}}}session", {}, [Element(f"{{{SESSION}}}optional")]))
             features.append(Element(f"{{{SM}}}sm"))
+            features.append(Element(f"{{{CSI}}}csi"))
             return features
         if self._options.has_tls and not self.is_tls:
             starttls = Element(f"{{{TLS}}}starttls")

@@ -2,7 +2,8 @@
 
 Place on the path: step 3. ``h`` goes out in answer to ``<r/>`` and counts only the unbroken run of stanzas the
 binding has finished with: a message counts when it is durable (reliability.md section 5.2), never when it is
-merely read. A ``SmState`` outlives its connection and goes on in the stream that resumes it.
+merely read. Where the count itself is kept (``counts.py``), no ``h`` is said that the store does not hold. A
+``SmState`` outlives its connection and goes on in the stream that resumes it.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ class IncomingCounter:
     def __init__(self) -> None:
         self.received = 0
         self.handled = 0
+        self.is_kept_apart = False
+        """True: ``keep`` says how far ``h`` may be told; False: as far as stanzas are handled."""
+        self._kept = 0
         self._ahead: set[int] = set()
         self._base = 0
 
@@ -51,12 +55,25 @@ class IncomingCounter:
 
     def start(self) -> None:
         """Stream management begins: only stanzas from here on count in ``h``."""
-        self._base = self.received
+        self._base = self._kept = self.received
+
+    def keep(self, index: int) -> None:
+        """It is kept that all stanzas up to ``index`` are handled."""
+        self._kept = max(self._kept, index)
+
+    def count_of(self, index: int) -> int:
+        """How many stanzas ``h`` counts at ``index``, not yet reduced by ``MODULUS``."""
+        return max(index - self._base, 0)
+
+    @property
+    def sayable(self) -> int:
+        """The index up to which the peer may be told."""
+        return min(self.handled, self._kept) if self.is_kept_apart else self.handled
 
     @property
     def h(self) -> int:
         """The value to show to the peer."""
-        return max(self.handled - self._base, 0) % MODULUS
+        return self.count_of(self.sayable) % MODULUS
 
 
 class OutgoingQueue:

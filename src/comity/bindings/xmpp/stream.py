@@ -11,17 +11,17 @@ from collections import deque
 from collections.abc import Callable
 
 from comity.bindings.xmpp import wire
-from comity.bindings.xmpp.events import Event, StanzasAcknowledged, StreamEnded
+from comity.bindings.xmpp.events import CountWanted, Event, StanzasAcknowledged, StreamEnded
 from comity.bindings.xmpp.jid import Jid
 from comity.bindings.xmpp.sm import SmState, read_h
 from comity.bindings.xmpp.wire import SM
 from comity.errors import LocalProtocolError, RemoteProtocolError
 from comity.xml import Element, RootClosed, RootOpened, StreamReader, XmlLimits
 
-#: A request for acknowledgement must be answered within this (seconds), or the connection is taken for dead.
-ACK_TIMEOUT = 60.0
-#: Silence on a stream without stream management after which a space is sent, so that TCP notices a dead peer.
-KEEPALIVE_AFTER = 240.0
+#: Seconds of silence after which the peer is asked whether it is there; see ``ANSWER_TIME``.
+SILENCE = 60.0
+#: Seconds in which anything must come after such a question; both together stay under 120 s (F-25).
+ANSWER_TIME = 45.0
 #: X-76: whitespace reads a second, and the burst of them.
 KEEPALIVE_RATE = 10.0
 KEEPALIVE_BURST = 20.0
@@ -35,11 +35,16 @@ EndPoint = Callable[[], bytes | None]
 class XmppStream:
     """One side of a client stream; the subclass says what each element means.
 
+    ``answers_at_once``: whether ``<r/>`` is answered with what is handled now, and once more when the rest is; a server
+    waits the few milliseconds its store needs and answers once.
+
     Args:
         end_point: gives the connection's channel binding, b"" for TLS without any, None without TLS.
         random: gives that many random octets.
         limits: caps on what the peer may send now.
     """
+
+    answers_at_once = False
 
     def __init__(self, end_point: EndPoint, random: Callable[[int], bytes], limits: XmlLimits) -> None:
         self._end_point = end_point
@@ -60,7 +65,10 @@ class XmppStream:
         self._is_request_due = False
         self._requested_at: float | None = None
         self._ack_owed: int | None = None
-        self._last_written = 0.0
+        self._count_asked = 0
+        self._last_heard = 0.0
+        self.octets_read = 0
+        """All octets of the connection so far."""
         self._spaces = KEEPALIVE_BURST
         self._spaces_at = 0.0
 
@@ -68,12 +76,13 @@ class XmppStream:
 
     def receive_data(self, data: bytes, now: float) -> None:
         """Take octets read at ``now``."""
-        self._now = now
+        self._now = self._last_heard = now
         if self._is_ended and self._is_peer_done:
             return
         if self._reader.is_between and data.isspace() and not self._take_space(now):
             self._fail("policy-violation", "too many keepalives")
             return
+        self.octets_read += len(data)
         self._reader.receive_data(data)
         self._pump()
         self._count(len(data))
@@ -95,15 +104,11 @@ class XmppStream:
     def data_to_send(self, now: float) -> list[bytes]:
         """Octets to write; an empty item at the end means half-close."""
         self._now = now
-        if self._is_request_due and self._is_sm_on and not self._is_ended:
-            self._is_request_due = False
-            if self._requested_at is None:
-                self._requested_at = now
-            self._out.append(b"<r xmlns='urn:xmpp:sm:3'/>")
+        if not self._is_ended:
+            self._ask(now)
         if not self._out:
             return []
         out, self._out = self._out, []
-        self._last_written = now
         is_last = b"" in out
         joined = b"".join(out)
         return ([joined] if joined else []) + ([b""] if is_last else [])
@@ -113,10 +118,8 @@ class XmppStream:
         if self._is_ended:
             return None
         timers = [] if self._deadline is None else [self._deadline]
-        if self._requested_at is not None:
-            timers.append(self._requested_at + ACK_TIMEOUT)
-        elif self._jid is not None:
-            timers.append(self._last_written + KEEPALIVE_AFTER)
+        if self._jid is not None:
+            timers.append(self._patience)
         return min(timers, default=None)
 
     def handle_timer(self, now: float) -> None:
@@ -127,14 +130,21 @@ class XmppStream:
         self._reader.rest()
         if self._deadline is not None and now >= self._deadline:
             self._fail("connection-timeout", "signing in took too long")
-        elif self._requested_at is not None:
-            if now >= self._requested_at + ACK_TIMEOUT:
-                self._fail("connection-timeout", "no acknowledgement came")
-        elif self._jid is not None and now >= self._last_written + KEEPALIVE_AFTER:
-            if self._is_sm_on:
+        elif self._jid is not None and now >= self._patience:
+            if self._requested_at is None:
                 self._is_request_due = True
+            elif self._last_heard > self._requested_at:
+                self._requested_at = None
+                self._give_up_answer()
             else:
-                self._out.append(wire.KEEPALIVE)
+                self._fail("connection-timeout", "no sign of life came")
+
+    @property
+    def _patience(self) -> float:
+        """When silence, or waiting for the answer to our question, has lasted too long."""
+        if self._requested_at is None:
+            return self._last_heard + SILENCE
+        return self._requested_at + ANSWER_TIME
 
     # --- verbs ---------------------------------------------------------------------------------------------
 
@@ -175,11 +185,13 @@ class XmppStream:
 
     def stanza_handled(self, index: int) -> None:
         """Finished with a received stanza: it may be counted in ``h`` (reliability.md section 5.2)."""
-        incoming = self._sm.incoming
-        incoming.finish(index)
-        if self._ack_owed is not None and incoming.handled >= self._ack_owed and not self._is_ended:
-            self._ack_owed = None
-            self._write_ack()
+        self._sm.incoming.finish(index)
+        self._settle_ack()
+
+    def count_kept(self, index: int) -> None:
+        """Answer ``CountWanted``: the count of stanzas up to ``index`` is kept and may be said."""
+        self._sm.incoming.keep(index)
+        self._settle_ack()
 
     def close(self, condition: str = "", text: str = "") -> None:
         """End the stream: with a stream error if ``condition`` is given, else politely."""
@@ -227,6 +239,39 @@ class XmppStream:
                 self._is_request_due = True
         self._out.append(octets)
 
+    def _ask(self, now: float) -> None:
+        """Put the question whether the peer is there, and what it has taken, at the end of a write that needs it."""
+        if not self._is_request_due or self._jid is None:
+            return
+        self._is_request_due = False
+        if self._is_sm_on:
+            self._out.append(b"<r xmlns='urn:xmpp:sm:3'/>")
+        elif not self._write_question():
+            return
+        if self._requested_at is None:
+            self._requested_at = now
+
+    def _write_question(self) -> bool:
+        """Without stream management: write something the peer has to answer; False if that is not possible."""
+        self._out.append(wire.KEEPALIVE)  # TCP at least will notice
+        self._last_heard = self._now
+        return False
+
+    def _give_up_answer(self) -> None:
+        """The peer lives but does not answer the question."""
+
+    def _settle_ack(self) -> None:
+        """Answer the peer's last ``<r/>`` as soon as what it asks about is handled, and kept if it has to be."""
+        incoming, owed = self._sm.incoming, self._ack_owed
+        if owed is None or self._is_ended or incoming.handled < owed:
+            return
+        if incoming.sayable >= owed:
+            self._ack_owed = None
+            self._write_ack()
+        elif self._count_asked < owed:
+            self._count_asked = incoming.handled
+            self._emit(CountWanted(incoming.handled))
+
     def _write_ack(self) -> None:
         self._write(Element(f"{{{SM}}}a", {"h": str(self._sm.incoming.h)}))
 
@@ -256,10 +301,11 @@ class XmppStream:
             return False
         if element.name == f"{{{SM}}}r":
             incoming = self._sm.incoming
-            if incoming.handled >= incoming.received:
-                self._write_ack()
-            else:
-                self._ack_owed = incoming.received
+            if self.answers_at_once and incoming.handled < incoming.received:
+                self._write_ack()  # it may be long: whoever reads is still there
+            self._ack_owed = incoming.received
+            self._count_asked = 0
+            self._settle_ack()
             return True
         if element.name == f"{{{SM}}}a":
             self._requested_at = None

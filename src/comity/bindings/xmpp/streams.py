@@ -1,30 +1,40 @@
 """A stream's life around its stanzas: the resource it is bound to, resumption on another connection, its end.
 
 Place on the path: beside step 3. A stream with stream management outlives its connection for a while; it can be taken
-over once, by its owner (XEP-0198 section 5; X-69, X-70, X-73).
+over once, by its owner (XEP-0198 section 5; X-69, X-70, X-73). What was handed in on the old connection gets its end
+before the new one goes on, so that ``h`` tells the client exactly what not to send again.
+
+Resumption lives in memory: after a restart, or when its time is over, a stream is answered ``<failed h='N'/>`` with the
+durable count of what the server took; what the client did not take stands in the store and comes anew.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from functools import partial
 
 from comity.bindings.xmpp import events
 from comity.bindings.xmpp.availability import Availability
+from comity.bindings.xmpp.carbons import Carbons
+from comity.bindings.xmpp.counts import StreamCount, mark_name, unpack
 from comity.bindings.xmpp.delivery import DeviceDelivery
 from comity.bindings.xmpp.devices import Connection
 from comity.bindings.xmpp.ground import Ground
-from comity.bindings.xmpp.sm import SmState
 from comity.failpoints import failpoint
 
 log = logging.getLogger(__name__)
+
+#: Seconds a resumption waits for the store to take its count; then the client is told what is known to be kept.
+SETTLE_TIME = 10.0
 
 
 class Streams:
     """Resources and resumable streams."""
 
-    def __init__(self, ground: Ground, availability: Availability, delivery: DeviceDelivery) -> None:
+    def __init__(self, ground: Ground, availability: Availability, delivery: DeviceDelivery, carbons: Carbons) -> None:
         self._ground = ground
+        self._carbons = carbons
         self._availability = availability
         self._delivery = delivery
 
@@ -49,20 +59,72 @@ class Streams:
     def sm_enabled(self, connection: Connection, event: events.SmEnabled) -> None:
         """Stream management is on: the stream may outlive its connection."""
         if event.id:
-            connection.sm_id = event.id
+            assert connection.account is not None
+            connection.sm_id, connection.sm = event.id, connection.session.sm_state
+            connection.count = StreamCount(event.id, connection.account.folded().key, self._ground.service.mark)
             self._ground.devices.by_stream[event.id] = connection
         if connection.is_registered:
             self._availability.register(connection)  # the window is larger now
 
+    def count_wanted(self, connection: Connection, event: events.CountWanted) -> None:
+        """The client asks for ``h``: nothing is said that the store does not hold."""
+        assert connection.count is not None
+        assert connection.sm is not None
+        number = connection.sm.incoming.count_of(event.index)
+        connection.count.say(number, partial(self._count_kept, connection, event.index))
+
+    def _count_kept(self, connection: Connection, index: int) -> None:
+        connection = connection.current
+        assert connection.sm is not None
+        if connection.session.sm_state is connection.sm:
+            connection.session.count_kept(index)
+            connection.link.flush()
+        else:
+            connection.sm.incoming.keep(index)  # between two connections
+
     def resume_wanted(self, connection: Connection, event: events.ResumeWanted) -> None:
         """Give the stream to its owner; it can be taken once (X-69, X-70, X-73)."""
         former = self._ground.devices.by_stream.get(event.previous_id)
-        if former is None or former.account != connection.account:
+        if former is None:
+            self._ground.run(self._refuse(connection, event.previous_id))
+        elif former.account != connection.account:
             connection.session.refuse_resume()
-            return
-        connection.session.resume(self._take_over(connection, former))
+        else:
+            self._take_over(connection, former)
+            self._ground.run(self._resume(connection))
 
-    def _take_over(self, connection: Connection, former: Connection) -> SmState:
+    async def _refuse(self, connection: Connection, id: str) -> None:
+        """Tell the owner of a stream that is gone how much of it was handled."""
+        assert connection.account is not None
+        h = None
+        try:
+            kept = await self._ground.service.read_mark(mark_name(id))
+            count, owner = unpack(kept) if kept is not None else (0, "")
+            h = count if owner == connection.account.folded().key else None
+        finally:
+            connection.session.refuse_resume(h=h)
+            connection.link.flush()
+
+    async def _resume(self, connection: Connection) -> None:
+        """Go on when all that was handed in has its end and is counted in the store."""
+        sm, count = connection.sm, connection.count
+        if sm is None or count is None:
+            return  # a third connection took the stream on before its second came to it (X-73)
+        if connection.submitting:
+            await asyncio.wait(connection.submitting)
+        settled = asyncio.Event()
+        index = sm.incoming.handled
+        count.say(sm.incoming.count_of(index), settled.set)
+        try:
+            await asyncio.wait_for(settled.wait(), SETTLE_TIME)
+            sm.incoming.keep(index)
+        except TimeoutError:
+            log.warning("the count of a stream that is resumed could not be kept in time")
+        if connection.is_live and connection.sm is sm and not connection.session.is_ended:
+            connection.session.resume(sm)
+            connection.link.flush()
+
+    def _take_over(self, connection: Connection, former: Connection) -> None:
         if former.timer is not None:
             former.timer.cancel()
         if former.is_live:  # the old connection is dead, only TCP has not noticed
@@ -77,11 +139,22 @@ class Streams:
         connection.flights, former.flights = former.flights, {}
         connection.delivered = former.delivered
         connection.submitting = former.submitting
+        connection.sm, connection.count = former.sm, former.count
+        former.sm = former.count = None
+        self._carbons.forget(former)
+        connection.has_carbons = former.has_carbons
+        self._carbons.place(connection)
+        if former.is_registered:
+            connection.is_registered, former.is_registered = True, False
+            assert connection.account is not None
+            assert connection.jid is not None
+            self._ground.devices.by_contact[connection.account.folded().key, connection.jid.resource] = connection
+        for held in former.session.take_held():
+            self._ground.reply(connection, held)  # kept until the stream goes on
         self._ground.devices.by_stream[former.sm_id] = connection
         self._ground.devices.bind(connection)
         former.sm_id = ""
         failpoint("xmpp.resume")
-        return former.session.sm_state
 
     def resumed(self, connection: Connection, event: events.Resumed) -> None:
         """The stream goes on here."""
@@ -117,6 +190,7 @@ class Streams:
         self._drop_stream(connection)
         self._availability.go_offline(connection)
         connection.presence = None
+        self._carbons.forget(connection)
         self._ground.devices.unbind(connection)
         _cancel_outcomes(connection)
         self._delivery.fail_flights(connection)

@@ -9,16 +9,20 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+from dataclasses import dataclass
 from functools import partial
 
 from comity.bindings.xmpp import mapping, wire
+from comity.bindings.xmpp.counts import Step
 from comity.bindings.xmpp.devices import Connection
 from comity.bindings.xmpp.extensions import PROTOCOL
 from comity.bindings.xmpp.ground import Ground
+from comity.bindings.xmpp.jid import Jid
 from comity.bindings.xmpp.wire import Element
+from comity.cpim.address import to_jid
 from comity.cpim.entity import is_secured
 from comity.cpim.message import new_message_id
-from comity.cpim.operations import Reason, Response, Status, failure
+from comity.cpim.operations import MessageOperation, Reason, Response, Status, failure
 from comity.service.interfaces import Accepted, Origin
 from comity.xml import serialize
 
@@ -26,6 +30,19 @@ log = logging.getLogger(__name__)
 
 #: Submissions of one client not yet durable; above it reading pauses.
 MAX_SUBMITTING = 128
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """A message stanza on its way up."""
+
+    connection: Connection
+    stanza: Element
+    index: int
+    is_silent: bool
+    """True for a typing state: no failure of it is ever told."""
+    step: Step | None
+    """Its part in the count of a resumable stream."""
 
 
 class Submissions:
@@ -36,10 +53,19 @@ class Submissions:
         self.pending: set[asyncio.Future[Accepted | Response]] = set()
         """Submissions not yet answered."""
 
+    def arrived(self, connection: Connection) -> None:
+        """Any stanza has come: count it and its octets."""
+        now, octets = self._ground.service.clock.now(), connection.session.octets_read
+        connection.rates.stanzas.take(now)
+        connection.rates.octets.take(now, octets - connection.octets_seen)
+        connection.octets_seen = octets
+        if connection.rates.debt_seconds > 0:
+            self._throttle(connection)
+
     def message(self, connection: Connection, stanza: Element, index: int) -> None:
         """Submit a checked message stanza."""
         clock = self._ground.service.clock
-        connection.bucket.take(clock.now())
+        connection.rates.messages.take(clock.now())
         made = mapping.stanza_to_operation(
             stanza,
             when=clock.when(),
@@ -50,41 +76,59 @@ class Submissions:
             self._ground.reply(connection, wire.error_reply(stanza, made.condition, made.text))
             connection.session.stanza_handled(index)
             return
+        if self._is_nowhere(made):
+            if made.context.kind == "normal":
+                self._ground.reply(
+                    connection, wire.error_reply(stanza, "service-unavailable", "there is no such device")
+                )
+            connection.session.stanza_handled(index)
+            return
         assert connection.account is not None
-        origin = Origin(connection.account, PROTOCOL, connection.host, connection.session.is_tls, dedup_fields(stanza))
-        connection.submitting += 1
-        done = self._ground.service.submit(made, origin)
-        self.pending.add(done)
         is_silent = made.context.transient
-        done.add_done_callback(partial(self._submitted, connection, stanza, index, is_silent))
+        step = None if is_silent else connection.step(index)
+        is_tls, marks = connection.session.is_tls, () if step is None else step.marks
+        origin = Origin(connection.account, PROTOCOL, connection.host, is_tls, dedup_fields(stanza), marks)
+        done = self._ground.service.submit(made, origin)
+        connection.submitting.add(done)
+        self.pending.add(done)
+        done.add_done_callback(partial(self._submitted, _Sent(connection, stanza, index, is_silent, step)))
         self._throttle(connection)
 
-    def _submitted(
-        self,
-        connection: Connection,
-        stanza: Element,
-        index: int,
-        is_silent: bool,
-        done: asyncio.Future[Accepted | Response],
-    ) -> None:
-        """Count the stanza as handled; ``is_silent``: a typing state, of which no failure is ever told."""
+    def _is_nowhere(self, operation: MessageOperation) -> bool:
+        """RFC 6121 section 8.5.3.2.1: only a chat message for a device that is not there goes to the others."""
+        resource, destination = operation.context.resource, operation.destination
+        if not resource or operation.context.kind == "chat":
+            return False
+        service = self._ground.service
+        if not service.accounts.serves(destination.domain):
+            return False
+        if any(contact.resource == resource for contact in service.registrar.contacts(destination)):
+            return False
+        jid = Jid.parse(f"{to_jid(destination)}/{resource}")
+        return self._ground.devices.find(jid) is None  # a stream that may be resumed is somewhere
+
+    def _submitted(self, sent: _Sent, done: asyncio.Future[Accepted | Response]) -> None:
+        """Count the stanza as handled and tell what has to be told."""
         self.pending.discard(done)
-        connection = connection.current
-        connection.submitting -= 1
+        connection, stanza = sent.connection.current, sent.stanza
+        connection.submitting.discard(done)
         if done.cancelled() or done.exception() is not None:
             log.error("a message could not be submitted: %r", None if done.cancelled() else done.exception())
             answer: Accepted | Response = failure("", Reason.INTERNAL, "The message could not be taken.")
         else:
             answer = done.result()
+        is_taken = isinstance(answer, Accepted) and not answer.is_repeat
+        if sent.step is not None and sent.step.ended(is_taken=is_taken) and connection.sm is not None:
+            connection.sm.incoming.keep(sent.index)
         if isinstance(answer, Response):
-            if not is_silent:
+            if not sent.is_silent:
                 self._answer_failure(connection, stanza, answer)
-        elif not is_silent:
+        elif not sent.is_silent:
             connection.outcomes.add(answer.outcome)
             answer.outcome.add_done_callback(partial(self._ended, connection, stanza))
             if not connection.is_live:
                 answer.outcome.cancel()
-        connection.session.stanza_handled(index)
+        connection.handled(sent.index)
         connection.link.flush()
         self._throttle(connection)
 
@@ -113,11 +157,11 @@ class Submissions:
 
     def _throttle(self, connection: Connection) -> None:
         """Above the rate of messages reading pauses; nothing is refused for it (reliability.md section 6.2)."""
-        wait = connection.bucket.debt_seconds
+        wait = connection.rates.debt_seconds
         if wait > 0 and connection.throttle_timer is None:
             release = partial(self._release, connection)
             connection.throttle_timer = self._ground.service.clock.call_later(wait, release)
-        is_over = connection.throttle_timer is not None or connection.submitting >= MAX_SUBMITTING
+        is_over = connection.throttle_timer is not None or len(connection.submitting) >= MAX_SUBMITTING
         if is_over == connection.is_paused or not connection.is_live:
             return
         connection.is_paused = is_over
@@ -128,7 +172,7 @@ class Submissions:
 
     def _release(self, connection: Connection) -> None:
         connection.throttle_timer = None
-        connection.bucket.forgive(self._ground.service.clock.now())
+        connection.rates.forgive(self._ground.service.clock.now())
         self._throttle(connection)
 
 

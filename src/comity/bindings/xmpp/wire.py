@@ -21,6 +21,7 @@ SESSION: Final = "urn:ietf:params:xml:ns:xmpp-session"
 STANZAS: Final = "urn:ietf:params:xml:ns:xmpp-stanzas"
 STREAM_ERRORS: Final = "urn:ietf:params:xml:ns:xmpp-streams"
 SM: Final = "urn:xmpp:sm:3"
+CSI: Final = "urn:xmpp:csi:0"
 ERRORS: Final = "urn:xmpp:errors"
 COMITY_ERRORS: Final = "urn:comity:errors:0"
 
@@ -209,6 +210,7 @@ __all__ = [
     "BIND",
     "CLIENT",
     "CONDITION_TYPES",
+    "CSI",
     "ERROR",
     "IQ",
     "KEEPALIVE",
