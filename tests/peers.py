@@ -15,6 +15,7 @@ PACKAGES = {
     "openssl": "openssl",
     "gpgsm": "gpgsm",
     "gpg": "gpg",
+    "gcc": "gcc libssl-dev",
     "kamailio": "kamailio",
     "prosody": "prosody",
     "ejabberdctl": "ejabberd",

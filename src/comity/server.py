@@ -23,6 +23,7 @@ from comity.bindings.xmpp.binding import XmppBinding
 from comity.bindings.xmpp.config import ListenAddress, XmppConfig
 from comity.config import Config
 from comity.cpim.address import Address
+from comity.cpim.message import DEFAULT, CpimLimits
 from comity.failpoints import failpoint
 from comity.net.driver import LoopClock
 from comity.net.limits import NetLimits
@@ -153,12 +154,14 @@ def _accounts(config: Config, store: Store) -> StoreAccounts:
 
 def _limits(config: Config) -> Limits:
     limits = config.limits
+    cpim = CpimLimits(limits.cpim_message, limits.cpim_header_block, limits.cpim_header, limits.cpim_headers)
     return Limits(
         object_octets=limits.cpim_message,
         lifetime=limits.message_lifetime,
         dedup_window=limits.dedup_window,
         inbox_records=limits.stored_messages,
         inbox_octets=limits.stored_octets,
+        cpim=DEFAULT if cpim == DEFAULT else cpim,  # the readers know the default by its identity
     )
 
 
@@ -178,10 +181,11 @@ def _sip_config(config: Config) -> SipConfig:
         user_octets=limits.user_octets,
         datagram_octets=limits.sip_message_udp,
         head_octets=limits.sip_headers,
-        body_octets=limits.sip_body,
+        body_octets=min(limits.sip_body, limits.sip_message_tcp - limits.sip_headers),
         header_octets=limits.sip_header,
         long_header_octets=limits.sip_credential_header,
         header_count=limits.sip_header_count,
+        method_octets=limits.sip_method,
     )
 
 
@@ -208,6 +212,7 @@ def _xmpp_config(config: Config) -> XmppConfig:
         attributes=limits.xml_attributes,
         namespaces=limits.xml_namespaces,
         name_length=limits.xml_name,
+        slice=limits.xml_slice,
         failures_per_connection=limits.failures_per_connection,
         sm_queue=limits.sm_queue,
         sm_resume=limits.sm_resume,

@@ -111,6 +111,7 @@ class BySip:
             self.agent.send(signed)
         answer = self.agent.hear()
         assert sip_status(answer) >= 200
+        assert answer[8:11] in SIP_WORDS, answer
         return SIP_WORDS[answer[8:11]]
 
 

@@ -223,11 +223,14 @@ class Target:
         limits: str = "",
         people: tuple[str, ...] = (),
         domains: tuple[str, ...] = ("a.test",),
+        before: Callable[[Path], None] = lambda data: None,
     ) -> None:
+        """``before`` is called with the data directory before the server starts."""
         self.server = ServerProcess(directory, limits, domains)
         for name in ("canary-s", "canary-x", *people):
             address = name if "@" in name else f"{name}@a.test"
             self.server.run("account", "add", address, "--password-stdin", "-c", str(self.server.config), text=PASSWORD)
+        before(directory / "home" / "data")
         self.server.start()
         assert self.server.process is not None
         self.pid = self.server.process.pid

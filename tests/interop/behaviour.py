@@ -21,10 +21,12 @@ XMPP_NOTE = "[This message is signed, but this program did not check the signatu
 class Behaviour:
     """What one client does beside texts."""
 
-    tried: str
-    """Version, and what it was driven by."""
+    version: str
+    """And what it was driven by."""
     proof: str
     """How it proves the password."""
+    certificate: str
+    """Whether it checks the server's certificate."""
     objects: str
     """What it does with a message/cpim object, signed or not; it shows the readable part in any case."""
     typing: str = "none"
@@ -37,10 +39,11 @@ _REFUSED = "refused with 415, then offered as text"
 _IGNORED = "`e2e` beside the text is ignored"
 
 BEHAVIOUR = {
-    "baresip": Behaviour("1.0.0 (`baresip-core`)", "MD5", _REFUSED, typing="refused with 415"),
+    "baresip": Behaviour("1.0.0 (`baresip-core`)", "MD5", "**no**", _REFUSED, typing="refused with 415"),
     "linphone": Behaviour(
         "5.1.65 (`linphone-daemon`)",
         "SHA-256",
+        "by name",
         "never offered: it says `Accept: text/plain`, and a quoted boundary makes it crash",
         typing="its daemon shows none",
         receipts="IMDN unasked, compressed: refused with 415",
@@ -48,16 +51,18 @@ BEHAVIOUR = {
     "pjsua": Behaviour(
         "2.15.1 (`pjsua2-python`)",
         "SHA-256",
+        "if told to",
         "never offered: it says 200 and shows nothing",
         typing="is-composing, with SIP clients",
     ),
-    "twinkle": Behaviour("1.10.2 (`twinkle-console`)", "MD5", _REFUSED, typing="its console shows none"),
+    "twinkle": Behaviour("1.10.2 (`twinkle-console`)", "MD5", "no TLS", _REFUSED, typing="its console shows none"),
     "mcabber": Behaviour(
-        "1.1.2", "PLAIN", _IGNORED, typing="shows no text of it", by_hand=frozenset({"starttls", "tls"})
+        "1.1.2", "PLAIN", "yes", _IGNORED, typing="shows no text of it", by_hand=frozenset({"starttls", "tls"})
     ),
     "profanity": Behaviour(
         "0.13.1",
         "SCRAM-SHA-512",
+        "yes",
         _IGNORED,
         typing="shows no text of it",
         receipts="XEP-0184, with XMPP clients",
@@ -65,12 +70,14 @@ BEHAVIOUR = {
     "libpurple": Behaviour(
         "2.14.12 (Pidgin, Finch, BitlBee)",
         "SCRAM-SHA-512, 65,536 iterations at most",
+        "asks about one it does not know",
         _IGNORED,
         typing="XEP-0085, with XMPP clients; tells only those whose presence it sees",
     ),
     "slixmpp": Behaviour(
         "1.17 (library)",
-        "SCRAM-SHA-512-PLUS",
+        "SCRAM",
+        "yes",
         _IGNORED,
         typing="XEP-0085, with XMPP clients",
         receipts="XEP-0184, with XMPP clients",
@@ -79,7 +86,7 @@ BEHAVIOUR = {
 
 
 def _octets(most: int, kind: type[StockClient]) -> str:
-    udp = f"; {UDP_OCTETS} over UDP" if "udp" in kind.transports else ""
+    udp = f"; {UDP_OCTETS} over UDP" if "udp" in kind.transports and most > UDP_OCTETS else ""
     return ("no limit met" if most == UNLIMITED else f"{most:,}") + udp
 
 
@@ -87,14 +94,19 @@ def page() -> str:
     """The reference page."""
     rows = {
         "protocol": [kind.protocol.upper() for kind in CLIENTS.values()],
-        "tried": [BEHAVIOUR[name].tried for name in CLIENTS],
+        "version (tried)": [BEHAVIOUR[name].version for name in CLIENTS],
         "signs in over": [", ".join(kind.transports).upper() for kind in CLIENTS.values()],
-        "proves the password by": [BEHAVIOUR[name].proof for name in CLIENTS],
+        "proves the password by (tried)": [BEHAVIOUR[name].proof for name in CLIENTS],
+        "checks the certificate (tried)": [BEHAVIOUR[name].certificate for name in CLIENTS],
         "longest text sent, octets": [_octets(kind.limits.send_octets, kind) for kind in CLIENTS.values()],
         "longest text shown, octets": [_octets(kind.limits.show_octets, kind) for kind in CLIENTS.values()],
         "sends several lines": ["yes" if kind.limits.sends_lines else "**no**" for kind in CLIENTS.values()],
         "shows what waited, in order": ["yes" for _ in CLIENTS],
         "several devices of one account": ["each shows it" for _ in CLIENTS],
+        "what the user's other devices send": [
+            "shown too" if kind.shows_copies else "not shown" if kind.protocol == "sip" else "–"
+            for kind in CLIENTS.values()
+        ],
         "after the server was away": [_return(name, kind) for name, kind in CLIENTS.items()],
         "message/cpim objects": [BEHAVIOUR[name].objects for name in CLIENTS],
         "a signed text": ["readable part, and what is not proved" for _ in CLIENTS],
@@ -104,9 +116,9 @@ def page() -> str:
     lines = [
         "# Stock clients, side by side",
         "",
-        "Written by `python -m tests.interop.behaviour`; do not edit. Every line is held to the running server and the",
-        "real client at each run of `make test`, by `tests/interop/`; settings and reasons stand in",
-        "[Connect your client](../howto/connect-your-client.md).",
+        "Written by `python -m tests.interop.behaviour`; do not edit. At each run of `make test` the tests in `tests/interop/`",
+        "hold every client to its column with the real program and the running server; lines with (tried) were looked at by",
+        "hand once. Settings and reasons stand in [Connect your client](../howto/connect-your-client.md).",
         "",
         "| | " + " | ".join(CLIENTS) + " |",
         "|---" * (len(CLIENTS) + 1) + "|",

@@ -14,6 +14,7 @@ from typing import ClassVar, Literal
 
 Protocol = Literal["sip", "xmpp"]
 Transport = Literal["udp", "tcp", "tls", "starttls"]
+Notice = Literal["typing", "receipt", "refused"]
 
 UNLIMITED = 1 << 20
 """Octets no test comes near."""
@@ -89,10 +90,10 @@ class StockClient(ABC):
     limits: ClassVar[Limits] = Limits()
     tells_typing: ClassVar[bool] = False
     """Whether its driver can make it tell that its user is typing."""
-    shows_typing: ClassVar[bool] = False
-    """Whether its driver sees what it shows of the other's typing."""
-    shows_receipts: ClassVar[bool] = False
-    """Whether it asks for receipts and its driver sees those that came."""
+    shows: ClassVar[frozenset[Notice]] = frozenset()
+    """Which notices its driver sees it show."""
+    shows_copies: ClassVar[bool] = False
+    """Whether it shows what other devices of its account send (XEP-0280), and its driver sees that."""
 
     def __init__(self, home: Path, sign_in: SignIn) -> None:
         if sign_in.transport not in self.transports:
@@ -124,13 +125,17 @@ class StockClient(ABC):
         """Let ``to`` see that the user is typing; returns once the client was told to."""
         raise NotImplementedError(f"{self.name} was not taught to tell of typing")
 
-    def typing_shown(self) -> list[str]:
-        """Bare addresses of those whose typing was shown, one each time."""
-        raise NotImplementedError(f"{self.name} was not taught to show typing")
+    def wait_copy(self, text: str) -> None:
+        """Wait until ``text``, which another device of the account sent, is shown as the user's own."""
+        raise NotImplementedError(f"{self.name} was not taught to show copies")
 
-    def receipts_shown(self) -> list[str]:
-        """Bare addresses of those whose receipt was shown, one each time."""
-        raise NotImplementedError(f"{self.name} was not taught to show receipts")
+    def notices(self, kind: Notice) -> list[str]:
+        """Bare addresses of those whose notice of this kind was shown, one each time."""
+        raise NotImplementedError(f"{self.name} was not taught to show notices")
+
+    def wait_notice(self, kind: Notice, who: str) -> None:
+        """Wait until a notice of this kind about ``who`` was shown."""
+        raise NotImplementedError(f"{self.name} was not taught to show notices")
 
     @abstractmethod
     def stop(self) -> None:

@@ -1,8 +1,8 @@
 """Drive a client that is a library: its module runs as a program of its own, and lines of JSON go in and out.
 
 So its event loop, its threads and its warnings stay out of the tests, and it can be killed like any other. In go
-``{"do": "text" | "typing", "to", "text"}``; out come ``{"state"}``, ``{"from", "text"}``, ``{"typing"}`` and
-``{"receipt"}``.
+``{"do": "text" | "typing", "to", "text"}``; out come ``{"state"}``, ``{"from", "text"}``, ``{"typing"}``,
+``{"receipt"}`` and ``{"refused"}``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from abc import abstractmethod
 from pathlib import Path
 from typing import ClassVar
 
-from tests.interop.clients import Received, SignIn, StockClient, bare_address, lines_as_lf, listed
+from tests.interop.clients import Notice, Received, SignIn, StockClient, bare_address, lines_as_lf, listed
 from tests.interop.program import Program
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -65,11 +65,11 @@ class LibraryClient(StockClient):
     def tell_typing(self, to: str) -> None:
         self._order("typing told", do="typing", to=to)
 
-    def typing_shown(self) -> list[str]:
-        return [bare_address(who) for who in self._values("typing")]
+    def notices(self, kind: Notice) -> list[str]:
+        return [bare_address(who) for who in self._values(kind)]
 
-    def receipts_shown(self) -> list[str]:
-        return [bare_address(who) for who in self._values("receipt")]
+    def wait_notice(self, kind: Notice, who: str) -> None:
+        self._running.wait_until(lambda: who in self.notices(kind), f"{kind} of {who}")
 
     def received(self) -> list[Received]:
         return [

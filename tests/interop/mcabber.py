@@ -39,6 +39,7 @@ class Mcabber(StockClient):
     protocol = "xmpp"
     transports = ("starttls", "tls")
     limits = Limits(send_octets=8_000)
+    shows_copies = True
 
     def __init__(self, home: Path, sign_in: SignIn) -> None:
         super().__init__(home, sign_in)
@@ -92,6 +93,14 @@ class Mcabber(StockClient):
             raise AssertionError(f"mcabber: {len(text.encode())} octets are too many")
 
     def received(self) -> list[Received]:
+        return self._entries("MR")
+
+    def wait_copy(self, text: str) -> None:
+        self._running.wait_until(
+            lambda: any(entry.text == text for entry in self._entries("MS")), f"a copy of {text!r}"
+        )
+
+    def _entries(self, kind: str) -> list[Received]:
         shown = []
         for history in (self.home / "texts").iterdir():
             lines = iter(history.read_text(errors="replace").split("\n"))
@@ -100,7 +109,7 @@ class Mcabber(StockClient):
                 if entry is None:
                     continue
                 text = "\n".join([line[entry.end() :], *itertools.islice(lines, int(entry["more"]))])
-                if entry["kind"] == "MR":
+                if entry["kind"] == kind:
                     shown.append((entry["when"], Received(bare_address(history.name), lines_as_lf(text))))
         return [received for _, received in sorted(shown, key=lambda pair: pair[0])]
 

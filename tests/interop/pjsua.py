@@ -22,7 +22,8 @@ class Pjsua(LibraryClient):
     limits = Limits(send_octets=3_000, show_octets=3_000)
     """PJSIP_MAX_PKT_LEN: a message of more than 4,000 octets with its headers is not sent, and one that comes is dropped
     with what follows it in the same read, so that its answer and even that of a REGISTER may be lost."""
-    tells_typing = shows_typing = True
+    tells_typing = True
+    shows = frozenset({"typing"})
 
     def settings(self) -> Settings:
         account = self.sign_in
@@ -30,7 +31,7 @@ class Pjsua(LibraryClient):
             "address": account.address,
             "user": account.user,
             "password": account.password,
-            "host": "localhost" if account.host == "127.0.0.1" else account.host,  # it takes no IP address from a SAN
+            "host": account.host,
             "port": account.port,
             "transport": account.transport,
             "ca_file": str(account.ca_file),

@@ -63,6 +63,7 @@ class Profanity(StockClient):
     protocol = "xmpp"
     transports = ("starttls", "tls")
     limits = Limits()
+    shows_copies = True
 
     def __init__(self, home: Path, sign_in: SignIn) -> None:
         super().__init__(home, sign_in)
@@ -133,11 +134,16 @@ class Profanity(StockClient):
         self._wait_log(sent, messages + 1)
 
     def received(self) -> list[Received]:
+        return [entry for entry in self._entries() if entry.sender != "me"]
+
+    def wait_copy(self, text: str) -> None:
+        self._running.wait_until(lambda: Received("me", text) in self._entries(), f"a copy of {text!r}")
+
+    def _entries(self) -> list[Received]:
         shown = []
         for log in sorted((self.home / ".local/share/profanity/chatlogs").rglob("*.log")):
             for entry in _ENTRY.finditer(log.read_text(errors="replace")):
-                if entry["sender"] != "me":
-                    shown.append(Received(bare_address(entry["sender"]), entry["text"]))
+                shown.append(Received(bare_address(entry["sender"]), entry["text"]))
         return shown
 
     def wait_received(self, sender: str, text: str, seconds: float = 20.0) -> None:

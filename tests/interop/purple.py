@@ -29,7 +29,7 @@ class PurpleXmpp(LibraryClient):
     protocol = "xmpp"
     transports = ("starttls", "tls")
     limits = Limits()
-    shows_typing = True
+    shows = frozenset({"typing"})
     """It tells of typing only people whose presence it sees."""
 
     def settings(self) -> Settings:

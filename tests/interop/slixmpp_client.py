@@ -20,7 +20,8 @@ class SlixmppClient(LibraryClient):
     protocol = "xmpp"
     transports = ("starttls", "tls")
     limits = Limits()
-    tells_typing = shows_typing = shows_receipts = True
+    tells_typing = True
+    shows = frozenset({"typing", "receipt", "refused"})
 
     def settings(self) -> Settings:
         account = self.sign_in
@@ -61,6 +62,7 @@ async def _run(settings: dict[str, Any]) -> None:
     client.add_event_handler("session_start", started)
     client.add_event_handler("session_resumed", lambda _: say(state="resumed"))
     client.add_event_handler("message", arrived)
+    client.add_event_handler("message_error", lambda message: say(refused=str(message["from"])))
     client.add_event_handler("chatstate_composing", lambda message: say(typing=str(message["from"])))
     client.add_event_handler("receipt_received", lambda message: say(receipt=str(message["from"])))
     client.add_event_handler("failed_all_auth", lambda _: say(state="refused"))

@@ -109,6 +109,21 @@ def test_every_device_of_an_account_shows_a_text_once(town: Town, name: str, tra
 
 
 @pytest.mark.peer
+@pytest.mark.parametrize(("name", "transport"), [seat for seat in ONE_SEAT if CLIENTS[seat[0]].shows_copies])
+def test_what_the_same_user_sends_from_a_phone_is_shown_too(town: Town, name: str, transport: str) -> None:
+    """XEP-0280, whatever protocol the other device uses."""
+    address = town.server.new_account("nomad")
+    with town.visit():
+        desk = town.sign_in(name, transport, address)
+        for phone in (town.sign_in("twinkle", "tcp", address), town.sign_in("slixmpp", "tls", address)):
+            for friend in town.friends:
+                phone.send(friend.sign_in.address, f"by {phone.name} to {friend.name}")
+                friend.wait_received(address, f"by {phone.name} to {friend.name}")
+                desk.wait_copy(f"by {phone.name} to {friend.name}")
+        assert desk.received() == []
+
+
+@pytest.mark.peer
 @pytest.mark.parametrize(("name", "transport"), EVERY_SEAT)
 def test_a_signed_text_is_shown_with_what_is_not_proved(town: Town, name: str, transport: str) -> None:
     """design.md section 2, GW-2: no client here knows objects, and none is harmed by one."""
@@ -149,13 +164,31 @@ def test_typing_and_receipts_reach_who_knows_them_and_show_nobody_else_anything(
         for friend in (beside, beyond):
             assert shown_from(client, friend) == ["hello", "typed"]
             assert shown_from(friend, client) == ["answered"]
-        if client.shows_typing:
-            assert client.typing_shown() == [beside.sign_in.address]
+        if "typing" in client.shows:
+            client.wait_notice("typing", beside.sign_in.address)
+            assert client.notices("typing") == [beside.sign_in.address]
         if client.tells_typing:
-            assert address in beside.typing_shown()
-            assert address not in beyond.typing_shown()
+            beside.wait_notice("typing", address)
+            assert address not in beyond.notices("typing")
         if BEHAVIOUR[name].receipts.startswith("XEP-0184"):
-            assert address in town.friends[0].receipts_shown()
+            town.friends[0].wait_notice("receipt", address)
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("transport", CLIENTS["pjsua"].transports)
+def test_a_text_longer_than_pjsip_reads_is_refused_and_holds_up_nothing(town: Town, transport: str) -> None:
+    """COMPAT PJSIP: it throws such a request away with what comes behind it; sent again, that would go on for days."""
+    address, sender = town.server.new_account("brief"), town.friend_beyond(CLIENTS["pjsua"])
+    sender.send(address, "x" * 5_000)
+    sender.send(address, "y" * (600 if transport == "udp" else CLIENTS["pjsua"].limits.show_octets))
+    town.server.wait_queued(address, 2)
+    with town.visit():
+        client = town.sign_in("pjsua", transport, address)
+        sender.send(address, "short")
+        client.wait_received(sender.sign_in.address, "short")
+        assert [text[0] for text in shown_from(client, sender)] == ["y", "s"]
+        sender.wait_notice("refused", address)
+        assert sender.notices("refused").count(address) == 1
 
 
 @pytest.mark.peer
@@ -190,8 +223,8 @@ def test_every_client_comes_back_to_a_server_that_was_killed_or_restarted(
                 if its_fate == fate:
                     sender.send(client.sign_in.address, "one")
                     sender.send(client.sign_in.address, "two")
-        for (fate, name, transport), client in clients.items():
-            if transport in BEHAVIOUR[name].by_hand:
+        for (fate, name, used), client in clients.items():
+            if used in BEHAVIOUR[name].by_hand:
                 client.sign_in_again()
             client.wait_received(senders[fate], "two", 90)
             assert [received.text for received in client.received()] == ["one", "two"]

@@ -5,15 +5,12 @@ Evidence for OPS-16, SIP-1, GW-1 and GW-2 with peers nobody here wrote: what one
 
 from __future__ import annotations
 
-import contextlib
 from itertools import product
-from pathlib import Path
 
 import pytest
 
 from tests.interop.catalogue import CLIENTS, PAIRS, TEXTS, Case, cases, fitted
-from tests.interop.conftest import Seating, client_for
-from tests.interop.server import ComityServer
+from tests.interop.conftest import Seating
 
 ALL_CASES = list(cases())
 
@@ -23,30 +20,6 @@ ALL_CASES = list(cases())
 def test_what_one_client_sends_the_other_shows_once_and_nothing_else(seating: Seating, case: Case) -> None:
     pair = seating.seat(case.pair)
     pair.exchange(pair.clients[case.sender], pair.clients[1 - case.sender], case.text)
-
-
-@pytest.mark.peer
-@pytest.mark.parametrize(
-    ("sending", "transport", "receiving", "reached_by"),
-    [
-        ("baresip", "tcp", "profanity", "starttls"),
-        ("slixmpp", "starttls", "linphone", "tcp"),
-    ],
-)
-def test_a_text_to_somebody_signed_out_is_shown_at_the_next_sign_in(
-    comity_server: ComityServer, tmp_path: Path, sending: str, transport: str, receiving: str, reached_by: str
-) -> None:
-    alice, bob = comity_server.new_account("alice"), comity_server.new_account("bob")
-    with contextlib.ExitStack() as stack:
-        sender = client_for(comity_server, tmp_path / "alice", sending, transport, alice, bob)
-        stack.callback(sender.stop)
-        sender.start()
-        sender.send(bob, TEXTS["emoji and markup"])
-        comity_server.wait_queued(bob)  # so that what he gets is what was stored, not a late first try
-        receiver = client_for(comity_server, tmp_path / "bob", receiving, reached_by, bob, alice)
-        stack.callback(receiver.stop)
-        receiver.start()
-        receiver.wait_received(alice, TEXTS["emoji and markup"])
 
 
 def test_every_text_crosses_whole_in_both_directions_somewhere() -> None:

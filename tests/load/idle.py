@@ -1,7 +1,8 @@
 """The other end of idle connections: a process that opens them, says when they stand, and holds them.
 
 Run as ``python -m tests.load.idle PORT COUNT STAGE FIRST CA``: STAGE is "open" (a stream header was exchanged, nobody is
-signed in) or "bound" (signed in, resource bound, stream management on, presence sent); with a CA (not "") it speaks TLS. It
+signed in) or "bound" (signed in, resource bound, stream management on, presence sent), or "taking" (the same without stream
+management; the bodies of what came are printed at the end); with a CA (not "") it speaks TLS. It
 comes from as many loopback addresses, and signs in as as many users, as it needs to keep to the server's own limits.
 FIRST numbers its connections, so that two of these do not meet. Prints "ready"; the end of its standard input closes
 all. Speaks XMPP by hand, so that nothing of Comity is measured against itself.
@@ -13,6 +14,7 @@ import base64
 import functools
 import hashlib
 import hmac
+import json
 import os
 import re
 import resource
@@ -64,8 +66,8 @@ class IdleClient:
             got += more
         return got
 
-    def sign_in(self) -> None:
-        """SCRAM-SHA-256 without channel binding (RFC 5802), a resource, stream management, presence."""
+    def sign_in(self, *, keeps: bool = True) -> None:
+        """SCRAM-SHA-256 without channel binding (RFC 5802), a resource, stream management if it ``keeps``, presence."""
         nonce = base64.b64encode(os.urandom(18)).decode()
         bare = f"n={account(self.number)},r={nonce}"
         auth = "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='SCRAM-SHA-256'>%s</auth>"
@@ -82,7 +84,15 @@ class IdleClient:
         self.ask(HEADER, b"</stream:features>")
         bind = f"<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>r{self.number}</resource></bind></iq>"
         self.ask(bind.encode(), b"</iq>")
-        self.ask(b"<enable xmlns='urn:xmpp:sm:3' resume='true'/><presence/>", b"<enabled")
+        if keeps:
+            self.ask(b"<enable xmlns='urn:xmpp:sm:3' resume='true'/><presence/>", b"<enabled")
+        else:
+            self.sock.sendall(b"<presence/>")
+
+    def bodies(self) -> set[str]:
+        """The texts of the messages that came, up to the answer to a ping."""
+        heard = self.ask(b"<iq type='get' id='end' to='a.test'><ping xmlns='urn:xmpp:ping'/></iq>", b"id='end'")
+        return {text.decode() for text in re.findall(rb"<body>([^<]*)</body>", heard)}
 
     def content(self, octets: bytes) -> bytes:
         """What a SASL element holds."""
@@ -99,12 +109,14 @@ def main(port: int, count: int, stage: str, first: int, ca: str) -> None:
     clients = []
     for number in range(first, first + count):
         client = IdleClient(number, port, context)
-        if stage == "bound":
-            client.sign_in()
+        if stage != "open":
+            client.sign_in(keeps=stage == "bound")
         clients.append(client)
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     sys.stdin.read()
+    if stage == "taking":
+        sys.stdout.write(json.dumps(sorted(set().union(*(client.bodies() for client in clients)))) + "\n")
     for client in clients:
         client.sock.close()
 

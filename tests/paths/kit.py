@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import select
 import signal
@@ -24,22 +25,25 @@ Via = Literal["sip", "xmpp"]
 ALICE, BOB = Address.parse("im:alice@a.test"), Address.parse("im:bob@a.test")
 PASSWORD = "correct horse"
 READY_SECONDS = 20.0
+EPHEMERAL = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+"""First port that the kernel gives to outgoing connections."""
 ROOT = Path(__file__).parent.parent.parent
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports nobody uses now, for TCP and UDP."""
+    """Ports nobody uses now, for TCP and UDP, and that no outgoing connection gets while their server is down."""
     with ExitStack() as stack:
         ports: list[int] = []
         while len(ports) < count:
+            port = random.randrange(10_240, EPHEMERAL)
             tcp = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
-            tcp.bind(("127.0.0.1", 0))
             udp = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
             try:
-                udp.bind(tcp.getsockname())
+                tcp.bind(("127.0.0.1", port))
+                udp.bind(("127.0.0.1", port))
             except OSError:
                 continue
-            ports.append(tcp.getsockname()[1])
+            ports.append(port)
         return ports
 
 
@@ -52,6 +56,8 @@ class ServerProcess:
         self.process: subprocess.Popen[str] | None = None
         self.tracer: list[str] = []
         """Words before the server's command, such as strace -D."""
+        self.log = self.directory / "log"
+        """Where its stderr goes."""
         self.domains = domains
         self.make()
         self._ports = self._configure(limits)
@@ -117,13 +123,13 @@ client = ["tcp://127.0.0.1:{xmpp}", "tls://127.0.0.1:{xmpps}"]
             if not line:
                 break
         self.kill()
-        raise AssertionError("the server did not get ready: " + (self.directory / "log").read_text("utf-8")[-2000:])
+        raise AssertionError("the server did not get ready: " + self.log.read_text("utf-8")[-2000:])
 
     def launch(self, failpoint: str = "", program: str = "comity") -> None:
         """Start it and do not wait: it may die on the way."""
         command = [*self.tracer, sys.executable, "-m", program, "serve", "-c", str(self.config)]
         environment = {**os.environ, "COMITY_FAILPOINT": failpoint}
-        with (self.directory / "log").open("a", encoding="utf-8") as log:
+        with self.log.open("a", encoding="utf-8") as log:
             self.process = subprocess.Popen(
                 command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment, cwd=ROOT
             )
@@ -148,6 +154,13 @@ client = ["tcp://127.0.0.1:{xmpp}", "tls://127.0.0.1:{xmpps}"]
             self.process.stdout.close()
         self.process = None
         return code
+
+    def __enter__(self) -> ServerProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Whatever happened: nothing of it runs on."""
+        self.kill()
 
     def port(self, via: Via, transport: Transport) -> HostPort:
         """Where to connect."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -34,9 +35,10 @@ SPOILT = {
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> ServerProcess:
+def server(tmp_path: Path) -> Iterator[ServerProcess]:
     """A server that runs when the test needs it."""
-    return ServerProcess(tmp_path)
+    with ServerProcess(tmp_path) as server:
+        yield server
 
 
 def spoil(server: ServerProcess, statement: str) -> None:

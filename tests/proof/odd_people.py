@@ -47,11 +47,9 @@ class ResumingClient(XmppClient):
         return session
 
     def handle_event(self, link: Link, event: object) -> None:
-        """A resumed stream needs no ``enable``."""
+        """Note that the former stream goes on."""
+        self.has_resumed = self.has_resumed or isinstance(event, events.Resumed)
         super().handle_event(link, event)
-        if isinstance(event, events.Resumed) and not self._bound.done():
-            self.has_resumed = True
-            self._bound.set_result(None)
 
 
 class RefusingPerson(Person):
@@ -74,6 +72,7 @@ class ResumingPerson(Person):
     def _client(self) -> ResumingClient:
         server = self._server.port("xmpp", self.transport)
         authority = self._server.directory / "data" / "tls" / "ca.pem"
-        options = Options(address_of(self.user), PASSWORD, server, self.transport, authority)
+        # No patience: this person comes back itself, so that the history shows each break.
+        options = Options(address_of(self.user), PASSWORD, server, self.transport, authority, patience=0.0)
         self._last = ResumingClient(options, self._last.state if self._last is not None else None)
         return self._last

@@ -65,7 +65,7 @@ def run(
         size: how much is sent.
         program: the module to run instead of the real server.
         quiet_seconds: how long nothing may arrive until all is over.
-        drain_seconds: how long the end may take.
+        drain_seconds: how long what is on its way may stand still at the end.
         recoveries: kills and starts after the end (I14).
         progress: called with lines of text.
     """
@@ -162,17 +162,17 @@ async def _rule(
 async def _drain(
     workload: Workload, quiet_seconds: float, drain_seconds: float, progress: Callable[[str], None]
 ) -> bool:
-    """Wait until nothing is on its way and nothing came for a while; False if that takes too long."""
+    """Wait until nothing is on its way and nothing came for a while; False if nothing comes although it should."""
     loop = asyncio.get_running_loop()
-    began = workload.last_event = loop.time()
-    while loop.time() < began + drain_seconds:
+    workload.last_event = loop.time()
+    while loop.time() < workload.last_event + drain_seconds:
         is_done = workload.is_settled and not workload.missing
         if is_done and loop.time() - workload.last_event >= quiet_seconds:
             return True
         if workload.problem() is not None:
             return False
         await within(asyncio.Event().wait(), 0.1)
-    progress(f"not drained after {drain_seconds:g} s: {workload.missing} have not arrived")
+    progress(f"nothing came for {drain_seconds:g} s: {workload.missing} have not arrived")
     return False
 
 

@@ -28,7 +28,7 @@ Pair = tuple[Via, Via]
 PAIRS: tuple[Pair, ...] = (("sip", "sip"), ("sip", "xmpp"), ("xmpp", "sip"), ("xmpp", "xmpp"))
 SHARES = 10
 """Times a second at which messages are allowed."""
-AHEAD = 150
+AHEAD = 60
 """Messages of one conversation on their way at once: more only makes the drain longer."""
 
 

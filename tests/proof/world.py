@@ -61,11 +61,6 @@ class ProofServer(ServerProcess):
         shutil.copytree(self._template, self.directory)
 
     @property
-    def log(self) -> Path:
-        """What it wrote to stderr, over all its lives."""
-        return self.directory / "log"
-
-    @property
     def data(self) -> Path:
         """Its data directory."""
         return self.directory / "data"

@@ -122,6 +122,8 @@ class Disk:
     """The files of one directory, fed with events."""
 
     def __init__(self, directory: Path) -> None:
+        self.lies_about: frozenset[str] = frozenset()
+        """Files that are no longer synced, whatever the disk says (F-02)."""
         self._directory = directory
         self._names: dict[str, File] = {}
         self._safe_names: dict[str, File] = {}
@@ -167,6 +169,8 @@ class Disk:
             case "sync-begin":
                 file.syncs[event.number] = len(file.since)
                 return False
+            case "sync-end" if event.path.name in self.lies_about:
+                del file.syncs[event.number]
             case "sync-end":
                 file.synced(event.number)
             case _:

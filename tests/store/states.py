@@ -29,6 +29,12 @@ class State:
     files: dict[str, bytes]
     acked: frozenset[int]
     taken: frozenset[int]
+    is_lied_about: bool = False
+    """The disk confirmed syncs it did not make."""
+
+
+class Silent(Exception):
+    """The store opened: how many acknowledged messages are missing, how many of them with later ones still there."""
 
 
 def examine(state: State, numbers: dict[str, int]) -> str:
@@ -57,6 +63,11 @@ async def _examine(directory: Path, killed: Path, state: State, numbers: dict[st
     finally:
         await store.close()
     lost = state.acked - found
+    if state.is_lied_about:
+        holes = [
+            number for number in lost if any(other > number for other in found if other // 10_000 == number // 10_000)
+        ]
+        raise Silent(len(lost), len(holes))
     assert not lost, f"{len(lost)} acknowledged and lost: {sorted(lost)[:5]}"
     once = dump(directory)
     audit.check_rows(directory / "comity.db")

@@ -11,8 +11,8 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +22,7 @@ from comity.errors import StoreDamaged, StoreError
 from comity.service.interfaces import Ack, Add, Delete, Done, Put, Repeat, Wake
 from comity.store import SqliteStore, checks, files, schema
 from comity.store import writer as writing
+from tests.disks import small_disk
 from tests.store import audit
 from tests.store.audit import ROOT, said
 from tests.store.child import make
@@ -499,16 +500,3 @@ async def fill(store: SqliteStore) -> list[int]:
             return accepted
         accepted.append(number)
     raise AssertionError("the disk never filled")
-
-
-@contextmanager
-def small_disk(where: Path, mebibytes: int) -> Iterator[Path]:
-    """Mount a tmpfs of that size; without the right to mount, the test is skipped with that reason."""
-    where.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={mebibytes}m,mode=700", "tmpfs", str(where)]
-    if shutil.which("mount") is None or subprocess.run(command, check=False, capture_output=True).returncode:
-        pytest.skip("may not mount a tmpfs: the full disk is only checked by max_page_count and RLIMIT_FSIZE")
-    try:
-        yield where
-    finally:
-        subprocess.run(["umount", str(where)], check=True)

@@ -30,6 +30,8 @@ LIMITS = """user_messages = 100000
 user_octets = 100000000
 udp_requests = 100000
 user_message_burst = 100000
+user_stanzas = 100000
+user_octets = 1000000000
 [policy]
 plaintext_from = ["127.0.0.1/32"]"""
 

@@ -14,6 +14,7 @@ from comity.cli.crypto import inspect, keys, sign, verify
 from comity.cli.demo import demo
 from comity.cli.messages import listen, send
 from comity.cli.output import Group
+from comity.cli.recover import recover
 from comity.cli.server import config, init, serve
 
 __all__ = ["main"]
@@ -32,5 +33,5 @@ def main() -> None:
     """
 
 
-for command in (init, serve, config, account, demo, send, listen, trace, queue, inspect, sign, verify, keys):
+for command in (init, serve, config, account, demo, send, listen, trace, queue, recover, inspect, sign, verify, keys):
     main.add_command(command)

@@ -249,7 +249,7 @@ async def run(
             # A second signal while draining ends the process at once.
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
-            click.echo("comity: draining", err=True)
+            _say("comity: draining")
             await server.stop()
     finally:
         reporting.cancel()
@@ -280,6 +280,12 @@ async def _every(seconds: float, act: Callable[[], None]) -> None:
     while True:
         await asyncio.sleep(seconds)
         act()
+
+
+def _say(text: str) -> None:
+    """Tell the operator; a log that cannot be written (its disk is full, F-04) must stop nothing."""
+    with contextlib.suppress(OSError):
+        click.echo(text, err=True)
 
 
 async def _first_of(*events: asyncio.Event) -> None:

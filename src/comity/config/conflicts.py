@@ -98,6 +98,12 @@ def _limit_mistakes(config: Config) -> Iterator[ConfigError]:
             "Keep it below three quarters of client_stanza.",
         ),
         (
+            "sip_message_tcp",
+            limits.sip_message_tcp <= limits.sip_headers,
+            "is not larger than sip_headers, so no message could have a body.",
+            "Make it at least sip_headers and sip_body together.",
+        ),
+        (
             "cpim_message_sip",
             limits.cpim_message_sip > limits.sip_body,
             "is larger than sip_body, which has to hold it.",

@@ -124,11 +124,13 @@ class _Reader:
         if not isinstance(value, dict) and homes:
             self.say(name, "stands outside any section.", f"Move it below [{homes[0]}].")
         else:
-            self.say(name, "is not a section of this file.", closest(name, [*SECTIONS, "route"]))
+            self.say(name or repr(name), "is not a section of this file.", closest(name, [*SECTIONS, "route"]))
 
     def _section(self, name: str, kind: type[Any], raw: object) -> Any:
         if not isinstance(raw, dict):
-            self.say(name, "is not a section.", f"Write [{name}] on a line of its own and its keys below.")
+            self.say(
+                name or repr(name), "is not a section.", f"Write [{name}] on a line of its own and its keys below."
+            )
             raw = {}
         values: dict[str, Any] = {}
         known = {f.name: f for f in fields(kind)}

@@ -238,8 +238,8 @@ class Limits:
     """Headers of one message."""
     sip_uri: int = _octets(256)
     """One URI."""
-    sip_method: int = _octets(32)
-    """Length of a method name."""
+    sip_method: int = _octets(64)
+    """Length of a method name; RFC 4475 section 3.1.1.2 has one of 43 that is to be answered."""
 
     cpim_header_block: int = _octets(16 * KIB)
     """All message headers of one object together; the same again for the headers of its content."""

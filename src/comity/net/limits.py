@@ -11,6 +11,7 @@ import logging
 from collections import Counter
 from dataclasses import dataclass
 
+from comity.net.room import MemoryRoom
 from comity.service.interfaces import Clock, Timer
 
 REPORT_SECONDS = 60.0
@@ -102,10 +103,11 @@ def address_key(host: str) -> str:
 
 
 class Gate:
-    """Counts accepted connections and refuses those above a cap (L-01, L-03)."""
+    """Counts accepted connections and refuses those above a cap (L-01, L-03), or all while memory is short (F-08)."""
 
-    def __init__(self, limits: NetLimits, clock: Clock) -> None:
+    def __init__(self, limits: NetLimits, clock: Clock, room: MemoryRoom | None = None) -> None:
         self._limits = limits
+        self._room = room or MemoryRoom(clock)
         self._clock = clock
         self._by_address: Counter[str] = Counter()
         self._accepts: Counter[str] = Counter()
@@ -129,6 +131,8 @@ class Gate:
             return "Connection refused: too many unauthenticated"
         if self.total >= self._limits.total:
             return "Connection refused: too many in total"
+        if self._room.is_short:
+            return "Connection refused: memory is short"
         self._by_address[key] += 1
         self.total += 1
         self.unauthenticated += 1

@@ -23,6 +23,7 @@ from comity.net.memory import HeapTrimmer
 from comity.net.outbound import OutboundPolicy
 from comity.net.ports import open_socket
 from comity.net.resolver import Resolver
+from comity.net.room import MemoryRoom
 from comity.net.stream import StreamLink
 from comity.net.tcp import TcpLink, tune
 from comity.net.tls import ServerTls, TlsContexts, TlsFailure, TlsPipe
@@ -77,7 +78,7 @@ class AsyncNetwork:
     ) -> None:
         self.limits = limits or NetLimits()
         self.tally = Tally(clock, logger)
-        self.gate = Gate(self.limits, clock)
+        self.gate = Gate(self.limits, clock, MemoryRoom.of_this_process(clock))
         self.intake = Intake(clock, lag)
         self._heap = HeapTrimmer(clock)
         self._clock = clock

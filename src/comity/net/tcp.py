@@ -259,6 +259,9 @@ class TcpLink(SessionDriver, asyncio.BufferedProtocol):
         self._clear_deadline()
         if self._stall is not None:
             self._stall.cancel()
+        # asyncio's transport and a callback it keeps of its own hold each other; without this both would stay, with
+        # the socket's object, until the garbage collector looks at everything, which it does rarely.
+        getattr(self._transport, "__dict__", {}).pop("_read_ready_cb", None)
         self._transport = None
         self._owner.link_gone(self)
         if self.ready is not None and not self.ready.done():

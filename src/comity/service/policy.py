@@ -12,7 +12,8 @@ from datetime import datetime, timedelta
 
 from comity.cpim.address import Address
 from comity.cpim.entity import cpim_view
-from comity.cpim.message import CpimMessage, check_profile
+from comity.cpim.message import DEFAULT as DEFAULT_CPIM
+from comity.cpim.message import CpimLimits, CpimMessage, check_profile
 from comity.cpim.operations import MessageOperation, MimeObject, Reason, Response, failure, unfold
 from comity.errors import AddressError, MalformedMessage
 from comity.service.interfaces import Origin
@@ -36,6 +37,8 @@ class Limits:
     inbox_records: int = 1_000
     """Most messages stored for one recipient."""
     inbox_octets: int = 64 * 1024 * 1024
+    cpim: CpimLimits = DEFAULT_CPIM
+    """What is put up with inside an object."""
     history: int = 64
     """Most history entries carried (GW-8)."""
     future: timedelta = field(default=timedelta(minutes=15))
@@ -78,7 +81,7 @@ def check_object(
     if fault := _header_fault(operation.object):
         return None, failure(trans_id, Reason.SYNTAX, f"The object is malformed: {fault}.")
     try:
-        view = cpim_view(operation.object)
+        view = cpim_view(operation.object, limits=limits.cpim)
         if view is None:
             return None, None
         check_profile(view)

@@ -25,7 +25,7 @@ CLEAN_BELOW = 1 << 26
 """Octets up to which the pages are checked after an orderly stop too: it takes less than a second."""
 
 _NOT_DAMAGE = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_FULL})
-CURE = "Put the newest backup back, or keep the files for salvage and start with an empty directory."
+CURE = "Save what it still holds by: comity recover --to DIRECTORY; or put the newest backup back."
 _HEADER = b"SQLite format 3\0"
 
 
@@ -81,6 +81,8 @@ def inspect(path: Path) -> dict[str, int | str]:
         if error.sqlite_errorcode & 0xFF in _NOT_DAMAGE:
             raise StoreError(f"{path} cannot be opened: {error}.") from error
         raise StoreDamaged(str(path), f"SQLite says: {error}", CURE) from error
+    except UnicodeDecodeError as error:  # SQLite's own sentence quotes a spoilt schema
+        raise StoreDamaged(str(path), "SQLite says: malformed database schema", CURE) from error
 
 
 def check_pages(connection: sqlite3.Connection, path: Path) -> None:

@@ -125,6 +125,14 @@ def witness(directory: Path) -> int:
     return int(text)
 
 
+def witness_or_zero(directory: Path) -> int:
+    """As ``witness``, where an unreadable one is no reason to stop: 0."""
+    try:
+        return witness(directory)
+    except StoreError:
+        return 0
+
+
 def bear_witness(directory: Path, epoch: int) -> None:
     """Keep ``epoch``, atomically and durably."""
     new = directory / (WITNESS + ".new")
@@ -139,8 +147,8 @@ def bear_witness(directory: Path, epoch: int) -> None:
 
 
 _ON_PURPOSE = (
-    "Put the newest backup back, or move what is left aside for salvage. Only if this is meant (a backup put back, "
-    "a new beginning), remove {path} and start again."
+    "Put the newest backup back, or save what is left by: comity recover --to DIRECTORY. Only if this is meant (a "
+    "backup put back, a new beginning), remove {path} and start again."
 )
 
 

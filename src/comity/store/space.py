@@ -1,7 +1,8 @@
 """How full the disk is: a warning at 80 %, nothing new from 90 % or below 256 MiB (reliability.md section 6.2, F-04).
 
 Asked by the writer before each group, answered from a look that is at most a second old. What is refused early leaves room for
-what must go on: ends of messages, their reports, registrations.
+what must go on: ends of messages, their reports, registrations. If another program takes that room too, the file
+``store.reserve`` is given up for it, and made anew before any message is accepted again.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ log = logging.getLogger(__name__)
 
 LOOK = 1.0
 """Seconds between two looks."""
+RESERVE = "store.reserve"
+RESERVED = 4 * 1024 * 1024
+"""Octets of the reserve; it is made where four times that is free."""
 EASE = 2
 """Per cent below the mark at which a warning is taken back, so that it is not said again and again."""
 
@@ -50,6 +54,18 @@ class DiskWatch:
         self._looked = float("-inf")
         self._is_low = False
         self._is_warned = False
+        self._reserve = directory / RESERVE
+        self._is_spent = False
+
+    def release(self) -> bool:
+        """Give up the reserve because the disk is full to the last octet; False if it is gone already."""
+        try:
+            self._reserve.unlink()
+        except OSError:  # most of all FileNotFoundError: there is none to give
+            return False
+        log.error("store: the disk of %s is full: %s was given up to deliver what is stored", self._directory, RESERVE)
+        self._is_low = self._is_spent = True
+        return True
 
     def is_low(self) -> bool:
         """True while nothing new may be accepted."""
@@ -58,6 +74,24 @@ class DiskWatch:
             self._looked = self._monotonic()
             self._look(self._marks)
         return self._is_low
+
+    def _has_reserve(self, free: int) -> bool:
+        """False while the reserve was given up; on a disk that is too small for one it is not missed."""
+        if self._reserve.exists():
+            return True
+        if free < 4 * RESERVED:
+            return not self._is_spent
+        try:
+            handle = os.open(self._reserve, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+            try:
+                os.posix_fallocate(handle, 0, RESERVED)
+            finally:
+                os.close(handle)
+        except OSError as error:
+            log.error("store: %s could not be made: %s", self._reserve, error)
+            return not self._is_spent
+        self._is_spent = False
+        return True
 
     def _look(self, marks: Watermarks) -> None:
         try:
@@ -70,7 +104,8 @@ class DiskWatch:
         in_use = disk.f_blocks - disk.f_bfree
         # As df counts: what is kept for root is neither used nor free.
         per_cent = 100 * in_use / max(1, in_use + disk.f_bavail)
-        was_low, self._is_low = self._is_low, per_cent >= marks.refuse or free < marks.free
+        was_low = self._is_low
+        self._is_low = per_cent >= marks.refuse or free < marks.free or not self._has_reserve(free)
         told = f"{per_cent:.0f} % of the disk of {self._directory} are in use, {free // 1048576} MiB are free"
         if self._is_low and not was_low:
             log.error("store: %s: nothing new is accepted, what is stored is delivered", told)

@@ -64,8 +64,9 @@ class Watchers:
 
     def tell(self, lanes: Iterable[str]) -> None:
         """Tell all that these lanes got a record or a Wake."""
-        for watch in list(self._all):
-            watch.tell(lanes)
+        if self._all:
+            for watch in list(self._all):
+                watch.tell(lanes)
 
     def close(self) -> None:
         """End every iteration."""

@@ -7,8 +7,8 @@ nobody; after a group of many the next one gathers for some milliseconds more, s
 Every way a group can fail ends in StoreError for each of its calls, never in silence:
 
 * disk nearly full (``space.py``): calls that bring a message in are refused, so that there is room for the rest;
-* disk full: calls that only shrink the store (Ack, Delete, Wake) are tried again alone; the others are refused,
-  and the next group simply tries again;
+* disk full: calls that only shrink the store (Ack, Delete, Wake) are tried again alone, with the room of the reserve
+  if need be; the others are refused, and the next group simply tries again;
 * locked by another program for 5 s: refused, with everything that queued up meanwhile;
 * I/O error or damage: nothing is promised by that connection again; it is closed, reopened and verified first;
 * anything else is one call's fault: the calls are carried out one by one, and only that call is refused.
@@ -258,11 +258,11 @@ class Writer:
         elif code in faults.FULL:
             shrinking = [call for call in calls if _shrinks(call)]
             self._refuse([call for call in calls if not _shrinks(call)], refusal)
-            if len(shrinking) == len(calls):
-                self._refuse(shrinking, refusal)
-            elif shrinking:
+            if shrinking and (self._disk.release() or len(shrinking) < len(calls)):
                 self._checkpoint()  # a log that begins anew needs no room for what it already has
                 self._commit(shrinking)
+            else:
+                self._refuse(shrinking, refusal)
         elif len(calls) == 1:
             self._refuse(calls, refusal)
         else:

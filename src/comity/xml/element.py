@@ -114,6 +114,8 @@ class XmlLimits:
     namespaces: int = 64
     """Declarations in scope at once."""
     name_length: int = 256
+    slice: int = 4096
+    """Most octets given to the parser in one call."""
     header: int = 8 * 1024
     """Octets of a stream's root: its start tag and what stands before it (X-28), at every stage."""
 

@@ -196,7 +196,7 @@ class StreamReader:
                 self._make_parser()
         position = 0
         while position < len(data):
-            stop = position + SLICE
+            stop = position + self.limits.slice
             if len(self._names) > NAMES_BEFORE_RENEWAL and self._depth:
                 edge = _EDGE.search(data, position, stop)
                 stop = edge.end() if edge is not None and edge.end() < stop else stop

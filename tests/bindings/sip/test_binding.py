@@ -422,6 +422,27 @@ class TestRegistrar:
 
 class TestDevices:
     @story
+    async def test_a_connection_on_which_nobody_answers_is_closed(self) -> None:
+        """RFC 5626 section 5.3: half open or as good as; the phone that notices opens another, and nothing is lost."""
+        world = await World().start()
+        alice, bob = Phone(world, "alice", ALICE, "tcp"), Phone(world, "bob", BOB, "tcp")
+        await bob.register()
+        bob.answers = [0]
+        assert status(await alice.message("sip:carol@a.test")) in (200, 202)
+        header = alice.digest.authorize("MESSAGE", "sip:bob@a.test", b"x")
+        assert header is not None
+        await alice.send(alice.request("MESSAGE", "sip:bob@a.test", [("Content-Type", "text/plain"), header], b"x"))
+        assert bob.link is not None
+        await world.advance(31)
+        assert bob.link.is_open
+        await world.advance(2)
+        assert not bob.link.is_open
+        again = Phone(world, "bob", ("192.0.2.21", 5060), "tcp")
+        await again.register()
+        await world.advance(1)
+        assert [request.body for request in again.received] == [b"x"]
+
+    @story
     async def test_text_goes_as_text_to_a_stock_phone(self) -> None:
         """GW-2."""
         world = await World().start()
@@ -545,6 +566,22 @@ class TestDevices:
         await again.register(contact="<sip:bob@10.0.0.7:5060;transport=tcp>")
         await world.advance(70.0)
         assert [request.body for request in again.received] == [b"later"]
+
+    @story
+    async def test_the_next_connection_from_a_devices_port_is_not_the_device(self) -> None:
+        """I2: whoever is given the port next, by a NAT or after a restart, gets nothing meant for the former one."""
+        world = await World().start()
+        bob, alice = Phone(world, "bob", BOB, "tcp"), Phone(world, "alice", ALICE, "tcp")
+        await bob.register(contact="<sip:bob@10.0.0.7:5060;transport=tcp>")
+        assert bob.link is not None
+        bob.link.abort()
+        carol = Phone(world, "carol", BOB, "tcp")
+        await carol.register(contact="<sip:carol@10.0.0.7:5060;transport=tcp>")
+        await alice.message("sip:bob@a.test", b"for bob alone")
+        await world.advance(3.0)
+        assert carol.received == []
+        assert status(await alice.message("sip:carol@a.test", b"for carol")) == 200
+        assert [request.body for request in carol.received] == [b"for carol"]
 
     @story
     async def test_a_redirect_is_not_followed_and_a_challenge_not_answered(self) -> None:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from comity.bindings.base import HostPort
 from comity.bindings.sip.events import RequestReceived
 from comity.bindings.sip.message import SipRequest, SipResponse
 from comity.bindings.sip.overload import LEAST_RETRY, MOST_RETRY, Refused, glimpse
@@ -14,7 +15,14 @@ from comity.bindings.sip.transaction import server_key
 from comity.bindings.sip.wire import parse_datagram
 from tests.bindings.sip.test_session import CLIENT, SERVER, events, raw_message, session
 
-LOOPBACK = ("127.0.0.1", 5070)
+PHONE = ("127.0.0.1", 5070)
+
+
+def server_of(address: HostPort = PHONE) -> SipSession:
+    """A server to which ``address`` has proved itself."""
+    server = session("udp", SERVER)
+    server.prove(address, 0.0)
+    return server
 
 
 def sent(one: SipSession) -> list[SipResponse]:
@@ -24,12 +32,10 @@ def sent(one: SipSession) -> list[SipResponse]:
 
 
 def test_a_refusal_is_a_503_that_its_sender_can_match() -> None:
-    server = session("udp", SERVER)
-    server.prove(LOOPBACK, 0.0)
+    server = server_of()
     via = "SIP/2.0/UDP 192.0.2.10;branch=z9hG4bKx;rport, SIP/2.0/UDP 10.0.0.1;branch=z9hG4bKy"
     raw = raw_message(via=via, extra=b"v: SIP/2.0/TCP 10.0.0.2;branch=z9hG4bKz\r\n")
-    server.prove(LOOPBACK, 0.0)
-    assert server.refuse_datagram(raw, LOOPBACK, 0.0)
+    assert server.refuse_datagram(raw, PHONE, 0.0)
     [answer] = sent(server)
     request = parse_datagram(raw)
     assert isinstance(request, SipRequest)
@@ -48,37 +54,36 @@ def test_a_refusal_is_a_503_that_its_sender_can_match() -> None:
 
 def test_a_refused_request_stays_refused_when_there_is_time_again() -> None:
     """I3: a definite no is never followed by a delivery; its copy is on the way when the no is sent."""
-    server = session("udp", SERVER)
-    server.prove(LOOPBACK, 0.0)
+    server = server_of()
     raw = raw_message()
-    assert server.refuse_datagram(raw, LOOPBACK, 0.0)
-    server.receive_datagram(raw, LOOPBACK, 0.5)
-    server.receive_datagram(raw, LOOPBACK, 31.0)
+    assert server.refuse_datagram(raw, PHONE, 0.0)
+    server.receive_datagram(raw, PHONE, 0.5)
+    server.receive_datagram(raw, PHONE, 31.0)
     first, second, third = sent(server)
     assert {first.status_code, second.status_code, third.status_code} == {503}
     assert first.to.tag
     assert events(server) == []
-    server.receive_datagram(raw_message("z9hG4bKanother"), LOOPBACK, 0.6)
+    server.receive_datagram(raw_message("z9hG4bKanother"), PHONE, 0.6)
     assert [type(event) for event in events(server)] == [RequestReceived]
 
 
 def test_a_retransmission_of_what_was_taken_is_not_refused() -> None:
-    server = session("udp", SERVER)
+    server = server_of()
     raw = raw_message()
-    server.receive_datagram(raw, LOOPBACK, 0.0)
+    server.receive_datagram(raw, PHONE, 0.0)
     [event] = events(server)
     assert isinstance(event, RequestReceived)
-    assert not server.refuse_datagram(raw, LOOPBACK, 0.5)
+    assert not server.refuse_datagram(raw, PHONE, 0.5)
     server.respond(event.id, 200, 0.6)
-    assert not server.refuse_datagram(raw, LOOPBACK, 0.7)
-    server.receive_datagram(raw, LOOPBACK, 0.7)
+    assert not server.refuse_datagram(raw, PHONE, 0.7)
+    server.receive_datagram(raw, PHONE, 0.7)
     assert [answer.status_code for answer in sent(server)] == [200, 200]
 
 
 @pytest.mark.parametrize("first", [b"REGISTER sip:a.test SIP/2.0", b"SIP/2.0 200 OK", b"ACK sip:a.test SIP/2.0"])
 def test_work_under_way_and_registrations_are_never_refused(first: bytes) -> None:
     raw = raw_message().replace(b"MESSAGE sip:bob@b.test SIP/2.0", first)
-    assert not session("udp", SERVER).refuse_datagram(raw, LOOPBACK, 0.0)
+    assert not server_of().refuse_datagram(raw, PHONE, 0.0)
 
 
 def test_a_stranger_gets_no_more_octets_than_it_sent_and_no_more_answers_than_before() -> None:
@@ -110,8 +115,8 @@ def test_a_stranger_gets_no_more_octets_than_it_sent_and_no_more_answers_than_be
     ],
 )
 def test_what_cannot_be_cut_at_a_glance_is_dropped(raw: bytes) -> None:
-    server = session("udp", SERVER)
-    assert server.refuse_datagram(raw, LOOPBACK, 0.0)
+    server = server_of()
+    assert server.refuse_datagram(raw, PHONE, 0.0)
     assert server.datagrams_to_send(0.0) == []
     assert server.next_event() is None
 
@@ -135,10 +140,10 @@ def test_a_glimpse_knows_a_request_by_the_key_of_its_transaction() -> None:
 
 @given(st.binary(max_size=200), st.sampled_from([b"Via", b"To", b"Call-ID", b"CSeq", b"From"]))
 def test_whatever_stands_in_a_header_nothing_is_raised_and_an_answer_is_sip(value: bytes, name: bytes) -> None:
-    server = session("udp", SERVER)
+    server = server_of()
     lines = [line for line in raw_message().split(b"\r\n") if not line.startswith(name + b":")]
     raw = b"\r\n".join([lines[0], name + b": " + value, *lines[1:]])
-    assert server.refuse_datagram(raw, LOOPBACK, 0.0)
+    assert server.refuse_datagram(raw, PHONE, 0.0)
     for data, _ in server.datagrams_to_send(0.0):
         head, _, rest = data.partition(b"\r\n\r\n")
         assert rest == b""

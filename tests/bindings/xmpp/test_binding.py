@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from comity.bindings.xmpp import events, queries
+from comity.bindings.xmpp.capabilities import PATIENCE
 from comity.bindings.xmpp.e2e import E2E, E2E_ELEMENT, OCTETS, unwrap_entity
 from comity.bindings.xmpp.events import ResourceBound, SignInFailed, StreamEnded
 from comity.bindings.xmpp.wire import ERROR, error_of
@@ -405,7 +406,7 @@ def test_silent_device_is_given_messages_after_a_moment() -> None:
         bob = await world.connect("bob@a.test/pad")
         await bob.present(0, announce([E2E])[0])
         assert bob.texts() == []
-        world.clock.advance(2.0)
+        world.clock.advance(PATIENCE)
         await world.settle()
         assert bob.texts() == ["x"]
 

@@ -32,6 +32,7 @@ REASONS = {
     416: "Unsupported URI Scheme",
     420: "Bad Extension",
     423: "Interval Too Brief",
+    439: "First Hop Lacks Outbound Support",
     480: "Temporarily Unavailable",
     481: "Call/Transaction Does Not Exist",
     482: "Merged Request",
@@ -44,7 +45,7 @@ REASONS = {
     513: "Message Too Large",
 }
 #: What an answer means nothing without; the rest is left out, last first, where there is no room.
-_ESSENTIAL = frozenset({"www-authenticate", "unsupported", "min-expires", "retry-after", "allow"})
+_ESSENTIAL = frozenset({"www-authenticate", "unsupported", "min-expires", "retry-after", "allow", "require"})
 _SPACE = re.compile(rb"(?<=\r\n)([A-Za-z-]+): ")
 _SHORT = {"Via": "v", "From": "f", "To": "t", "Call-ID": "i"}
 

@@ -82,8 +82,9 @@ class Authentication:
         credentials = await self._binding.service.accounts.credentials(address)
         self._credentials.pop(address.key, None)
         if credentials is not None:
-            self._credentials[address.key] = (self._binding.service.clock.now(), credentials)
-            if len(self._credentials) > 10_000:
+            now = self._binding.service.clock.now()
+            self._credentials[address.key] = (now, credentials)
+            while next(iter(self._credentials.values()))[0] + CREDENTIALS_AGE < now:
                 self._credentials.popitem(last=False)
         return credentials
 

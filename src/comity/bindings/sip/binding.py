@@ -24,6 +24,7 @@ from comity.bindings.sip.delivery import DeviceDelivery
 from comity.bindings.sip.digest import DigestServer
 from comity.bindings.sip.events import MalformedReceived, PacketDropped, RequestReceived
 from comity.bindings.sip.mapping import ACCEPT, can_be_user
+from comity.bindings.sip.outbound import OPTION
 from comity.bindings.sip.registrar import Registrar
 from comity.bindings.sip.registration import Device, Rules
 from comity.bindings.sip.requests import LinkState, Request
@@ -32,6 +33,7 @@ from comity.bindings.sip.settings import SessionSettings
 from comity.bindings.sip.submission import Submission
 from comity.bindings.sip.uri import SipUri
 from comity.bindings.sip.wire import Limits
+from comity.cpim.address import Address
 from comity.cpim.operations import Response
 from comity.errors import ConfigError, RemoteProtocolError, StoreError
 from comity.service.interfaces import Delivery, Service
@@ -54,6 +56,7 @@ class SipBinding:
         self._listeners = [parse_listener(url) for url in config.listen]
         self._settings = SessionSettings(
             methods=METHODS,
+            extensions=frozenset({OPTION}),
             t1=config.t1,
             t2=config.t2,
             t4=config.t4,
@@ -64,6 +67,7 @@ class SipBinding:
                 header=config.header_octets,
                 long_header=config.long_header_octets,
                 count=config.header_count,
+                method=config.method_octets,
             ),
             unproved_requests=config.unproved_requests,
             unproved_window=config.unproved_window,
@@ -151,10 +155,12 @@ class SipBinding:
         """What is known of a link, None once it is gone."""
         return self._states.get(link)
 
-    def find_flow(self, device: Device) -> LinkState | None:
+    def find_flow(self, aor: Address, device: Device) -> LinkState | None:
         """The connection a device registered on, if it still stands."""
         state = self._flows.get((device.transport, device.remote, device.local))
-        return None if state is None or state.session.is_closed else state
+        if state is None or state.session.is_closed or (aor.key, device.id) not in state.registered:
+            return None
+        return state
 
     def respond(
         self,
@@ -290,7 +296,7 @@ class SipBinding:
             ("Allow", ", ".join(sorted(METHODS))),
             ("Accept", ACCEPT),
             ("Accept-Encoding", "identity"),
-            ("Supported", ""),
+            ("Supported", OPTION),
         ]
         self.respond(received, 200, headers=headers, forget=True)
 

@@ -100,6 +100,9 @@ class DeviceDelivery:
             attempt.fail(Reason.CONTENT, CANNOT_SHOW)
             return
         device = attempt.device
+        if device.most_octets and len(request.to_bytes()) > device.most_octets:
+            self._unreachable(attempt, Reason.SIZE, "The message is too long for the recipient's device.")
+            return
         if device.transport == "udp":
             link = None if self._network is None else self._network.datagram_link(self._binding, device.local)
             state = None if link is None else self._binding.state_of(link)
@@ -111,7 +114,7 @@ class DeviceDelivery:
             else:
                 self._send(attempt, state, request, device.remote)
             return
-        state = self._binding.find_flow(device)
+        state = self._binding.find_flow(attempt.delivery.contact.aor, device)
         if state is not None:
             self._send(attempt, state, request, None)
         else:
@@ -202,6 +205,9 @@ class DeviceDelivery:
             attempt = self.pending.pop((link, event.id), None)
             if attempt is not None:
                 attempt.fail(Reason.TIMEOUT, "The recipient's device did not answer.")
+            if link.peer.transport != "udp":
+                # Half open, or as good as: a phone that notices its connection gone opens another (RFC 5626 section 5.3).
+                link.abort()
         elif isinstance(event, RequestFailed):
             attempt = self.pending.pop((link, event.id), None)
             if attempt is not None:

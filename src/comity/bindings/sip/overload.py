@@ -33,7 +33,11 @@ _ECHOED = {
     b"call-id": b"i",
     b"cseq": b"cseq",
     **{short: short for short in (b"v", b"f", b"t", b"i")},
+    # As nearly everybody writes them, so that they need not be brought into lower case first.
+    **{b"Via": b"v", b"From": b"f", b"To": b"t", b"Call-ID": b"i", b"CSeq": b"cseq"},
 }
+_PLAIN_VIA = re.compile(rb"SIP/2\.0/UDP ([0-9A-Za-z.-]+)(?::([1-9][0-9]{0,4}))?;branch=(z9hG4bK[0-9A-Za-z.~_-]+);rport")
+"""The one form nearly every phone writes."""
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _HAS_TAG = re.compile(rb";[ \t]*tag[ \t]*=", re.I)
 
@@ -43,37 +47,25 @@ class Glimpse(NamedTuple):
 
     key: ServerKey
     """As ``transaction.server_key`` would make it."""
-    via: Via
-    further_vias: tuple[bytes, ...]
+    vias: bytes
+    """All of them, the top one with what the receiver saw."""
     from_: bytes
     to: bytes
     call_id: bytes
     cseq: bytes
 
-    def answer(self, source: HostPort, secret: bytes) -> bytes:
+    def answer(self, secret: bytes) -> bytes:
         """503 with Retry-After; b"" if a header holds what may not be echoed."""
-        mixed = crc32(self.via.branch.encode("utf-8", "surrogateescape"))
+        mixed = crc32(self.call_id)
         retry = LEAST_RETRY + mixed % (MOST_RETRY - LEAST_RETRY + 1)
         to = self.to
         if not _HAS_TAG.search(to):
             # The same for every retransmission without keeping state (RFC 3261 section 8.2.7).
-            to += b";tag=%08x" % crc32(self.call_id + b"\0" + self.from_ + b"\0" + self.cseq, crc32(secret))
-        octets = b"".join(
-            (
-                b"SIP/2.0 503 Service Unavailable\r\nVia: ",
-                str(self.via.received_from(*source)).encode("utf-8", "surrogateescape"),
-                *(b"\r\nVia: " + via for via in self.further_vias),
-                b"\r\nFrom: ",
-                self.from_,
-                b"\r\nTo: ",
-                to,
-                b"\r\nCall-ID: ",
-                self.call_id,
-                b"\r\nCSeq: ",
-                self.cseq,
-                b"\r\nRetry-After: %d\r\nContent-Length: 0\r\n\r\n" % retry,
-            )
-        )
+            to += b";tag=%08x" % crc32(self.from_ + b"\0" + self.cseq, crc32(secret, mixed))
+        octets = (
+            b"SIP/2.0 503 Service Unavailable\r\nVia: %b\r\nFrom: %b\r\nTo: %b\r\nCall-ID: %b\r\nCSeq: %b\r\n"
+            b"Retry-After: %d\r\nContent-Length: 0\r\n\r\n"
+        ) % (self.vias, self.from_, to, self.call_id, self.cseq, retry)
         return b"" if _CONTROL.search(octets) else octets
 
 
@@ -84,6 +76,33 @@ def is_refusable(data: bytes) -> bool:
 
 def glimpse(data: bytes, source: HostPort) -> Glimpse | None:
     """Cut from a refusable request what an answer needs; None if that cannot be had at a glance."""
+    found = _echoed(data)
+    if found is None:
+        return None
+    vias, from_, to, call_id, cseq = found
+    method = data[: data.index(b" ")].decode("ascii")
+    plain = _PLAIN_VIA.fullmatch(vias[0]) if len(vias) == 1 else None
+    if plain is not None:
+        host, port, branch = plain.groups()
+        if port is not None and int(port) > 65535:
+            return None
+        key = (source, branch.decode(), host.decode().lower(), None if port is None else int(port), method)
+        seen = b"%b=%d;received=%b" % (vias[0], source[1], source[0].encode())
+        return Glimpse(key, seen, from_, to, call_id, cseq)
+    top, *others = split_commas(vias[0].decode("utf-8", "surrogateescape"))
+    try:
+        via = Via.parse(top)
+    except RemoteProtocolError:
+        return None
+    if not via.has_cookie:
+        return None
+    text = "\r\nVia: ".join([str(via.received_from(*source)), *others]).encode("utf-8", "surrogateescape")
+    key = (source, via.branch, via.host, via.port, method)
+    return Glimpse(key, b"\r\nVia: ".join([text, *vias[1:]]), from_, to, call_id, cseq)
+
+
+def _echoed(data: bytes) -> tuple[list[bytes], bytes, bytes, bytes, bytes] | None:
+    """Vias, From, To, Call-ID and CSeq as they stand there; None if a line is folded, one is missing or there twice."""
     found: dict[bytes, bytes] = {}
     vias: list[bytes] = []
     head = data[: data.find(b"\r\n\r\n")]
@@ -92,28 +111,20 @@ def glimpse(data: bytes, source: HostPort) -> Glimpse | None:
         return None
     for line in lines[1:]:
         written, colon, value = line.partition(b":")
-        if not colon or line[:1] in b" \t":
-            return None
-        name = _ECHOED.get(written.rstrip(b" \t").lower())
+        name = _ECHOED.get(written)
+        if name is None:
+            if not colon or written[:1] in b" \t":
+                return None
+            name = _ECHOED.get(written.rstrip(b" \t").lower()) if len(written) < 16 else None
         if name == b"v":
             vias.append(value.strip(b" \t"))
-        elif name is not None and name in found:
-            return None
         elif name is not None:
+            if name in found:
+                return None
             found[name] = value.strip(b" \t")
     if not vias or len(found) != 4:
         return None
-    top, *others = split_commas(vias[0].decode("utf-8", "surrogateescape"))
-    try:
-        via = Via.parse(top)
-    except RemoteProtocolError:
-        return None
-    if not via.has_cookie:
-        return None
-    method = data[: data.index(b" ")].decode("ascii")
-    further = (*(other.encode("utf-8", "surrogateescape") for other in others), *vias[1:])
-    key = (source, via.branch, via.host, via.port, method)
-    return Glimpse(key, via, further, found[b"f"], found[b"t"], found[b"i"], found[b"cseq"])
+    return vias, found[b"f"], found[b"t"], found[b"i"], found[b"cseq"]
 
 
 class Refused:

@@ -12,6 +12,7 @@ from weakref import WeakValueDictionary
 
 from comity.bindings.sip.authentication import Authentication
 from comity.bindings.sip.mapping import is_sender
+from comity.bindings.sip.outbound import OPTION, asks_for_flow, came_directly
 from comity.bindings.sip.registration import (
     Device,
     Flow,
@@ -39,6 +40,7 @@ class Registrar:
         self._registering: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def take(self, received: Request) -> None:
+        """Authenticate and carry out one REGISTER; it is answered here."""
         request, accounts = received.request, self._binding.service.accounts
         check_contacts(request)
         user = registered_user(request)
@@ -70,15 +72,23 @@ class Registrar:
         flow = Flow(state.transport, received.source, state.link.peer.local)
         others = len(contacts) - len(devices)
         gone = {
-            device.id for device in devices if device.transport != "udp" and self._binding.find_flow(device) is None
+            device.id
+            for device in devices
+            if device.transport != "udp" and self._binding.find_flow(aor, device) is None
         }
+        is_flow = asks_for_flow(request)
+        if is_flow and not came_directly(request):
+            self._binding.respond(received, 439)
+            return
         plan = plan_registration(request, devices, flow, self._rules, now=now, others=others, gone=gone)
         if plan.status_code == 200:
+            state.registered.update((aor.key, device.id) for device, _ in plan.keep)
             await self._carry_out(plan, aor)
         if plan.status_code != 200:
             self._binding.respond(received, plan.status_code, headers=plan.headers)
             return
-        headers = [("Date", format_datetime(service.clock.when(), usegmt=True))]
+        headers = [("Require", OPTION)] if is_flow else []
+        headers += [("Date", format_datetime(service.clock.when(), usegmt=True))]
         for contact in service.registrar.contacts(aor):
             if contact.binding == self._binding.name:
                 headers.append(("Contact", Device.decode(contact.data).contact_value(now)))

@@ -17,6 +17,12 @@ from comity.errors import RemoteProtocolError
 
 HostPort = tuple[str, int]
 
+#: What the branch of every program made of PJSIP begins with (its PJSIP_RFC3261_BRANCH_ID and "Pj").
+PJSIP_BRANCH = "z9hG4bKPj"
+#: COMPAT PJSIP 2.15: reads 4,000 octets (PJSIP_MAX_PKT_LEN) and throws a longer request away with what came behind it,
+#: even the answer to its REGISTER, so that one long text would keep its user from signing in. Less, for our Via.
+PJSIP_OCTETS = 3_800
+
 
 @dataclass(frozen=True, slots=True)
 class Device:
@@ -42,6 +48,8 @@ class Device:
     """message/cpim stood in the Accept of its REGISTER."""
     only_text: bool = False
     """It must not be offered an object to see whether it takes one (see ``is_harmed_by_objects``)."""
+    most_octets: int = 0
+    """Largest request it reads, without Via; 0 if no limit of it is known."""
 
     def encode(self) -> bytes:
         return json.dumps(asdict(self), separators=(",", ":")).encode("utf-8", "surrogateescape")
@@ -217,6 +225,7 @@ def _device(request: SipRequest, contact: NameAddr, flow: Flow, until: float) ->
         until,
         "message/cpim" in accepts,
         is_harmed_by_objects(request.via.branch, accepts),
+        PJSIP_OCTETS if request.via.branch.startswith(PJSIP_BRANCH) else 0,
     )
 
 
@@ -235,8 +244,8 @@ def is_harmed_by_objects(branch: str, accepts: Collection[str]) -> bool:
     if "text/plain" in accepts and not _OBJECTS.intersection(accepts):
         return True
     # COMPAT PJSUA 2.15 and programs made of it: says 200 to any content and shows what is not text as an empty text or
-    # as markup. It need not name itself, but its branches all begin so (pjsip's PJSIP_RFC3261_BRANCH_ID and "Pj").
-    return branch.startswith("z9hG4bKPj")
+    # as markup. It need not name itself.
+    return branch.startswith(PJSIP_BRANCH)
 
 
 def registered_user(request: SipRequest) -> SipUri:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from comity.bindings.base import HostPort, Link
 from comity.bindings.sip.message import SipRequest
@@ -18,6 +18,9 @@ class LinkState:
     transport: str
     failures: int = 0
     """Wrong passwords on this connection."""
+    registered: set[tuple[str, str]] = field(default_factory=set)
+    """Devices that registered on it, by address-of-record and id: only theirs may go down it. A peer's port says
+    nothing: the next connection from it may be another user's."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ from comity.bindings.sip.overload import LEAST_RETRY, Refused, glimpse, is_refus
 from comity.bindings.sip.refusals import refuse_address, refuse_extension, refuse_method
 from comity.bindings.sip.settings import SessionSettings
 from comity.bindings.sip.sources import Sources
+from comity.bindings.sip.stun import binding_response, is_stun
 from comity.bindings.sip.transaction import (
     ClientAction,
     ClientInput,
@@ -115,6 +116,12 @@ class SipSession:
 
     def receive_datagram(self, data: bytes, address: HostPort, now: float) -> None:
         """Take one datagram."""
+        if is_stun(data):
+            # The answer is larger than the request: only for who proved its address, as every registered phone has.
+            octets = binding_response(data, address) if self.is_proved(address, now) else b""
+            if octets:
+                self._send(octets, address)
+            return
         unit = parse_datagram(data, self.settings.limits)
         if unit is not None:
             self._take(unit, address, now, len(data))
@@ -130,7 +137,7 @@ class SipSession:
         if self._servers.by_key(seen.key) is not None:
             return False  # a retransmission of what was taken
         if self._refused.has(seen.key, now) or self._refused.add(seen.key, now):
-            octets = seen.answer(address, self._secret)
+            octets = seen.answer(self._secret)
             if octets and (is_proved or len(octets) <= len(data)):
                 self._send(octets, address)
         return True

@@ -87,6 +87,8 @@ class Submission:
 
     def _is_for_us(self, received: Request) -> bool:
         """True unless a Route leads elsewhere (S-46); a client may name us as its outbound proxy in its own way."""
+        if not received.request.values("route"):
+            return True
         local = received.state.link.peer.local
         hosts = {listener.host for listener in self._binding.listeners()} | {local[0]}
         if ip_address(local[0]).is_loopback:

@@ -61,14 +61,13 @@ class Availability:
         assert connection.jid is not None
         connection.is_registered = True
         self._ground.devices.by_contact[connection.account.folded().key, connection.jid.resource] = connection
-        is_sm = connection.session.is_sm_on
         contact = Contact(
             connection.jid.resource,
             connection.account,
             PROTOCOL,
             resource=connection.jid.resource,
             priority=connection.priority,
-            window=self._ground.config.in_flight if is_sm else self._ground.config.in_flight_plain,
+            window=self._ground.config.in_flight,
             data=b" ".join(f.encode() for f in sorted((connection.features or frozenset()) & {E2E, OCTETS})),
         )
         await self._ground.service.registrar.register(contact, None)

@@ -254,7 +254,8 @@ class XmppBinding:
 
     def _limits(self, octets: int, elements: int) -> XmlLimits:
         config = self._ground.config
-        return XmlLimits(octets, config.depth, elements, config.attributes, config.namespaces, config.name_length)
+        counts = (config.depth, elements, config.attributes, config.namespaces, config.name_length)
+        return XmlLimits(octets, *counts, slice=config.slice)
 
 
 def _end_point(link: Link) -> bytes | None:

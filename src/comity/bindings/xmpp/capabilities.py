@@ -17,7 +17,7 @@ from comity.bindings.xmpp.wire import Element
 #: Verified capability hashes kept.
 MAX_CAPS = 1024
 #: Seconds a device's messages wait for its answer.
-PATIENCE = 2.0
+PATIENCE = 10.0
 
 
 class Capabilities:

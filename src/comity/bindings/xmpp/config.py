@@ -61,6 +61,8 @@ class XmppConfig:
     """Declarations in scope."""
     name_length: int = 256
     """Of an element, attribute or namespace name, in characters."""
+    slice: int = 4096
+    """Octets given to the XML parser at once."""
     failures_per_connection: int = 5
     """Wrong passwords until the stream is closed."""
     sm_queue: int = 500
@@ -78,6 +80,4 @@ class XmppConfig:
     contacts: int = 10
     """Resources bound for one account at once."""
     in_flight: int = 32
-    """Deliveries unacknowledged on one stream with stream management."""
-    in_flight_plain: int = 8
-    """The same without stream management."""
+    """Deliveries unacknowledged on one stream."""

@@ -28,11 +28,13 @@ class Bucket:
     @property
     def debt_seconds(self) -> float:
         """Seconds until the bucket is out of debt, 0 if it is."""
-        return max(-self.tokens / self.rate, 0.0)
+        return -self.tokens / self.rate if self.tokens < -1e-6 else 0.0
 
-    def forgive(self, now: float) -> None:
-        """The debt has been waited for."""
-        self.tokens, self.at = max(self.tokens, 0.0), now
+    def refill(self, now: float) -> None:
+        """Add what time has brought. More than one stanza may have come in the read that made the debt, so it can be
+        larger than the pause that was asked for first: nothing is forgiven (L-05)."""
+        self.tokens = min(self.burst, self.tokens + (now - self.at) * self.rate)
+        self.at = now
 
 
 class Rates:
@@ -60,7 +62,7 @@ class Rates:
         """How long reading has to pause now."""
         return max(self.messages.debt_seconds, self.stanzas.debt_seconds, self.octets.debt_seconds)
 
-    def forgive(self, now: float) -> None:
+    def refill(self, now: float) -> None:
         """The pause is over."""
         for bucket in (self.messages, self.stanzas, self.octets):
-            bucket.forgive(now)
+            bucket.refill(now)

@@ -63,8 +63,6 @@ class Streams:
             connection.sm_id, connection.sm = event.id, connection.session.sm_state
             connection.count = StreamCount(event.id, connection.account.folded().key, self._ground.service.mark)
             self._ground.devices.by_stream[event.id] = connection
-        if connection.is_registered:
-            self._availability.register(connection)  # the window is larger now
 
     def count_wanted(self, connection: Connection, event: events.CountWanted) -> None:
         """The client asks for ``h``: nothing is said that the store does not hold."""

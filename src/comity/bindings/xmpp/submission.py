@@ -172,7 +172,7 @@ class Submissions:
 
     def _release(self, connection: Connection) -> None:
         connection.throttle_timer = None
-        connection.rates.forgive(self._ground.service.clock.now())
+        connection.rates.refill(self._ground.service.clock.now())
         self._throttle(connection)
 
 
