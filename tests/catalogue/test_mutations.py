@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from lxml import etree
 
-from tests.catalogue.carriers import Carrier, carriers
+from tests.catalogue.carriers import NO_RATES, Carrier, carriers
 from tests.catalogue.fleet import Answer, play, read_answer
 from tests.catalogue.harness import Inbox, Target
 from tests.catalogue.mutations import bound_streams, cuts, in_pieces, negotiating_streams, objects
@@ -53,9 +53,9 @@ STANZA_CONDITIONS = {
 @pytest.fixture(scope="module")
 def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     """A server without the rate of messages one user has: it is not what is tried here."""
-    rates = "user_messages = 100000\nuser_message_burst = 100000\n"
-    rates += "sm_resume = 1\n"
-    target = Target(tmp_path_factory.mktemp("target"), rates, people=("carol", *(f"alice{n}" for n in range(8))))
+    limits = NO_RATES + "sm_resume = 1\n"
+    people = ("carol", *(f"alice{number}" for number in range(8)))
+    target = Target(tmp_path_factory.mktemp("target"), limits, people)
     yield target
     target.check_canary()
     target.close()
