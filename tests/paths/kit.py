@@ -171,7 +171,15 @@ client = ["tcp://127.0.0.1:{xmpp}", "tls://127.0.0.1:{xmpps}"]
         """Certificate of the CA to believe it by."""
         return self.directory / "data" / "tls" / "ca.pem"
 
-    def client(self, via: Via, address: Address, transport: Transport = "tcp", *, receive: bool = True) -> Client:
+    def client(
+        self,
+        via: Via,
+        address: Address,
+        transport: Transport = "tcp",
+        *,
+        receive: bool = True,
+        patience: float = 30.0,
+    ) -> Client:
         """A Comity client of this server."""
         return connect(
             via,
@@ -181,5 +189,6 @@ client = ["tcp://127.0.0.1:{xmpp}", "tls://127.0.0.1:{xmpps}"]
             transport=transport,
             ca_file=self.authority,
             receive=receive,
+            patience=patience,
             instance=f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, address.uri)}",
         )

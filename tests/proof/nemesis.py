@@ -64,6 +64,8 @@ class Life:
     """Until kill -9 or SIGTERM; with a failpoint: until it is given up and killed."""
     ending: Literal["kill", "stop"] = "kill"
     faults: tuple[Fault, ...] = ()
+    after_acked: int = 0
+    """It ends as soon as that many messages more are acknowledged, ``seconds`` at the latest."""
     is_aged: bool = False
     """Before it: what ended is made as old as retention ends."""
 
@@ -151,7 +153,8 @@ class Nemesis:
             if not await self._lives_until(began + fault.at):
                 break
             await self._do(fault)
-        if not await self._lives_until(began + life.seconds):
+        enough = self._workload.acked + life.after_acked if life.after_acked else 0
+        if not await self._lives_until(began + life.seconds, enough):
             if not await self._server.died(0):
                 raise AssertionError("the server ended by itself: " + self._server.log.read_text("utf-8")[-2000:])
             self._history.mark("died", life.failpoint, "server")
@@ -163,10 +166,10 @@ class Nemesis:
                 self.missed.append(life.failpoint)
             await self.kill()
 
-    async def _lives_until(self, when: float) -> bool:
-        """Wait until then; False as soon as the server is dead."""
+    async def _lives_until(self, when: float, enough: int = 0) -> bool:
+        """Wait until then, or until ``enough`` messages are acknowledged; False as soon as the server is dead."""
         loop = asyncio.get_running_loop()
-        while self._server.is_alive and loop.time() < when:
+        while self._server.is_alive and loop.time() < when and not 0 < enough <= self._workload.acked:
             await within(asyncio.Event().wait(), min(0.02, max(when - loop.time(), 0.001)))
         return self._server.is_alive
 

@@ -75,7 +75,6 @@ def size_of(point: Point, pair: Pair, recipient: Recipient, is_udp: bool) -> Siz
         pairs=(pair,),
         levels=point.levels,
         recipients=recipient,
-        is_resuming=point.special == "resuming",
     )
 
 

@@ -19,7 +19,7 @@ from comity.bindings.base import Transport
 from comity.client import Received
 from tests.paths.kit import Via
 from tests.proof.history import History
-from tests.proof.odd_people import RefusingPerson, ResumingPerson
+from tests.proof.odd_people import RefusingPerson
 from tests.proof.person import Lane, Person, Presence, Session, within
 from tests.proof.things import REPORTER, Level, Maker, Thing, address_of, look, place_of, user_of
 from tests.proof.world import ProofServer
@@ -51,10 +51,9 @@ class Size:
     """Protocols of sender and recipient, in turn."""
     levels: tuple[Level, ...] = ()
     """Kinds of message, in turn; empty: all kinds, by chance."""
-    recipients: Literal["there", "late", "refusing"] = "there"
-    """Of runs with one pair: whether who receives is there from the beginning, comes after a second, or refuses all."""
-    is_resuming: bool = False
-    """XMPP clients resume their streams (XEP-0198 section 5)."""
+    recipients: Literal["there", "late", "last", "refusing"] = "there"
+    """Of runs with one pair: who receives is there from the beginning, comes after a second, comes when nobody sends
+    any more, or comes after a second and refuses all."""
 
     def users(self) -> list[str]:
         """Every account a run of this size needs."""
@@ -111,7 +110,8 @@ class Workload:
             recipient = others[(turn * 3 + n) % len(others)]
             if size.recipients != "there":
                 recipient = others[-1]
-                recipient.presence, recipient.late = "late", (1.0, 1.2)
+                recipient.presence = "never" if size.recipients == "last" else "late"
+                recipient.late = (1.0, 1.2)
             self._converse(f"c{n:02}", sender, recipient)
         if size.impostors_every:
             for user, via, transport in (("mallory", "sip", "tcp"), ("mallet", "xmpp", "tcp")):
@@ -120,11 +120,8 @@ class Workload:
 
     def _person(self, user: str, via: Via, transport: Transport, presence: Presence) -> Person:
         dice = Random(f"{self._dice.random()}/{user}/{via}")
-        kind = Person
-        if via == "sip" and self.size.recipients == "refusing" and user not in ("s0", "u0"):
-            kind = RefusingPerson
-        elif via == "xmpp" and self.size.is_resuming:
-            kind = ResumingPerson
+        is_refusing = via == "sip" and self.size.recipients == "refusing" and user not in ("s0", "u0")
+        kind = RefusingPerson if is_refusing else Person
         person = kind(self._server, self._history, user, via, transport, self._took, presence=presence, dice=dice)
         self.people.append(person)
         return person

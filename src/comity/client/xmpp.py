@@ -66,6 +66,7 @@ class XmppClient(SignedIn):
         """Set when the connection being made is lost again."""
         self._pending: dict[str, asyncio.Future[Response]] = {}
         self._room = asyncio.Semaphore(MOST_UNACKNOWLEDGED)
+        self._turn = asyncio.Lock()
         self._error = ""
         self._is_closing = False
 
@@ -165,9 +166,10 @@ class XmppClient(SignedIn):
             future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
             self._pending[key] = future
             try:
-                while not self._bound.done():
-                    await asyncio.shield(self._bound)
-                self._write(Element(wire.MESSAGE, attributes, [carrier]), key)
+                async with self._turn:  # whoever waits for the connection leaves before who comes when it stands
+                    while not self._bound.done():
+                        await asyncio.shield(self._bound)
+                    self._write(Element(wire.MESSAGE, attributes, [carrier]), key)
                 return await future
             except LocalProtocolError as error:
                 return failure(key, Reason.SIZE, str(error))
