@@ -217,7 +217,8 @@ def text(found: Row) -> str:
     """Everything between the markers."""
     machine = found["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items() if version)
-    runs = [run for row in found["rows"] for pair in row["repeats"] for run in pair.values() if "error" not in run]
+    pairs = [(row["server"], pair) for row in found["rows"] for pair in row["repeats"]]
+    runs = [(server, run) for server, pair in pairs for run in pair.values() if "error" not in run]
     parts = [
         f"{machine['when']}, commit {machine['commit']}: `{machine['command']}`. {machine['cpu']}, {machine['cores_of_machine']} "
         f"cores, of which server and rig together had {len(machine['cores'])}; Linux {machine['kernel']}, Python "
@@ -225,10 +226,12 @@ def text(found: Row) -> str:
         "loopback.",
     ]
     if runs:
-        foreign = spread([run["foreign_cores"] for run in runs], ".2f")
-        waited = spread([100 * run["server_waited"] for run in runs], ".1f")
+        foreign = spread([run["foreign_cores"] for _, run in runs], ".2f")
+        waited = spread([100 * run["server_waited"] for server, run in runs if server == "comity"], ".0f")
         parts += [
-            f"Meanwhile other programs used {foreign} cores of the machine; the servers waited {waited} % of a core for them."
+            "",
+            f"While the first table was measured, other programs used {foreign} cores of the machine, and Comity waited "
+            f"{waited} % of the time of a core for them.",
         ]
     sections = {
         "rows": ("What a message costs", messages),
