@@ -9,7 +9,7 @@ from comity.service.pending import Pending
 
 def push_in_front(self: Channel, pending: Pending) -> None:
     pending.offered[self] = True
-    self._queue.appendleft(pending)
+    self._queue.insert(0, pending)
     self.pump()
 
 
