@@ -165,10 +165,8 @@ class Suite:
 
     def idle(self) -> None:
         """S5: what a user who does nothing costs."""
-        cases = [("comity", "xmpp", 1000), ("comity", "sip", 1000), ("comity", "sip", 10000), ("kamailio", "sip", 1000)]
-        cases += [("kamailio", "sip", 10000), ("prosody", "xmpp", 1000), ("ejabberd", "xmpp", 1000)]
-        if self.repeats == 1:
-            cases = [case for case in cases if case[2] == 1000]
+        cases = [("comity", "xmpp", 1000), ("comity", "sip", 1000), ("kamailio", "sip", 1000)]
+        cases += [("prosody", "xmpp", 1000), ("ejabberd", "xmpp", 1000)]
         for profile, kind, users in cases:
             if not available(profile):
                 continue

@@ -77,6 +77,13 @@ def test_kinds_are_apart_and_what_we_say_ourselves_has_some_lines() -> None:
     ]
 
 
+def test_the_operator_is_always_answered() -> None:
+    log = Log()
+    for _ in range(20):
+        log.logger.info("reloaded", extra={"is_asked": True})
+    assert len(log.lines()) == 20
+
+
 def test_kinds_that_are_remembered_are_bounded() -> None:
     log = Log()
     for number in range(5000):

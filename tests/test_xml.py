@@ -83,6 +83,7 @@ BEFORE_HEADER: list[tuple[str, bytes, str]] = [
     ("X-15 declared", H.replace(b"?>", b" encoding='iso-8859-1'?>"), "unsupported-encoding"),
     ("BOM", b"\xef\xbb\xbf" + H, "not-well-formed"),
     ("X-74 HTTP", b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n", "not-well-formed"),
+    ("X-74 SIP", b"OPTIONS sip:a.test SIP/2.0\r\nContent-Length: 0\r\n\r\n", "not-well-formed"),
     ("X-74 TLS", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(120), "not-well-formed"),
 ]
 

@@ -178,13 +178,14 @@ def _sip_config(config: Config) -> SipConfig:
         unproved_window=limits.udp_window,
         user_messages=float(limits.user_messages),
         user_message_burst=limits.user_message_burst,
-        user_octets=limits.user_octets,
+        user_octets=max(limits.user_octets, round(6553.6 * limits.user_messages)),
         datagram_octets=limits.sip_message_udp,
         head_octets=limits.sip_headers,
         body_octets=min(limits.sip_body, limits.sip_message_tcp - limits.sip_headers),
         header_octets=limits.sip_header,
         long_header_octets=limits.sip_credential_header,
         header_count=limits.sip_header_count,
+        uri_octets=limits.sip_uri,
         method_octets=limits.sip_method,
     )
 

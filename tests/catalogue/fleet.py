@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import zip_longest
-from xml.parsers import expat
+from typing import Any
+from xml.etree import ElementTree
 
 from lxml import etree
 
@@ -67,9 +68,22 @@ def read_answer(octets: bytes) -> Answer:
     assert len(_DECLARATION.findall(octets)) <= 1, octets
     whole = octets if b"<stream:stream" in octets else HEADER + octets
     assert whole.endswith(b"</stream:stream>"), octets
-    expat.ParserCreate().Parse(whole, True)
     root = etree.fromstring(whole, etree.XMLParser(resolve_entities=False, no_network=True))
+    assert tree(root) == tree(ElementTree.fromstring(whole)), f"two readers see two things (X-22): {octets!r}"
     return Answer(tuple(root), octets)
+
+
+Tree = tuple[str, dict[str, str], tuple[Any, ...]]
+
+
+def tree(element: Any) -> Tree:
+    """An element of lxml or of ElementTree (expat) as plain values; text is joined."""
+    children: list[Any] = [element.text] if element.text else []
+    for child in element:
+        children.append(tree(child))
+        if child.tail:
+            children.append(child.tail)
+    return element.tag, dict(element.attrib), tuple(children)
 
 
 def pieces(octets: bytes, cut: int) -> list[bytes]:
@@ -156,6 +170,7 @@ __all__ = [
     "IN_FLIGHT",
     "MAX_PIECES",
     "Answer",
+    "Tree",
     "answers",
     "cpu_of",
     "octet_by_octet",
@@ -163,6 +178,7 @@ __all__ = [
     "play",
     "read_answer",
     "streams",
+    "tree",
     "unread",
     "wait_until_read",
 ]

@@ -129,7 +129,7 @@ class Canary:
                 self._arrived.notify_all()
 
 
-@dataclass
+@dataclass(repr=False)
 class Inbox:
     """A victim's device: signed in, taking all that comes."""
 

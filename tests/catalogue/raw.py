@@ -39,6 +39,9 @@ def _salted(password: str, salt: bytes, iterations: int) -> bytes:
     return hashlib.pbkdf2_hmac("sha256", password.encode(), salt, iterations)
 
 
+QUESTION = re.compile(rb"<iq type='get' id='(\w+)' from='a\.test' to='[^']*'><ping xmlns='urn:xmpp:ping'/></iq>")
+
+
 class RawStream:
     """A TCP connection (or TLS over it) from an address of its own.
 
@@ -141,6 +144,7 @@ class RawXmpp(RawStream):
 
     def __init__(self, target: Target, stage: Stage = "fresh", user: str = "alice", address: str | None = None) -> None:
         super().__init__(target, "xmpp", address)
+        self._unread = b""
         self.user = user
         self.jid = ""
         if stage == "fresh":
@@ -156,6 +160,16 @@ class RawXmpp(RawStream):
         if stage == "bound":
             self.open()
             self.bind()
+
+    def _read(self) -> bytes:
+        """Read, and answer the server's question whether anybody is there (XEP-0199), as every client has to."""
+        data = super()._read()
+        self._unread += data
+        while question := QUESTION.search(self._unread):
+            self.send(b"<iq type='result' id='" + question.group(1) + b"'/>")
+            self._unread = self._unread[question.end() :]
+        self._unread = self._unread[-200:]
+        return data
 
     def open(self) -> bytes:
         """Open the stream; the server's header and features."""

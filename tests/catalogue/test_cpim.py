@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from comity.cpim.address import Address
-from tests.catalogue.carriers import CPIM, BySip, Carrier, Verdict, carriers
+from tests.catalogue.carriers import CPIM, NO_RATES, BySip, Carrier, Verdict, carriers
 from tests.catalogue.fleet import MAX_PIECES, cpu_of
 from tests.catalogue.harness import Inbox, Target
 from tests.catalogue.raw import RawXmpp, sip_status
@@ -31,6 +31,15 @@ def made(*headers: bytes, content: bytes = CONTENT) -> bytes:
 
 
 GOOD = made(FROM, TO, b"Subject: weather")
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+    """A server on which alice may send as much as these rows need."""
+    target = Target(tmp_path_factory.mktemp("target"), NO_RATES, people=("carol",))
+    yield target
+    target.check_canary()
+    target.close()
 
 
 @pytest.fixture(scope="module")

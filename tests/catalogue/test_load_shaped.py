@@ -121,7 +121,8 @@ class TestSilentConnections:
         for _ in range(2):
             before, rss = target.snapshot(), target.rss()
             started = time.monotonic()
-            with flood("silent", port, size(5_000, 20_000), 1_000) as attack:
+            # Under TLS the time for a handshake would be over for the first of 20,000 before the last comes.
+            with flood("silent", port, size(5_000, 20_000 if transport == "tcp" else 5_000), 1_000) as attack:
                 assert attack.said()["opened"] == UNAUTHENTICATED
                 assert target.descriptors() - before.descriptors == UNAUTHENTICATED
                 assert (target.rss() - rss) / UNAUTHENTICATED <= most
@@ -183,7 +184,7 @@ def test_one_address_may_not_connect_too_often(target: Target) -> None:
 
 BOBS = 200
 """Messages that wait for bob in L-04; of 60 KiB each, so that a few fill what one connection may hold."""
-ROOMY = "user_messages = 100000\nuser_message_burst = 100000\nstored_messages = 1000"
+ROOMY = "user_messages = 100000\nuser_message_burst = 100000\nstored_messages = 1000\npre_auth_time = 6"
 
 
 @pytest.fixture(scope="module")
@@ -240,6 +241,7 @@ def test_quota_of_a_user_who_is_away_is_said_in_each_protocol(roomy: Target) -> 
         for n in range(int(size(50, 99_000))):
             alice.send(stanza(1_000 + n, "carol", "one too many"))
             answer = alice.until(rb"</message>")
+            alice.send(b"<a xmlns='urn:xmpp:sm:3' h='%d'/>" % (n + 1))
             assert re.search(rb"<message[^>]* type='error'.*<error type='wait'><resource-constraint ", answer), answer
         alice.send(stanza(0, "dave", "to another") + b"<r xmlns='urn:xmpp:sm:3'/>")
         alice.until(rb"<a [^>]*h='\d+'")
@@ -414,15 +416,14 @@ class TestBans:
         target.check_after("S-26", before, log_lines=2)
 
 
-def test_strangers_time_ends_after_thirty_seconds(target: Target) -> None:
-    """Section 6.2, pre-auth time: without a byte, under a TLS handshake not finished, and in a stanza begun."""
-    before = target.snapshot()
+def test_strangers_time_ends(roomy: Target) -> None:
+    """Section 6.2, pre-auth time (here 6 s): without a byte, after the TLS handshake, and in a stanza begun."""
+    before = roomy.snapshot()
     started = time.monotonic()
-    with RawXmpp(target) as silent, RawXmpp(target, "tls") as secure, RawXmpp(target) as begun:
+    with RawXmpp(roomy) as silent, RawXmpp(roomy, "tls") as secure, RawXmpp(roomy) as begun:
         begun.send(HEADER + b"<auth")
         secure.open()
         for peer in (silent, secure, begun):
-            peer.sock.settimeout(40)
             assert b"connection-timeout" in peer.until_closed()
-        assert 25 <= time.monotonic() - started <= 40
-    target.check_after("pre-auth time", before, log_lines=1)
+        assert 5 <= time.monotonic() - started <= 15
+    roomy.check_after("pre-auth time", before, log_lines=1)

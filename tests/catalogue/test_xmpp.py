@@ -7,6 +7,7 @@ import hashlib
 import os
 import random
 import re
+import secrets
 import ssl
 import statistics
 import time
@@ -16,7 +17,7 @@ from contextlib import contextmanager
 import pytest
 from lxml import etree
 
-from tests.catalogue.fleet import Answer, octet_by_octet, play, read_answer
+from tests.catalogue.fleet import Answer, answers, octet_by_octet, pieces, play, read_answer, streams
 from tests.catalogue.harness import PASSWORD, Inbox, Target
 from tests.catalogue.raw import HEADER, RawXmpp, Stage
 
@@ -45,22 +46,45 @@ def condition(stanza: etree._Element) -> str:
     return str(name).removeprefix(STANZAS)
 
 
+class Device(RawXmpp):
+    """A device that answers what the server asks it: without that a message counts as not taken."""
+
+    def until(self, pattern: bytes) -> bytes:
+        """As always, and every question in what was read is answered."""
+        heard = super().until(pattern)
+        for id in re.findall(rb"<iq type='get' id='([^']*)' from='a\.test'[^>]*><ping", heard):
+            self.send(b"<iq type='result' id='" + id + b"' to='a.test'/>")
+        return heard
+
+
 @contextmanager
 def listening(target: Target, user: str = "bob") -> Iterator[RawXmpp]:
     """A device that takes messages; what it hears is looked at octet for octet."""
-    with RawXmpp(target, "bound", user) as peer:
+    with Device(target, "bound", user) as peer:
         peer.send(b"<presence/>")
         peer.until(rb"<presence[^>]*>")
         yield peer
+        for _ in range(2):  # to the last question, and until the server has heard the answer
+            peer.send(PING)
+            peer.until(rb" id='alive'[^>]*>")
 
 
-def refused(target: Target, stage: Stage, octets: bytes, *, open: bool = True) -> Answer:
-    """What a stream at ``stage`` is told before it is closed."""
-    with RawXmpp(target, stage) as peer:
-        if open and stage != "bound":
-            peer.open()
-        peer.send(octets)
-        return read_answer(peer.until_closed())
+def refused(target: Target, stage: Stage, octets: bytes, *, is_open: bool = True, cut: bool = True) -> Answer:
+    """What a stream at ``stage`` is told before it is closed: the same whole, octet by octet and in two at every 16th.
+
+    ``cut`` False: whole only, where it matters what comes in one segment.
+    """
+    scripts = [[octets]]
+    if cut:
+        scripts += [octet_by_octet(octets), *(pieces(octets, at) for at in range(1, min(len(octets), 512), 16))]
+    heard: list[Answer] = []
+    for start in range(0, len(scripts), 4):  # an account may have ten devices, and those just closed may still count
+        some = scripts[start : start + 4]
+        with streams(target, len(some), stage, is_open=is_open) as peers:
+            play(peers, some)
+            heard += answers(peers)
+    assert len({answer.condition for answer in heard}) == 1, {answer.condition for answer in heard}
+    return heard[0]
 
 
 # --- sign-in: X-30 to X-45 ----------------------------------------------------------------------------------------
@@ -93,7 +117,7 @@ def test_a_foreign_authzid_is_refused(target: Target, authzid: str) -> None:
 def test_the_new_header_must_be_of_the_same_account(target: Target, header: bytes, expected: str) -> None:
     """X-31, X-32."""
     with target.row("X-31"):
-        assert refused(target, "authenticated", header, open=False).condition == expected
+        assert refused(target, "authenticated", header, is_open=False).condition == expected
 
 
 def test_a_second_bind_is_not_allowed_and_a_second_sign_in_closes(target: Target) -> None:
@@ -163,7 +187,7 @@ STARTTLS = f"<starttls xmlns='{TLS}'/>".encode()
 def test_octets_behind_starttls_are_not_read(target: Target, rest: bytes) -> None:
     """X-36: in the same segment no TLS comes at all; in a later one they are taken for TLS, and are none."""
     with target.row("X-36", log_lines=2):
-        answer = refused(target, "fresh", STARTTLS + rest)
+        answer = refused(target, "fresh", STARTTLS + rest, cut=False)
         assert answer.octets == f"<failure xmlns='{TLS}'/></stream:stream>".encode()
         with RawXmpp(target) as peer:
             peer.open()
@@ -397,6 +421,53 @@ def test_who_is_not_there_gets_no_message(target: Target, to: str, expected: str
         assert condition(ask(peer, f"<message to='{to}' id='x'><body>hello</body></message>".encode())) == expected
 
 
+# --- written anew: X-21, X-22 --------------------------------------------------------------------------------------
+
+
+def test_a_prefixed_stanza_is_delivered_with_canonical_prefixes(target: Target) -> None:
+    """X-21."""
+    prefixed = (
+        b"<c:message xmlns:c='jabber:client' xmlns='urn:other' xmlns:s='http://etherx.jabber.org/streams' c:x='1' "
+        b"to='bob@a.test' id='p'><c:body>prefixed</c:body><own><s:x/></own></c:message>"
+    )
+    with target.row("X-21", stores=True), listening(target) as bob, RawXmpp(target, "bound") as peer:
+        peer.send(prefixed)
+        bob.until(b"(?=<message)")
+        heard = bob.until(rb"</message>")
+        assert b"<body>prefixed</body>" in heard
+        assert b"<own xmlns='urn:other'><stream:x/></own>" in heard
+        assert b"c:body" not in heard
+        assert b"c:message" not in heard
+
+
+SMUGGLED = [
+    "&lt;/body&gt;&lt;message from='boss@a.test'&gt;",
+    "<![CDATA[</body></message><message from='boss@a.test'>]]>",
+    "]]&gt;<![CDATA[]]]]><![CDATA[>]]>",
+    "&#13;&#10;&#9;\r\n\u2028\u0085\ufeff",
+    "\U0001f600\u202e\ufffd\U0010ffff",
+]
+
+
+@pytest.mark.parametrize("text", SMUGGLED)
+def test_what_is_written_is_read_alike_by_two_parsers(target: Target, text: str) -> None:
+    """X-22: as text, in an attribute, beside and inside other namespaces; nobody sees a second stanza."""
+    attribute = re.sub(r"<!\[CDATA\[(.*?)\]\]>", lambda m: m[1].replace("<", "&lt;"), text).replace("'", "&apos;")
+    extra = f"<x xmlns='urn:x' xmlns:y='urn:y' a='{attribute}' y:a='{attribute}'><y:z>{text}</y:z></x>"
+    with target.row("X-22", stores=True), listening(target) as bob, RawXmpp(target, "bound") as peer:
+        last = secrets.token_hex(8)  # the same text under the same id would be taken for a repeat
+        peer.send(f"<message to='{bob.jid}' id='s{last}'><body>{text}</body>{extra}</message>".encode())
+        peer.send(f"<message to='{bob.jid}' id='{last}'><body>last</body></message>".encode())
+        bob.until(b"(?=<message)")
+        pattern = f" id='{last}'.*?</message>".encode()
+        heard = read_answer(bob.until(pattern) + b"</stream:stream>")  # reads it twice
+        # What the server itself asks a device is an iq of its own.
+        messages = [stanza for stanza in heard.elements if stanza.tag != "{jabber:client}iq"]
+        assert [stanza.get("from") for stanza in messages] == [peer.jid] * 2
+        (x,) = messages[0].iterfind("{urn:x}x")
+        assert x.get("a") == x.get("{urn:y}a")
+
+
 # --- what only servers may say: X-60 to X-66 ----------------------------------------------------------------------
 
 FORWARDED = (
@@ -541,8 +612,6 @@ def test_nobody_resumes_what_is_not_theirs(target: Target) -> None:
             for peer in (one, two):
                 peer.send(f"<resume xmlns='urn:xmpp:sm:3' previd='{id}' h='0'/>".encode())
             # Whoever comes second takes the stream from the first as from a dead connection, which is cut.
-            for peer in (one, two):
-                peer.until(rb"<resumed[^>]*>")
             assert sorted(is_alive(peer) for peer in (one, two)) == [False, True]
 
 
@@ -553,13 +622,6 @@ def is_alive(peer: RawXmpp) -> bool:
         if not peer.hear():
             return False
     return True
-
-
-def test_a_sip_request_on_the_xmpp_port_is_not_well_formed(target: Target) -> None:
-    """X-74 (HTTP and TLS: ``test_xml_stream.py``); at most one reply."""
-    request = b"OPTIONS sip:a.test SIP/2.0\r\nVia: SIP/2.0/TCP 127.0.0.1;branch=z9hG4bK1\r\nContent-Length: 0\r\n\r\n"
-    with target.row("X-74"):
-        assert refused(target, "fresh", request * 3, open=False).condition == "not-well-formed"
 
 
 @pytest.mark.parametrize("stage", ["fresh", "tls", "authenticated", "bound"])

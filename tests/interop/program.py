@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import random
 import select
 import signal
 import socket
@@ -28,11 +29,19 @@ LINES, COLUMNS = 50, 200
 
 
 def free_port() -> int:
-    """A TCP port on loopback that is free at this moment, for clients that cannot pick one and tell."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port on loopback that is free for TCP and UDP now, for clients that cannot pick one and tell.
+
+    Below those the kernel gives to whoever asks for any, so that nobody else is given it meanwhile.
+    """
+    for port in random.sample(range(20_000, 32_000), 100):
+        with socket.socket() as stream, socket.socket(type=socket.SOCK_DGRAM) as datagrams:
+            try:
+                stream.bind(("127.0.0.1", port))
+                datagrams.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("no free port on loopback")
 
 
 class Program:

@@ -78,7 +78,7 @@ def test_it_says_nothing_when_all_is_there(tmp_path: Path) -> None:
     libraries = tmp_path / "lib" / "some-machine"
     libraries.mkdir(parents=True)
     for program in table():
-        made = (libraries if ".so." in program else tools) / program
+        made = (libraries if ".so" in program else tools) / program
         made.write_text("#!/bin/sh\n")
         made.chmod(0o755)
     copy = tmp_path / "peers"

@@ -18,6 +18,7 @@ import json
 import os
 import re
 import resource
+import selectors
 import socket
 import ssl
 import sys
@@ -48,6 +49,8 @@ class IdleClient:
 
     def __init__(self, number: int, port: int, context: ssl.SSLContext | None) -> None:
         self.number = number
+        self.heard = b""
+        self.bodies: set[str] = set()
         place = number // PER_ADDRESS
         source = (f"127.1.{place // 250}.{place % 250 + 1}", 0)
         self.sock: socket.socket = socket.create_connection(("127.0.0.1", port), timeout=60, source_address=source)
@@ -89,16 +92,36 @@ class IdleClient:
         else:
             self.sock.sendall(b"<presence/>")
 
-    def bodies(self) -> set[str]:
-        """The texts of the messages that came, up to the answer to a ping."""
-        heard = self.ask(b"<iq type='get' id='end' to='a.test'><ping xmlns='urn:xmpp:ping'/></iq>", b"id='end'")
-        return {text.decode() for text in re.findall(rb"<body>([^<]*)</body>", heard)}
+    def take(self) -> bool:
+        """Read what came, keep the bodies, answer pings (XEP-0199); False at the end of the stream."""
+        data = self.sock.recv(65536)
+        *whole, self.heard = (self.heard + data).split(b"</iq>")
+        for part in whole:
+            self.bodies.update(text.decode() for text in re.findall(rb"<body>([^<]*)</body>", part))
+            asked = re.search(rb"<iq [^>]*id='([^']*)'[^>]*><ping ", part)
+            if asked is not None and b"type='get'" in asked[0]:
+                self.sock.sendall(b"<iq type='result' id='%s'/>" % asked[1])
+        return bool(data)
 
     def content(self, octets: bytes) -> bytes:
         """What a SASL element holds."""
         found = re.search(rb">([A-Za-z0-9+/=]+)</challenge>", octets)
         assert found is not None, octets
         return base64.b64decode(found.group(1))
+
+
+def take_all(clients: list[IdleClient]) -> None:
+    """Let all of them take what comes until standard input ends."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(sys.stdin, selectors.EVENT_READ)
+        for client in clients:
+            selector.register(client.sock, selectors.EVENT_READ, client)
+        while True:
+            for key, _ in selector.select():
+                if key.data is None:
+                    return
+                while key.data.take() and getattr(key.data.sock, "pending", int)():
+                    pass  # TLS has decrypted more than was read
 
 
 def main(port: int, count: int, stage: str, first: int, ca: str) -> None:
@@ -114,9 +137,11 @@ def main(port: int, count: int, stage: str, first: int, ca: str) -> None:
         clients.append(client)
     sys.stdout.write("ready\n")
     sys.stdout.flush()
-    sys.stdin.read()
     if stage == "taking":
-        sys.stdout.write(json.dumps(sorted(set().union(*(client.bodies() for client in clients)))) + "\n")
+        take_all(clients)
+        sys.stdout.write(json.dumps(sorted(set().union(*(client.bodies for client in clients)))) + "\n")
+    else:
+        sys.stdin.read()
     for client in clients:
         client.sock.close()
 

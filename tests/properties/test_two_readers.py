@@ -8,9 +8,9 @@ from __future__ import annotations
 import email.parser
 import os
 import re
-import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from typing import Any
+from xml.etree import ElementTree
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,20 +21,10 @@ from comity.cpim.message import CpimMessage, check_profile
 from comity.errors import MalformedMessage, RemoteProtocolError
 from comity.xml import CData, Element, StreamReader, XmlLimits
 from tests.bindings.xmpp.pair import HEADER, ServerSide
+from tests.catalogue.fleet import Tree, tree
 from tests.catalogue.mutations import bound_streams, cuts, in_pieces, negotiating_streams, objects
 
 EXAMPLES = int(os.environ.get("COMITY_CATALOGUE_EXAMPLES", "1000"))
-Tree = tuple[str, dict[str, str], tuple[Any, ...]]
-
-
-def tree(element: Any) -> Tree:
-    """An element of lxml or ElementTree as plain values; text is joined."""
-    children: list[Any] = [element.text] if element.text else []
-    for child in element:
-        children.append(tree(child))
-        if child.tail:
-            children.append(child.tail)
-    return element.tag, dict(element.attrib), tuple(children)
 
 
 def our_tree(element: Element) -> Tree:
@@ -93,7 +83,7 @@ def test_stanzas_we_accept_are_read_alike_by_libxml2(octets: bytes, sizes: list[
         assert next(theirs) == expected
         written = HEADER + wire.encode(stanza) + wire.STREAM_CLOSE
         assert tree(etree.fromstring(written)[0]) == expected
-        assert tree(ET.fromstring(written)[0]) == expected
+        assert tree(ElementTree.fromstring(written)[0]) == expected
 
 
 STAGES = ("fresh", "tls", "authenticated", "bound")

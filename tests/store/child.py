@@ -18,6 +18,8 @@ from comity.errors import StoreError
 from comity.service.interfaces import Ack, Add, Done, Mark, Record, Repeat
 from comity.store import SqliteStore, writer
 
+#: As many as there are callers, so that each lane has one: with fewer (4, at first) two callers shared a lane, the one that
+#: waited for an Ack fell behind the other, and "out of order" was this file's own doing, whenever a group split just there.
 LANES = 8
 EXPIRES = 4_000_000_000.0
 

@@ -12,6 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from comity.bindings.xmpp.counts import unpack
 from comity.service.envelope import operation_of_item, unpack_outcome
 from comity.store import SqliteStore
 from tests.store import audit
@@ -29,6 +30,8 @@ class State:
     files: dict[str, bytes]
     acked: frozenset[int]
     taken: frozenset[int]
+    streams: tuple[tuple[int, ...], ...] = ()
+    """Numbers in the order they went onto each XMPP stream so far, the oldest stream first."""
     is_lied_about: bool = False
     """The disk confirmed syncs it did not make."""
 
@@ -69,6 +72,7 @@ async def _examine(directory: Path, killed: Path, state: State, numbers: dict[st
         ]
         raise Silent(len(lost), len(holes))
     assert not lost, f"{len(lost)} acknowledged and lost: {sorted(lost)[:5]}"
+    _check_counts(directory, state, found)
     once = dump(directory)
     audit.check_rows(directory / "comity.db")
     for again in (directory, killed):
@@ -98,6 +102,17 @@ async def _rows(store: SqliteStore, numbers: dict[str, int], state: State) -> se
                 assert number in state.taken, f"{number} is terminal, but no device took it"
                 found.add(number)
     return found
+
+
+def _check_counts(directory: Path, state: State, found: set[int]) -> None:
+    """The durable count of each stream covers just the messages that are there (reliability.md section 5.2)."""
+    with closing(sqlite3.connect(directory / "comity.db")) as connection:
+        marks = connection.execute("SELECT value FROM marks WHERE name LIKE 'xmpp/%' ORDER BY at").fetchall()
+    for (value,), numbers in zip(marks, state.streams, strict=False):
+        count, _ = unpack(value)
+        there = [number in found for number in numbers]
+        assert all(there[:count]), f"h={count} covers a message that is not there"
+        assert not any(there[count:]), f"h={count} is behind what is there: the client would send it again"
 
 
 def dump(directory: Path) -> dict[str, list[tuple[object, ...]]]:

@@ -15,12 +15,14 @@ import os
 import random
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -90,7 +92,8 @@ class Recorded:
                         seen.add(mark)
                         made += not is_at_ack
                         name = f"step {step} {'at a yes' if is_at_ack else 'between'}"
-                        yield State(name, files, frozenset(acked), frozenset(taken))
+                        streams = tuple(tuple(numbers) for _, numbers in self.runs)
+                        yield State(name, files, frozenset(acked), frozenset(taken), streams)
 
 
 def _digest(files: dict[str, bytes], acked: set[int]) -> bytes:
@@ -121,7 +124,7 @@ def judge(recorded: Recorded, count: int, seed: int) -> tuple[int, int, list[str
 @pytest.mark.slow
 @pytest.mark.parametrize("sabotage", ["", "busy-log"], ids=["as-it-is", "many-checkpoints"])
 def test_no_acknowledged_message_is_lost_in_any_crash_state(tmp_path: Path, sabotage: str) -> None:
-    """F-01, F-K12, F-K13, G5: every state opens, is whole, has what was acknowledged, in order; recovered twice alike."""
+    """F-01, F-K12, F-K13, G5: every state opens, is whole, has what was acknowledged, in order; recovered twice alike; ``h`` agrees."""
     seed = random.randrange(2**32)
     print("seed", seed)
     recorded = Recorded(tmp_path, sabotage, seed)
@@ -131,6 +134,9 @@ def test_no_acknowledged_message_is_lost_in_any_crash_state(tmp_path: Path, sabo
     assert between >= STATES // 2
     assert at_yes >= MESSAGES  # one <a/> may acknowledge several
     assert len(recorded.numbers) == 4 * MESSAGES
+    with closing(sqlite3.connect(recorded.server.directory / "data" / "comity.db")) as connection:
+        marks = [row[0] for row in connection.execute("SELECT value FROM marks WHERE name LIKE 'xmpp/%'")]
+    assert marks == [f"{MESSAGES} im:bob@a.test".encode()] * 2, "both streams' counts were under test"
 
 
 @pytest.mark.slow
@@ -202,7 +208,7 @@ def lied(recorded: Recorded, dice: random.Random, about: frozenset[str]) -> Stat
         recorded.disk.feed(event)
         readings[run].feed(event)
     files = recorded.disk.after_power_loss(dice.choice((None, dice)))
-    return State(f"step {ends}", files, frozenset(readings[0].acked), frozenset(readings[0].taken), True)
+    return State(f"step {ends}", files, frozenset(readings[0].acked), frozenset(readings[0].taken), (), True)
 
 
 def test_power_loss_while_the_first_account_is_made_leaves_a_store_or_none(tmp_path: Path) -> None:

@@ -27,7 +27,6 @@ XMPP_FIRST = 50_000
 """Bob's messages have numbers from here on; each phone of Alice has its own ten thousand below."""
 
 LIMITS = """user_messages = 100000
-user_octets = 100000000
 udp_requests = 100000
 user_message_burst = 100000
 user_stanzas = 100000
@@ -97,7 +96,7 @@ class Traffic:
 
 
 class RawXmpp:
-    """Bob's client without TLS, so that the recording shows what was said: SASL PLAIN, bind, XEP-0198."""
+    """Bob's client without TLS, so that the recording shows what was said: SASL PLAIN, bind, XEP-0198 with resumption."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
@@ -118,7 +117,7 @@ class RawXmpp:
         await self._until(b"</stream:features>")
         self._writer.write(f"<iq type='set' id='b'><bind xmlns='{wire.BIND}'/></iq>".encode())
         await self._until(b"</iq>")
-        self._writer.write(f"<enable xmlns='{wire.SM}'/>".encode())
+        self._writer.write(f"<enable xmlns='{wire.SM}' resume='true'/>".encode())
         await self._until(b"<enabled")
         return self
 

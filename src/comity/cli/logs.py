@@ -1,7 +1,8 @@
 """What the server writes to its log: one line an event, nothing of a peer's that could write to a terminal, no floods.
 
 Place on the path: beside it. Every part logs by Python's ``logging``; here alone is decided how it looks (section 6.1
-item 13, W-12, L-12). A record that a peer can cause at will carries ``extra=PEERS``.
+item 13, W-12, L-12). A record that a peer can cause at will carries ``extra={"is_peers": True}``; one that answers the
+operator (``is_asked``) is always written.
 """
 
 from __future__ import annotations
@@ -56,6 +57,8 @@ class Collapser(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """True if the line is to be written now."""
+        if getattr(record, "is_asked", False):
+            return True
         key = (record.name, record.levelno, str(record.msg))
         kind = self._kinds.get(key)
         if kind is None or (self._now() - kind.since >= WINDOW_SECONDS and not kind.dropped):

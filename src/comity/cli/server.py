@@ -271,9 +271,10 @@ async def _reload(server: RunningServer, config_path: Path) -> None:
     """Reload, or keep what runs and say why (F-K20)."""
     try:
         await server.reload(load(config_path))
-        logger.info("reloaded")
+        logger.info("reloaded", extra={"is_asked": True})
     except ComityError as error:
-        logger.error("not reloaded, what was in use stays in use: %s", "; ".join(str(error).splitlines()))
+        why = "; ".join(str(error).splitlines())
+        logger.error("not reloaded, what was in use stays in use: %s", why, extra={"is_asked": True})
 
 
 async def _every(seconds: float, act: Callable[[], None]) -> None:

@@ -237,9 +237,9 @@ class Limits:
     sip_header_count: int = _count(64)
     """Headers of one message."""
     sip_uri: int = _octets(256)
-    """One URI."""
+    """The Request-URI of a SIP request."""
     sip_method: int = _octets(64)
-    """Length of a method name; RFC 4475 section 3.1.1.2 has one of 43 that is to be answered."""
+    """Length of a method name; RFC 4475 has one of 43 that must be answered 501."""
 
     cpim_header_block: int = _octets(16 * KIB)
     """All message headers of one object together; the same again for the headers of its content."""

@@ -43,7 +43,7 @@ GROUP_OPS = 1024
 GROUP_OCTETS = 16 * 1024 * 1024
 """Most octets in one group: bounds the log between two checkpoints."""
 REST_PER_OP = 0.0005
-MOST_REST = 0.012
+MOST_REST = 0.009
 """Seconds the next group gathers after one of many operations. Each group costs some 40 changes of the interpreter lock
 between this thread and the event loop, however few operations are in it."""
 CHECKPOINT_CHANGES = 5_000

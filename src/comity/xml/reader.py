@@ -211,8 +211,9 @@ class StreamReader:
         if not self._has_begun and len(data) < 4 and b">" not in data:
             return False
         if not self._is_in_tag:
-            # A forbidden declaration is refused at its first octets, not when (if ever) it ends.
-            return b">" in data or b"<!" in data or b"<?" in data or not self._has_begun
+            # A forbidden declaration is refused at its first octets, not when (if ever) it ends; so is, before the
+            # root, what is no XML at all and may never hold a ">".
+            return b">" in data or b"<!" in data or b"<?" in data or not self._depth
         if len(self._head) < 3 or not self._has_begun:
             return True
         could_end, self._quote = _scan_tag(data, self._scanned, self._quote)

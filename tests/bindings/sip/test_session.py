@@ -116,7 +116,7 @@ class TestClientTransaction:
         assert pair.sent_by_client == [0, 0.5, 1.5, 3.5, 7.5, 11.5, 15.5, 19.5, 23.5, 27.5, 31.5]
         assert events(pair.client) == [RequestTimedOut(id)]
         assert pair.client.next_timer() is None
-        assert pair.client.pending_requests == 0
+        assert not pair.client._clients
 
     def test_provisional_answer_slows_the_repeats_down(self) -> None:
         pair = DatagramPair()
@@ -180,7 +180,7 @@ class TestClientTransaction:
         one.receive_datagram(answer, ("192.0.2.66", 5060) if forge == "source" else SERVER, 0.1)
         (dropped,) = events(one)
         assert isinstance(dropped, PacketDropped)
-        assert one.pending_requests == 1
+        assert len(one._clients) == 1
         one.receive_datagram(SipResponse(200, "OK", [("Via", request.vias[0]), *HEADERS]).to_bytes(), SERVER, 0.2)
         assert [type(e) for e in events(one)] == [ResponseReceived]
 
@@ -260,7 +260,6 @@ class TestServerTransaction:
         assert one.data_to_send(1.0) == []
         assert one.next_timer() is None
         assert not one._servers
-        assert one.request_of(received.id) is None
 
 
 class TestWhereAnswersGo:

@@ -67,6 +67,7 @@ class SipBinding:
                 header=config.header_octets,
                 long_header=config.long_header_octets,
                 count=config.header_count,
+                uri=config.uri_octets,
                 method=config.method_octets,
             ),
             unproved_requests=config.unproved_requests,

@@ -54,6 +54,8 @@ class SipConfig:
     long_header_octets: int = 4 * 1024
     """One Authorization, Proxy-Authorization or Identity header."""
     header_count: int = 64
+    uri_octets: int = 256
+    """The Request-URI."""
     method_octets: int = 64
     connect_idle: float = 120.0
     """A connection we opened to a device is closed after so long without a delivery."""

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from zlib import crc32
 
 from comity.bindings.sip.headers import Via, split_commas
-from comity.bindings.sip.transaction import HostPort, ServerKey
+from comity.bindings.sip.transaction import HostPort, ServerKey, ServerTransactions
 from comity.errors import RemoteProtocolError
 
 #: Methods that may be refused; a registration is what messages are delivered by.
@@ -159,3 +159,28 @@ class Refused:
             self._old = self._new if now - self._turned < 2 * self._lifetime else set()
             self._new = set()
             self._turned = now
+
+
+class Overload:
+    """The refusals of one session; they hold for ``lifetime`` seconds, at most ``most`` of them."""
+
+    def __init__(self, secret: bytes, lifetime: float, most: int) -> None:
+        self._secret = secret
+        self._refused = Refused(lifetime, most)
+
+    def has_refused(self, key: ServerKey, now: float) -> bool:
+        """True if the request was told no a moment ago."""
+        return self._refused.has(key, now)
+
+    def refuse(self, data: bytes, address: HostPort, now: float, taken: ServerTransactions) -> bytes | None:
+        """Octets of the refusal, b"" for silence; None if the datagram has to be taken."""
+        if not is_refusable(data):
+            return None
+        seen = glimpse(data, address)
+        if seen is None:
+            return b""
+        if taken.by_key(seen.key) is not None:
+            return None  # a retransmission of what was taken
+        if self._refused.has(seen.key, now) or self._refused.add(seen.key, now):
+            return seen.answer(self._secret)
+        return b""

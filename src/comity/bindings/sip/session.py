@@ -16,7 +16,6 @@ from __future__ import annotations
 import secrets
 from collections import deque
 from collections.abc import Callable, Sequence
-from heapq import heappop, heappush
 
 from comity.bindings.sip.answers import Answers
 from comity.bindings.sip.events import (
@@ -32,7 +31,7 @@ from comity.bindings.sip.events import (
 )
 from comity.bindings.sip.headers import MAGIC_COOKIE
 from comity.bindings.sip.message import SipRequest, SipResponse
-from comity.bindings.sip.overload import LEAST_RETRY, Refused, glimpse, is_refusable
+from comity.bindings.sip.overload import LEAST_RETRY, Overload
 from comity.bindings.sip.refusals import refuse_address, refuse_extension, refuse_method
 from comity.bindings.sip.settings import SessionSettings
 from comity.bindings.sip.sources import Sources
@@ -47,6 +46,7 @@ from comity.bindings.sip.transaction import (
     ServerTransaction,
     ServerTransactions,
     State,
+    Timers,
     server_key,
 )
 from comity.bindings.sip.wire import Malformed, Ping, StreamReader, Unit, parse_datagram
@@ -83,11 +83,11 @@ class SipSession:
         self._events: deque[Event] = deque()
         self._out: list[bytes] = []
         self._datagrams: list[tuple[bytes, HostPort]] = []
-        self._timers: list[tuple[float, int, str, ClientTransaction | ServerTransaction]] = []
+        self._timers = Timers()
         self._count = 0
         self._clients = ClientTransactions()
         self._servers = ServerTransactions(settings.most_transactions)
-        self._refused = Refused(64 * settings.t1, 4 * settings.most_transactions)
+        self._overload = Overload(self._secret, 64 * settings.t1, 4 * settings.most_transactions)
         self._sources = Sources(
             settings.unproved_requests, settings.unproved_window, settings.proof_lifetime, settings.most_transactions
         )
@@ -128,19 +128,10 @@ class SipSession:
 
     def refuse_datagram(self, data: bytes, address: HostPort, now: float) -> bool:
         """Answer 503 to a new request without reading it, or drop it; False: it has to be taken (see ``overload``)."""
-        if not is_refusable(data):
-            return False
-        is_proved = self.is_proved(address, now)
-        seen = glimpse(data, address)
-        if seen is None:
-            return True
-        if self._servers.by_key(seen.key) is not None:
-            return False  # a retransmission of what was taken
-        if self._refused.has(seen.key, now) or self._refused.add(seen.key, now):
-            octets = seen.answer(self._secret)
-            if octets and (is_proved or len(octets) <= len(data)):
-                self._send(octets, address)
-        return True
+        octets = self._overload.refuse(data, address, now, self._servers)
+        if octets and (len(octets) <= len(data) or self.is_proved(address, now)):
+            self._send(octets, address)
+        return octets is not None
 
     def receive_eof(self, now: float) -> None:
         """The peer will send no more: what waits for an answer of its has failed; half a message is dropped."""
@@ -166,10 +157,7 @@ class SipSession:
         return out
 
     def next_timer(self) -> float | None:
-        timers = self._timers
-        while timers and timers[0][3].state is State.TERMINATED:
-            heappop(timers)
-        first = timers[0][0] if timers else None
+        first = self._timers.first
         if self._partial_deadline is not None and (first is None or self._partial_deadline < first):
             return self._partial_deadline
         return first
@@ -180,10 +168,7 @@ class SipSession:
             self._partial_deadline = None
             self._events.append(MalformedReceived(0, "a message did not end in time", self.remote or ("", 0)))
             self._close("a message did not end in time")
-        while self._timers and self._timers[0][0] <= now:
-            _, _, name, transaction = heappop(self._timers)
-            if transaction.state is State.TERMINATED:
-                continue
+        for name, transaction in self._timers.due(now):
             if isinstance(transaction, ServerTransaction):
                 transaction.advance(ServerInput.TIMER_J)
                 self._servers.forget(transaction)
@@ -212,14 +197,9 @@ class SipSession:
         self._clients.add(transaction)
         self._send(octets, target)
         if self.is_datagram:
-            self._arm(now + self.settings.t1, "E", transaction)
-        self._arm(now + 64 * self.settings.t1, "F", transaction)
+            self._timers.arm(now + self.settings.t1, "E", transaction)
+        self._timers.arm(now + 64 * self.settings.t1, "F", transaction)
         return branch
-
-    def request_of(self, id: int) -> SipRequest | None:
-        """The request of a server transaction that has no final response yet."""
-        transaction = self._servers.by_id(id)
-        return None if transaction is None else transaction.request
 
     def respond(
         self,
@@ -259,7 +239,7 @@ class SipSession:
             self._servers.answered(transaction)
             transaction.request = None
             if self.is_datagram and not is_stateless:
-                self._arm(now + 64 * self.settings.t1, "J", transaction)
+                self._timers.arm(now + 64 * self.settings.t1, "J", transaction)
             else:
                 transaction.advance(ServerInput.TIMER_J)
                 self._servers.forget(transaction)
@@ -284,16 +264,6 @@ class SipSession:
     def is_proved(self, address: HostPort, now: float) -> bool:
         """True for streams, and for addresses proved within the lifetime."""
         return not self.is_datagram or self._sources.is_proved(address, now)
-
-    def ping(self) -> None:
-        """Send the double CRLF keepalive (RFC 5626 section 3.5.1)."""
-        if not self.is_closed and not self.is_datagram:
-            self._out.append(b"\r\n\r\n")
-
-    @property
-    def pending_requests(self) -> int:
-        """Requests of ours without a final response."""
-        return self._clients.pending
 
     # --- received units ----------------------------------------------------------------------------------
 
@@ -327,7 +297,7 @@ class SipSession:
             if is_repeat and (len(known.response) <= size or self.is_proved(source, now)):
                 self._send(known.response, source)
             return
-        if self._refused.has(key, now):
+        if self._overload.has_refused(key, now):
             self._refuse(request, source, now, size, 503, headers=[("Retry-After", str(LEAST_RETRY))])
             return
         try:
@@ -369,31 +339,17 @@ class SipSession:
         """What RFC 3261 section 8.2 refuses before any policy: (status code, headers); code 0 means silence."""
         settings = self.settings
         refusal = refuse_method(request, settings.methods) or refuse_address(request, settings.schemes)
-        if refusal is not None:
-            return refusal
-        merged = self._servers.merged((request.call_id, request.from_.tag, str(request.cseq)))
-        if merged is not None and merged.request is not None and not request.to.tag:
-            is_retry = merged.request.body == request.body  # S-35, S-36: a retry goes up, another message does not
-            if not is_retry:
-                return 482, []
-        refusal = refuse_extension(request, settings.extensions)
+        if refusal is None and self._servers.is_merged(request):
+            refusal = 482, []
+        refusal = refusal or refuse_extension(request, settings.extensions)
         if refusal is None and not self._servers.has_room():
             return 503, [("Retry-After", "32")]
         return refusal
 
     def _take_response(self, response: SipResponse, source: HostPort, now: float) -> None:
-        transaction = self._clients.get(response.via.branch)
-        problem = ""
-        if len(response.vias) != 1:
-            problem = "a response with more than one Via is not for us"  # RFC 3261 section 8.1.3.3
-        elif transaction is None or response.via.sent_by != self.sent_by.lower():
-            problem = "a response to no request of ours"
-        elif response.cseq.method != transaction.method:
-            problem = "a response to another method"
-        elif self.is_datagram and source != transaction.address:
-            problem = "a response from where the request did not go"
-        if problem or transaction is None:
-            self._events.append(PacketDropped(problem, source))
+        transaction = self._clients.match(response, self.sent_by, source if self.is_datagram else None)
+        if isinstance(transaction, str):
+            self._events.append(PacketDropped(transaction, source))
             return
         given = ClientInput.PROVISIONAL if response.status_code < 200 else ClientInput.FINAL
         self._client_input(transaction, given, now, response)
@@ -409,14 +365,14 @@ class SipSession:
             self._events.append(ResponseReceived(transaction.id, response))
             if action is ClientAction.PASS_AND_WAIT:
                 if self.is_datagram:
-                    self._arm(now + settings.t4, "K", transaction)
+                    self._timers.arm(now + settings.t4, "K", transaction)
                 else:
                     transaction.advance(ClientInput.TIMER_K)
         elif action in (ClientAction.RETRANSMIT_DOUBLED, ClientAction.RETRANSMIT_CAPPED):
             doubled = action is ClientAction.RETRANSMIT_DOUBLED
             transaction.interval = min(2 * transaction.interval, settings.t2) if doubled else settings.t2
             self._send(transaction.octets, transaction.address)
-            self._arm(now + transaction.interval, "E", transaction)
+            self._timers.arm(now + transaction.interval, "E", transaction)
         elif action is ClientAction.TIME_OUT:
             self._events.append(RequestTimedOut(transaction.id))
         elif action is ClientAction.FAIL:
@@ -425,10 +381,6 @@ class SipSession:
             transaction.octets = b""
         elif transaction.state is State.TERMINATED:
             self._clients.forget(transaction)
-
-    def _arm(self, when: float, name: str, transaction: ClientTransaction | ServerTransaction) -> None:
-        self._count += 1
-        heappush(self._timers, (when, self._count, name, transaction))
 
     def _close(self, reason: str) -> None:
         if self.is_closed:

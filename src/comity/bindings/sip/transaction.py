@@ -8,11 +8,12 @@ clock or an octet. Input that a figure does not draw for a state is on its own r
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
+from heapq import heappop, heappush
 
-from comity.bindings.sip.message import SipRequest
+from comity.bindings.sip.message import SipRequest, SipResponse
 
 HostPort = tuple[str, int]
 
@@ -183,8 +184,21 @@ class ClientTransactions:
         self._by_branch[transaction.id] = transaction
         self._asked[transaction.address] = self._asked.get(transaction.address, 0) + 1
 
-    def get(self, branch: str) -> ClientTransaction | None:
-        return self._by_branch.get(branch)
+    def match(self, response: SipResponse, sent_by: str, source: HostPort | None) -> ClientTransaction | str:
+        """Whose response it is (RFC 3261 section 17.1.3), or why it is nobody's (S-32, S-33).
+
+        ``source`` is where a datagram came from, None on a connection.
+        """
+        transaction = self._by_branch.get(response.via.branch)
+        if len(response.vias) != 1:
+            return "a response with more than one Via is not for us"  # RFC 3261 section 8.1.3.3
+        if transaction is None or response.via.sent_by != sent_by.lower():
+            return "a response to no request of ours"
+        if response.cseq.method != transaction.method:
+            return "a response to another method"
+        if source is not None and source != transaction.address:
+            return "a response from where the request did not go"
+        return transaction
 
     def is_asked(self, address: HostPort) -> bool:
         """True while a request of ours to ``address`` is not forgotten."""
@@ -206,11 +220,6 @@ class ClientTransactions:
 
     def __len__(self) -> int:
         return len(self._by_branch)
-
-    @property
-    def pending(self) -> int:
-        """Those without a final response."""
-        return sum(t.state in (State.TRYING, State.PROCEEDING) for t in self._by_branch.values())
 
 
 MergeKey = tuple[str, str, str]
@@ -237,9 +246,15 @@ class ServerTransactions:
     def by_id(self, id: int) -> ServerTransaction | None:
         return self._by_id.get(id)
 
-    def merged(self, key: MergeKey) -> ServerTransaction | None:
-        """The unanswered request with this Call-ID, From tag and CSeq."""
-        return self._merging.get(key)
+    def is_merged(self, request: SipRequest) -> bool:
+        """True if a request with this Call-ID, From tag and CSeq and another body is unanswered (S-36).
+
+        One with the same body is a retry by another way (S-35), which goes up and is recognised there.
+        """
+        merged = self._merging.get((request.call_id, request.from_.tag, str(request.cseq)))
+        if merged is None or merged.request is None or request.to.tag:
+            return False
+        return merged.request.body != request.body
 
     def forget(self, transaction: ServerTransaction) -> None:
         self._by_key.pop(transaction.key, None)
@@ -272,3 +287,34 @@ class ServerTransactions:
 
     def __len__(self) -> int:
         return len(self._by_key)
+
+
+class Timers:
+    """What the transactions of one session wait for, earliest first."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, str, ClientTransaction | ServerTransaction]] = []
+        self._count = 0
+
+    def arm(self, when: float, name: str, transaction: ClientTransaction | ServerTransaction) -> None:
+        """Set timer ``name`` (a letter of RFC 3261 table 4)."""
+        self._count += 1
+        heappush(self._heap, (when, self._count, name, transaction))
+
+    @property
+    def first(self) -> float | None:
+        """When the next one fires; those of ended transactions are dropped."""
+        while self._heap and self._heap[0][3].state is State.TERMINATED:
+            heappop(self._heap)
+        return self._heap[0][0] if self._heap else None
+
+    def due(self, now: float) -> Iterator[tuple[str, ClientTransaction | ServerTransaction]]:
+        """(name, transaction) of each that fires by ``now``."""
+        while self._heap and self._heap[0][0] <= now:
+            _, _, name, transaction = heappop(self._heap)
+            if transaction.state is not State.TERMINATED:
+                yield name, transaction
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._heap.clear()

@@ -49,6 +49,8 @@ class Limits:
     vias: int = 40
     """The list says 20; RFC 4475 section 3.1.1.7 (longreq, 34 of them) has to be read."""
     routes: int = 10
+    uri: int = MAX_URI
+    """The Request-URI; longer is answered 414."""
     method: int = 64
     """The list says 32; RFC 4475 section 3.1.1.2 (intmeth, 43) has to be answered 501."""
 
@@ -138,7 +140,7 @@ def _parse_start_line(
         return partial, RemoteProtocolError("the SIP version is not supported", hint="505")
     if len(method) > limits.method:
         return partial, malformed("the method is too long")
-    if len(parts[1]) > MAX_URI:
+    if len(parts[1]) > limits.uri:
         return partial, RemoteProtocolError("the Request-URI is too long", hint="414")
     return partial, None
 

@@ -106,8 +106,8 @@ class Streams:
     async def _resume(self, connection: Connection) -> None:
         """Go on when all that was handed in has its end and is counted in the store."""
         sm, count = connection.sm, connection.count
-        assert sm is not None
-        assert count is not None
+        if sm is None or count is None:
+            return  # a third connection took the stream on before its second came to it (X-73)
         if connection.submitting:
             await asyncio.wait(connection.submitting)
         settled = asyncio.Event()
