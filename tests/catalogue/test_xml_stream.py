@@ -200,15 +200,15 @@ def test_memory_is_given_back(target: Target, stage: Stage, share: int) -> None:
 
     def attack_all(times: int) -> None:
         for octets in inputs:
-            for start in range(0, times, 40):
-                with streams(target, min(40, times - start), stage, is_open=False) as peers:
+            for start in range(0, times, batch):
+                with streams(target, min(batch, times - start), stage, is_open=False) as peers:
                     for peer in peers:
                         peer.send(octets)
                     assert all(answer.condition for answer in answers(peers))
 
-    repeats = max(1, REPEATS // share)
+    repeats, batch = max(1, REPEATS // share), 40 // share
     with target.row("memory"):
-        attack_all(max(1, 40 // share))  # what is kept once, whatever comes: buffers, code paths, arenas
+        attack_all(batch)  # what is kept once, whatever comes: buffers, code paths, arenas
         before = target.snapshot()
         used = target.rss()
         attack_all(repeats)
