@@ -2,7 +2,7 @@
 # make test      everything; installs the peers it needs (as root by apt)
 # make check     format, lint, types, import table, docs
 # make prove     kill -9, power loss and sabotage at full size (an hour; see docs/topics/promise.md)
-# make bench     figures beside the peers' (see docs/reference/performance.md)
+# make bench     figures beside the peers' (see docs/reference/performance.md; QUICK=1: in five minutes)
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -25,7 +25,7 @@ prove: .venv
 	scripts/prove
 
 bench: .venv
-	scripts/bench
+	scripts/bench $(if $(QUICK),--quick)
 
 format: .venv
 	$(BIN)/ruff format src tests fuzz examples scripts/*.py

@@ -24,7 +24,6 @@ WAITING = {
     "alias_depth": "aliases",
     "max_breadth": "SIP requests sent on to another server",
     "hops": "enforced as cpim.operations.INITIAL_MAX_FORWARDS; another value has a meaning with gateways only",
-    "sip_uri": "enforced as bindings.sip.uri.MAX_URI, in readers that know no configuration",
     "cpim_message_sip": "checked against sip_body, which enforces it at the SIP edge",
 }
 
