@@ -2,7 +2,7 @@
 # make test      everything; installs the peers it needs (as root by apt)
 # make check     format, lint, types, import table, docs
 # make prove     kill -9, power loss and sabotage at full size (an hour; see docs/topics/promise.md)
-# make bench     figures beside the peers' (see docs/reference/performance.md; QUICK=1: in five minutes)
+# make bench     figures beside the peers' (see docs/reference/performance.md; QUICK=1: one short repeat)
 PYTHON ?= python3
 BIN := .venv/bin
 
