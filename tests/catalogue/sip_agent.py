@@ -5,12 +5,13 @@ Written apart from ``comity``: what it sends and expects comes from the RFCs, no
 
 from __future__ import annotations
 
+import contextlib
 import re
 import secrets
 from types import TracebackType
 from typing import Literal, Self
 
-from tests.catalogue.harness import Target
+from tests.catalogue.harness import PATIENCE, Target
 from tests.catalogue.raw import RawSipTcp, RawSipUdp, authorization, sip_status
 
 Wire = Literal["udp", "tcp"]
@@ -18,6 +19,8 @@ WIRES: tuple[Wire, ...] = ("udp", "tcp")
 #: What a phone says of itself; without it a challenge over UDP would be larger than the request (S-28).
 PHONE = "User-Agent: Telephone 2.1.4 (catalogue of bad inputs; x86_64-linux-gnu)"
 CRLF = b"\r\n"
+#: An answer that a busy machine has not given by now is asked for again; longer than RFC 3261's T1 on purpose.
+RETRY_SECONDS = 4.0
 
 
 def header(answer: bytes, name: str, short: str = "") -> str:
@@ -126,8 +129,18 @@ class Agent:
         return head + (self._peer.until(rb".{%d}" % size) if size else b"")
 
     def ask(self, octets: bytes) -> bytes:
-        """Send, and the next message from the server."""
+        """Send, and the next message from the server; over UDP sent again after a while, as every phone does."""
         self.send(octets)
+        if self.wire == "tcp":
+            return self.hear()
+        self.datagrams.sock.settimeout(RETRY_SECONDS)
+        try:
+            for _ in range(int(PATIENCE / RETRY_SECONDS)):
+                with contextlib.suppress(TimeoutError):
+                    return self.hear()
+                self.send(octets)
+        finally:
+            self.datagrams.sock.settimeout(PATIENCE)
         return self.hear()
 
     def rest(self) -> list[bytes]:

@@ -208,7 +208,7 @@ def test_memory_is_given_back(target: Target, stage: Stage, share: int) -> None:
 
     repeats, batch = max(1, REPEATS // share), 40 // share
     with target.row("memory"):
-        attack_all(batch)  # what is kept once, whatever comes: buffers, code paths, arenas
+        attack_all(max(batch, repeats // 2))  # what is kept once, whatever comes: buffers, code paths, arenas
         before = target.snapshot()
         used = target.rss()
         attack_all(repeats)

@@ -68,7 +68,7 @@ class Lane:
 
     def failed(self, k: int) -> None:
         """The server reported that message ``k`` failed."""
-        if 0 <= k < len(self.things) and not self.things[k].was_reported:
+        if 0 <= k < len(self.things) and not (self.things[k].was_reported or self.things[k].was_refused):
             self.things[k].was_reported = True
             self.reported += 1
             self.wake.set()
@@ -144,7 +144,9 @@ class Lane:
             thing.retry_at = asyncio.get_running_loop().time() + 0.2
         else:
             thing.is_final = True
-            self.refused += 1
+            if not thing.was_reported:
+                thing.was_refused = True
+                self.refused += 1
 
 
 @dataclass(slots=True)

@@ -46,6 +46,7 @@ class Thing:
     is_under_way: bool = False
     retry_at: float = 0.0
     was_delivered: bool = False
+    was_refused: bool = False
     was_reported: bool = False
     """Its sender was told that it failed."""
 

@@ -9,7 +9,8 @@ import pytest
 
 from comity.cpim.address import Address
 from comity.cpim.operations import Reason, Response, Status, success
-from comity.service.delivery import MOST_UNCERTAIN, RETRY_DELAYS, WINDOW
+from comity.service.channel import MOST_UNCERTAIN, RETRY_DELAYS
+from comity.service.delivery import WINDOW
 from comity.service.envelope import operation_of_item
 from comity.service.interfaces import Ack, Add, Delivery, Done, Op, Record, Result
 from comity.store.memory import MemoryStore

@@ -4,7 +4,7 @@ Place on the path: between the socket and the session, inside steps 1 and 10. as
 for each connection (reliability.md section 0, finding 4); ``TlsPipe`` moves at most one record at a time
 through its two memory BIOs, so that they stay as small as one record.
 
-TLS 1.2 and 1.3, no compression, renegotiation, early data, session tickets or session cache (section 6.1 item 1).
+TLS 1.2 and 1.3, no compression, renegotiation, early data, or session tickets (section 6.1 item 1).
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from comity.bindings.base import TlsInfo
 from comity.errors import ConfigError
-from comity.net import session_cache
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +77,6 @@ def make_server_context(certificate: Path, key: Path, trust: Path | None = None)
     if trust is not None:
         _load_trust(context, trust)
         context.verify_mode = ssl.CERT_OPTIONAL
-    session_cache.switch_off(context)
     return context
 
 

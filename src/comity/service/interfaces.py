@@ -384,6 +384,10 @@ class Service(Protocol):
     def node(self) -> str:
         """This node's name in history entries."""
 
+    @property
+    def is_first_life(self) -> bool:
+        """True if no process before this one can have said yes to anything."""
+
     async def secret(self, name: str) -> bytes:
         """32 random octets that stay the same over restarts, made when first asked for."""
 

@@ -17,7 +17,7 @@ from comity.service.envelope import Envelope
 from comity.service.interfaces import Add, Result
 
 if TYPE_CHECKING:
-    from comity.service.delivery import Channel
+    from comity.service.channel import Channel
 
 
 class Pending:

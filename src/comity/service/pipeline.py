@@ -59,6 +59,9 @@ EXPIRY_INTERVAL = 15.0
 Answer = asyncio.Future[Accepted | Response]
 
 
+_DEDUP = "dedup-secret"
+
+
 @dataclass(slots=True)
 class Submission:
     """One operation on its way through the steps below."""
@@ -91,6 +94,7 @@ class Pipeline:
         self.delivery = DeliveryEngine(store, clock, node, self._report)
         self.counts = dict.fromkeys(("accepted", "repeated", "refused", "reported"), 0)
         self._store = store
+        self.is_first_life = True
         self._secret = b""
         self._followers: list[Follower] = []
         self._resolving: dict[str, list[Submission]] = {}
@@ -102,7 +106,8 @@ class Pipeline:
 
     async def start(self, deliverers: dict[str, Deliverer]) -> None:
         """Load the contacts and take up what is stored; call before any listener opens."""
-        self._secret = await self.secret("dedup-secret")
+        self.is_first_life = await self._store.get("setting", _DEDUP) is None
+        self._secret = await self.secret(_DEDUP)
         self.delivery.deliverers.update(deliverers)
         await self.registrar.load()
         self.registrar.on_present = self.delivery.present

@@ -11,6 +11,7 @@ from comity.bindings.sip.events import RequestReceived
 from comity.bindings.sip.message import SipRequest, SipResponse
 from comity.bindings.sip.overload import LEAST_RETRY, MOST_RETRY, Refused, glimpse
 from comity.bindings.sip.session import SipSession
+from comity.bindings.sip.settings import SessionSettings
 from comity.bindings.sip.transaction import server_key
 from comity.bindings.sip.wire import parse_datagram
 from tests.bindings.sip.test_session import CLIENT, SERVER, events, raw_message, session
@@ -50,6 +51,17 @@ def test_a_refusal_is_a_503_that_its_sender_can_match() -> None:
     )
     assert answer.to.tag
     assert server.next_event() is None
+
+
+def test_after_a_restart_nothing_is_refused_that_the_process_before_may_have_taken() -> None:
+    """I3, F-K4: a retransmission is read or dropped until nobody can send one any more (64*T1)."""
+    server = SipSession(SessionSettings(), "udp", SERVER, restarted=100.0)
+    server.prove(PHONE, 100.0)
+    raw = raw_message()
+    assert server.refuse_datagram(raw, PHONE, 131.9)
+    assert not sent(server)
+    assert server.refuse_datagram(raw, PHONE, 132.0)
+    assert [answer.status_code for answer in sent(server)] == [503]
 
 
 def test_a_refused_request_stays_refused_when_there_is_time_again() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from comity.cli import main
-from comity.service.delivery import Channel
+from comity.service.channel import Channel
 from comity.service.pending import Pending
 
 

@@ -107,7 +107,8 @@ class SipBinding:
         if host in ("0.0.0.0", "::", "") and self.config.domains:  # noqa: S104 - compared, not bound
             host = self.config.domains[0]
         remote = None if transport == "udp" else peer.remote
-        session = SipSession(self._settings, transport, (host, port), remote, random=self.random)
+        before = None if self._service is None or self._service.is_first_life else self._service.clock.now()
+        session = SipSession(self._settings, transport, (host, port), remote, random=self.random, restarted=before)
         state = self._states[link] = LinkState(link, session, transport)
         if remote is not None:
             self._flows[transport, remote, peer.local] = state

@@ -162,10 +162,15 @@ class Refused:
 
 
 class Overload:
-    """The refusals of one session; they hold for ``lifetime`` seconds, at most ``most`` of them."""
+    """The refusals of one session; they hold for ``lifetime`` seconds, at most ``most`` of them.
 
-    def __init__(self, secret: bytes, lifetime: float, most: int) -> None:
+    For as long after a restart (``restarted``, None: this is the first life) nothing is refused, only dropped: what comes
+    may be the retransmission of a request that the process before took, and a no would be a false one (I3).
+    """
+
+    def __init__(self, secret: bytes, lifetime: float, most: int, restarted: float | None = None) -> None:
         self._secret = secret
+        self._silent_until = None if restarted is None else restarted + lifetime
         self._refused = Refused(lifetime, most)
 
     def has_refused(self, key: ServerKey, now: float) -> bool:
@@ -181,6 +186,10 @@ class Overload:
             return b""
         if taken.by_key(seen.key) is not None:
             return None  # a retransmission of what was taken
+        if self._silent_until is not None:
+            if now < self._silent_until:
+                return b""
+            self._silent_until = None
         if self._refused.has(seen.key, now) or self._refused.add(seen.key, now):
             return seen.answer(self._secret)
         return b""

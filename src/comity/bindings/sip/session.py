@@ -67,7 +67,9 @@ class SipSession:
         remote: HostPort | None = None,
         *,
         random: Callable[[int], bytes] = secrets.token_bytes,
+        restarted: float | None = None,
     ) -> None:
+        """``restarted``: when this process took over from one that may have taken requests already; None: there was none."""
         self.settings = settings
         self.transport = transport
         self.remote = remote
@@ -87,7 +89,7 @@ class SipSession:
         self._count = 0
         self._clients = ClientTransactions()
         self._servers = ServerTransactions(settings.most_transactions)
-        self._overload = Overload(self._secret, 64 * settings.t1, 4 * settings.most_transactions)
+        self._overload = Overload(self._secret, 64 * settings.t1, 4 * settings.most_transactions, restarted)
         self._sources = Sources(
             settings.unproved_requests, settings.unproved_window, settings.proof_lifetime, settings.most_transactions
         )
