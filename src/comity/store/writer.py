@@ -140,6 +140,17 @@ class Writer:
     # --- the writer's thread ---
 
     def _run(self) -> None:
+        try:
+            self._work()
+        except Exception as error:  # nothing is expected here; a thread that ended unheard would leave everybody waiting
+            _log.critical("the store's thread has failed, nothing is accepted until a restart", exc_info=error)
+            with self._ready:
+                self._is_closing = True
+                left = list(self._queue)
+                self._queue.clear()
+            self._finish([(item.future, StoreError("The store has failed.")) for item in left], {})
+
+    def _work(self) -> None:
         while True:
             items = self._take()
             if not items:
@@ -149,9 +160,14 @@ class Writer:
             else:
                 self._commit([item for item in items if isinstance(item, _Call)])
             self._checkpoint_if_due()
-            if len(items) > 1 and not self._is_closing:
-                time.sleep(min(REST_PER_OP * len(items), MOST_REST))
+            if len(items) > 1:
+                self._rest(min(REST_PER_OP * len(items), MOST_REST))
         self._end()
+
+    def _rest(self, seconds: float) -> None:
+        """Let the next group gather, unless the store is to close."""
+        with self._ready:
+            self._ready.wait_for(lambda: self._is_closing, seconds)
 
     def _take(self) -> list[_Call | _Job]:
         """Wait for work; the next job alone, or the next calls up to a group's size. Empty: closed."""
