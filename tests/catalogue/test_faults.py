@@ -169,9 +169,11 @@ def test_memory_runs_out_and_strangers_go_first(
     # Else glibc reserves 64 MiB of it for any thread, whenever it likes.
     monkeypatch.setenv("MALLOC_ARENA_MAX", "1")
     target = Target(tmp_path_factory.mktemp("tight"))
+    for _ in range(3):  # until its threads are there
+        target.canary.wait_for_round(time.monotonic())
     with open(f"/proc/{target.pid}/status", encoding="ascii") as status:
         size = next(int(line.split()[1]) for line in status if line.startswith("VmSize")) * 1024
-    resource.prlimit(target.pid, resource.RLIMIT_AS, (size + 48 * 2**20, resource.RLIM_INFINITY))
+    resource.prlimit(target.pid, resource.RLIMIT_AS, (size + 64 * 2**20, resource.RLIM_INFINITY))
     with flood("silent", target.server.port("xmpp", "tls")[1], 4_500, 1_000) as attack:
         assert 0 < attack.said()["opened"] < 4_096
         for _ in range(3):
