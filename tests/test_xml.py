@@ -394,6 +394,18 @@ def test_names_outside_xml_are_never_written(name: str) -> None:
         serialize(Element("a", {name: "x"}))
 
 
+@pytest.mark.parametrize("size", [1, 5, 8, 1000])
+def test_a_document_type_is_refused_before_it_ends_however_it_is_cut(size: int) -> None:
+    """X-01, X-28: found by fuzzing."""
+    data = b"<!DOCTYPE xE" + b" " * 1100
+    reader = StreamReader(XmlLimits())
+    with pytest.raises(RemoteProtocolError) as refused:
+        for start in range(0, len(data), size):
+            reader.receive_data(data[start : start + size])
+            assert reader.next_unit() is None
+    assert refused.value.hint == "restricted-xml"
+
+
 def test_the_reserved_prefix_is_never_declared() -> None:
     """X-22: an element of the xml namespace, passed on as a default namespace, would close the recipient's stream."""
     element = parse_document(b"<a><xml:b xml:c='d'>e</xml:b></a>")

@@ -142,7 +142,9 @@ class Writer:
     def _run(self) -> None:
         try:
             self._work()
-        except Exception as error:  # nothing is expected here; a thread that ended unheard would leave everybody waiting
+        except (
+            Exception
+        ) as error:  # nothing is expected here; a thread that ended unheard would leave everybody waiting
             _log.critical("the store's thread has failed, nothing is accepted until a restart", exc_info=error)
             with self._ready:
                 self._is_closing = True

@@ -242,6 +242,9 @@ class StreamReader:
         self._last_octets = context[-2:]
         self._unfinished = unfinished = self._fed - max(self._parser.CurrentByteIndex, 0)
         self._note_unfinished(data, unfinished, scanned)
+        if not self._depth and not self._root_name and b"<!" in context:
+            # Expat waits for more of a document type than its name; we need not.
+            raise refuse("comments and declarations are not allowed", "restricted-xml")
         if self._depth <= 1 and not self._is_in_tag and self._depth:
             self._edge = self._fed - unfinished
         self._check_length()
