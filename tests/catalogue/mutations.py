@@ -11,6 +11,39 @@ from collections.abc import Sequence
 
 from hypothesis import strategies as st
 
+#: What is put between the octets of SIP messages.
+SIP_PIECES = [
+    *(
+        b"\r\n",
+        b"\n",
+        b"\r",
+        b":",
+        b" ",
+        b"\t",
+        b";",
+        b",",
+        b"<",
+        b">",
+        b'"',
+        b"\\",
+        b"%00",
+        b"\x00",
+        b"\xff",
+        b"=",
+        b"@",
+    ),
+    *(
+        b"sip:",
+        b"SIP/2.0",
+        b"z9hG4bK",
+        b"Via: SIP/2.0/UDP h\r\n",
+        b"Content-Length: 9\r\n",
+        b"0",
+        b"9" * 20,
+        b"A" * 300,
+    ),
+]
+
 NAMESPACES = (
     b"jabber:client",
     b"jabber:server",

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.catalogue.harness import Inbox, Target
+from tests.catalogue.mutations import SIP_PIECES
 from tests.catalogue.raw import RawSipUdp, sip_status
 from tests.catalogue.sip_agent import Agent, Wire, header
 from tests.catalogue.test_sip_syntax import ROWS, Row
@@ -119,37 +120,6 @@ def test_full_answers_come_once_the_address_is_proved(target: Target) -> None:
         agent.register("Expires: 0")
 
 
-PIECES = [
-    *(
-        b"\r\n",
-        b"\n",
-        b"\r",
-        b":",
-        b" ",
-        b"\t",
-        b";",
-        b",",
-        b"<",
-        b">",
-        b'"',
-        b"\\",
-        b"%00",
-        b"\x00",
-        b"\xff",
-        b"=",
-        b"@",
-    ),
-    *(
-        b"sip:",
-        b"SIP/2.0",
-        b"z9hG4bK",
-        b"Via: SIP/2.0/UDP h\r\n",
-        b"Content-Length: 99\r\n",
-        b"0",
-        b"9" * 20,
-        b"A" * 300,
-    ),
-]
 SEEDS = [path.read_bytes() for path in sorted(TORTURE.glob("*.dat"))] + TINY[:3]
 
 
@@ -160,7 +130,7 @@ def mutations(draw: st.DrawFn) -> bytes:
     for _ in range(draw(st.integers(1, 4))):
         place = draw(st.integers(0, len(octets)))
         length = draw(st.integers(0, 12))
-        octets[place : place + length] = draw(st.sampled_from(PIECES) | st.binary(max_size=8))
+        octets[place : place + length] = draw(st.sampled_from(SIP_PIECES) | st.binary(max_size=8))
     return bytes(octets)
 
 

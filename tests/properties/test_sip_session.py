@@ -13,39 +13,9 @@ from comity.bindings.sip.message import SipResponse
 from comity.bindings.sip.session import SipSession
 from comity.bindings.sip.settings import SessionSettings
 from comity.bindings.sip.wire import StreamReader
+from tests.catalogue.mutations import SIP_PIECES
 
 SEEDS = [path.read_bytes() for path in sorted((Path(__file__).parent.parent / "conformance/rfc4475").glob("*.dat"))]
-PIECES = [
-    *(
-        b"\r\n",
-        b"\n",
-        b"\r",
-        b":",
-        b" ",
-        b"\t",
-        b";",
-        b",",
-        b"<",
-        b">",
-        b'"',
-        b"\\",
-        b"%00",
-        b"\x00",
-        b"\xff",
-        b"=",
-        b"@",
-    ),
-    *(
-        b"sip:",
-        b"SIP/2.0",
-        b"z9hG4bK",
-        b"Via: SIP/2.0/UDP h\r\n",
-        b"Content-Length: 9\r\n",
-        b"0",
-        b"9" * 20,
-        b"A" * 300,
-    ),
-]
 SETTINGS = SessionSettings(methods=frozenset({"MESSAGE", "REGISTER", "OPTIONS"}), extensions=frozenset({"outbound"}))
 NEAR, FAR = ("192.0.2.200", 5060), ("192.0.2.9", 5090)
 
@@ -56,7 +26,7 @@ def mutations(draw: st.DrawFn) -> bytes:
     octets = bytearray(b"".join(draw(st.lists(st.sampled_from(SEEDS), min_size=1, max_size=2))))
     for _ in range(draw(st.integers(0, 5))):
         place = draw(st.integers(0, len(octets)))
-        octets[place : place + draw(st.integers(0, 12))] = draw(st.sampled_from(PIECES) | st.binary(max_size=8))
+        octets[place : place + draw(st.integers(0, 12))] = draw(st.sampled_from(SIP_PIECES) | st.binary(max_size=8))
     return bytes(octets)
 
 
