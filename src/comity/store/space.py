@@ -69,8 +69,10 @@ class DiskWatch:
 
     def is_low(self) -> bool:
         """True while nothing new may be accepted."""
-        # While it is low every group looks, so that room that was made is used at once.
-        if self._marks is not None and (self._is_low or self._monotonic() - self._looked >= LOOK):
+        # While it is low every group looks, so that room that was made is used at once; while little is left too, for
+        # a second's messages can be more than that.
+        is_near = self._is_low or self._is_warned
+        if self._marks is not None and (is_near or self._monotonic() - self._looked >= LOOK):
             self._looked = self._monotonic()
             self._look(self._marks)
         return self._is_low
