@@ -406,6 +406,19 @@ def test_a_document_type_is_refused_before_it_ends_however_it_is_cut(size: int) 
     assert refused.value.hint == "restricted-xml"
 
 
+@pytest.mark.parametrize("odd", [b"\x0b", b"\x0c", "\u00a0".encode(), "\u2028".encode()])
+def test_only_the_white_space_of_xml_may_stand_between_stanzas(odd: bytes) -> None:
+    """X-14, X-76: found by fuzzing; Python's idea of white space is wider."""
+    reader = StreamReader(XmlLimits())
+    reader.receive_data(b"<s>")
+    assert reader.next_unit() is not None
+    reader.receive_data(b" \t\r\n")
+    assert reader.next_unit() is None
+    reader.receive_data(odd + b"<a/>")
+    with pytest.raises(RemoteProtocolError):
+        reader.next_unit()
+
+
 def test_the_reserved_prefix_is_never_declared() -> None:
     """X-22: an element of the xml namespace, passed on as a default namespace, would close the recipient's stream."""
     element = parse_document(b"<a><xml:b xml:c='d'>e</xml:b></a>")

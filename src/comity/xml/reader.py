@@ -27,6 +27,8 @@ from comity.xml.writer import escape_attribute
 
 SLICE: Final = 4096
 """Most octets given to expat in one call."""
+_SPACE: Final = " \t\r\n"
+"""White space of XML; Python's own ``isspace`` knows more."""
 JOIN: Final = 1024
 """Reads smaller than this wait for more unless a tag can be complete."""
 NAMES_BEFORE_RENEWAL: Final = 1024
@@ -179,7 +181,7 @@ class StreamReader:
     # --- feeding -------------------------------------------------------------------------------------------
 
     def _take(self, data: bytes) -> None:
-        if self._depth == 1 and not self._pending and not self._unfinished and data.isspace():
+        if self._depth == 1 and not self._pending and not self._unfinished and not data.strip(_SPACE.encode()):
             return  # keepalive between stanzas
         data = self._pending + data if self._pending else data
         self._pending = b""
@@ -377,7 +379,7 @@ class StreamReader:
 
     def _text(self, data: str) -> None:
         if self._depth < 2:
-            if data.isspace():
+            if not data.strip(_SPACE):
                 return
             raise refuse("text between stanzas", "bad-format")
         children = self._stack[-1].children
