@@ -31,8 +31,12 @@ def comity(*arguments: str | Path, stdin: str | bytes | None = None) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments], input=stdin)
 
 
+STARTED = datetime.now(UTC)
+"""One time for all, so that two calls give the same octets."""
+
+
 def message(when: datetime | None = None) -> bytes:
-    stamp = (when or datetime.now(UTC)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    stamp = (when or STARTED).strftime("%Y-%m-%dT%H:%M:%SZ")
     return (
         f"From: Alice <im:alice@example.org>\r\nTo: Bob <im:bob@example.net>\r\nDateTime: {stamp}\r\n"
         "Subject: hi\r\n\r\nContent-Type: text/plain; charset=utf-8\r\n\r\nHello\r\n"
@@ -176,12 +180,11 @@ class TestSignAndVerify:
     @pytest.mark.parametrize("form", ["multipart", "signed-data"])
     def test_both_forms_give_back_the_signed_octets(self, tmp_path: Path, form: str) -> None:
         comity("keys", "new", ALICE)
-        plain = message()  # holds the second it is made in
-        signed = comity("sign", "--form", form, "-", stdin=plain).stdout_bytes
+        signed = comity("sign", "--form", form, "-", stdin=message()).stdout_bytes
         result = comity("verify", "-", "-o", tmp_path / "content", stdin=signed)
         assert result.exit_code == 0
         assert "verdict  valid" in result.stdout
-        assert (tmp_path / "content").read_bytes().endswith(b"\r\n\r\n" + plain)
+        assert (tmp_path / "content").read_bytes().endswith(b"\r\n\r\n" + message())
 
     def test_openssl_verifies_what_was_signed(self, tmp_path: Path) -> None:
         comity("keys", "new", ALICE)
