@@ -7,6 +7,7 @@ import hashlib
 import json
 import stat
 import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -31,12 +32,17 @@ def comity(*arguments: str | Path, stdin: str | bytes | None = None) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments], input=stdin)
 
 
-STARTED = datetime.now(UTC)
-"""One time for all, so that two calls give the same octets."""
+_started = datetime.now(UTC)
+
+
+@pytest.fixture(autouse=True)
+def started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One time for a whole test, so that two calls give the same octets; a new one for each, so that none is stale."""
+    monkeypatch.setattr(sys.modules[__name__], "_started", datetime.now(UTC))
 
 
 def message(when: datetime | None = None) -> bytes:
-    stamp = (when or STARTED).strftime("%Y-%m-%dT%H:%M:%SZ")
+    stamp = (when or _started).strftime("%Y-%m-%dT%H:%M:%SZ")
     return (
         f"From: Alice <im:alice@example.org>\r\nTo: Bob <im:bob@example.net>\r\nDateTime: {stamp}\r\n"
         "Subject: hi\r\n\r\nContent-Type: text/plain; charset=utf-8\r\n\r\nHello\r\n"

@@ -168,7 +168,13 @@ def test_memory_runs_out_and_strangers_go_first(
     """F-08: near the end of its address space it lets nobody new in, and the canary talks on; then all is as before."""
     # Else glibc reserves 64 MiB of it for any thread, whenever it likes.
     monkeypatch.setenv("MALLOC_ARENA_MAX", "1")
-    target = Target(tmp_path_factory.mktemp("tight"))
+    # And 8 MiB for the stack of each.
+    stack = resource.getrlimit(resource.RLIMIT_STACK)
+    resource.setrlimit(resource.RLIMIT_STACK, (2**20, stack[1]))
+    try:
+        target = Target(tmp_path_factory.mktemp("tight"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_STACK, stack)
     for _ in range(3):  # until its threads are there
         target.canary.wait_for_round(time.monotonic())
     with open(f"/proc/{target.pid}/status", encoding="ascii") as status:

@@ -90,7 +90,6 @@ def story(server: ServerProcess, told: Callable[..., Coroutine[None, None, None]
             await told(*[await person.online() for person in people])
         finally:
             for person in people:
-                person.client.auto_reconnect = False
                 await person.client.disconnect(wait=1.0)
 
     asyncio.run(run())
@@ -138,7 +137,8 @@ def test_after_a_kill_of_the_server_it_begins_anew_and_nothing_is_missing(own: S
             person.client.send_presence()
         alice.say("bob@a.test", "after")
         await bob.until(lambda: "after" in bob.texts)
-        assert bob.texts == ["before", "after"]
+        # Bob's acknowledgement of the first may have died with the server; then it comes again (I2).
+        assert list(dict.fromkeys(bob.texts)) == ["before", "after"]
 
     story(own, told, "alice@a.test/slix", "bob@a.test/slix")
 
