@@ -7,14 +7,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from comity.secure import Identity, ber, cms, cms_write
+from comity.secure import Identity, ber, cms, cms_write, evidence
 from tests.secure import kit
 from tests.secure.kit import NOW, attribute, identity, signed_data, signer_info, usual_attributes
 
 CONTENT = b"Content-Type: text/plain\r\n\r\nhi"
 
 
-def check(*infos: bytes, who: Identity | None = None, **more: object) -> tuple[cms.Signer, ...]:
+def check(*infos: bytes, who: Identity | None = None, **more: object) -> tuple[cms.Signature, ...]:
     raw = signed_data(infos, [(who or identity()).certificate], **more)  # type: ignore[arg-type]  # keyword table
     return cms.check(cms.parse_signed_data(raw), CONTENT)
 
@@ -37,7 +37,7 @@ def test_what_we_write_is_der_and_has_the_attributes_asked_for() -> None:
 @pytest.mark.parametrize("oid", [cms.SIGNING_CERTIFICATE, cms.SIGNING_CERTIFICATE_V2])
 def test_a_signing_certificate_attribute_binds_the_certificate(oid: str) -> None:
     wrong = attribute(oid, ber.sequence(ber.sequence(ber.sequence(ber.octet_string(bytes(20))))))
-    with pytest.raises(cms.SignatureFailed):
+    with pytest.raises(evidence.SignatureFailed):
         check(with_attributes(*usual_attributes(CONTENT), wrong))
 
 
@@ -45,20 +45,20 @@ def test_a_signing_certificate_attribute_binds_the_certificate(oid: str) -> None
 def test_an_attribute_that_stands_twice_is_refused(repeated: int) -> None:
     """RFC 5652 section 11: "MUST NOT include multiple instances"."""
     attributes = usual_attributes(CONTENT)
-    with pytest.raises(cms.SignatureFailed, match="twice"):
+    with pytest.raises(evidence.SignatureFailed, match="twice"):
         check(with_attributes(*attributes, attributes[repeated]))
 
 
 def test_an_attribute_that_names_another_content_type_is_refused() -> None:
     """M-14."""
     other = attribute(cms.CONTENT_TYPE, ber.oid(cms.ID_SIGNED_DATA))
-    with pytest.raises(cms.SignatureFailed, match="another content type"):
+    with pytest.raises(evidence.SignatureFailed, match="another content type"):
         check(with_attributes(other, *usual_attributes(CONTENT)[1:]))
 
 
 def test_an_attribute_with_two_values_is_refused() -> None:
     double = attribute(cms.MESSAGE_DIGEST, ber.octet_string(b"1"), ber.octet_string(b"2"))
-    with pytest.raises(cms.SignatureFailed, match="exactly one value"):
+    with pytest.raises(evidence.SignatureFailed, match="exactly one value"):
         check(with_attributes(usual_attributes(CONTENT)[0], double))
 
 
@@ -70,22 +70,22 @@ def test_algorithm_protection_is_checked() -> None:
         return attribute(cms.ALGORITHM_PROTECTION, ber.sequence(*fields))
 
     assert check(with_attributes(*usual_attributes(CONTENT), protection("1.2.840.10045.2.1")))
-    with pytest.raises(cms.SignatureFailed, match="exchanged"):
+    with pytest.raises(evidence.SignatureFailed, match="exchanged"):
         check(with_attributes(*usual_attributes(CONTENT), protection(cms.RSA_SHA256)))
 
 
 def test_the_digest_must_be_announced_and_agree() -> None:
     """SEC-4."""
-    with pytest.raises(cms.SignatureFailed, match="announced"):
+    with pytest.raises(evidence.SignatureFailed, match="announced"):
         check(signer_info(identity(), CONTENT), digests=["sha512"])
-    with pytest.raises(cms.SignatureFailed, match="names sha256, its digest sha512"):
+    with pytest.raises(evidence.SignatureFailed, match="names sha256, its digest sha512"):
         info = signer_info(identity(), CONTENT, digest="sha512", algorithm=ber.sequence(ber.oid(cms.ECDSA_SHA256)))
         check(info, digests=["sha512"])
 
 
 def test_a_key_of_another_kind_than_the_algorithm_fails() -> None:
     algorithm = ber.sequence(ber.oid(cms.RSA_SHA256), ber.NULL_DER)
-    with pytest.raises(cms.SignatureFailed):
+    with pytest.raises(evidence.SignatureFailed):
         check(signer_info(identity(), CONTENT, algorithm=algorithm))
 
 
@@ -94,7 +94,7 @@ def test_a_signer_may_be_named_by_key_identifier() -> None:
     san = x509.UniformResourceIdentifier("im:alice@a.test")
     signer = kit.certificate_with([san], extra=[(key_id, False)])
     assert check(signer_info(signer, CONTENT, by_key_id=b"0123456789"), who=signer)
-    with pytest.raises(cms.UnknownSigner):
+    with pytest.raises(evidence.UnknownSigner):
         check(signer_info(signer, CONTENT, by_key_id=b"012345678"), who=signer)
 
 
@@ -122,7 +122,7 @@ def test_too_many_signers_or_certificates_are_refused_before_any_check() -> None
     info = signer_info(identity(), CONTENT)
     with pytest.raises(ber.BerError, match="signers"):
         check(*[info + b"" for _ in range(1)] * (cms.MAX_SIGNERS + 1))
-    with pytest.raises(cms.TooLarge):
+    with pytest.raises(evidence.TooLarge):
         cms.parse_signed_data(signed_data([info], [identity().certificate] * (cms.MAX_CERTIFICATES + 1)))
 
 

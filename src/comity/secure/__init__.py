@@ -4,8 +4,9 @@ from comity.secure.chain import TrustStore
 from comity.secure.freshness import ReplayCache, SigningClock
 from comity.secure.identity import Identity, LocalCa, new_identity
 from comity.secure.keystore import KeyEntry, KeyStore
-from comity.secure.smime import canonical_text, sign, verify
+from comity.secure.signing import canonical_text, sign
 from comity.secure.verdict import Verdict, VerdictKind
+from comity.secure.verifying import verify
 
 __all__ = [
     "Identity",

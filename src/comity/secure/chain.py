@@ -100,9 +100,13 @@ class TrustStore:
     """Certificates kept without trust: intermediates, and signers whose messages leave theirs out."""
     crls: tuple[x509.CertificateRevocationList, ...] = ()
     distrusted: frozenset[str] = frozenset()
-    """SHA-256 fingerprints (lower-case hex) never trusted, anywhere in a path."""
+    """Fingerprints (lower-case hex; SHA-256 of X.509, or OpenPGP's own) never trusted, anywhere in a path."""
     sip_vouches_for: frozenset[str] = frozenset()
     """Domains (lower-case A-labels) where a certificate's sip: URI also proves im: and pres: of the same name (SEC-19)."""
+    openpgp_pinned: tuple[bytes, ...] = ()
+    """OpenPGP certificates trusted as they stand, binary packets (own ones among them)."""
+    openpgp_known: tuple[bytes, ...] = ()
+    """OpenPGP certificates kept without trust."""
     _pins: frozenset[str] = field(init=False, default=frozenset(), repr=False, compare=False)
     _by_subject: dict[bytes, list[x509.Certificate]] = field(
         init=False, default_factory=dict, repr=False, compare=False

@@ -1,7 +1,7 @@
 """CMS SignedData (RFC 5652 section 5): read it, check every signature; ``cms_write.py`` makes it.
 
 Place on the path: below ``smime.py``, which takes the MIME layer off. Octets of a ContentInfo go in; ``SignedData``
-and, per signer, ``Signer`` come out. Nothing here knows of addresses or trust. Two rules its readers must keep: the
+and, per signer, ``Signature`` come out. Nothing here knows of addresses or trust. Two rules its readers must keep: the
 digest is taken over exactly the octets given, and ``check`` fails unless *every* SignerInfo verifies: one good
 signature never covers for another (reliability.md M-12, M-43).
 """
@@ -20,8 +20,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from comity.errors import SecurityError
 from comity.secure import ber, chain
+from comity.secure.evidence import SignatureFailed, TooLarge, UnknownAlgorithm, UnknownSigner
 
 ID_DATA = "1.2.840.113549.1.7.1"
 ID_SIGNED_DATA = "1.2.840.113549.1.7.2"
@@ -83,22 +83,6 @@ SIGNATURES = {
 }
 
 
-class SignatureFailed(SecurityError):
-    """A signature that does not hold, with the reason."""
-
-
-class UnknownAlgorithm(SecurityError):
-    """A signature by an algorithm that we cannot check: neither good nor bad."""
-
-
-class UnknownSigner(SecurityError):
-    """The signer's certificate is neither in the object nor known."""
-
-
-class TooLarge(SecurityError):
-    """Certificates or keys beyond our limits (reliability.md M-26)."""
-
-
 @dataclass(frozen=True, slots=True)
 class SignerInfo:
     """One SignerInfo as it stands in the object."""
@@ -132,7 +116,7 @@ class SignedData:
 
 
 @dataclass(frozen=True, slots=True)
-class Signer:
+class Signature:
     """One signature that holds."""
 
     certificate: x509.Certificate
@@ -252,7 +236,7 @@ def _signer_info(element: ber.Element) -> SignerInfo:
 # --- checking ----------------------------------------------------------------------------------------------------
 
 
-def check(signed: SignedData, content: bytes, known: Sequence[x509.Certificate] = ()) -> tuple[Signer, ...]:
+def check(signed: SignedData, content: bytes, known: Sequence[x509.Certificate] = ()) -> tuple[Signature, ...]:
     """Check every signature of ``signed`` over exactly ``content``.
 
     Args:
@@ -276,7 +260,7 @@ def check(signed: SignedData, content: bytes, known: Sequence[x509.Certificate] 
     return tuple(_check_signer(signed, info, content, known) for info in signed.signers)
 
 
-def _check_signer(signed: SignedData, info: SignerInfo, content: bytes, known: Sequence[x509.Certificate]) -> Signer:
+def _check_signer(signed: SignedData, info: SignerInfo, content: bytes, known: Sequence[x509.Certificate]) -> Signature:
     digest = DIGESTS.get(info.digest)
     kind, named_digest = SIGNATURES.get(info.algorithm, ("", ""))
     if digest is None or not kind:
@@ -300,7 +284,7 @@ def _check_signer(signed: SignedData, info: SignerInfo, content: bytes, known: S
         key = certificate.public_key()
         if _is_bound(attributes, certificate) and any(_holds(info, kind, digest, key, form) for form in forms):
             weak = digest in WEAK_DIGESTS or chain.is_weak_key(key)
-            return Signer(certificate, digest, weak, signing_time)
+            return Signature(certificate, digest, weak, signing_time)
     raise SignatureFailed("the signature was not made over these octets by this key")
 
 

@@ -1,6 +1,6 @@
 """Writing CMS SignedData (RFC 5652 section 5, RFC 8419, RFC 5035): the other half of ``cms.py``.
 
-Place on the path: below ``smime.sign``. Content octets and an ``Identity`` go in, a DER ContentInfo comes out.
+Place on the path: below ``signing.sign``. Content octets and an ``Identity`` go in, a DER ContentInfo comes out.
 ``cryptography``'s PKCS#7 builder is not used: it has no Ed25519 and no signingCertificateV2, and its SMIMECapabilities
 cost octets that a SIP MESSAGE lacks.
 """

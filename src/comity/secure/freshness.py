@@ -1,6 +1,6 @@
 """Time and replay of signed objects (RFC 3923 section 6.9, SEC-22 to SEC-25).
 
-Place on the path: the last checks of ``smime.verify``, after signature, identity and trust; and the clock that gives
+Place on the path: the last checks of ``verifying.verify``, after signature, identity and trust; and the clock that gives
 what we sign its DateTime. Pure but for ``ReplayCache`` and ``SigningClock``, which hold their memory and never read a
 clock: ``now`` comes in. The rule: nothing enters the cache before its signature is good, so no stranger can fill it.
 """

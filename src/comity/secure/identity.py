@@ -1,6 +1,6 @@
 """Who signs: identities, the addresses a certificate proves, and a small local certification authority.
 
-Place on the path: ``smime.sign`` takes an ``Identity``; ``smime.verify`` asks ``addresses_of`` and ``proves`` whether
+Place on the path: ``signing.sign`` takes an ``Identity``; ``verifying.verify`` asks ``addresses_of`` and ``proves`` whether
 a signer is who the object's From says. Only subjectAltName counts: URIs of the schemes im:, pres: and sip:, and
 id-on-xmppAddr (RFC 3860 section 4, RFC 3923 section 6.3, RFC 8591 section 4.4.1, RFC 6120 section 13.7.1.4). The
 subject's common name and rfc822Name are never read as an identity.

@@ -1,6 +1,6 @@
 """From checked octets to a verdict: who says what, is it the signer, for us, in time?
 
-Place on the path: the second half of ``smime.verify``. ``smime.py`` hands in the entity that a signature covers (or that
+Place on the path: the second half of ``verifying.verify``. ``verifying.py`` hands in the entity that a signature covers (or that
 none does) and the names of trusted signers; ``Verdict`` comes out. The rule its readers must keep: From, To and
 DateTime come from one set of octets, those under the signature, and never from what stands around them (T8).
 """

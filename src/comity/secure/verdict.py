@@ -1,6 +1,6 @@
 """The verdict: what a client or a tool may say about an object, in one value.
 
-Place on the path: the end of ``smime.verify``; shown by ``comity verify``, the chat page and ``listen``. The rule its
+Place on the path: the end of ``verifying.verify``; shown by ``comity verify``, the chat page and ``listen``. The rule its
 readers must keep: only ``VerdictKind.VALID`` may be shown as signed, and what is shown is ``content``, the very
 octets the signature covers, never the object around them (reliability.md T8). The verdict stands outside the
 body, so nothing in a body can draw it (M-20).
