@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from datetime import timedelta
 from typing import Literal
@@ -12,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from comity.cpim.address import Address
 from comity.cpim.entity import multipart_parts
 from comity.cpim.message import CpimMessage
 from comity.cpim.operations import MimeObject, Reason
@@ -356,13 +358,17 @@ class TestCmsAttacks:
     def test_without_signed_attributes_plain_data_is_valid(self) -> None:
         assert judged(forged(cpim().entity, identity(), has_attributes=False)).is_valid
 
-    def test_nested_signatures_of_different_signers(self) -> None:
-        """M-17: the outer verdict only, nothing is promoted from inside."""
-        inner = sign(cpim(), identity(), when=NOW)
-        for outer in (identity(EVE), identity()):
-            verdict = judged(sign(inner, outer, when=NOW))
-            assert verdict.verdict is VerdictKind.HEADERS_UNPROTECTED
-            assert verdict.signer == outer.address.uri
+    @pytest.mark.parametrize(("outer", "inner"), [(EVE, ALICE), (ALICE, EVE), (EVE, EVE)])
+    def test_nested_signatures_of_another_signer(self, outer: Address, inner: Address) -> None:
+        """M-17: the inner one is listed, and not promoted; all have to be the sender's."""
+        verdict = judged(sign(sign(cpim(), identity(inner), when=NOW), identity(outer), when=NOW))
+        assert (verdict.verdict, verdict.signer) == (VerdictKind.SIGNED_BY_OTHER, "im:eve@e.test")
+        assert [str(layer) for layer in verdict.layers] == [f"signed by {outer}", f"signed by {inner}"]
+
+    def test_nested_signatures_of_the_sender(self) -> None:
+        """SEC-16."""
+        verdict = judged(sign(sign(cpim(), identity(), when=NOW), identity(), when=NOW))
+        assert (verdict.verdict, verdict.content) == (VerdictKind.VALID, cpim())
 
     @pytest.mark.parametrize("digest", ["md5", "sha1"])
     def test_old_digests_are_weak(self, digest: str) -> None:
@@ -725,6 +731,18 @@ class TestVerdict:
             "from": "im:alice@a.test",
             "sha256": signed.fingerprint,
             "reason": "im:alice@a.test signed the whole message.",
+            "identity": "match",
+            "fingerprint": identity().fingerprint,
+            "technology": "smime",
+            "asserted_by": "",
+            "freshness": "",
+            "encrypted": False,
+            "layers": ["signed by im:alice@a.test"],
+            "covered": {
+                "sha256": hashlib.sha256(cpim().entity).hexdigest(),
+                "octets": len(cpim().entity),
+                "whole": True,
+            },
         }
         assert judged(signed.entity).sha256 == signed.fingerprint
 
