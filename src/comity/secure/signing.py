@@ -51,7 +51,7 @@ def sign(
     """
     raw = entity.entity if isinstance(entity, MimeObject) else entity
     _check_signable(raw)
-    certificates = identity.certificates if with_certificate else ()
+    certificates = identity.sent_certificates if with_certificate else ()
     if form == "signed-data":
         signature = cms_write.sign_data(raw, identity, when, is_detached=False, certificates=certificates)
         headers = (
