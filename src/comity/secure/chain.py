@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
 from comity.secure import ber
+from comity.secure.contacts import Contacts
 
 ExtensionT = TypeVar("ExtensionT", bound=x509.ExtensionType)
 
@@ -107,6 +108,8 @@ class TrustStore:
     """OpenPGP certificates trusted as they stand, binary packets (own ones among them)."""
     openpgp_known: tuple[bytes, ...] = ()
     """OpenPGP certificates kept without trust."""
+    contacts: Contacts = field(default_factory=Contacts)
+    """Which keys signed as whom before; a memory, not a trust (reliability.md T33)."""
     _pins: frozenset[str] = field(init=False, default=frozenset(), repr=False, compare=False)
     _by_subject: dict[bytes, list[x509.Certificate]] = field(
         init=False, default_factory=dict, repr=False, compare=False
