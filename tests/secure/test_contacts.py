@@ -18,7 +18,6 @@ from comity.secure.contacts import (
     Contacts,
     Standing,
     accepted,
-    contact_address,
     dropped,
     from_json,
     key_of,
@@ -63,7 +62,7 @@ def test_every_uri_of_a_person_is_one_contact() -> None:
     ):
         assert contacts.standing(uri, "a1") is Standing.SAME, uri
     assert contacts.standing("im:Alice@a.test", "a1") is Standing.FIRST
-    assert contact_address("nonsense") == ""
+    assert contacts.of("nonsense") == ()
 
 
 def test_a_changed_key_stays_changed_however_often_it_comes() -> None:

@@ -1,7 +1,7 @@
 """Which keys signed as whom before: the memory that makes a changed key show (reliability.md T33, M-34; RFC 3923 section 6.2).
 
-Place on the path: asked by ``verifying.verify`` through ``TrustStore.contacts`` once a signature holds, written by
-``KeyStore.note`` afterwards. It is a memory, not a trust: the first key seen for an address is remembered, and still
+Place on the path: ``verifying.verify`` has it as ``TrustStore.contacts``; ``KeyStore.note`` writes it after a verdict, once a
+signature held. It is a memory, not a trust: the first key seen for an address is remembered, and still
 nobody vouches for it. The rule its readers must keep: a key that differs is announced and waits for the user's word
 (``comity keys trust``); it never takes the place of the one before by itself.
 """
@@ -19,8 +19,8 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
-from comity.cpim.address import Address
-from comity.errors import AddressError, SecurityError
+from comity.errors import SecurityError
+from comity.secure.identity import contact_key
 
 MAX_KEYS = 32
 """Keys remembered for one address; a stranger who makes a new one each minute fills no disk."""
@@ -66,7 +66,14 @@ class Contacts:
 
     def of(self, address: str) -> tuple[Contact, ...]:
         """The keys that signed as an address (any of its URIs), oldest first."""
-        return self.by_address.get(contact_address(address), ())
+        return self.by_address.get(contact_key(address), ())
+
+    def kept(self) -> dict[str, frozenset[str]]:
+        """For ``TrustStore.contacts``: of each address the accepted keys, and the fingerprints they came with."""
+        return {
+            address: frozenset(name for c in contacts if c.is_accepted for name in (c.fingerprint, c.key))
+            for address, contacts in self.by_address.items()
+        }
 
     def find(self, address: str, key: str) -> Contact | None:
         """What is remembered of one key of one address."""
@@ -103,14 +110,6 @@ class Contacts:
                 if before is None:
                     return "changed key, not confirmed by you"
                 return f"changed key: since {before.since:%Y-%m-%d} it was {before.fingerprint[:16]}"
-
-
-def contact_address(uri: str) -> str:
-    """The im: URI under which an address is remembered; "" for what is no address."""
-    try:
-        return Address.from_any(uri).with_scheme("im").uri
-    except AddressError:
-        return ""
 
 
 def key_of(certificate: bytes | x509.Certificate, technology: str = "smime", fingerprint: str = "") -> str:
