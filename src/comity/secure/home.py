@@ -69,11 +69,7 @@ class Home:
     def files(self, folder: str, suffix: str) -> list[Path]:
         """Files of a folder whose names end so, in the order of their names."""
         try:
-            return sorted(
-                file
-                for file in (self.path / folder).iterdir()
-                if file.name.endswith(suffix) and not file.name.startswith(".")
-            )
+            return sorted(file for file in (self.path / folder).iterdir() if file.name.endswith(suffix))
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -93,7 +89,7 @@ class Home:
     def write(self, folder: str, name: str, data: bytes) -> Path:
         """Write a file of mode 0600 whole or not at all: under another name, synced, renamed, the directory synced."""
         directory = self.path / folder
-        temporary = directory / f".{name[:100]}.{os.getpid()}"
+        temporary = directory / f".{name[:100]}.{os.getpid()}"  # ends like none of our files
         try:
             for made in (self.path, directory):
                 _private(made)
