@@ -398,7 +398,7 @@ class TestAnswers:
 
     def test_codes_and_reasons_agree_there_and_back(self) -> None:
         changed = {Reason.NO_ROUTE, Reason.SUBSCRIPTION_EXISTS, Reason.QUOTA, Reason.EXPIRED}
-        changed |= {Reason.TIMESTAMP, Reason.SIGNATURE, Reason.INTERNAL}
+        changed |= {Reason.TIMESTAMP, Reason.SIGNATURE, Reason.INTERNAL, Reason.PROTECTION}
         for reason in set(Reason) - changed:
             assert reason_of(STATUS_CODES[reason][0]) is reason
 
