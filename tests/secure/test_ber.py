@@ -12,6 +12,16 @@ from hypothesis import strategies as st
 from comity.secure import ber
 
 
+def test_what_lies_deeper_than_asked_keeps_its_octets() -> None:
+    inner = ber.sequence(ber.integer(7))
+    data = ber.sequence(ber.sequence(inner))
+    shallow = ber.read(data, levels=2).children[0].children[0]
+    assert (bytes(shallow.raw), shallow.children) == (inner, ())
+    assert ber.read(data, levels=3).children[0].children[0].children[0].integer() == 7
+    with pytest.raises(ber.BerError):
+        ber.read(data + b"\0", levels=0)
+
+
 @pytest.mark.parametrize(
     "octets",
     [

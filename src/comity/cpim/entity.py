@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import binascii
 import re
+from collections.abc import Iterator
 from functools import lru_cache
 
 from comity.cpim.header import NamedAddress
@@ -23,6 +24,7 @@ _PARAMETER = re.compile(
 _QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
 # RFC 2046 section 5.1.1; a space may stand inside, not at the end.
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,\-./:=? ]{0,69}[0-9A-Za-z'()+_,\-./:=?]")
+_AFTER_BOUNDARY = re.compile(rb"(--)?[ \t]*(?:\r\n|\Z)")
 _BAD_QUOTED_PRINTABLE = re.compile(rb"=(?![0-9A-Fa-f]{2}|\r\n|\n|\Z)")
 
 _SECURED = frozenset(["multipart/signed", "multipart/encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime"])
@@ -95,20 +97,33 @@ def multipart_parts(obj: MimeObject, *, limits: CpimLimits = DEFAULT) -> list[by
     boundary = params.get("boundary", "")
     if not media_type.startswith("multipart/") or not _BOUNDARY.fullmatch(boundary):
         raise MalformedMessage("the entity is not a multipart with a usable boundary")
-    line = re.compile(rb"(?:\A|\r\n)--" + re.escape(boundary.encode("ascii")) + rb"(--)?[ \t]*(?:\r\n|\Z)")
     parts: list[bytes] = []
     start = -1
-    for found in line.finditer(obj.octets):
+    for begin, end, is_last in _boundary_lines(obj.octets, b"--" + boundary.encode("ascii")):
         if start >= 0:
-            parts.append(obj.octets[start : found.start()])
-        if found[1]:
+            parts.append(obj.octets[start:begin])
+        if is_last:
             if start < 0:
-                raise MalformedMessage("the multipart ends before it begins", offset=found.start())
+                raise MalformedMessage("the multipart ends before it begins", offset=begin)
             return parts
         if len(parts) >= limits.parts:
-            raise MalformedMessage("there are more body parts than allowed", offset=found.start(), hint="size")
-        start = found.end()
+            raise MalformedMessage("there are more body parts than allowed", offset=begin, hint="size")
+        start = end
     raise MalformedMessage("the closing boundary is missing", offset=len(obj.octets))
+
+
+def _boundary_lines(octets: bytes, mark: bytes) -> Iterator[tuple[int, int, bool]]:
+    """Where each boundary line begins (its CR LF before it included) and ends, and whether it is the closing one.
+
+    A CR LF belongs to one line only: what follows a boundary line at once is content, whatever it looks like."""
+    free = 0
+    at = octets.find(mark)
+    while at >= 0:
+        tail = _AFTER_BOUNDARY.match(octets, at + len(mark))
+        if tail and (at == 0 or (at - 2 >= free and octets.startswith(b"\r\n", at - 2))):
+            free = tail.end()
+            yield max(at - 2, 0), free, tail[1] is not None
+        at = octets.find(mark, max(at + 1, free))
 
 
 def decode_transfer(obj: MimeObject) -> bytes:

@@ -121,8 +121,9 @@ class Element:
 class _Reader:
     """Carries the count of elements through one read."""
 
-    def __init__(self, data: memoryview) -> None:
+    def __init__(self, data: memoryview, levels: int) -> None:
         self.data = data
+        self.levels = levels
         self.left = MAX_ELEMENTS
 
     def element(self, start: int, end: int, depth: int) -> tuple[Element, int]:
@@ -146,7 +147,7 @@ class _Reader:
         if stop > end:
             raise BerError("an element is longer than what holds it", start)
         found: list[Element] = []
-        if tag & CONSTRUCTED:
+        if tag & CONSTRUCTED and depth < self.levels:
             position = at
             while position < stop:
                 child, position = self.element(position, stop, depth + 1)
@@ -175,14 +176,18 @@ class _Reader:
         return tuple(children), at
 
 
-def read(data: bytes | memoryview) -> Element:
+def read(data: bytes | memoryview, *, levels: int = MAX_DEPTH + 1) -> Element:
     """Read exactly one element that fills ``data``.
+
+    Args:
+        data: the octets.
+        levels: how deep to look; what lies deeper keeps its octets and shows no children.
 
     Raises:
         BerError: the octets are not BER, go on after the element, or break a limit.
     """
     view = memoryview(data).toreadonly()
-    element, end = _Reader(view).element(0, len(view), 0)
+    element, end = _Reader(view, levels).element(0, len(view), 0)
     if end != len(view):
         raise BerError("there are octets after the end", end)
     return element
