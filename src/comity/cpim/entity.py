@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import binascii
 import re
-from collections.abc import Iterator
 from functools import lru_cache
 
 from comity.cpim.header import NamedAddress
-from comity.cpim.message import DEFAULT, CpimLimits, CpimMessage
+from comity.cpim.message import DEFAULT, MAX_CACHED, CpimLimits, CpimMessage
 from comity.cpim.operations import MimeObject
 from comity.errors import MalformedMessage
 
@@ -93,37 +92,42 @@ def multipart_parts(obj: MimeObject, *, limits: CpimLimits = DEFAULT) -> list[by
     The CR LF before a boundary belongs to the boundary (SEC-3). A line counts as boundary only if nothing but white
     space follows it. Raises MalformedMessage; the hint is "size" when there are more parts than allowed.
     """
-    media_type, params = content_type_params(obj.content_type)
-    boundary = params.get("boundary", "")
+    if len(obj.octets) <= MAX_CACHED and limits is DEFAULT:
+        return list(_small_parts(obj.content_type, obj.octets))
+    return _parts(obj.content_type, obj.octets, limits)
+
+
+@lru_cache(maxsize=32)
+def _small_parts(content_type: str, octets: bytes) -> tuple[bytes, ...]:
+    """Admission and delivery of a message ask alike."""
+    return tuple(_parts(content_type, octets, DEFAULT))
+
+
+def _parts(content_type: str, octets: bytes, limits: CpimLimits) -> list[bytes]:
+    media_type, params = _params(content_type)
+    boundary = dict(params).get("boundary", "")
     if not media_type.startswith("multipart/") or not _BOUNDARY.fullmatch(boundary):
         raise MalformedMessage("the entity is not a multipart with a usable boundary")
+    mark = b"--" + boundary.encode("ascii")
     parts: list[bytes] = []
     start = -1
-    for begin, end, is_last in _boundary_lines(obj.octets, b"--" + boundary.encode("ascii")):
-        if start >= 0:
-            parts.append(obj.octets[start:begin])
-        if is_last:
-            if start < 0:
-                raise MalformedMessage("the multipart ends before it begins", offset=begin)
-            return parts
-        if len(parts) >= limits.parts:
-            raise MalformedMessage("there are more body parts than allowed", offset=begin, hint="size")
-        start = end
-    raise MalformedMessage("the closing boundary is missing", offset=len(obj.octets))
-
-
-def _boundary_lines(octets: bytes, mark: bytes) -> Iterator[tuple[int, int, bool]]:
-    """Where each boundary line begins (its CR LF before it included) and ends, and whether it is the closing one.
-
-    A CR LF belongs to one line only: what follows a boundary line at once is content, whatever it looks like."""
-    free = 0
+    free = 0  # a CR LF belongs to one boundary only: what follows at once is content, whatever it looks like
     at = octets.find(mark)
     while at >= 0:
         tail = _AFTER_BOUNDARY.match(octets, at + len(mark))
         if tail and (at == 0 or (at - 2 >= free and octets.startswith(b"\r\n", at - 2))):
-            free = tail.end()
-            yield max(at - 2, 0), free, tail[1] is not None
+            begin = max(at - 2, 0)
+            if start >= 0:
+                parts.append(octets[start:begin])
+            if tail[1]:
+                if start < 0:
+                    raise MalformedMessage("the multipart ends before it begins", offset=begin)
+                return parts
+            if len(parts) >= limits.parts:
+                raise MalformedMessage("there are more body parts than allowed", offset=begin, hint="size")
+            start = free = tail.end()
         at = octets.find(mark, max(at + 1, free))
+    raise MalformedMessage("the closing boundary is missing", offset=len(octets))
 
 
 def decode_transfer(obj: MimeObject) -> bytes:
