@@ -22,7 +22,7 @@ def shown_by(body: str) -> str:
 
 def test_every_threat_has_one_section_in_order() -> None:
     assert [section[0] for section in SECTIONS] == THREATS
-    assert ATTACKERS == [f"A{number}" for number in range(1, 12)]
+    assert [f"A{number}" for number in range(1, 12)] == ATTACKERS
 
 
 @pytest.mark.parametrize(("threat", "who", "body"), [(s[0], s[2], s[3]) for s in SECTIONS], ids=THREATS)
