@@ -3,7 +3,7 @@
 CPU time of this process, not wall time, so that a busy machine changes little. Each certification path is of three
 certificates (signer, intermediate, root), as the issue asks; the object is a message/cpim with 4 KiB of text. "verify,
 stranger" takes another signer each round, with certificates that were never read before; "verify" one correspondent's
-many messages. Encryption is measured where ``comity.secure`` has it.
+many messages. Encrypting is for one recipient, an unsigned object with an authenticated cipher.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cryptography.x509.oid import NameOID
 from comity.cpim.address import Address
 from comity.cpim.message import CpimMessage
 from comity.cpim.operations import MimeObject
-from comity.secure import Identity, LocalCa, TrustStore, sign, verify
+from comity.secure import Identity, LocalCa, TrustStore, decrypt, encrypt, new_identity, openpgp, sign, verify
 from comity.secure.identity import KeyKind, hash_for, new_key
 
 ALICE, BOB = Address.im("alice", "a.test"), Address.im("bob", "b.test")
@@ -131,11 +131,37 @@ def signing(kind: KeyKind, rounds: int, when: datetime) -> Iterator[Cost]:
     yield cost("verify, stranger", kind, lambda: verify(next(following), trust, now=when), STRANGERS)
 
 
+def sealing(kind: KeyKind, rounds: int, when: datetime) -> Iterator[Cost]:
+    """Encrypt for a key of ``kind`` and decrypt."""
+    bob = new_identity(BOB, when=when, kind=kind)
+    entity = text_entity(when)
+    yield cost("encrypt", kind, lambda: encrypt(entity, [bob.certificate]), rounds)
+    sealed = encrypt(entity, [bob.certificate])
+    assert decrypt(sealed, [bob]).entity == entity.entity
+    yield cost("decrypt", kind, lambda: decrypt(sealed, [bob]), rounds)
+
+
+def pgp_signing(rounds: int, when: datetime) -> Iterator[Cost]:
+    """Sign and verify with OpenPGP (Ed25519), the key pinned."""
+    alice = openpgp.new_identity(ALICE, when=when)
+    trust = TrustStore(openpgp_pinned=(alice.certificate,))
+    entity = text_entity(when)
+    yield cost("sign", "openpgp ed25519", lambda: sign(entity, alice, when=when), rounds)
+    signed = sign(entity, alice, when=when)
+    now = datetime.now(UTC)
+    verdict = verify(signed, trust, now=now)
+    assert verdict.is_valid, verdict.reason
+    yield cost("verify", "openpgp ed25519", lambda: verify(signed, trust, now=now), rounds)
+
+
 def all_costs(rounds: int, when: datetime) -> Iterator[Cost]:
     """Everything there is."""
     kinds: Sequence[KeyKind] = ("p256", "ed25519", "rsa")
     for kind in kinds:
         yield from signing(kind, rounds, when)
+    yield from pgp_signing(rounds, when)
+    for kind in ("p256", "rsa"):
+        yield from sealing(kind, rounds, when)
 
 
 def main(rounds: int) -> None:
