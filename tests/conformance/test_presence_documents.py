@@ -45,7 +45,7 @@ def test_status_extensions_notes_and_timestamp() -> None:
     ]
     assert first.notes == (Note("Don't Disturb Please!", "en"), Note("Ne derangez pas, s'il vous plait", "fr"))
     assert view.date_time == datetime(2001, 10, 27, 16, 49, 29, tzinfo=UTC)
-    assert (second.id, second.contact, second.priority) == ("eg92n8", "mailto:someone@example.com", 1)
+    assert (second.id, second.contact, second.priority) == ("eg92n8", "mailto:someone@example.com", Decimal(1))
     assert view.notes == (Note("I'll be in Tokyo next week"),)
 
 

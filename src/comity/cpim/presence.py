@@ -165,6 +165,13 @@ class PresenceDocument:
         times = [part.timestamp for part in self.tuples] + [part.timestamp for part in (*self.persons, *self.devices)]
         return max((when for when in times if when is not None), default=None)
 
+    def is_about(self, address: Address) -> bool:
+        """True if the entity is ``address`` under any scheme, as a domain sees it that folds case (N-19, ADDR-4)."""
+        try:
+            return self.presentity is not None and self.presentity.folded() == address.with_scheme("pres").folded()
+        except AddressError:
+            return False
+
     def person_notes(self, person: Component) -> tuple[Note, ...]:
         """The notes of a person: its own or, if it has none, those of the root (PRES-15)."""
         return person.notes or self.notes
