@@ -202,8 +202,10 @@ class TestFailures:
         for _ in range(60):
             for where, octets in damaged.items():
                 started = time.process_time()
-                with pytest.raises(DecryptionFailed):
-                    cms_open.open_enveloped(octets, [reader(kind)])
+                try:  # in CBC one random key in 256 leaves something that looks like padding
+                    assert cms_open.open_enveloped(octets, [reader(kind)]).entity != bytes(200_000)
+                except DecryptionFailed:
+                    pass
                 spent[where].append(time.process_time() - started)
         medians = [statistics.median(times) for times in spent.values()]
         assert max(medians) < 2 * min(medians), spent
