@@ -4,6 +4,8 @@ from comity.secure.chain import TrustStore
 from comity.secure.freshness import ReplayCache, SigningClock
 from comity.secure.identity import Identity, LocalCa, new_identity
 from comity.secure.keystore import KeyEntry, KeyStore
+from comity.secure.opening import decrypt
+from comity.secure.sealing import encrypt
 from comity.secure.signing import canonical_text, sign
 from comity.secure.verdict import Verdict, VerdictKind
 from comity.secure.verifying import verify
@@ -19,6 +21,8 @@ __all__ = [
     "Verdict",
     "VerdictKind",
     "canonical_text",
+    "decrypt",
+    "encrypt",
     "new_identity",
     "sign",
     "verify",

@@ -270,10 +270,10 @@ class _Search:
     def leaf_problem(self, signer: x509.Certificate) -> ChainResult | None:
         """What in the signer's own certificate forbids its use, whoever issued it."""
         name = display_name(signer)
-        usage = _extension(signer, x509.KeyUsage)
+        usage = extension_of(signer, x509.KeyUsage)
         if usage is not None and not (usage.digital_signature or usage.content_commitment):
             return ChainResult(Distrust.USAGE, f"the certificate of {name} is not for signing (key usage)", (signer,))
-        extended = _extension(signer, x509.ExtendedKeyUsage)
+        extended = extension_of(signer, x509.ExtendedKeyUsage)
         if extended is not None and not (
             {ExtendedKeyUsageOID.EMAIL_PROTECTION, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE} & set(extended)
         ):
@@ -315,13 +315,13 @@ class _Search:
                 return Distrust.UNSUPPORTED, f"the certificate of {name} has the unknown critical extension {oid}"
         if depth == 0:
             return None
-        constraints = _extension(certificate, x509.BasicConstraints)
-        usage = _extension(certificate, x509.KeyUsage)
+        constraints = extension_of(certificate, x509.BasicConstraints)
+        usage = extension_of(certificate, x509.KeyUsage)
         if constraints is None or not constraints.ca or (usage is not None and not usage.key_cert_sign):
             return Distrust.USAGE, f"{name} is not a certification authority"
         if constraints.path_length is not None and below > constraints.path_length:
             return Distrust.USAGE, f"{name} may not have {below} authorities below it (path length)"
-        extended = _extension(certificate, x509.ExtendedKeyUsage)
+        extended = extension_of(certificate, x509.ExtendedKeyUsage)
         if extended is not None and not (
             {ExtendedKeyUsageOID.EMAIL_PROTECTION, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE} & set(extended)
         ):
@@ -349,7 +349,7 @@ class _Search:
 
     def _signed_crl(self, crl: x509.CertificateRevocationList, issuer: x509.Certificate) -> bool:
         key = issuer.public_key()
-        usage = _extension(issuer, x509.KeyUsage)
+        usage = extension_of(issuer, x509.KeyUsage)
         if usage is not None and not usage.crl_sign:
             return False
         if isinstance(key, rsa.RSAPublicKey):
@@ -369,7 +369,8 @@ def display_issuer(certificate: x509.Certificate) -> str:
     return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text[:120])
 
 
-def _extension(certificate: x509.Certificate, kind: type[ExtensionT]) -> ExtensionT | None:
+def extension_of(certificate: x509.Certificate, kind: type[ExtensionT]) -> ExtensionT | None:
+    """The extension of this kind, None if the certificate has none."""
     try:
         return certificate.extensions.get_extension_for_class(kind).value
     except x509.ExtensionNotFound:

@@ -57,7 +57,7 @@ def sign(
     if isinstance(identity, openpgp.PgpIdentity):
         raw = openpgp_mime.seven_bit(raw)
         return openpgp_mime.signed(raw, openpgp.sign_detached(raw, identity), _boundary(raw))
-    certificates = identity.certificates if with_certificate else ()
+    certificates = identity.sent_certificates if with_certificate else ()
     if form == "signed-data":
         signature = cms_write.sign_data(raw, identity, when, is_detached=False, certificates=certificates)
         headers = (
