@@ -115,7 +115,7 @@ class TestMimeLayer:
         raw = signed_data([signer_info(identity(), entity)], [identity().certificate])
         assert judged(multipart(entity, raw, micalg=micalg)).verdict is expected
 
-    @pytest.mark.parametrize("protocol", ["x/y", "application/pgp-signature"])
+    @pytest.mark.parametrize("protocol", ["x/y", "application/x-pgp-signature"])
     def test_an_unknown_protocol_is_shown_unverified(self, protocol: str) -> None:
         """SEC-5, SEED-42."""
         octets = (

@@ -13,13 +13,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 
 from comity.cpim.address import Address
 from comity.cpim.entity import content_object, content_type_params, decode_transfer, multipart_parts, split_entity
 from comity.cpim.message import CpimMessage
 from comity.cpim.operations import MimeObject
 from comity.errors import MalformedMessage
-from comity.secure import ber, chain, cms
+from comity.secure import ber, chain, cms, openpgp
 from comity.secure.chain import TrustStore
 from comity.secure.cms_keys import ID_AUTH_ENVELOPED_DATA, ID_COMPRESSED_DATA
 from comity.secure.cms_open import decompress
@@ -37,7 +38,9 @@ from comity.secure.freshness import ReplayCache
 from comity.secure.identity import Identity
 from comity.secure.judge import closed, judge, unsigned
 from comity.secure.opening import decrypt
+from comity.secure.openpgp_mime import PGP_SIGNATURE
 from comity.secure.question import CPIM, LIMITS, MAX_OCTETS, Question, escaped, view_of, view_or_none
+from comity.secure.signing import canonical_text
 from comity.secure.smime import ENCRYPTED_OIDS, PKCS7_MIME, PKCS7_SIGNATURE, digests_of, signers_of
 from comity.secure.verdict import Layer, LayerKind, Verdict, VerdictKind
 
@@ -170,6 +173,11 @@ def _multipart_signed(obj: MimeObject, question: Question) -> Verdict:
     _check_headers(second)
     if second.media_type != protocol and {second.media_type, protocol} - PKCS7_SIGNATURE:
         raise MalformedMessage("the second part of multipart/signed is not of the type its protocol names")
+    if protocol == PGP_SIGNATURE:
+        canonical, armored = canonical_text(content), decode_transfer(second)  # RFC 3156 section 5: CR LF first
+        micalg = openpgp.digests_of(parameters["micalg"])
+        ask = partial(openpgp.signers_of, canonical, armored, question.trust, question.now, micalg)
+        return _signed(canonical, ask, question)
     if protocol not in PKCS7_SIGNATURE:
         inner = split_entity(content)
         from_ = view_or_none(inner)

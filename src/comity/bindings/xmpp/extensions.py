@@ -21,6 +21,9 @@ STANZA_ID: Final = "urn:xmpp:sid:0"
 CHAT_STATES: Final = "http://jabber.org/protocol/chatstates"
 HINTS: Final = "urn:xmpp:hints"
 
+EME: Final = "urn:xmpp:eme:0"
+"""XEP-0380: says of a stanza how it is encrypted, to who cannot decrypt it."""
+
 PRIVATE: Final = "{urn:xmpp:carbons:2}private"
 NO_COPY: Final = f"{{{HINTS}}}no-copy"
 
