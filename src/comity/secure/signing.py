@@ -56,7 +56,7 @@ def sign(
     _check_signable(raw)
     if isinstance(identity, openpgp.PgpIdentity):
         raw = openpgp_mime.seven_bit(raw)
-        return openpgp_mime.signed(raw, openpgp.sign_detached(raw, identity), _boundary(raw))
+        return openpgp_mime.signed(raw, openpgp.sign_detached(raw, identity), boundary_for(raw))
     certificates = identity.sent_certificates if with_certificate else ()
     if form == "signed-data":
         signature = cms_write.sign_data(raw, identity, when, is_detached=False, certificates=certificates)
@@ -67,7 +67,7 @@ def sign(
         )
         return MimeObject(headers, signature)
     signature = cms_write.sign_data(raw, identity, when, is_detached=True, certificates=certificates)
-    boundary = _boundary(raw)
+    boundary = boundary_for(raw)
     # handling=required: RFC 3923 section 6.7 wants a Content-Disposition that says how to treat the signature.
     octets = (
         b"--" + boundary + b"\r\n" + raw + b"\r\n--" + boundary + b"\r\n"
@@ -106,7 +106,7 @@ def _check_signable(raw: bytes) -> None:
         raise SecurityError("This entity cannot be signed: message/cpim is signed as it stands, without encoding.")
 
 
-def _boundary(raw: bytes) -> bytes:
+def boundary_for(raw: bytes) -> bytes:
     """A boundary that does not occur in ``raw``; the same entity gives the same one."""
     seed = hashlib.sha256(raw).hexdigest()
     for length in range(24, 65):
