@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from comity.cpim.address import Address
 from comity.cpim.entity import decode_transfer
@@ -21,6 +22,9 @@ from comity.secure.chain import TrustStore
 from comity.secure.evidence import Signer
 from comity.secure.freshness import ReplayCache
 from comity.secure.identity import Identity, Name, proves
+
+if TYPE_CHECKING:
+    from comity.secure.openpgp import PgpIdentity
 from comity.secure.verdict import IdentityMatch, Layer, LayerKind, Verdict, VerdictKind
 
 CPIM = "message/cpim"
@@ -110,7 +114,7 @@ class Question:
     asserted_by: str
     arrived: datetime | None
     sha256: str
-    keys: tuple[Identity, ...] = ()
+    keys: tuple[Identity | PgpIdentity, ...] = ()
     around: Around = Around()
 
     def answer(

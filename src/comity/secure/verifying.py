@@ -38,6 +38,7 @@ from comity.secure.freshness import ReplayCache
 from comity.secure.identity import Identity
 from comity.secure.judge import closed, judge, unsigned
 from comity.secure.opening import decrypt
+from comity.secure.openpgp import PgpIdentity
 from comity.secure.openpgp_mime import PGP_SIGNATURE
 from comity.secure.question import CPIM, LIMITS, MAX_OCTETS, Question, escaped, view_of, view_or_none
 from comity.secure.signing import canonical_text
@@ -61,7 +62,7 @@ def verify(
     replay: ReplayCache | None = None,
     asserted_by: str = "",
     arrived: datetime | None = None,
-    keys: Sequence[Identity] = (),
+    keys: Sequence[Identity | PgpIdentity] = (),
 ) -> Verdict:
     """Say what ``obj`` proves.
 
@@ -300,10 +301,18 @@ def _encrypted(obj: MimeObject, question: Question, *, is_authenticated: bool) -
         return _unauthenticated(question)
     how = "authenticated" if opened.is_authenticated else "not authenticated"
     inside = around.opened(f"encrypted, {opened.algorithm}, {how}", len(opened.entity), _owner(opened, question))
-    verdict = _look(opened.entity, replace(question, around=inside))
+    verdict = _look_inside(opened, replace(question, around=inside))
     if not opened.is_authenticated and not _is_signed_inside(verdict, len(inside.layers)):
         return _unauthenticated(question)
     return verdict
+
+
+def _look_inside(opened: Opened, question: Question) -> Verdict:
+    """Answer for what was opened; OpenPGP signs and encrypts in one (RFC 3156 section 6.2)."""
+    if not opened.signatures:
+        return _look(opened.entity, question)
+    ask = partial(openpgp.signers_of, opened.entity, opened.signatures, question.trust, question.now)
+    return _signed(opened.entity, ask, question)
 
 
 def _unauthenticated(question: Question) -> Verdict:
@@ -321,6 +330,10 @@ def _is_signed_inside(verdict: Verdict, depth: int) -> bool:
 def _owner(opened: Opened, question: Question) -> str:
     """The address of the own identity that opened it."""
     for identity in question.keys:
-        if any(chain.fingerprint(key.certificate) == opened.recipient for key in identity.decryption_keys):
+        if isinstance(identity, Identity):
+            prints = [chain.fingerprint(key.certificate) for key in identity.decryption_keys]
+        else:
+            prints = [identity.fingerprint]
+        if opened.recipient in prints:
             return identity.address.uri
     return ""
