@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
+from functools import lru_cache
 from typing import TypeVar
 
 from cryptography import x509
@@ -33,6 +34,11 @@ MAX_SIGNATURE_CHECKS = 24
 MAX_RSA_BITS = 8192
 STRONG_RSA_BITS = 2048
 """RFC 8550 section 4.3: below it receivers SHOULD NOT verify; we verify and say weak (SEC-11)."""
+
+KEPT = 128
+"""Certificates, and answers about them that nothing but their octets decides, kept from message to message."""
+MAX_KEPT = 16 * 1024
+"""Octets of a certificate that is kept: so all together stay below some MiB, whoever sends them."""
 
 #: What the certificate parser may raise over hostile octets; ``Warning`` because a caller may run with -W error.
 CERTIFICATE_ERRORS = (
@@ -131,7 +137,12 @@ class TrustStore:
 def load_certificate(der: bytes) -> x509.Certificate | None:
     """Read a certificate, None if it cannot be read.
 
-    One without a positive serial number is not read (RFC 5280 section 4.1.2.2): the parser would only warn, on stderr."""
+    One without a positive serial number is not read (RFC 5280 section 4.1.2.2): the parser would only warn, on stderr.
+    A correspondent sends the same few with each message, so those read last are kept."""
+    return _load_known(der) if len(der) <= MAX_KEPT else _load(der)
+
+
+def _load(der: bytes) -> x509.Certificate | None:
     try:
         fields = ber.Cursor(ber.Cursor(ber.read(der).expect(ber.SEQUENCE)).next(ber.SEQUENCE))
         fields.optional(0xA0)
@@ -145,6 +156,20 @@ def load_certificate(der: bytes) -> x509.Certificate | None:
     return certificate if parsed else None
 
 
+_load_known = lru_cache(KEPT)(_load)
+
+
+@lru_cache(KEPT)
+def is_issued_by(child: x509.Certificate, parent: x509.Certificate) -> bool:
+    """True if the key of ``parent`` signed ``child`` and the names agree; says nothing about trust or time."""
+    try:
+        child.verify_directly_issued_by(parent)
+    except (InvalidSignature, *CERTIFICATE_ERRORS):
+        return False
+    return True
+
+
+@lru_cache(KEPT)
 def fingerprint(certificate: x509.Certificate) -> str:
     """SHA-256 over the certificate, lower-case hex."""
     return certificate.fingerprint(hashes.SHA256()).hex()
@@ -264,11 +289,7 @@ class _Search:
         if self.left < 0:
             self._remember(ChainResult(Distrust.UNSUPPORTED, "its certification path branches too often"))
             return False
-        try:
-            child.verify_directly_issued_by(parent)
-        except (InvalidSignature, *CERTIFICATE_ERRORS):
-            return False
-        return True
+        return is_issued_by(child, parent)
 
     def leaf_problem(self, signer: x509.Certificate) -> ChainResult | None:
         """What in the signer's own certificate forbids its use, whoever issued it."""
