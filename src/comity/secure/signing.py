@@ -19,7 +19,7 @@ from comity.cpim.operations import MimeObject
 from comity.errors import MalformedMessage, SecurityError
 from comity.secure import cms, cms_write, openpgp, openpgp_mime
 from comity.secure.identity import Identity
-from comity.secure.judge import CPIM
+from comity.secure.question import CPIM
 
 _BARE_LINE_END = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 _MICALG = {"sha256": "sha-256", "sha512": "sha-512"}
