@@ -18,7 +18,19 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
     ("xml", ("xml", "errors"), ()),
     ("failpoints", ("errors",), ()),
     ("cpim.address", ("errors",), ("idna", "precis_i18n")),
-    ("cpim.presence", ("cpim", "xml", "errors"), ()),
+    # What reads and writes presence documents, and the rules about them.
+    *(
+        (f"cpim.{part}", ("cpim", "xml", "errors"), ())
+        for part in (
+            "presence",
+            "presence_writer",
+            "presence_state",
+            "rpid",
+            "composition",
+            "presence_rules",
+            "watchers",
+        )
+    ),
     ("cpim", ("cpim", "errors"), ()),
     ("secure", ("secure", "cpim", "errors"), ("cryptography", "pysequoia")),
     ("bindings.__init__", ("bindings",), ()),

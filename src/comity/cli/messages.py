@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeVar
 
 import click
 
-from comity.cli.crypto import address_of
+from comity.cli.arguments import address_of
 from comity.cli.dissect import MAX_FILE
 from comity.cli.output import NEGATIVE, as_json, fail, print_json, printable, read_input
 from comity.client import Client, ClientError, Received, connect, text_object

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -34,6 +34,10 @@ from comity.net.network import AsyncNetwork
 from comity.service.interfaces import Delivery, Service
 
 OCTETS_FEATURES = ("urn:ietf:params:xml:ns:xmpp-e2e", "urn:comity:octets:0")
+
+
+Refuser = Callable[[Reason, str], None]
+"""Tells the sender, by our server, why a message is not taken."""
 
 
 class ClientError(ComityError):
@@ -61,6 +65,21 @@ class Received:
     """What the sender required of every hop; of the object it holds for the recipient's eyes too."""
     id: str = ""
     """The server's identifier on the wire (SIP Call-ID and From-tag, XEP-0359 stanza-id): a repeat has the same."""
+    refuser: Refuser | None = field(default=None, repr=False, compare=False)
+    """What ``refuse`` calls; None for what nobody waits for an answer to."""
+
+    def refuse(self, reason: Reason, text: str = "") -> None:
+        """Tell the sender that this message is not taken (table T8), in the words of our protocol.
+
+        Call it before asking for the next message: that one takes this. A report is never refused. Whoever would
+        rather say nothing just goes on (RFC 3923 section 7: "MAY return a stanza error").
+
+        Args:
+            reason: usually ``Verdict.refusal``: TIMESTAMP, SIGNATURE, DECRYPTION …
+            text: one sentence for the sender; no secrets, and for a decryption nothing of what failed (M-33).
+        """
+        if self.refuser is not None:
+            self.refuser(reason, text)
 
     @property
     def text(self) -> str | None:

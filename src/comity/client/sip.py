@@ -17,7 +17,13 @@ from comity.bindings.base import HostPort, Link, Listener, Target
 from comity.bindings.sip.digest import DigestClient
 from comity.bindings.sip.events import RequestFailed, RequestReceived, RequestTimedOut, ResponseReceived
 from comity.bindings.sip.forms import Form
-from comity.bindings.sip.mapping import Refusal, operation_to_request, request_to_operation, status_to_response
+from comity.bindings.sip.mapping import (
+    Refusal,
+    operation_to_request,
+    request_to_operation,
+    response_to_status,
+    status_to_response,
+)
 from comity.bindings.sip.message import SipRequest, SipResponse
 from comity.bindings.sip.protection import OPTION as PROTECTION
 from comity.bindings.sip.session import SipSession
@@ -221,7 +227,7 @@ class SipClient(SignedIn):
             return
         made = request_to_operation(event.request, when=datetime.now(UTC), message_id=new_message_id(os.urandom(15)))
         if isinstance(made, Refusal):
-            self._respond(event.id, made.status_code)
+            self._respond(event.id, made.status_code, made.text, made.headers)
             return
         first = made.history[0].node if made.history else self._options.address.domain
         # The Request-URI is our contact address; who we are is what we signed in as.
@@ -229,6 +235,7 @@ class SipClient(SignedIn):
         is_delayed = arrived is not None and datetime.now(UTC) - arrived > DELAYED
         own = self._options.address
         id = f"{event.request.call_id};{event.request.from_.tag}"
+        refuser = partial(self._refuse, event.id)
         received = Received(
             made.object,
             made.source,
@@ -239,12 +246,17 @@ class SipClient(SignedIn):
             made.history,
             requirements=made.requirements,
             id=id,
+            refuser=refuser,
         )
         self._mailbox.put(received, partial(self._respond, event.id, 200))
 
-    def _respond(self, id: int, status_code: int) -> None:
+    def _refuse(self, id: int, reason: Reason, text: str) -> None:
+        """Answer a MESSAGE with the code of its reason (T1, T8); the 200 that would follow is then none."""
+        self._respond(id, *response_to_status(failure("", reason, text)))
+
+    def _respond(self, id: int, status_code: int, phrase: str = "", headers: Sequence[tuple[str, str]] = ()) -> None:
         if self._session is not None and self._link is not None and not self._session.is_closed:
-            self._session.respond(id, status_code, self._clock.now())
+            self._session.respond(id, status_code, self._clock.now(), reason=phrase, headers=headers)
             self._link.flush()
 
     # --- Binding -----------------------------------------------------------------------------------------------

@@ -275,7 +275,7 @@ class XmppClient(SignedIn):
         history = mapping.read_history(stanza)
         arrived = _arrived(stanza)
         first = history[0].node if history else self._options.address.domain
-        is_late, id = arrived is not None, _server_id(stanza)
+        is_late, id, refuser = arrived is not None, _server_id(stanza), partial(self._refuse, stanza)
         received = Received(
             made.object,
             made.source,
@@ -286,8 +286,20 @@ class XmppClient(SignedIn):
             history,
             requirements=made.requirements,
             id=id,
+            refuser=refuser,
         )
         self._mailbox.put(received, self._taker(index))
+
+    def _refuse(self, stanza: Element, reason: Reason, text: str) -> None:
+        """Answer a message with a stanza error and the condition of RFC 3923 section 7, before it counts as taken."""
+        error = mapping.response_to_error(stanza, failure("", reason, text), is_local=False)
+        if error is None or self._session is None:
+            return
+        error = _reply(stanza, error)
+        if self._session.is_ended:
+            self._session.sm_state.outgoing.add(wire.encode(error), None)  # goes out when the stream is resumed
+        else:
+            self._write(error)
 
     def _taker(self, index: int) -> Callable[[], None]:
         """What says that a message is ours, on the stream it came by, wherever that stream is by then."""

@@ -10,10 +10,11 @@ What is not evaluated is refused: name constraints and unknown critical extensio
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
+from functools import lru_cache
 from typing import TypeVar
 
 from cryptography import x509
@@ -33,6 +34,11 @@ MAX_SIGNATURE_CHECKS = 24
 MAX_RSA_BITS = 8192
 STRONG_RSA_BITS = 2048
 """RFC 8550 section 4.3: below it receivers SHOULD NOT verify; we verify and say weak (SEC-11)."""
+
+KEPT = 128
+"""Certificates, and answers about them that nothing but their octets decides, kept from message to message."""
+MAX_KEPT = 16 * 1024
+"""Octets of a certificate that is kept: so all together stay below some MiB, whoever sends them."""
 
 #: What the certificate parser may raise over hostile octets; ``Warning`` because a caller may run with -W error.
 CERTIFICATE_ERRORS = (
@@ -107,6 +113,9 @@ class TrustStore:
     """OpenPGP certificates trusted as they stand, binary packets (own ones among them)."""
     openpgp_known: tuple[bytes, ...] = ()
     """OpenPGP certificates kept without trust."""
+    contacts: Mapping[str, frozenset[str]] = field(default_factory=dict, hash=False)
+    """Fingerprints of the keys kept for a correspondent, by im: URI in its canonical form (``identity.contact_key``): a
+    signer who proves that address with another key gets the verdict "changed" (reliability.md T33)."""
     _pins: frozenset[str] = field(init=False, default=frozenset(), repr=False, compare=False)
     _by_subject: dict[bytes, list[x509.Certificate]] = field(
         init=False, default_factory=dict, repr=False, compare=False
@@ -128,7 +137,12 @@ class TrustStore:
 def load_certificate(der: bytes) -> x509.Certificate | None:
     """Read a certificate, None if it cannot be read.
 
-    One without a positive serial number is not read (RFC 5280 section 4.1.2.2): the parser would only warn, on stderr."""
+    One without a positive serial number is not read (RFC 5280 section 4.1.2.2): the parser would only warn, on stderr.
+    A correspondent sends the same few with each message, so those read last are kept."""
+    return _load_known(der) if len(der) <= MAX_KEPT else _load(der)
+
+
+def _load(der: bytes) -> x509.Certificate | None:
     try:
         fields = ber.Cursor(ber.Cursor(ber.read(der).expect(ber.SEQUENCE)).next(ber.SEQUENCE))
         fields.optional(0xA0)
@@ -142,6 +156,20 @@ def load_certificate(der: bytes) -> x509.Certificate | None:
     return certificate if parsed else None
 
 
+_load_known = lru_cache(KEPT)(_load)
+
+
+@lru_cache(KEPT)
+def is_issued_by(child: x509.Certificate, parent: x509.Certificate) -> bool:
+    """True if the key of ``parent`` signed ``child`` and the names agree; says nothing about trust or time."""
+    try:
+        child.verify_directly_issued_by(parent)
+    except (InvalidSignature, *CERTIFICATE_ERRORS):
+        return False
+    return True
+
+
+@lru_cache(KEPT)
 def fingerprint(certificate: x509.Certificate) -> str:
     """SHA-256 over the certificate, lower-case hex."""
     return certificate.fingerprint(hashes.SHA256()).hex()
@@ -261,19 +289,15 @@ class _Search:
         if self.left < 0:
             self._remember(ChainResult(Distrust.UNSUPPORTED, "its certification path branches too often"))
             return False
-        try:
-            child.verify_directly_issued_by(parent)
-        except (InvalidSignature, *CERTIFICATE_ERRORS):
-            return False
-        return True
+        return is_issued_by(child, parent)
 
     def leaf_problem(self, signer: x509.Certificate) -> ChainResult | None:
         """What in the signer's own certificate forbids its use, whoever issued it."""
         name = display_name(signer)
-        usage = _extension(signer, x509.KeyUsage)
+        usage = extension_of(signer, x509.KeyUsage)
         if usage is not None and not (usage.digital_signature or usage.content_commitment):
             return ChainResult(Distrust.USAGE, f"the certificate of {name} is not for signing (key usage)", (signer,))
-        extended = _extension(signer, x509.ExtendedKeyUsage)
+        extended = extension_of(signer, x509.ExtendedKeyUsage)
         if extended is not None and not (
             {ExtendedKeyUsageOID.EMAIL_PROTECTION, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE} & set(extended)
         ):
@@ -315,13 +339,13 @@ class _Search:
                 return Distrust.UNSUPPORTED, f"the certificate of {name} has the unknown critical extension {oid}"
         if depth == 0:
             return None
-        constraints = _extension(certificate, x509.BasicConstraints)
-        usage = _extension(certificate, x509.KeyUsage)
+        constraints = extension_of(certificate, x509.BasicConstraints)
+        usage = extension_of(certificate, x509.KeyUsage)
         if constraints is None or not constraints.ca or (usage is not None and not usage.key_cert_sign):
             return Distrust.USAGE, f"{name} is not a certification authority"
         if constraints.path_length is not None and below > constraints.path_length:
             return Distrust.USAGE, f"{name} may not have {below} authorities below it (path length)"
-        extended = _extension(certificate, x509.ExtendedKeyUsage)
+        extended = extension_of(certificate, x509.ExtendedKeyUsage)
         if extended is not None and not (
             {ExtendedKeyUsageOID.EMAIL_PROTECTION, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE} & set(extended)
         ):
@@ -349,7 +373,7 @@ class _Search:
 
     def _signed_crl(self, crl: x509.CertificateRevocationList, issuer: x509.Certificate) -> bool:
         key = issuer.public_key()
-        usage = _extension(issuer, x509.KeyUsage)
+        usage = extension_of(issuer, x509.KeyUsage)
         if usage is not None and not usage.crl_sign:
             return False
         if isinstance(key, rsa.RSAPublicKey):
@@ -369,7 +393,8 @@ def display_issuer(certificate: x509.Certificate) -> str:
     return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text[:120])
 
 
-def _extension(certificate: x509.Certificate, kind: type[ExtensionT]) -> ExtensionT | None:
+def extension_of(certificate: x509.Certificate, kind: type[ExtensionT]) -> ExtensionT | None:
+    """The extension of this kind, None if the certificate has none."""
     try:
         return certificate.extensions.get_extension_for_class(kind).value
     except x509.ExtensionNotFound:

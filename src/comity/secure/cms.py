@@ -155,7 +155,7 @@ def parse_signed_data(info: bytes | ber.Element) -> SignedData:
     version = fields.next().integer()
     if version not in (1, 3, 4, 5):
         raise ber.BerError(f"SignedData of version {version} does not exist", 0)
-    digests = frozenset(_algorithm(item)[0] for item in fields.next(ber.SET).children)
+    digests = frozenset(algorithm_of(item)[0] for item in fields.next(ber.SET).children)
     encapsulated = ber.Cursor(fields.next(ber.SEQUENCE))
     content_type = encapsulated.next().oid()
     explicit = encapsulated.optional(0xA0)
@@ -172,7 +172,7 @@ def parse_signed_data(info: bytes | ber.Element) -> SignedData:
     )
 
 
-def _algorithm(element: ber.Element) -> tuple[str, ber.Element | None]:
+def algorithm_of(element: ber.Element) -> tuple[str, ber.Element | None]:
     """Read an AlgorithmIdentifier."""
     fields = ber.Cursor(element.expect(ber.SEQUENCE))
     name = fields.next().oid()
@@ -217,9 +217,9 @@ def _signer_info(element: ber.Element) -> SignerInfo:
         key_id = sid.octets(0x80)
     else:
         raise ber.BerError("a signer is named in a way that its version does not allow", sid.offset)
-    digest, _ = _algorithm(fields.next())
+    digest, _ = algorithm_of(fields.next())
     attributes = fields.optional(0xA0)
-    algorithm, parameters = _algorithm(fields.next())
+    algorithm, parameters = algorithm_of(fields.next())
     signature = fields.next().octets()
     fields.optional(0xA1)
     fields.end()
@@ -336,7 +336,7 @@ def _check_attributes(
 def _algorithm_name(digest: ber.Element, signature: ber.Element | None) -> tuple[str, str]:
     if signature is None:
         raise SignatureFailed("its algorithm protection names no signature algorithm")
-    return _algorithm(digest)[0], ber.Cursor(signature).next().oid()
+    return algorithm_of(digest)[0], ber.Cursor(signature).next().oid()
 
 
 def _is_named(info: SignerInfo, certificate: x509.Certificate) -> bool:
@@ -358,7 +358,7 @@ def _is_bound(attributes: dict[str, ber.Element], certificate: x509.Certificate)
         ids = ber.Cursor(attribute.expect(ber.SEQUENCE)).next(ber.SEQUENCE)
         fields = ber.Cursor(ber.Cursor(ids).next(ber.SEQUENCE))
         algorithm = fields.optional(ber.SEQUENCE) if name == SIGNING_CERTIFICATE_V2 else None
-        digest = default if algorithm is None else DIGESTS.get(_algorithm(algorithm)[0], "")
+        digest = default if algorithm is None else DIGESTS.get(algorithm_of(algorithm)[0], "")
         der = certificate.public_bytes(Encoding.DER)
         if not digest or fields.next().octets() != hashlib.new(digest, der, usedforsecurity=False).digest():
             return False
@@ -395,15 +395,15 @@ def _pss(parameters: ber.Element | None, digest: str) -> padding.PSS:
     hash_field, mask_field, salt_field = fields.optional(0xA0), fields.optional(0xA1), fields.optional(0xA2)
     fields.optional(0xA3)
     fields.end()
-    named = "sha1" if hash_field is None else DIGESTS.get(_algorithm(ber.Cursor(hash_field).next())[0], "")
+    named = "sha1" if hash_field is None else DIGESTS.get(algorithm_of(ber.Cursor(hash_field).next())[0], "")
     if named != digest:
         raise SignatureFailed("its RSASSA-PSS parameters name another digest")
     mask = "sha1"
     if mask_field is not None:
-        name, mask_hash = _algorithm(ber.Cursor(mask_field).next())
+        name, mask_hash = algorithm_of(ber.Cursor(mask_field).next())
         if name != MGF1 or mask_hash is None:
             raise UnknownAlgorithm("it uses a mask function other than MGF1")
-        mask = DIGESTS.get(_algorithm(mask_hash)[0], "")
+        mask = DIGESTS.get(algorithm_of(mask_hash)[0], "")
     salt = 20 if salt_field is None else ber.Cursor(salt_field).next().integer()
     if mask not in _HASHES or not 0 <= salt <= chain.MAX_RSA_BITS // 8:
         raise UnknownAlgorithm("its RSASSA-PSS parameters are not supported")

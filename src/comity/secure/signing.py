@@ -1,4 +1,4 @@
-"""Sign a whole MIME entity (RFC 8551 section 3.5, RFC 3923 section 6, RFC 8591).
+"""Sign a whole MIME entity (RFC 8551 section 3.5, RFC 3923 section 6, RFC 8591; RFC 3156 with an OpenPGP key).
 
 Place on the path: before step 1, at the sender. A client signs before the message enters; relays carry the octets and
 import none of this (SEED-41). The rule its readers must keep: the entity's octets stand unchanged inside the result.
@@ -16,7 +16,7 @@ from comity.cpim.entity import split_entity
 from comity.cpim.message import CpimMessage
 from comity.cpim.operations import MimeObject
 from comity.errors import MalformedMessage, SecurityError
-from comity.secure import cms, cms_write
+from comity.secure import cms, cms_write, openpgp, openpgp_mime
 from comity.secure.identity import Identity
 from comity.secure.judge import CPIM
 
@@ -31,7 +31,7 @@ def canonical_text(text: bytes) -> bytes:
 
 def sign(
     entity: bytes | MimeObject,
-    identity: Identity,
+    identity: Identity | openpgp.PgpIdentity,
     *,
     when: datetime,
     form: Literal["multipart", "signed-data"] = "multipart",
@@ -39,10 +39,13 @@ def sign(
 ) -> MimeObject:
     """Sign a whole MIME entity; its octets stand unchanged inside the result.
 
+    With an OpenPGP key the form is always "multipart", and an entity that is not 7 bits wide is put under a transfer
+    encoding first, as a whole (RFC 3156 section 3, X34).
+
     Args:
         entity: the message/cpim (or PIDF) entity with its MIME headers.
-        identity: who signs.
-        when: aware UTC, becomes signingTime.
+        identity: who signs, by S/MIME or OpenPGP.
+        when: aware UTC, becomes signingTime (OpenPGP takes the machine's clock).
         form: "multipart" stays readable everywhere; "signed-data" is smaller and safer from rewriting paths (X32).
         with_certificate: False leaves the certificates out, for readers that have them (RFC 8591 section 10.2).
 
@@ -51,7 +54,10 @@ def sign(
     """
     raw = entity.entity if isinstance(entity, MimeObject) else entity
     _check_signable(raw)
-    certificates = identity.certificates if with_certificate else ()
+    if isinstance(identity, openpgp.PgpIdentity):
+        raw = openpgp_mime.seven_bit(raw)
+        return openpgp_mime.signed(raw, openpgp.sign_detached(raw, identity), _boundary(raw))
+    certificates = identity.sent_certificates if with_certificate else ()
     if form == "signed-data":
         signature = cms_write.sign_data(raw, identity, when, is_detached=False, certificates=certificates)
         headers = (

@@ -97,6 +97,11 @@ REASONS: dict[int, Reason] = {
     606: Reason.CONTENT,
 }
 _BY_CLASS = {3: Reason.NO_ROUTE, 4: Reason.SYNTAX, 5: Reason.INTERNAL, 6: Reason.AWAY}
+#: What only the phrase tells: RFC 3428 section 11.4 has the first, T8 the second (ours).
+PHRASES: dict[tuple[int, str], Reason] = {
+    (STATUS_CODES[reason][0], STATUS_CODES[reason][1].lower()): reason
+    for reason in (Reason.TIMESTAMP, Reason.SIGNATURE)
+}
 #: Answers to a whole object after which a device is asked to show its text instead.
 NOT_UNDERSTOOD = frozenset({406, 415, 420, 488})
 
@@ -336,9 +341,10 @@ def response_to_status(response: Response) -> tuple[int, str, list[tuple[str, st
 ACCEPT = "message/cpim, text/plain, multipart/signed, application/pkcs7-mime, */*"
 
 
-def reason_of(status_code: int) -> Reason:
-    """Failure reason of a final answer that is not 2xx (T3)."""
-    return REASONS.get(status_code) or _BY_CLASS.get(status_code // 100, Reason.INTERNAL)
+def reason_of(status_code: int, phrase: str = "") -> Reason:
+    """Failure reason of a final answer that is not 2xx (T3, T8)."""
+    told = PHRASES.get((status_code, phrase.strip().lower())) or REASONS.get(status_code)
+    return told or _BY_CLASS.get(status_code // 100, Reason.INTERNAL)
 
 
 def status_to_response(trans_id: str, answer: SipResponse, form: Form) -> Response:
@@ -354,7 +360,7 @@ def status_to_response(trans_id: str, answer: SipResponse, form: Form) -> Respon
     warning = _WARNING.match(answer.value("warning") or "")
     if warning is not None:
         said = clean_text(unquoted(warning[1]))[:256]
-    return failure(trans_id, reason_of(answer.status_code), said, retry_after)
+    return failure(trans_id, reason_of(answer.status_code, answer.reason), said, retry_after)
 
 
 def can_be_user(uri: SipUri) -> bool:

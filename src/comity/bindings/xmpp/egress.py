@@ -16,6 +16,7 @@ from comity.bindings.xmpp.e2e import E2E, OCTETS, wrap_entity, wrap_octets
 from comity.bindings.xmpp.extensions import (
     BODY,
     DELAY,
+    EME,
     HISTORY,
     KINDS,
     PROTOCOL,
@@ -40,6 +41,7 @@ from comity.errors import AddressError, RemoteProtocolError
 from comity.xml import XML_LANG, Element, is_xml_text, parse_document
 
 UNCHECKED: Final = "[This message is signed, but this program did not check the signature.]"
+UNREAD: Final = "[This message is encrypted, and this program cannot read it.]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +135,11 @@ def _add_content(operation: MessageOperation, stanza: Element, features: frozens
         stanza.append(Element(BODY, {}, [f"{_lines(readable)}\n\n{UNCHECKED}"]))
         if not form or not (features or frozenset()) & {E2E, OCTETS}:
             form = "text-of-signed"
+    elif secured and form and features is None:
+        # It may know e2e or not. A person whose program drops it in silence (RFC 3923 section 7) at least sees that
+        # something came; who says that it cannot read it is not handed it at all (XMPP-25).
+        stanza.append(Element(f"{{{EME}}}encryption", {"namespace": E2E, "name": "RFC 3923"}))
+        stanza.append(Element(BODY, {}, [UNREAD]))
     if not form:
         return ""
     # Bodies in other languages stand beside a plain text only: never beside something encrypted.

@@ -24,6 +24,7 @@ from comity.bindings.xmpp.extensions import (
     BODY,
     CHAT_STATES,
     DELAY,
+    EME,
     HINTS,
     HISTORY,
     KINDS,
@@ -152,16 +153,16 @@ def _with(context: Context, stanza: Element, made: _Made) -> Context:
 
 
 def _object_of(stanza: Element, source: Address, destination: Address, when: datetime, message_id: str) -> _Made | None:
-    extensions = [c for c in stanza.elements() if not is_server_only(c) and c.namespace != PROTECTION]
-    for child in extensions:
-        if child.name in (E2E_ELEMENT, OCTETS_ELEMENT):
-            entity = unwrap_entity(child) if child.name == E2E_ELEMENT else unwrap_octets(child)
-            beside = [
-                other
-                for other in extensions
-                if other.namespace != CLIENT and other.name not in (E2E_ELEMENT, OCTETS_ELEMENT)
-            ]
-            return _Made(split_entity(entity), _native(beside))
+    extensions = [child for child in stanza.elements() if not is_server_only(child) and child.namespace != PROTECTION]
+    carriers = [child for child in extensions if child.name in (E2E_ELEMENT, OCTETS_ELEMENT)]
+    if len(carriers) > 1:
+        # Two programs would show two messages (T5); RFC 3923 section 3.1 has one.
+        raise RemoteProtocolError("a message holds one object")
+    if carriers:
+        entity = unwrap_entity(carriers[0]) if carriers[0].name == E2E_ELEMENT else unwrap_octets(carriers[0])
+        # A body beside an object is a copy for old programs, or says that they cannot read it: never the message.
+        beside = [other for other in extensions if other.namespace not in (CLIENT, EME) and other is not carriers[0]]
+        return _Made(split_entity(entity), _native(beside))
     bodies = [child for child in extensions if child.name == BODY]
     subjects = [child for child in extensions if child.name == SUBJECT]
     if not bodies and not subjects:
