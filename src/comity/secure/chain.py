@@ -10,7 +10,7 @@ What is not evaluated is refused: name constraints and unknown critical extensio
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
@@ -113,6 +113,9 @@ class TrustStore:
     """OpenPGP certificates trusted as they stand, binary packets (own ones among them)."""
     openpgp_known: tuple[bytes, ...] = ()
     """OpenPGP certificates kept without trust."""
+    contacts: Mapping[str, frozenset[str]] = field(default_factory=dict, hash=False)
+    """Fingerprints of the keys kept for a correspondent, by im: URI in its canonical form (``identity.contact_key``): a
+    signer who proves that address with another key gets the verdict "changed" (reliability.md T33)."""
     _pins: frozenset[str] = field(init=False, default=frozenset(), repr=False, compare=False)
     _by_subject: dict[bytes, list[x509.Certificate]] = field(
         init=False, default_factory=dict, repr=False, compare=False
