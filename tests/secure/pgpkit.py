@@ -43,6 +43,13 @@ def judged(obj: MimeObject | bytes, trust: TrustStore | None = None, **more: obj
     return verify(obj, trust or trusting(person()), now=now(), **more)  # type: ignore[arg-type]  # as message()
 
 
+def multipart_signed(entity: bytes, signature: bytes, micalg: str = "pgp-sha512") -> MimeObject:
+    """A multipart/signed as another program would write it."""
+    header = f'multipart/signed; protocol="application/pgp-signature"; micalg={micalg}; boundary=b'
+    octets = b"--b\r\n" + entity + b"\r\n--b\r\nContent-Type: application/pgp-signature\r\n\r\n" + signature
+    return MimeObject.of(header, octets + b"\r\n--b--")
+
+
 class Gpg:
     """GnuPG with its own home and keyring."""
 
@@ -77,7 +84,11 @@ class Gpg:
     def status(self, *options: str, stdin: bytes = b"") -> list[str]:
         """Keywords of its status lines."""
         done = self.run("--status-fd", "2", *options, stdin=stdin)
-        return [line.split()[1] for line in done.stderr.decode().splitlines() if line.startswith("[GNUPG:]")]
+        return [
+            line.split()[1]
+            for line in done.stderr.decode("utf-8", "replace").splitlines()
+            if line.startswith("[GNUPG:]")
+        ]
 
 
 @contextmanager
