@@ -24,7 +24,7 @@ from comity.secure import openpgp_packets as wire
 from comity.secure.chain import MAX_RSA_BITS
 from comity.secure.evidence import TooLarge, UnknownAlgorithm
 from comity.secure.identity import MAX_ALT_NAMES, Name, name_of
-from comity.secure.judge import escaped
+from comity.secure.question import escaped
 
 try:
     import pysequoia
