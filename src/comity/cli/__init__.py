@@ -12,7 +12,8 @@ import comity
 from comity.cli.admin import account, queue, trace
 from comity.cli.crypto import inspect, sign, verify
 from comity.cli.demo import demo
-from comity.cli.messages import listen, send
+from comity.cli.listening import listen
+from comity.cli.messages import send
 from comity.cli.output import Group
 from comity.cli.own_keys import keys
 from comity.cli.recover import recover

@@ -26,11 +26,13 @@ from comity.secure.identity import Identity, PrivateKey, alternative_names, hash
 from comity.secure.keyfile import (
     address_in,
     certificate_pem,
+    identity_pem,
     is_encrypted,
     key_blocks,
     key_pem,
-    load_key,
+    own_certificates,
     read_certificates,
+    read_identity_pem,
 )
 
 CURRENT, WAITING, OLD = "keys", "keys/waiting", "keys/old"
@@ -61,7 +63,7 @@ class OwnKeys:
             passphrase: the key lies under it; None: it lies open.
             is_new: True refuses to take the place of another.
         """
-        data = key_pem(identity.key, passphrase) + certificate_pem(*identity.certificates)
+        data = identity_pem(identity, passphrase)
         with self._home.locked():
             if is_new and self._home.exists(CURRENT, file_name(identity.address) + SUFFIX):
                 raise SecurityError(f"{identity.address} has a key already. Use it, or replace it with --replace.")
@@ -69,9 +71,7 @@ class OwnKeys:
 
     def load(self, address: Address, passphrase: bytes | None = None) -> Identity:
         """Read the identity of ``address``."""
-        data = self._data(address)
-        key = load_key(data, passphrase, str(address))
-        return Identity(address.with_scheme("im"), key, tuple(read_certificates(data)))
+        return read_identity_pem(self._data(address), passphrase, str(address), address.with_scheme("im"))
 
     def is_encrypted(self, address: Address) -> bool:
         """True if the key of ``address`` is under a passphrase."""
@@ -79,7 +79,11 @@ class OwnKeys:
 
     def certificate(self, address: Address) -> x509.Certificate:
         """The own certificate of ``address``, without its key."""
-        return read_certificates(self._data(address))[0]
+        return self.certificates(address)[0]
+
+    def certificates(self, address: Address) -> list[x509.Certificate]:
+        """The own certificates of ``address``: the one that signs, then the one that only reads, if it takes two."""
+        return own_certificates(self._data(address))
 
     def change_passphrase(self, address: Address, old: bytes | None, new: bytes | None) -> None:
         """Put the key of ``address`` under another passphrase; None takes it off. Old keys of the address follow.
@@ -100,7 +104,7 @@ class OwnKeys:
 
     def old_certificates(self) -> list[x509.Certificate]:
         """Own certificates that were replaced or revoked."""
-        return [read_certificates(self._home.read(file))[0] for file in self._home.files(OLD, SUFFIX)]
+        return [each for file in self._home.files(OLD, SUFFIX) for each in own_certificates(self._home.read(file))]
 
     def decrypting(self, address: Address, passphrase: bytes | None = None) -> list[Identity]:
         """The identities of ``address`` that may open what was encrypted for it: the current one, then the old ones.
@@ -111,8 +115,7 @@ class OwnKeys:
         found = []
         for file in (*current, *self._old_files(address)):
             data = self._home.read(file)
-            key = load_key(data, passphrase, str(address))
-            found.append(Identity(address.with_scheme("im"), key, tuple(read_certificates(data))))
+            found.append(read_identity_pem(data, passphrase, str(address), address.with_scheme("im")))
         return found
 
     # --- waiting for a certificate of another authority ---
@@ -189,8 +192,7 @@ class OwnKeys:
         self._home.write(OLD, f"{file_name(address)}.{sha}{SUFFIX}", data)
 
     def _with_passphrase(self, data: bytes, address: Address, old: bytes | None, new: bytes | None) -> bytes:
-        key = load_key(data, old, str(address))
-        return key_pem(key, new) + certificate_pem(*read_certificates(data))
+        return identity_pem(read_identity_pem(data, old, str(address), address.with_scheme("im")), new)
 
 
 def public_octets_of(certificate: x509.Certificate) -> bytes | None:
