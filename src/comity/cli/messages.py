@@ -23,7 +23,8 @@ from comity.cli.output import NEGATIVE, as_json, fail, print_json, printable, re
 from comity.client import Client, ClientError, connect, text_object
 from comity.cpim.address import Address
 from comity.cpim.compose import PLAIN
-from comity.cpim.operations import MimeObject, Response, Status
+from comity.cpim.operations import MimeObject, Requirement, Response, Status
+from comity.cpim.protection import read_requirements
 from comity.secure import KeyStore, canonical_text
 from comity.secure import sign as make_signature
 
@@ -132,6 +133,13 @@ def signing_in(via: Via, address: Address, options: dict[str, Any]) -> SignIn:
 @sign_in_options
 @click.option("--sign", "is_signed", is_flag=True, help="Sign it with the key that COMITY_HOME has for --from.")
 @click.option("--type", "content_type", default=PLAIN, show_default=True, help="Content-Type of TEXT.")
+@click.option(
+    "--require",
+    "required",
+    type=click.Choice([requirement.value for requirement in Requirement]),
+    multiple=True,
+    help="What every hop must keep, or fail the message; may be given more than once.",
+)
 @click.option("--forge-from", metavar="ADDRESS", help="Claim to be somebody else, to see it refused.")
 @as_json
 def send(
@@ -142,6 +150,7 @@ def send(
     via: Via,
     is_signed: bool,
     content_type: str,
+    required: tuple[str, ...],
     forge_from: str | None,
     as_json: bool,
     **sign_in: Any,
@@ -160,7 +169,9 @@ def send(
     obj = text_object(claimed or sender, recipient, _content(text, content_type), content_type)
     if is_signed:
         obj = make_signature(obj, KeyStore().load(sender), when=datetime.now(UTC))
-    response = asyncio.run(_send(signing_in(via, sender, sign_in), recipient, obj, claimed))
+    response = asyncio.run(
+        _send(signing_in(via, sender, sign_in), recipient, obj, claimed, read_requirements(required))
+    )
     is_refused = response.status is Status.FAILURE
     reason = response.reason.value if response.reason else ""
     if as_json:
@@ -184,9 +195,15 @@ def _content(text: str, content_type: str) -> bytes:
     return canonical_text(octets) if content_type.lower().startswith("text/") else octets
 
 
-async def _send(sign_in: SignIn, recipient: Address, obj: MimeObject, claimed: Address | None) -> Response:
+async def _send(
+    sign_in: SignIn,
+    recipient: Address,
+    obj: MimeObject,
+    claimed: Address | None,
+    requirements: frozenset[Requirement],
+) -> Response:
     async with connected(sign_in, receive=False) as client:
-        return await client.send(obj, recipient, from_=claimed)
+        return await client.send(obj, recipient, from_=claimed, requirements=requirements)
 
 
 @asynccontextmanager
