@@ -19,7 +19,10 @@ import click
 
 from comity.cli.arguments import address_of
 from comity.cli.dissect import MAX_FILE
+from comity.cli.encryption import encrypted_for, recipients_of, unverified_option
+from comity.cli.identities import need_openpgp, openpgp_option, signing_identity
 from comity.cli.output import NEGATIVE, as_json, fail, print_json, printable, read_input
+from comity.cli.passphrases import Passphrase, passphrase_option
 from comity.client import Client, ClientError, connect, text_object
 from comity.cpim.address import Address
 from comity.cpim.compose import PLAIN
@@ -27,6 +30,7 @@ from comity.cpim.operations import MimeObject, Requirement, Response, Status
 from comity.cpim.protection import read_requirements
 from comity.secure import KeyStore, canonical_text
 from comity.secure import sign as make_signature
+from comity.secure.clock import next_time
 
 Via = Literal["sip", "xmpp"]
 Transport = Literal["udp", "tcp", "tls"]
@@ -132,6 +136,10 @@ def signing_in(via: Via, address: Address, options: dict[str, Any]) -> SignIn:
 @click.option("--to", metavar="ADDRESS", required=True, help="Who shall get it.")
 @sign_in_options
 @click.option("--sign", "is_signed", is_flag=True, help="Sign it with the key that COMITY_HOME has for --from.")
+@click.option("--encrypt", "is_encrypted", is_flag=True, help="Encrypt it, so that only --to can read it.")
+@openpgp_option
+@unverified_option
+@passphrase_option
 @click.option("--type", "content_type", default=PLAIN, show_default=True, help="Content-Type of TEXT.")
 @click.option(
     "--require",
@@ -149,6 +157,10 @@ def send(
     to: str,
     via: Via,
     is_signed: bool,
+    is_encrypted: bool,
+    is_openpgp: bool,
+    to_unverified: bool,
+    passphrase_file: Path | None,
     content_type: str,
     required: tuple[str, ...],
     forge_from: str | None,
@@ -163,12 +175,24 @@ def send(
     Examples:
       comity send --from im:alice@example.org --to im:bob@example.org --via sip --sign 'Hello Bob'
       comity send --from im:bob@example.org --to im:alice@example.org --via xmpp < letter.txt
+      comity send --from im:alice@example.org --to im:bob@example.org --via sip --sign --encrypt 'For you only'
     """
     sender, recipient = address_of(from_), address_of(to)
     claimed = address_of(forge_from) if forge_from else None
-    obj = text_object(claimed or sender, recipient, _content(text, content_type), content_type)
+    if is_openpgp:
+        need_openpgp()
+    store, when = KeyStore(), datetime.now(UTC)
+    readers, signer = [], None
+    if is_encrypted:
+        readers = recipients_of(store, [recipient], is_openpgp=is_openpgp, to_unverified=to_unverified, now=when)
     if is_signed:
-        obj = make_signature(obj, KeyStore().load(sender), when=datetime.now(UTC))
+        signer = signing_identity(store, sender, Passphrase(passphrase_file), is_openpgp=is_openpgp)
+        when = next_time(store.home, sender, when)
+    obj = text_object(claimed or sender, recipient, _content(text, content_type), content_type, when=when)
+    if is_encrypted:
+        obj = encrypted_for(obj, readers, signer, when)
+    elif signer is not None:
+        obj = make_signature(obj, signer, when=when)
     response = asyncio.run(
         _send(signing_in(via, sender, sign_in), recipient, obj, claimed, read_requirements(required))
     )

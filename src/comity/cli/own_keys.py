@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from comity.cli.arguments import address_of, output_option, write
-from comity.cli.crypto import own_identity
+from comity.cli.identities import need_openpgp, own_identity
 from comity.cli.keys import keys
 from comity.cli.output import as_json, fail, print_json, printable
 from comity.cli.passphrases import Passphrase, is_asked, passphrase_option
@@ -93,8 +93,8 @@ def keys_new(
     store, whose, passphrase = KeyStore(), address_of(address), Passphrase(passphrase_file)
     if kind == "openpgp" and (ca is not None or own_ca or request is not None):
         raise click.UsageError("OpenPGP knows no authorities: without --ca, --own-ca and --request.")
-    if kind == "openpgp" and not openpgp.is_available:
-        fail("OpenPGP needs an extra package. Install it with: pip install 'comity[pgp]'")
+    if kind == "openpgp":
+        need_openpgp()
     if whose in (store.pgp.addresses() if kind == "openpgp" else store.identities()) and not replace:
         fail(f"{whose} has a key already. Use it, or replace it with --replace.")
     secret = passphrase.new(str(whose), none_wanted=no_passphrase)

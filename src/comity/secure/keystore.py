@@ -280,6 +280,7 @@ class KeyStore:
 
     def trust_store(self, sip_vouches_for: frozenset[str] = frozenset()) -> chain.TrustStore:
         """What ``verify`` takes: everything kept here. Own certificates are pinned."""
+        memory = self.contacts()
         own = [self.own.certificate(address) for address in self.identities()]
         own_pgp = [self.pgp.certificate(address) for address in self.pgp.addresses()]
         distrusted = [*map(chain.fingerprint, self.certificates("distrusted"))]
@@ -293,7 +294,8 @@ class KeyStore:
             sip_vouches_for=sip_vouches_for,
             openpgp_pinned=(*own_pgp, *map(self.home.read, self.home.files("pinned", PGP))),
             openpgp_known=(*self.pgp.old_certificates(), *map(self.home.read, self.home.files("known", PGP))),
-            contacts=self.contacts().kept(),
+            contacts=memory.kept(),
+            unproved=memory.unproved(),
         )
 
     def version(self) -> tuple[int, ...]:
@@ -321,17 +323,29 @@ class KeyStore:
         if found is None:
             return False
         address = contact_key(verdict.from_)
-        is_vouched = verdict.verdict in ("valid", "valid-weak")
-        new = Contact(address, found.key, found.fingerprint, when, protocol, found.technology, is_vouched=is_vouched)
+        new = Contact(
+            address,
+            found.key,
+            found.fingerprint,
+            when,
+            protocol,
+            found.technology,
+            is_vouched=verdict.verdict in ("valid", "valid-weak"),
+            capabilities=verdict.capabilities,
+        )
         if contacts.noted(self._contacts_of(address), new) == self._contacts_of(address):
             return False  # nearly always: no lock, no write
+        if self._is_own(found):
+            return False
         with self.home.locked():
             before = self._contacts_of(address)
             after = contacts.noted(before, new)
             if after == before:
                 return False
-            if not any(self.home.exists(shelf, found.file_name) for shelf in SHELVES):
-                self.put("known", found)
+            second = kept.read(verdict.encryption_certificate) if verdict.encryption_certificate else ()
+            for each in (found, *second):
+                if not any(self.home.exists(shelf, each.file_name) for shelf in SHELVES):
+                    self.put("known", each)
             self._note(address, after)
         return True
 
@@ -340,11 +354,19 @@ class KeyStore:
         found = self._signer_of(verdict)
         if found is None:
             return ""
+        if self._is_own(found):
+            return "your own key"
         memory = Contacts({contact_key(verdict.from_): self._contacts_of(contact_key(verdict.from_))})
         return memory.text(verdict.from_, found.key, is_vouched=verdict.is_valid)
 
+    def _is_own(self, found: Kept) -> bool:
+        own = {chain.fingerprint(self.own.certificate(address)) for address in self.identities()}
+        if found.technology == "openpgp":
+            own |= {kept.of_openpgp(self.pgp.certificate(address)).fingerprint for address in self.pgp.addresses()}
+        return found.fingerprint in own
+
     def _signer_of(self, verdict: Verdict) -> Kept | None:
-        """Whose signature holds, if it is From's by its certificate, and none of the user's own."""
+        """Whose signature holds, if it is From's by its certificate."""
         if verdict.verdict not in _NOTED or not verdict.certificate:
             return None
         found = kept.read(verdict.certificate)[0]

@@ -12,7 +12,9 @@ and certificate are one file, so that no crash can part them, and what is replac
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import unquote
 
 from cryptography import x509
@@ -35,6 +37,8 @@ from comity.secure.keyfile import (
     read_identity_pem,
 )
 
+IdentityT = TypeVar("IdentityT")
+
 CURRENT, WAITING, OLD = "keys", "keys/waiting", "keys/old"
 SUFFIX = ".pem"
 
@@ -47,13 +51,7 @@ class OwnKeys:
 
     def addresses(self, folder: str = CURRENT) -> list[Address]:
         """Addresses that have a key (in ``folder``: a current one)."""
-        found: list[Address] = []
-        for file in self._home.files(folder, SUFFIX):
-            try:
-                found.append(Address.parse("im:" + unquote(file.name.removesuffix(SUFFIX), errors="strict")))
-            except (AddressError, UnicodeError):
-                continue  # not a file of ours
-        return found
+        return named(file.name.removesuffix(SUFFIX) for file in self._home.files(folder, SUFFIX))
 
     def save(self, identity: Identity, passphrase: bytes | None = None, *, is_new: bool = False) -> None:
         """Keep an identity, in place of an older one of the same address, which goes to the old ones.
@@ -90,8 +88,9 @@ class OwnKeys:
 
         One file after the other: killed half-way, each is under the old or the new one."""
         with self._home.locked():
-            files = [self._current(address), *self._old_files(address)]
-            changed = [(file, self._with_passphrase(self._home.read(file), address, old, new)) for file in files]
+            changed = [
+                (file, self._with_passphrase(self._home.read(file), address, old, new)) for file in self._all(address)
+            ]
             for file, data in changed:
                 self._home.write(str(file.parent.relative_to(self._home.path)), file.name, data)
 
@@ -106,17 +105,25 @@ class OwnKeys:
         """Own certificates that were replaced or revoked."""
         return [each for file in self._home.files(OLD, SUFFIX) for each in own_certificates(self._home.read(file))]
 
+    def reading_addresses(self) -> list[Address]:
+        """Addresses that have a key to open something with, be it an old one."""
+        old = [file.name.removesuffix(SUFFIX).rpartition(".")[0] for file in self._home.files(OLD, SUFFIX)]
+        return list(dict.fromkeys((*self.addresses(), *named(old))))
+
+    def needs_passphrase(self, address: Address) -> bool:
+        """True if one of the keys that may open something for ``address`` is under a passphrase."""
+        return any(is_encrypted(self._home.read(file)) for file in self._all(address))
+
     def decrypting(self, address: Address, passphrase: bytes | None = None) -> list[Identity]:
         """The identities of ``address`` that may open what was encrypted for it: the current one, then the old ones.
 
         Raises:
-            SecurityError: one of them is under another passphrase, or damaged."""
-        current = [self._current(address)] if self._home.exists(CURRENT, file_name(address) + SUFFIX) else []
-        found = []
-        for file in (*current, *self._old_files(address)):
-            data = self._home.read(file)
-            found.append(read_identity_pem(data, passphrase, str(address), address.with_scheme("im")))
-        return found
+            SecurityError: none of them can be read; an old one under another passphrase is passed over."""
+
+        def load(file: Path) -> Identity:
+            return read_identity_pem(self._home.read(file), passphrase, str(address), address.with_scheme("im"))
+
+        return readable(self._all(address), load)
 
     # --- waiting for a certificate of another authority ---
 
@@ -173,6 +180,10 @@ class OwnKeys:
             raise SecurityError(f"There is no key for {address}. Make one with: comity keys new {address}")
         return self._home.read(self._current(address))
 
+    def _all(self, address: Address) -> list[Path]:
+        """The current file, if there is one, then the old ones."""
+        return [file for file in (self._current(address), *self._old_files(address)) if file.exists()]
+
     def _old_files(self, address: Address) -> list[Path]:
         name = file_name(address)
         return [
@@ -193,6 +204,31 @@ class OwnKeys:
 
     def _with_passphrase(self, data: bytes, address: Address, old: bytes | None, new: bytes | None) -> bytes:
         return identity_pem(read_identity_pem(data, old, str(address), address.with_scheme("im")), new)
+
+
+def named(names: Iterable[str]) -> list[Address]:
+    """The addresses that files are called by; what is no file of ours is passed over."""
+    found: list[Address] = []
+    for name in names:
+        try:
+            found.append(Address.parse("im:" + unquote(name, errors="strict")))
+        except (AddressError, UnicodeError):
+            continue
+    return found
+
+
+def readable(files: Iterable[Path], load: Callable[[Path], IdentityT]) -> list[IdentityT]:
+    """What ``load`` makes of the files that can be read; raises the first error if none can."""
+    found: list[IdentityT] = []
+    errors: list[SecurityError] = []
+    for file in files:
+        try:
+            found.append(load(file))
+        except SecurityError as error:
+            errors.append(error)
+    if errors and not found:
+        raise errors[0]
+    return found
 
 
 def public_octets_of(certificate: x509.Certificate) -> bytes | None:

@@ -8,13 +8,13 @@ replaced or revoked. One file, so that no crash can part the two.
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import unquote
 
 from comity.cpim.address import Address
-from comity.errors import AddressError, SecurityError
+from comity.errors import SecurityError
 from comity.secure import openpgp
 from comity.secure.home import Home, file_name
 from comity.secure.openpgp import PgpIdentity
+from comity.secure.own_keys import named, readable
 from comity.secure.passphrase import open_octets, pem, pem_blocks, pem_octets, protect_octets
 
 CURRENT, OLD = "keys/openpgp", "keys/openpgp/old"
@@ -30,13 +30,7 @@ class OwnPgp:
 
     def addresses(self) -> list[Address]:
         """Addresses that have an OpenPGP key."""
-        found: list[Address] = []
-        for file in self._home.files(CURRENT, SUFFIX):
-            try:
-                found.append(Address.parse("im:" + unquote(file.name.removesuffix(SUFFIX), errors="strict")))
-            except (AddressError, UnicodeError):
-                continue  # not a file of ours
-        return found
+        return named(file.name.removesuffix(SUFFIX) for file in self._home.files(CURRENT, SUFFIX))
 
     def save(self, identity: PgpIdentity, passphrase: bytes | None = None, *, is_new: bool = False) -> None:
         """Keep an identity, in place of an older one of the same address, which goes to the old ones."""
@@ -61,7 +55,7 @@ class OwnPgp:
 
     def is_encrypted(self, address: Address) -> bool:
         """True if the key of ``address`` is under a passphrase."""
-        return any(label == SEALED for label, _ in pem_blocks(self._data(address)))
+        return _is_sealed(self._data(address))
 
     def change_passphrase(self, address: Address, old: bytes | None, new: bytes | None) -> None:
         """Put the keys of ``address`` under another passphrase; None takes it off."""
@@ -87,9 +81,21 @@ class OwnPgp:
         files = self._home.files(OLD, SUFFIX)
         return [pem_octets(_block(self._home.read(file), CERTIFICATE, file.name)) for file in files]
 
+    def reading_addresses(self) -> list[Address]:
+        """Addresses that have a key to open something with, be it an old one."""
+        old = [file.name.removesuffix(SUFFIX).rpartition(".")[0] for file in self._home.files(OLD, SUFFIX)]
+        return list(dict.fromkeys((*self.addresses(), *named(old))))
+
+    def needs_passphrase(self, address: Address) -> bool:
+        """True if one of the keys that may open something for ``address`` is under a passphrase."""
+        return any(_is_sealed(self._home.read(file)) for file in self._all(address))
+
     def decrypting(self, address: Address, passphrase: bytes | None = None) -> list[PgpIdentity]:
-        """The identities of ``address`` that may open what was encrypted for it: the current one, then the old ones."""
-        return [_read(self._home.read(file), address, passphrase) for file in self._all(address)]
+        """The identities of ``address`` that may open what was encrypted for it: the current one, then the old ones.
+
+        Raises:
+            SecurityError: none of them can be read; an old one under another passphrase is passed over."""
+        return readable(self._all(address), lambda file: _read(self._home.read(file), address, passphrase))
 
     # --- files ---
 
@@ -113,6 +119,10 @@ class OwnPgp:
         fingerprint = _fingerprint(pem_octets(_block(data, CERTIFICATE, str(address))))
         if fingerprint != successor:
             self._home.write(OLD, f"{file_name(address)}.{fingerprint[:16]}{SUFFIX}", data)
+
+
+def _is_sealed(data: bytes) -> bool:
+    return any(label == SEALED for label, _ in pem_blocks(data))
 
 
 def _written(identity: PgpIdentity, passphrase: bytes | None) -> bytes:
