@@ -31,10 +31,11 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
     ("bindings.__init__", ("bindings",), ()),
     ("bindings.base", ("service.interfaces", "cpim", "errors"), ()),
     ("bindings.*.config", ("errors",), ()),
-    # The mapping in its parts: ``forms`` is what a device is handed, ``history`` the header of GW-8.
+    # The mapping in its parts: ``forms`` is what a device is handed, ``history`` the header of GW-8,
+    # ``protection`` what every hop must keep (T11).
     *(
         (f"bindings.*.{part}", ("bindings.*", "cpim", "errors", "xml"), ())
-        for part in ("mapping", "forms", "history", "egress")
+        for part in ("mapping", "forms", "history", "egress", "protection")
     ),
     # The glue in its parts.
     *(

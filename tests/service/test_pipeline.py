@@ -81,6 +81,39 @@ class TestAdmission:
         run(story())
 
     @pytest.mark.parametrize(
+        ("outer", "inner", "is_refused"),
+        [
+            ("message/cpim", "im:carol@a.test", True),
+            ("message/cpim", "im:alice@a.test", False),
+            ("multipart/mixed; boundary=m", "im:carol@a.test", False),
+            ("broken", "im:carol@a.test", False),
+        ],
+    )
+    def test_a_message_signed_by_another_in_an_envelope_of_the_senders(
+        self, outer: str, inner: str, is_refused: bool
+    ) -> None:
+        """M-06: refused for local senders. As an attachment, or where nothing can be read, it is opaque (C-31)."""
+        signed = b"Content-Type: multipart/signed; boundary=s\r\n\r\n--s\r\nContent-Type: message/cpim\r\n\r\n"
+        signed += (
+            cpim(source=inner).octets + b"\r\n--s\r\nContent-Type: application/pkcs7-signature\r\n\r\nMII=\r\n--s--"
+        )
+        if outer == "broken":
+            signed = signed.replace(b"--s--", b"")
+        elif outer.startswith("multipart"):
+            signed = b"Content-Type: " + outer.encode() + b"\r\n\r\n--m\r\n" + signed + b"\r\n--m--\r\n"
+        head = cpim().octets.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+        thing = MimeObject.of("message/cpim", head + signed)
+
+        async def story() -> None:
+            bench = await Bench().start()
+            answer = await bench.submit(bench.carrying(thing))
+            assert isinstance(answer, Response) == is_refused
+            if isinstance(answer, Response):
+                assert answer.reason is Reason.DENIED
+
+        run(story())
+
+    @pytest.mark.parametrize(
         "octets",
         [
             b"From: <im:alice@a.test>\nTo: <im:bob@a.test>\n\nContent-Type: text/plain\n\nhi",

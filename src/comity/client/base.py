@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -19,12 +19,25 @@ from typing import Protocol, Self
 from comity.bindings.base import HostPort, Listener, Network, Transport
 from comity.cpim.address import Address
 from comity.cpim.native import plain_text, readable_part
-from comity.cpim.operations import HistoryEntry, MimeObject, Report, Response
+from comity.cpim.operations import (
+    HistoryEntry,
+    MimeObject,
+    Reason,
+    Report,
+    Requirement,
+    Response,
+    failure,
+)
+from comity.cpim.protection import unmet
 from comity.errors import ComityError, LocalProtocolError
 from comity.net.network import AsyncNetwork
 from comity.service.interfaces import Delivery, Service
 
 OCTETS_FEATURES = ("urn:ietf:params:xml:ns:xmpp-e2e", "urn:comity:octets:0")
+
+
+Refuser = Callable[[Reason, str], None]
+"""Tells the sender, by our server, why a message is not taken."""
 
 
 class ClientError(ComityError):
@@ -48,8 +61,25 @@ class Received:
     history: tuple[HistoryEntry, ...] = ()
     report: Report | None = None
     """Set when this is a failure report about a message of ours."""
+    requirements: frozenset[Requirement] = frozenset()
+    """What the sender required of every hop; of the object it holds for the recipient's eyes too."""
     id: str = ""
     """The server's identifier on the wire (SIP Call-ID and From-tag, XEP-0359 stanza-id): a repeat has the same."""
+    refuser: Refuser | None = field(default=None, repr=False, compare=False)
+    """What ``refuse`` calls; None for what nobody waits for an answer to."""
+
+    def refuse(self, reason: Reason, text: str = "") -> None:
+        """Tell the sender that this message is not taken (table T8), in the words of our protocol.
+
+        Call it before asking for the next message: that one takes this. A report is never refused. Whoever would
+        rather say nothing just goes on (RFC 3923 section 7: "MAY return a stanza error").
+
+        Args:
+            reason: usually ``Verdict.refusal``: TIMESTAMP, SIGNATURE, DECRYPTION …
+            text: one sentence for the sender; no secrets, and for a decryption nothing of what failed (M-33).
+        """
+        if self.refuser is not None:
+            self.refuser(reason, text)
 
     @property
     def text(self) -> str | None:
@@ -80,11 +110,28 @@ class Options:
     """XMPP: seconds to try to come back, and go on, after a lost connection; 0: give up at once."""
 
 
+def check_requirements(
+    obj: MimeObject, requirements: Collection[Requirement], key: str, *, is_protected: bool
+) -> Response | None:
+    """The failure of a message whose first hop would break what it requires; None to go on."""
+    if missing := unmet(obj, requirements):
+        return failure(key, Reason.PROTECTION, missing)
+    if Requirement.TLS in requirements and not is_protected:
+        return failure(key, Reason.PROTECTION, "The message must stay under TLS and this connection is not.")
+    return None
+
+
 class Client(Protocol):
     """A signed-in client; see ``comity.client.connect``."""
 
     def send(
-        self, obj: MimeObject, to: Address, *, from_: Address | None = None, key: str = ""
+        self,
+        obj: MimeObject,
+        to: Address,
+        *,
+        from_: Address | None = None,
+        key: str = "",
+        requirements: Collection[Requirement] = (),
     ) -> asyncio.Future[Response]:
         """Send an object; the future gives what the server said, SUCCESS or INDETERMINANT meaning "yes".
 
@@ -93,6 +140,7 @@ class Client(Protocol):
             to: whom it is for.
             from_: another sender than the one signed in, to see it refused.
             key: identifier for the wire; the same again marks a repeat of the same message.
+            requirements: what every hop must keep, this one to begin with: nothing is sent where it cannot be (T11).
         """
 
     def messages(self) -> AsyncIterator[Received]:

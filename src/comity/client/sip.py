@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -17,14 +17,21 @@ from comity.bindings.base import HostPort, Link, Listener, Target
 from comity.bindings.sip.digest import DigestClient
 from comity.bindings.sip.events import RequestFailed, RequestReceived, RequestTimedOut, ResponseReceived
 from comity.bindings.sip.forms import Form
-from comity.bindings.sip.mapping import Refusal, operation_to_request, request_to_operation, status_to_response
+from comity.bindings.sip.mapping import (
+    Refusal,
+    operation_to_request,
+    request_to_operation,
+    response_to_status,
+    status_to_response,
+)
 from comity.bindings.sip.message import SipRequest, SipResponse
+from comity.bindings.sip.protection import OPTION as PROTECTION
 from comity.bindings.sip.session import SipSession
 from comity.bindings.sip.settings import SessionSettings
-from comity.client.base import ClientError, Mailbox, Options, Received, SignedIn
+from comity.client.base import ClientError, Mailbox, Options, Received, SignedIn, check_requirements
 from comity.cpim.address import Address, to_sip_uri
 from comity.cpim.message import new_message_id
-from comity.cpim.operations import MessageOperation, MimeObject, Reason, Response, failure, indeterminant
+from comity.cpim.operations import MessageOperation, MimeObject, Reason, Requirement, Response, failure, indeterminant
 from comity.errors import DeliveryError, LocalProtocolError
 from comity.net.driver import LoopClock
 from comity.net.network import AsyncNetwork
@@ -137,15 +144,31 @@ class SipClient(SignedIn):
     # --- send -------------------------------------------------------------------------------------------------
 
     def send(
-        self, obj: MimeObject, to: Address, *, from_: Address | None = None, key: str = ""
+        self,
+        obj: MimeObject,
+        to: Address,
+        *,
+        from_: Address | None = None,
+        key: str = "",
+        requirements: Collection[Requirement] = (),
     ) -> asyncio.Future[Response]:
         """See ``Client.send``."""
-        return asyncio.ensure_future(self._send(obj, to, from_ or self._options.address, key or _token(12)))
+        key = key or _token(12)
+        operation = MessageOperation(from_ or self._options.address, to, key, obj, requirements=frozenset(requirements))
+        return asyncio.ensure_future(self._send(operation, key))
 
-    async def _send(self, obj: MimeObject, to: Address, from_: Address, key: str) -> Response:
-        operation = MessageOperation(from_, to, key, obj)
+    async def _send(self, operation: MessageOperation, key: str) -> Response:
+        is_protected = (self._options.transport or "tls") == "tls"
+        refusal = check_requirements(operation.object, operation.requirements, key, is_protected=is_protected)
+        if refusal is not None:
+            return refusal
         request = operation_to_request(
-            operation, Form.OBJECT, target=to_sip_uri(to), tag=key[:8], call_id=key, accepted=datetime.now(UTC)
+            operation,
+            Form.OBJECT,
+            target=to_sip_uri(operation.destination),
+            tag=key[:8],
+            call_id=key,
+            accepted=datetime.now(UTC),
         )
         assert request is not None
         async with self._turn:
@@ -155,6 +178,8 @@ class SipClient(SignedIn):
                 return failure(key, Reason.SIZE, str(error))
         if answer.status_code == 202:  # taken, the end is not known (RFC 3428 section 7)
             return indeterminant(key)
+        if answer.status_code == 420 and operation.requirements:
+            return failure(key, Reason.PROTECTION, "The server does not know what the message requires.")
         return status_to_response(key, answer, Form.OBJECT)
 
     async def _ask(self, request: SipRequest) -> SipResponse:
@@ -202,7 +227,7 @@ class SipClient(SignedIn):
             return
         made = request_to_operation(event.request, when=datetime.now(UTC), message_id=new_message_id(os.urandom(15)))
         if isinstance(made, Refusal):
-            self._respond(event.id, made.status_code)
+            self._respond(event.id, made.status_code, made.text, made.headers)
             return
         first = made.history[0].node if made.history else self._options.address.domain
         # The Request-URI is our contact address; who we are is what we signed in as.
@@ -210,12 +235,28 @@ class SipClient(SignedIn):
         is_delayed = arrived is not None and datetime.now(UTC) - arrived > DELAYED
         own = self._options.address
         id = f"{event.request.call_id};{event.request.from_.tag}"
-        received = Received(made.object, made.source, own, first, is_delayed, arrived, made.history, id=id)
+        refuser = partial(self._refuse, event.id)
+        received = Received(
+            made.object,
+            made.source,
+            own,
+            first,
+            is_delayed,
+            arrived,
+            made.history,
+            requirements=made.requirements,
+            id=id,
+            refuser=refuser,
+        )
         self._mailbox.put(received, partial(self._respond, event.id, 200))
 
-    def _respond(self, id: int, status_code: int) -> None:
+    def _refuse(self, id: int, reason: Reason, text: str) -> None:
+        """Answer a MESSAGE with the code of its reason (T1, T8); the 200 that would follow is then none."""
+        self._respond(id, *response_to_status(failure("", reason, text)))
+
+    def _respond(self, id: int, status_code: int, phrase: str = "", headers: Sequence[tuple[str, str]] = ()) -> None:
         if self._session is not None and self._link is not None and not self._session.is_closed:
-            self._session.respond(id, status_code, self._clock.now())
+            self._session.respond(id, status_code, self._clock.now(), reason=phrase, headers=headers)
             self._link.flush()
 
     # --- Binding -----------------------------------------------------------------------------------------------
@@ -229,7 +270,7 @@ class SipClient(SignedIn):
     def new_session(self, link: Link, role: str) -> SipSession:
         """The one session of this client."""
         self._session = SipSession(
-            SessionSettings(unproved_requests=1_000_000),
+            SessionSettings(unproved_requests=1_000_000, extensions=frozenset({PROTECTION})),
             "udp" if link.peer.remote == ("", 0) else self._options.transport or "tls",
             link.peer.local,
             None if link.peer.remote == ("", 0) else link.peer.remote,

@@ -4,14 +4,19 @@ from comity.secure.chain import TrustStore
 from comity.secure.freshness import ReplayCache, SigningClock
 from comity.secure.identity import Identity, LocalCa, new_identity
 from comity.secure.keystore import KeyEntry, KeyStore
+from comity.secure.opening import decrypt
+from comity.secure.sealing import encrypt
 from comity.secure.signing import canonical_text, sign
-from comity.secure.verdict import Verdict, VerdictKind
+from comity.secure.verdict import IdentityMatch, Layer, LayerKind, Verdict, VerdictKind
 from comity.secure.verifying import verify
 
 __all__ = [
     "Identity",
+    "IdentityMatch",
     "KeyEntry",
     "KeyStore",
+    "Layer",
+    "LayerKind",
     "LocalCa",
     "ReplayCache",
     "SigningClock",
@@ -19,6 +24,8 @@ __all__ = [
     "Verdict",
     "VerdictKind",
     "canonical_text",
+    "decrypt",
+    "encrypt",
     "new_identity",
     "sign",
     "verify",

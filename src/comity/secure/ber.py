@@ -3,13 +3,12 @@
 Place on the path: below ``cms.py``; octets of a signature go in, a tree of ``Element`` comes out. Reading takes
 BER, because gpgsm and others write indefinite lengths and split octet strings; writing gives DER only.
 The rule its readers must keep: every length, depth and count is bounded *before* it is used, and whatever
-the octets, only ``BerError`` is raised.
+the octets, only ``BerError`` is raised; it may come as late as when something inside is first looked at.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
 from comity.errors import SecurityError
@@ -17,7 +16,10 @@ from comity.errors import SecurityError
 MAX_DEPTH = 40
 """Nesting of a SignedData with certificates is about 14; a certificate in an attribute adds as many again."""
 MAX_ELEMENTS = 4_000
-"""A SignedData with six certificates has about 900 elements; reading this many takes some 15 ms (M-26: at most 50)."""
+"""Elements looked at in one read; some 15 ms (M-26: at most 50). A SignedData needs about 50 and 20 for each certificate."""
+PIECE = 512
+"""A piece of a split octet string of at least this size is not counted: reading it costs less than copying it. Streams come
+in pieces of 1 to 16 KiB (openssl cms -stream, gpgsm)."""
 
 BOOLEAN, INTEGER, BIT_STRING, OCTET_STRING, NULL, OID, UTF8_STRING = 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x0C
 UTC_TIME, GENERALIZED_TIME = 0x17, 0x18
@@ -34,19 +36,49 @@ class BerError(SecurityError):
         super().__init__(f"{reason} (at octet {offset} of the ASN.1 data)")
 
 
-@dataclass(frozen=True, slots=True)
 class Element:
-    """One decoded element; ``children`` is filled exactly when the constructed bit is set."""
+    """One element. What is inside is read when it is asked for: certificates and contents are passed over unread."""
 
-    tag: int
-    """The identifier octet: class, constructed bit and number."""
-    raw: memoryview
-    """The whole encoding as received."""
-    body: memoryview
-    """The content octets, without an end-of-contents."""
-    children: tuple[Element, ...]
-    offset: int
-    is_definite: bool
+    __slots__ = ("_at", "_children", "_depth", "_end", "_reader", "_stop", "is_definite", "offset", "tag")
+
+    def __init__(
+        self, reader: _Reader, tag: int, place: tuple[int, int, int, int], depth: int, *, is_definite: bool = True
+    ) -> None:
+        self.tag = tag
+        """The identifier octet: class, constructed bit and number."""
+        self.is_definite = is_definite
+        self._reader = reader
+        self.offset, self._at, self._stop, self._end = place
+        """Where the element begins, its content begins, its content ends, and the element ends."""
+        self._depth = depth
+        self._children: tuple[Element, ...] | None = None if tag & CONSTRUCTED else ()
+
+    @property
+    def raw(self) -> memoryview:
+        """The whole encoding as received."""
+        return self._reader.data[self.offset : self._end]
+
+    @property
+    def body(self) -> memoryview:
+        """The content octets, without an end-of-contents."""
+        return self._reader.data[self._at : self._stop]
+
+    @property
+    def children(self) -> tuple[Element, ...]:
+        """What is inside; () exactly for a primitive element or an empty one.
+
+        Raises:
+            BerError: what is inside is not BER or breaks a limit.
+        """
+        if self._children is None:
+            found: list[Element] = []
+            at = self._at
+            while at < self._stop:
+                child = self._reader.element(at, self._stop, self._depth + 1)
+                at = child._end
+                found.append(child)
+            self._children = tuple(found)
+        return self._children
 
     @property
     def is_constructed(self) -> bool:
@@ -89,11 +121,17 @@ class Element:
 
     def octets(self, tag: int = OCTET_STRING) -> bytes:
         """Read as OCTET STRING, joining the pieces of a constructed one; ``tag`` is its implicit tag."""
+        return b"".join(self.pieces(tag))
+
+    def pieces(self, tag: int = OCTET_STRING) -> Iterator[memoryview]:
+        """The octets of an OCTET STRING piece by piece, without a copy; ``tag`` is its implicit tag."""
         if self.tag == tag:
-            return bytes(self.body)
-        if self.tag == tag | CONSTRUCTED:
-            return b"".join(piece.octets() for piece in self.children)
-        raise BerError("expected an octet string", self.offset)
+            yield self.body
+        elif self.tag == tag | CONSTRUCTED:
+            for piece in self.children:
+                yield from piece.pieces()
+        else:
+            raise BerError("expected an octet string", self.offset)
 
     def time(self) -> datetime:
         """Read as UTCTime or GeneralizedTime in the form DER allows (RFC 5652 section 11.3)."""
@@ -119,14 +157,16 @@ class Element:
 
 
 class _Reader:
-    """Carries the count of elements through one read."""
+    """Carries the octets and the count of elements through one read."""
 
-    def __init__(self, data: memoryview) -> None:
+    __slots__ = ("data", "left")
+
+    def __init__(self, data: memoryview, left: int) -> None:
         self.data = data
-        self.left = MAX_ELEMENTS
+        self.left = left
 
-    def element(self, start: int, end: int, depth: int) -> tuple[Element, int]:
-        """Read the element at ``start``; give it and the offset after it."""
+    def element(self, start: int, end: int, depth: int) -> Element:
+        """Read the element at ``start``, which must end before ``end``."""
         data = self.data
         self.left -= 1
         if depth > MAX_DEPTH or self.left < 0:
@@ -136,55 +176,52 @@ class _Reader:
         tag = data[start]
         if tag & 0x1F == 0x1F:
             raise BerError("tag numbers over 30 are not used in CMS", start)
-        at, length = self._length(start + 1, end)
-        if length is None:
-            if not tag & CONSTRUCTED:
-                raise BerError("an indefinite length on a primitive element", start)
-            children, stop = self._until_end(at, end, depth)
-            return Element(tag, data[start : stop + 2], data[at:stop], children, start, False), stop + 2
+        length = data[start + 1]
+        at = start + 2
+        if length >= 0x80:
+            if length == 0x80:
+                return self._indefinite(tag, start, end, depth)
+            at, length = self._long_length(start + 1, end)
         stop = at + length
         if stop > end:
             raise BerError("an element is longer than what holds it", start)
-        found: list[Element] = []
-        if tag & CONSTRUCTED:
-            position = at
-            while position < stop:
-                child, position = self.element(position, stop, depth + 1)
-                found.append(child)
-        return Element(tag, data[start:stop], data[at:stop], tuple(found), start, True), stop
+        if tag == OCTET_STRING and length >= PIECE:
+            self.left += 1
+        return Element(self, tag, (start, at, stop, stop), depth)
 
-    def _length(self, at: int, end: int) -> tuple[int, int | None]:
-        first = self.data[at]
-        if first < 0x80:
-            return at + 1, first
-        if first == 0x80:
-            return at + 1, None
-        count = first & 0x7F
+    def _long_length(self, at: int, end: int) -> tuple[int, int]:
+        count = self.data[at] & 0x7F
         if count > 8 or at + 1 + count > end:
             raise BerError("a length field that cannot be read", at)
         return at + 1 + count, int.from_bytes(self.data[at + 1 : at + 1 + count], "big")
 
-    def _until_end(self, at: int, end: int, depth: int) -> tuple[tuple[Element, ...], int]:
-        """Read children up to the end-of-contents octets; give them and the offset of those octets."""
+    def _indefinite(self, tag: int, start: int, end: int, depth: int) -> Element:
+        """Read an element that ends where the end-of-contents octets stand: what is inside has to be read now."""
+        if not tag & CONSTRUCTED:
+            raise BerError("an indefinite length on a primitive element", start)
         children: list[Element] = []
+        at = start + 2
         while bytes(self.data[at : at + 2]) != b"\0\0":
-            child, at = self.element(at, end, depth + 1)
+            child = self.element(at, end, depth + 1)
+            at = child._end
             children.append(child)
         if at + 2 > end:
             raise BerError("an end-of-contents is missing", at)
-        return tuple(children), at
+        element = Element(self, tag, (start, start + 2, at, at + 2), depth, is_definite=False)
+        element._children = tuple(children)
+        return element
 
 
-def read(data: bytes | memoryview) -> Element:
-    """Read exactly one element that fills ``data``.
+def read(data: bytes | memoryview, *, max_elements: int = MAX_ELEMENTS) -> Element:
+    """Read exactly one element that fills ``data``; what is inside it is read when it is looked at.
 
     Raises:
         BerError: the octets are not BER, go on after the element, or break a limit.
     """
     view = memoryview(data).toreadonly()
-    element, end = _Reader(view).element(0, len(view), 0)
-    if end != len(view):
-        raise BerError("there are octets after the end", end)
+    element = _Reader(view, max_elements).element(0, len(view), 0)
+    if element._end != len(view):
+        raise BerError("there are octets after the end", element._end)
     return element
 
 
@@ -222,12 +259,11 @@ class Cursor:
 
 def tlv(tag: int, *parts: bytes | memoryview) -> bytes:
     """Write one element with definite, minimal length."""
-    body = b"".join(parts)
-    size = len(body)
+    size = sum(map(len, parts))
     if size < 0x80:
-        return bytes((tag, size)) + body
+        return b"".join((bytes((tag, size)), *parts))
     length = size.to_bytes((size.bit_length() + 7) // 8, "big")
-    return bytes((tag, 0x80 | len(length))) + length + body
+    return b"".join((bytes((tag, 0x80 | len(length))), length, *parts))
 
 
 def sequence(*parts: bytes) -> bytes:

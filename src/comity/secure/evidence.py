@@ -59,6 +59,8 @@ class Signer:
     """Why it is not trusted, as the rest of a sentence; "" if it is."""
     distrust_code: str = ""
     """The value of ``chain.Distrust`` that goes with it: "unknown-ca", "expired", "revoked" …"""
+    remark: str = ""
+    """What a person should know though it is trusted, a sentence without its full stop: an out-of-date revocation list."""
     is_weak: bool = False
     """SHA-1, MD5 or a small key: never generated, and never enough for plain "valid" (SEC-11)."""
     is_pinned: bool = False
@@ -68,6 +70,10 @@ class Signer:
     not_before: datetime | None = None
     not_after: datetime | None = None
     """Validity of the certificate; the signed DateTime must lie inside (M-21). None: no bound."""
+    encryption_certificate: bytes = field(default=b"", repr=False)
+    """What to encrypt answers to: DER of the same or a second certificate, as far as it is vouched for; b"" if there is none."""
+    capabilities: tuple[str, ...] = ()
+    """Ciphers that the signer announced, such as "aes-128-gcm", preferred first (SEC-20); () if nothing is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,3 +88,5 @@ class Opened:
     """True if a change on the way would have been noticed (AEAD, MDC); without it an inner signature has to (M-28)."""
     recipient: str = ""
     """Fingerprint of our certificate that opened it."""
+    signatures: bytes = b""
+    """OpenPGP signature packets found beside the entity (RFC 3156 section 6.2): ``openpgp.signers_of`` checks them."""

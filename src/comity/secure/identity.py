@@ -15,7 +15,7 @@ from typing import Literal
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from comity.cpim.address import Address, from_jid, to_jid, to_sip_uri
@@ -23,7 +23,9 @@ from comity.errors import AddressError, SecurityError
 from comity.secure import ber, chain
 
 PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
-PublicKey = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | rsa.RSAPublicKey
+PublicKey = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | rsa.RSAPublicKey | x25519.X25519PublicKey
+ReaderKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | x25519.X25519PrivateKey
+"""A private key that opens what was encrypted."""
 KeyKind = Literal["p256", "ed25519", "rsa"]
 
 XMPP_ADDR = x509.ObjectIdentifier("1.3.6.1.5.5.7.8.5")
@@ -69,6 +71,12 @@ def name_of(uri: str) -> Name | None:
 
 
 _SCHEMES = {"im": "im", "pres": "pres", "sip": "sip", "sips": "sip", "xmpp": "xmpp"}
+
+
+def contact_key(uri: str) -> str:
+    """The key of ``TrustStore.contacts`` for an address URI of any scheme; "" if it is no usable address."""
+    name = name_of(uri)
+    return "" if name is None else Address("im", name.local, name.domain).uri
 
 
 def addresses_of(certificate: x509.Certificate) -> tuple[Name, ...]:
@@ -127,6 +135,18 @@ def proves(names: Iterable[Name], claimed: str, sip_vouches_for: frozenset[str] 
 
 
 @dataclass(frozen=True, slots=True)
+class DecryptionKey:
+    """A private key that opens objects, with the certificate that senders encrypt to."""
+
+    key: ReaderKey
+    certificate: x509.Certificate
+
+    def __post_init__(self) -> None:
+        if public_octets(self.certificate.public_key()) != public_octets(self.key.public_key()):
+            raise SecurityError("The certificate for encryption does not belong to its private key.")
+
+
+@dataclass(frozen=True, slots=True)
 class Identity:
     """A private key with its certificate: what signs and what is signed for."""
 
@@ -134,12 +154,30 @@ class Identity:
     key: PrivateKey
     certificates: tuple[x509.Certificate, ...]
     """The own certificate first, then intermediates to send along."""
+    encryption: DecryptionKey | None = None
+    """A second key, for reading, where the first can only sign: Ed25519 goes with X25519. P-256 and RSA do both."""
 
     def __post_init__(self) -> None:
         if not self.certificates:
             raise SecurityError(f"The identity of {self.address} has no certificate.")
         if public_octets(self.certificate.public_key()) != public_octets(self.key.public_key()):
             raise SecurityError(f"The certificate of {self.address} does not belong to its private key.")
+
+    @property
+    def decryption_keys(self) -> tuple[DecryptionKey, ...]:
+        """What opens objects that were encrypted for this identity; the one that senders should use stands first."""
+        found = () if self.encryption is None else (self.encryption,)
+        return (
+            found
+            if isinstance(self.key, ed25519.Ed25519PrivateKey)
+            else (*found, DecryptionKey(self.key, self.certificate))
+        )
+
+    @property
+    def sent_certificates(self) -> tuple[x509.Certificate, ...]:
+        """What goes along with a signature: the own certificate, the one for encryption, intermediates."""
+        own, *others = self.certificates
+        return (own, *others) if self.encryption is None else (own, self.encryption.certificate, *others)
 
     @property
     def certificate(self) -> x509.Certificate:
@@ -157,7 +195,7 @@ def public_octets(key: object) -> bytes:
     Raises:
         SecurityError: it is of a kind that Comity does not use.
     """
-    if not isinstance(key, ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | rsa.RSAPublicKey):
+    if not isinstance(key, PublicKey):
         raise SecurityError("This kind of key is not usable: take P-256, P-384, Ed25519 or RSA.")
     return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
@@ -196,30 +234,39 @@ def new_identity(
         address: whom it names; im:, pres:, sip: and the XMPP address of it go in.
         when: aware UTC, the start of validity.
         ca: who issues it; None makes a self-signed one, which correspondents must pin.
-        kind: "p256", "ed25519" or "rsa".
+        kind: "p256", "ed25519" (with an X25519 key and certificate beside it, to read with) or "rsa".
         days: how long it is valid.
     """
     key = new_key(kind)
-    if ca is not None:
-        return Identity(address, key, (ca.issue(address, key.public_key(), when=when, days=days),))
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, str(address)[:64])])
-    builder = end_entity(address, key.public_key(), subject=name, issuer=name, when=when, days=days)
-    return Identity(address, key, (builder.sign(key, hash_for(key)),))
+
+    def certify(public: PublicKey) -> x509.Certificate:
+        if ca is not None:
+            return ca.issue(address, public, when=when, days=days)
+        builder = end_entity(address, public, subject=name, issuer=name, when=when, days=days)
+        return builder.sign(key, hash_for(key))
+
+    certificate = certify(key.public_key())
+    if kind != "ed25519":
+        return Identity(address, key, (certificate,))
+    # Ed25519 can only sign. The key to read with is certified by whoever certified the first, itself if it is its own issuer.
+    reader = x25519.X25519PrivateKey.generate()
+    return Identity(address, key, (certificate,), DecryptionKey(reader, certify(reader.public_key())))
 
 
 def end_entity(
     address: Address, key: PublicKey, *, subject: x509.Name, issuer: x509.Name, when: datetime, days: int
 ) -> x509.CertificateBuilder:
     """Everything in an end-entity certificate but the issuer's signature (RFC 8550 section 4.4)."""
-    is_rsa = isinstance(key, rsa.RSAPublicKey)
+    is_rsa, is_reader = isinstance(key, rsa.RSAPublicKey), isinstance(key, x25519.X25519PublicKey)
     usage = x509.KeyUsage(
-        digital_signature=True,
+        digital_signature=not is_reader,
         content_commitment=False,
         key_encipherment=is_rsa,
         data_encipherment=False,
-        key_agreement=isinstance(key, ec.EllipticCurvePublicKey),
+        key_agreement=is_reader or isinstance(key, ec.EllipticCurvePublicKey),
         key_cert_sign=False,
-        crl_sign=False,
+        crl_sign=subject == issuer and not is_reader,  # so that a self-signed key can be revoked: by itself
         encipher_only=False,
         decipher_only=False,
     )

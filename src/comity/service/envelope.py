@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from comity.cpim.address import Address
-from comity.cpim.operations import Context, HistoryEntry, MessageOperation, MimeObject, Reason, Report
+from comity.cpim.operations import Context, HistoryEntry, MessageOperation, MimeObject, Reason, Report, Requirement
 from comity.errors import AddressError, StoreError
 from comity.service.interfaces import Item, Record
 
@@ -49,6 +49,9 @@ class Envelope(msgspec.Struct, array_like=True):
     history: list[_Hop] = []
     context: dict[str, Any] = {}
     report: _Report | None = None
+    requirements: list[str] = []
+    note: str = ""
+    """What this node says of the message in its history entry."""
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -66,6 +69,7 @@ def pack(
     is_protected: bool,
     asserted_by: str,
     message_id: str,
+    note: str = "",
 ) -> bytes:
     """Encode what a record keeps beside the entity."""
     context, report = operation.context, operation.context.report
@@ -87,6 +91,8 @@ def pack(
             None
             if report is None
             else _Report(report.reason.value, report.text, report.recipient.uri, report.native_id),
+            sorted(requirement.value for requirement in operation.requirements),
+            note,
         )
     )
 
@@ -125,6 +131,8 @@ def operation_with(envelope: Envelope, thing: MimeObject) -> MessageOperation:
             envelope.max_forwards,
             Context(**envelope.context, report=report),
             tuple(HistoryEntry(h.node, h.in_protocol, h.out_protocol, h.when, h.note) for h in envelope.history),
+            # A word this version does not know raises: such a row is parked and reported, never sent on without it.
+            requirements=frozenset(map(Requirement, envelope.requirements)),
         )
     except (AddressError, TypeError, ValueError) as error:
         raise StoreError(f"a stored envelope holds what cannot be: {error}") from error

@@ -11,12 +11,21 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from comity.cpim.address import Address
-from comity.cpim.entity import cpim_view
+from comity.cpim.entity import content_object, content_type_params, cpim_view
 from comity.cpim.message import DEFAULT as DEFAULT_CPIM
 from comity.cpim.message import CpimLimits, CpimMessage, check_profile
-from comity.cpim.operations import MessageOperation, MimeObject, Reason, Response, failure, unfold
+from comity.cpim.operations import (
+    MessageOperation,
+    MimeObject,
+    Reason,
+    Requirement,
+    Response,
+    failure,
+    unfold,
+)
+from comity.cpim.protection import unmet
 from comity.errors import AddressError, MalformedMessage
-from comity.service.interfaces import Origin
+from comity.service.interfaces import Contact, Origin
 
 _ONE_HEADER = re.compile(rb"Content-Type: [^\x00-\x1f\x7f]+\r\n")
 """What nearly every object has, told at one look."""
@@ -81,6 +90,7 @@ def check_object(
     if fault := _header_fault(operation.object):
         return None, failure(trans_id, Reason.SYNTAX, f"The object is malformed: {fault}.")
     try:
+        content_type_params(operation.object.content_type)  # a type that readers may see differently is none
         view = cpim_view(operation.object, limits=limits.cpim)
         if view is None:
             return None, None
@@ -90,11 +100,28 @@ def check_object(
     assert view.from_ is not None
     if _key(view.from_.uri) != operation.source.key:
         return view, failure(trans_id, Reason.DENIED, "The object's From is not the one who signed in.")
+    if _signed_by_other(view, operation.source.key, limits):
+        return view, failure(trans_id, Reason.DENIED, "The message signed inside this one is not the sender's.")
     if operation.destination.key not in {_key(to.uri) for to in (*view.to, *view.cc)}:
         return view, failure(trans_id, Reason.DENIED, "The recipient is not in the object's To or cc.")
     if view.date_time is not None and view.date_time > when + limits.future:
         return view, failure(trans_id, Reason.TIMESTAMP, "The object's DateTime lies in the future.")
     return view, None
+
+
+def _signed_by_other(view: CpimMessage, sender: str, limits: Limits) -> bool:
+    """True for a message signed by somebody else in an envelope of the sender's: programs would mix the two up (M-06).
+
+    Whoever wants to show it to others attaches it, as one part of a multipart.
+    """
+    content = content_object(view)
+    if content.media_type != "multipart/signed":
+        return False
+    try:
+        inner = cpim_view(content, limits=limits.cpim)
+    except MalformedMessage:
+        return False  # what lies deeper and cannot be read is opaque (C-31)
+    return inner is not None and (inner.from_ is None or _key(inner.from_.uri) != sender)
 
 
 def _header_fault(thing: MimeObject) -> str:
@@ -109,6 +136,24 @@ def _header_fault(thing: MimeObject) -> str:
         return "it has no Content-Type"
     repeated = next((name for name in found if name.startswith("content-") and found.count(name) > 1), "")
     return f"{repeated} stands more than once" if repeated else ""
+
+
+def check_requirements(operation: MessageOperation, origin: Origin) -> Response | None:
+    """What the sender requires holds up to here: the way it came by, and the object itself (T11)."""
+    if Requirement.TLS in operation.requirements and not origin.is_protected:
+        text = "The message requires TLS on every hop and did not come under TLS."
+        return failure(operation.trans_id, Reason.PROTECTION, text)
+    if missing := unmet(operation.object, operation.requirements):
+        return failure(operation.trans_id, Reason.PROTECTION, missing)
+    return None
+
+
+def check_link(operation: MessageOperation, contact: Contact) -> Response | None:
+    """The link to this device keeps what the sender requires; asked anew for each attempt (T11)."""
+    if Requirement.TLS in operation.requirements and not contact.is_protected:
+        text = "The message requires TLS on every hop and the recipient's device is not connected under TLS."
+        return failure(operation.trans_id, Reason.PROTECTION, text)
+    return None
 
 
 def check_loop(operation: MessageOperation, node: str) -> Response | None:

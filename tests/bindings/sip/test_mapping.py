@@ -396,11 +396,28 @@ class TestAnswers:
     def test_other_codes_go_by_their_class(self, code: int, reason: Reason) -> None:
         assert reason_of(code) is reason
 
+    @pytest.mark.parametrize(
+        ("code", "phrase", "reason"),
+        [
+            (400, "Incorrect Date or Time", Reason.TIMESTAMP),
+            (400, " incorrect date OR time ", Reason.TIMESTAMP),
+            (403, "Signature Not Verified", Reason.SIGNATURE),
+            (400, "Signature Not Verified", Reason.SYNTAX),
+            (403, "Incorrect Date or Time", Reason.DENIED),
+            (403, "Forbidden", Reason.DENIED),
+            (493, "anything", Reason.DECRYPTION),
+        ],
+    )
+    def test_some_reasons_are_told_by_the_phrase_alone(self, code: int, phrase: str, reason: Reason) -> None:
+        """T8, SEC-26: RFC 3428 section 11.4 has no code of its own for a wrong time."""
+        answer = SipResponse(code, phrase, [])
+        assert status_to_response("t", answer, Form.OBJECT).reason is reason
+
     def test_codes_and_reasons_agree_there_and_back(self) -> None:
         changed = {Reason.NO_ROUTE, Reason.SUBSCRIPTION_EXISTS, Reason.QUOTA, Reason.EXPIRED}
-        changed |= {Reason.TIMESTAMP, Reason.SIGNATURE, Reason.INTERNAL}
+        changed |= {Reason.INTERNAL, Reason.PROTECTION}
         for reason in set(Reason) - changed:
-            assert reason_of(STATUS_CODES[reason][0]) is reason
+            assert reason_of(*STATUS_CODES[reason]) is reason
 
     @pytest.mark.parametrize(
         ("uri", "same"),

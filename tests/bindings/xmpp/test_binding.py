@@ -16,7 +16,7 @@ from comity.bindings.xmpp.events import ResourceBound, SignInFailed, StreamEnded
 from comity.bindings.xmpp.wire import ERROR, error_of
 from comity.cpim.address import Address
 from comity.cpim.native import wrap
-from comity.cpim.operations import MessageOperation
+from comity.cpim.operations import MessageOperation, MimeObject, Reason, Status
 from comity.service.interfaces import Accepted
 from comity.xml import Element
 from tests.bindings.xmpp.world import World, run
@@ -429,6 +429,104 @@ def test_device_that_refuses_afterwards_makes_a_report() -> None:
         ]
         await bob.send(Element("{jabber:client}message", {**refusal, "id": "never seen"}, [error]))
         assert len(alice.errors()) == 1
+
+    run(story())
+
+
+STANZAS = "urn:ietf:params:xml:ns:xmpp-stanzas"
+
+
+def refusal_of(got: Element, name: str, detail: str = "", namespace: str = E2E) -> Element:
+    """The error stanza by which a device refuses a message."""
+    children: list[Element | str] = [Element(f"{{{STANZAS}}}{name}")]
+    children += [Element(f"{{{namespace}}}{detail}")] if detail else []
+    error = Element(ERROR, {"type": "modify"}, children)
+    return Element("{jabber:client}message", {"type": "error", "id": got.get("id"), "to": got.get("from")}, [error])
+
+
+@pytest.mark.parametrize(
+    ("name", "detail", "reason"),
+    [
+        ("not-acceptable", "bad-timestamp", Reason.TIMESTAMP),
+        ("not-acceptable", "unverified-signature", Reason.SIGNATURE),
+        ("bad-request", "decryption-failed", Reason.DECRYPTION),
+        ("service-unavailable", "", Reason.CONTENT),
+    ],
+)
+def test_what_a_device_refuses_before_it_confirms_is_its_answer(name: str, detail: str, reason: Reason) -> None:
+    """T8, RFC 3923 section 7: no "delivered" first, no second delivery, and the confirmation changes nothing."""
+
+    async def story() -> None:
+        world = await World().start()
+        bob = await world.online("bob@a.test/pad")
+        bob.acknowledges = False
+        alice = Address.parse("im:alice@a.test")
+        secret = MimeObject.of("application/pkcs7-mime; smime-type=enveloped-data", b"MIIB\r\n")
+        accepted = await world.submit(MessageOperation(alice, Address.parse("im:bob@a.test"), "t", secret))
+        assert isinstance(accepted, Accepted)
+        assert not accepted.outcome.done()
+        (got,) = bob.messages()
+        await bob.send(refusal_of(got, name, detail))
+        assert accepted.outcome.done()
+        assert (accepted.outcome.result().status, accepted.outcome.result().reason) == (Status.FAILURE, reason)
+        for event in bob.of(events.StanzaReceived):
+            assert isinstance(event, events.StanzaReceived)
+            bob.session.stanza_handled(event.index)
+        await world.settle()
+        await bob.send(refusal_of(got, name, detail))  # once more: there is nothing left to refuse
+        again = await world.online("bob@a.test/other")
+        assert again.messages() == []
+        assert world.pipeline.counts["reported"] == 0
+
+    run(story())
+
+
+def test_a_refusal_that_may_pass_ends_no_flight() -> None:
+    """A device that says "wait" is not handed the same again at once; the sender is told."""
+
+    async def story() -> None:
+        world = await World().start()
+        bob = await world.online("bob@a.test/pad")
+        bob.acknowledges = False
+        alice = await world.online("alice@a.test/phone")
+        await alice.say("bob@a.test", "x")
+        (got,) = bob.messages()
+        await bob.send(refusal_of(got, "resource-constraint"))
+        assert [condition(error) for error in alice.errors()] == ["resource-constraint"]
+        await world.settle()
+        assert len(bob.messages()) == 1
+
+    run(story())
+
+
+@pytest.mark.parametrize(
+    ("name", "detail"),
+    [
+        ("not-acceptable", "bad-timestamp"),
+        ("not-acceptable", "unverified-signature"),
+        ("bad-request", "decryption-failed"),
+        ("not-acceptable", ""),
+    ],
+)
+def test_the_senders_program_sees_the_condition_of_rfc_3923(name: str, detail: str) -> None:
+    """T8, X27: type modify, the detail in the registered namespace, the sender's own identifier."""
+
+    async def story() -> None:
+        world = await World().start()
+        alice, bob = await world.online("alice@a.test/phone"), await world.online("bob@a.test/pad")
+        bob.acknowledges = False
+        await alice.say("bob@a.test", "x")
+        (got,) = bob.messages()
+        await bob.send(refusal_of(got, name, detail, "urn:ietf:params:xml:xmpp-e2e"))
+        (error,) = alice.errors()
+        assert (error.get("id"), error.get("from")) == ("x", "bob@a.test")
+        found = error.find(ERROR)
+        assert found is not None
+        assert found.get("type") == "modify"
+        assert error_of(found)[0] == name
+        assert [child.name for child in found.elements() if child.namespace == E2E] == (
+            [f"{{{E2E}}}{detail}"] if detail else []
+        )
 
     run(story())
 

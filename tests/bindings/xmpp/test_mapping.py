@@ -8,6 +8,7 @@ import pytest
 
 from comity.bindings.xmpp import mapping, wire
 from comity.bindings.xmpp.e2e import E2E, E2E_ELEMENT, OCTETS, OCTETS_ELEMENT, unwrap_entity, unwrap_octets, wrap_entity
+from comity.bindings.xmpp.egress import UNREAD
 from comity.bindings.xmpp.mapping import Outgoing, Refusal, operation_to_stanza, stanza_to_operation
 from comity.bindings.xmpp.reasons import CONDITIONS, REASONS
 from comity.bindings.xmpp.wire import STANZAS
@@ -172,6 +173,13 @@ class TestIngress:
             ("<e2e xmlns='urn:ietf:params:xml:ns:xmpp-e2e'/>", "to='bob@b.test'", "bad-request"),
             ("<e2e xmlns='urn:ietf:params:xml:ns:xmpp-e2e'>A: b</e2e>", "to='bob@b.test'", "bad-request"),
             ("<octets xmlns='urn:comity:octets:0'>*</octets>", "to='bob@b.test'", "bad-request"),
+            (2 * "<e2e xmlns='urn:ietf:params:xml:ns:xmpp-e2e'>A: b\n\nx</e2e>", "to='bob@b.test'", "bad-request"),
+            (
+                "<e2e xmlns='urn:ietf:params:xml:ns:xmpp-e2e'>A: b\n\nx</e2e>"
+                "<octets xmlns='urn:comity:octets:0'>QTogYg0KDQp4</octets>",
+                "to='bob@b.test'",
+                "bad-request",
+            ),
         ],
     )
     def test_what_cannot_be_carried_is_refused(self, children: str, attributes: str, condition: str) -> None:
@@ -300,12 +308,23 @@ class TestEgress:
 
     @pytest.mark.parametrize("features", [None, frozenset({E2E})])
     def test_no_clear_text_beside_an_encrypted_object(self, features: frozenset[str] | None) -> None:
-        """XMPP-25; even if the sender's program put some beside it."""
+        """XMPP-25; even if the sender's program put some beside it. Who may not know e2e is told what came."""
         context = Context(native_protocol="xmpp", native=b"<body>leak</body><x xmlns='u'/>")
         out = sent(operation(ENCRYPTED, context), features)
-        assert out.find(mapping.BODY) is None
+        bodies = [child.text for child in out.elements() if child.name == mapping.BODY]
+        hints = [child.attributes for child in out.elements() if child.name == "{urn:xmpp:eme:0}encryption"]
+        assert bodies == ([UNREAD] if features is None else [])
+        assert hints == ([{"namespace": E2E, "name": "RFC 3923"}] if features is None else [])
         assert out.find(E2E_ELEMENT) is not None
         assert out.find("{u}x") is not None
+
+    def test_the_statement_beside_an_encrypted_object_is_not_taken_for_the_message(self) -> None:
+        """XMPP-25: a program that sends it on, as a gateway would, sends the object."""
+        out = sent(operation(ENCRYPTED), None)
+        out.attributes |= {"from": "alice@a.test/x", "to": "bob@b.test"}
+        made = ingress(out)
+        assert made.object == ENCRYPTED
+        assert not made.context.native
 
     def test_delay_and_history_are_said(self) -> None:
         """XEP-0203, GW-8."""

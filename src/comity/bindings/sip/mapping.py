@@ -17,6 +17,7 @@ from comity.bindings.sip.forms import Form, body_of
 from comity.bindings.sip.headers import clean_text, quoted, unquoted
 from comity.bindings.sip.history import history_headers, parse_history
 from comity.bindings.sip.message import SipRequest, SipResponse, long_name
+from comity.bindings.sip.protection import parse_protection, protection_headers
 from comity.bindings.sip.uri import SipUri
 from comity.cpim.address import Address, from_sip_uri, to_sip_uri
 from comity.cpim.entity import content_type_params
@@ -57,6 +58,7 @@ STATUS_CODES: dict[Reason, tuple[int, str]] = {
     Reason.TIMESTAMP: (400, "Incorrect Date or Time"),
     Reason.SIGNATURE: (403, "Signature Not Verified"),
     Reason.DECRYPTION: (493, ""),
+    Reason.PROTECTION: (403, "Protection Not Available"),
 }
 #: Status code to failure reason (T3, read through T1); other codes by their class, see ``reason_of``.
 REASONS: dict[int, Reason] = {
@@ -95,6 +97,11 @@ REASONS: dict[int, Reason] = {
     606: Reason.CONTENT,
 }
 _BY_CLASS = {3: Reason.NO_ROUTE, 4: Reason.SYNTAX, 5: Reason.INTERNAL, 6: Reason.AWAY}
+#: What only the phrase tells: RFC 3428 section 11.4 has the first, T8 the second, T11 the third (ours).
+PHRASES: dict[tuple[int, str], Reason] = {
+    (STATUS_CODES[reason][0], STATUS_CODES[reason][1].lower()): reason
+    for reason in (Reason.TIMESTAMP, Reason.SIGNATURE, Reason.PROTECTION)
+}
 #: Answers to a whole object after which a device is asked to show its text instead.
 NOT_UNDERSTOOD = frozenset({406, 415, 420, 488})
 
@@ -186,6 +193,7 @@ def _operation(request: SipRequest, when: datetime, message_id: str) -> MessageO
         context,
         parse_history(request),
         is_wrapped=not is_object,
+        requirements=parse_protection(request),
     )
 
 
@@ -267,6 +275,7 @@ def operation_to_request(
     call_id: str,
     accepted: datetime,
     max_forwards: int = 70,
+    is_last_hop: bool = False,
 ) -> SipRequest | None:
     """Make the MESSAGE request for one device, without Via (RFC 3428 section 4, T4); None if ``form`` is impossible.
 
@@ -278,6 +287,7 @@ def operation_to_request(
         call_id: Call-ID where the operation's thread cannot serve as one; constant too.
         accepted: when the message was accepted here; becomes Date.
         max_forwards: hop limit to leave with at most.
+        is_last_hop: the request goes straight to the recipient's device (see ``protection_headers``).
     """
     body = body_of(operation, form)
     if body is None:
@@ -300,6 +310,7 @@ def operation_to_request(
         headers.append(("Content-Language", language))
     if form is Form.OBJECT:
         headers += history_headers(operation.history)
+    headers += protection_headers(operation.requirements, is_last_hop=is_last_hop)
     return SipRequest("MESSAGE", target, headers + content_headers, octets)
 
 
@@ -330,9 +341,10 @@ def response_to_status(response: Response) -> tuple[int, str, list[tuple[str, st
 ACCEPT = "message/cpim, text/plain, multipart/signed, application/pkcs7-mime, */*"
 
 
-def reason_of(status_code: int) -> Reason:
-    """Failure reason of a final answer that is not 2xx (T3)."""
-    return REASONS.get(status_code) or _BY_CLASS.get(status_code // 100, Reason.INTERNAL)
+def reason_of(status_code: int, phrase: str = "") -> Reason:
+    """Failure reason of a final answer that is not 2xx (T3, T8)."""
+    told = PHRASES.get((status_code, phrase.strip().lower())) or REASONS.get(status_code)
+    return told or _BY_CLASS.get(status_code // 100, Reason.INTERNAL)
 
 
 def status_to_response(trans_id: str, answer: SipResponse, form: Form) -> Response:
@@ -348,7 +360,7 @@ def status_to_response(trans_id: str, answer: SipResponse, form: Form) -> Respon
     warning = _WARNING.match(answer.value("warning") or "")
     if warning is not None:
         said = clean_text(unquoted(warning[1]))[:256]
-    return failure(trans_id, reason_of(answer.status_code), said, retry_after)
+    return failure(trans_id, reason_of(answer.status_code, answer.reason), said, retry_after)
 
 
 def can_be_user(uri: SipUri) -> bool:

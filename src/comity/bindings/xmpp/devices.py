@@ -132,6 +132,14 @@ class Connection:
         flight.futures.append(future)
         return True
 
+    def refuse_flight(self, id: str, response: Response) -> bool:
+        """End the flight of a message that the device refuses before it confirmed it; False if none is on its way."""
+        key = next((key for key, flight in self.flights.items() if flight.delivery.id == id), None)
+        if key is None:
+            return False
+        self.flights.pop(key).end(response)
+        return True
+
     def remember(self, id: str, delivery: Delivery) -> None:
         """Keep a delivery for an error that may come about it."""
         self.delivered[id] = delivery

@@ -23,6 +23,7 @@ E2E_ELEMENT: Final = f"{{{E2E}}}e2e"
 OCTETS_ELEMENT: Final = f"{{{OCTETS}}}octets"
 
 _MIME_HEADER = re.compile(r"[!-9;-~]+[ \t]*:")
+_BASE64 = re.compile(r"(?:[ \t]*[A-Za-z0-9+/]+={0,2}[ \t]*(?:\r\n|\Z))+")
 #: RFC 3923 section 3.3 shows the base64 of an encrypted object without any header (X28).
 _BARE_HEADER = "Content-Type: application/pkcs7-mime\r\nContent-Transfer-Encoding: base64\r\n\r\n"
 
@@ -37,7 +38,10 @@ def wrap_entity(entity: bytes) -> Element | None:
     if not text.strip() or "\r" in lines or not is_xml_text(lines) or lines.count("\n") != text.count("\r\n"):
         return None
     element = Element(E2E_ELEMENT, {}, [CData("\n" + lines + "\n")])
-    return element if unwrap_entity(element) == entity else None
+    try:
+        return element if unwrap_entity(element) == entity else None
+    except RemoteProtocolError:
+        return None
 
 
 def unwrap_entity(element: Element) -> bytes:
@@ -47,7 +51,7 @@ def unwrap_entity(element: Element) -> bytes:
     again. Text outside CDATA means the same (XMPP-20); around a CDATA section it is indentation.
 
     Raises:
-        RemoteProtocolError: the element holds elements or nothing.
+        RemoteProtocolError: the element holds elements, nothing, or what is neither an entity nor base64.
     """
     if any(True for _ in element.elements()):
         raise RemoteProtocolError("an e2e element holds text only", hint="bad-request")
@@ -65,6 +69,8 @@ def unwrap_entity(element: Element) -> bytes:
         raise RemoteProtocolError("an e2e element is empty", hint="bad-request")
     restored = text.replace("\r\n", "\n").replace("\n", "\r\n")
     if not restored.startswith("\r\n") and not _MIME_HEADER.match(restored):
+        if not _BASE64.fullmatch(restored):
+            raise RemoteProtocolError("an e2e element holds no MIME entity", hint="bad-request")
         restored = _BARE_HEADER + restored
     return restored.encode("utf-8")
 

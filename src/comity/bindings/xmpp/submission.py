@@ -146,13 +146,16 @@ class Submissions:
         self._ground.reply(connection, mapping.response_to_error(stanza, response, is_local=is_local))
 
     def refusal(self, connection: Connection, stanza: Element) -> None:
-        """A device refuses what it took (T3, T8)."""
+        """A device refuses what it was handed (T3, T8): its answer if it has given none yet, else a report.
+
+        What a later attempt might cure ends no flight: the device would be handed the same again.
+        """
         delivery = connection.delivered.pop(stanza.get("id"), None)
-        if delivery is not None:
-            operation = delivery.operation
-            response = mapping.error_to_response(
-                stanza, operation.trans_id, is_secured_object=is_secured(operation.object)
-            )
+        if delivery is None:
+            return
+        operation = delivery.operation
+        response = mapping.error_to_response(stanza, operation.trans_id, is_secured_object=is_secured(operation.object))
+        if response.is_temporary or not connection.refuse_flight(delivery.id, response):
             self._ground.service.reject(delivery.id, delivery.contact, response)
 
     def _throttle(self, connection: Connection) -> None:

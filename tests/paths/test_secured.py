@@ -1,0 +1,257 @@
+"""Secured objects over every ordered pair of bindings: relayed with no key, refused in the words of T8, read by peers.
+
+SEED-2, SEED-3, SEED-4, SEC-2, SEC-26, SEC-27, XMPP-18, XMPP-22, T8, G-02, G-03.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from comity.client import Client, Received, connect, text_object
+from comity.cpim.operations import MimeObject, Reason, Response, Status
+from comity.secure import Verdict, sign, verify
+from tests.paths.conftest import FAST
+from tests.paths.kit import ALICE, BOB, PASSWORD, ROOT, ServerProcess, Via
+from tests.paths.secured import ENCRYPTED, FORMS, SECRET, Safe, secret_object
+from tests.paths.test_stories import exchange, pairs, run
+
+pytestmark = pytest.mark.peer
+
+
+@pytest.fixture(scope="module")
+def safe() -> Iterator[Safe]:
+    with tempfile.TemporaryDirectory(prefix="cs-") as name:  # gpg's agent wants a short name
+        box = Safe(Path(name))
+        yield box
+        box.close()
+
+
+@pairs
+def test_every_form_arrives_octet_for_octet_and_a_peer_reads_it(
+    server: ServerProcess, safe: Safe, source: Via, sink: Via
+) -> None:
+    """SEED-3, SEED-4, SEC-2, SEC-15, RFC 3923 section 8, RFC 8591 section 5: no node has a key, openssl and gpg do."""
+    inside = {form: secret_object() for form in FORMS}
+    sent = {form: make(safe, inside[form]) for form, (make, _) in FORMS.items()}
+
+    async def story() -> None:
+        got = dict(zip(FORMS, await exchange(server, source, sink, list(sent.values())), strict=True))
+        for form, received in got.items():
+            assert received.object.octets == sent[form].octets, form
+            assert received.object.media_type == sent[form].media_type
+            _, read = FORMS[form]
+            assert read(safe, received.object) == inside[form].entity, form
+            assert received.object.header("content-transfer-encoding") == sent[form].header("content-transfer-encoding")
+
+    run(story())
+
+
+@pytest.mark.parametrize("sink", ["sip", "xmpp"])
+def test_encrypted_objects_wait_in_the_store_over_a_kill_and_nothing_can_be_read_there(
+    tmp_path: Path, safe: Safe, sink: Via
+) -> None:
+    """SEED-3, T30: stored, killed, started again, delivered; the text stands in no file of the server."""
+    inside = {form: secret_object() for form in sorted(ENCRYPTED)}
+    sent = {form: FORMS[form][0](safe, thing) for form, thing in inside.items()}
+    with ServerProcess(tmp_path, FAST) as house:
+        house.start()
+
+        async def send() -> None:
+            async with house.client("sip", ALICE, receive=False) as phone, house.client("xmpp", ALICE) as program:
+                for number, thing in enumerate(sent.values()):
+                    sender: Client = phone if number % 2 else program
+                    assert (await sender.send(thing, BOB)).status is Status.INDETERMINANT
+
+        async def receive() -> None:
+            async with house.client(sink, BOB) as bob:
+                messages = bob.messages()
+                for form, thing in sent.items():
+                    received = await anext(messages)
+                    assert received.object.octets == thing.octets
+                    assert FORMS[form][1](safe, received.object) == inside[form].entity
+                reading = asyncio.ensure_future(anext(messages))
+                while await asyncio.to_thread(house.waiting):
+                    pass
+                reading.cancel()
+
+        run(send())
+        house.kill()
+        files = [path for path in house.directory.rglob("*") if path.is_file()]
+        assert any(sent["auth-enveloped"].octets[:64] in path.read_bytes() for path in files), "where is it stored?"
+        assert not [path for path in files if SECRET.encode() in path.read_bytes()]
+        house.start()
+        run(receive())
+
+
+# --- what a recipient refuses (T8) --------------------------------------------------------------------------------
+
+
+async def refused(server: ServerProcess, source: Via, sink: Via, thing: MimeObject, safe: Safe) -> Response:
+    """Alice sends; Bob's program judges and refuses what its verdict says; what Alice is answered."""
+    async with server.client(source, ALICE) as alice, server.client(sink, BOB) as bob:
+        answer = alice.send(thing, BOB)
+        messages = bob.messages()
+        received = await anext(messages)
+        verdict = judged(received, safe)
+        assert verdict.refusal is not None, verdict
+        received.refuse(verdict.refusal, verdict.reason)
+        reading = asyncio.ensure_future(anext(messages))
+        try:
+            response = await answer
+            return await reported(alice) if response.status is not Status.FAILURE else response
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+
+
+def judged(received: Received, safe: Safe) -> Verdict:
+    return verify(
+        received.object,
+        safe.trust,
+        now=datetime.now(UTC),
+        expected_from=received.from_,
+        expected_to=received.to,
+        arrived=received.arrived,
+    )
+
+
+async def reported(client: Client) -> Response:
+    """The failure that comes as a report: XMPP has no other way once a stanza is acknowledged."""
+    async for received in client.messages():
+        assert received.report is not None
+        return Response("", Status.FAILURE, received.report.reason, received.report.text)
+    raise AssertionError("the client was closed")
+
+
+def broken(thing: MimeObject) -> MimeObject:
+    """One bit of the signed text changed."""
+    return MimeObject(thing.header_block, thing.octets.replace(b"pay 100", b"pay 900"))
+
+
+@pairs
+def test_a_broken_signature_is_refused_and_the_sender_told_so(
+    server: ServerProcess, safe: Safe, source: Via, sink: Via
+) -> None:
+    """T8, SEC-27: 403 "Signature Not Verified" is not-acceptable with unverified-signature, and back."""
+    signed = safe.multipart_signed(text_object(ALICE, BOB, "pay 100"))
+
+    async def story() -> None:
+        response = await refused(server, source, sink, broken(signed), safe)
+        assert response.reason is Reason.SIGNATURE
+        assert "signature" in response.text
+
+    run(story())
+    assert not server.waiting()
+
+
+@pairs
+def test_an_old_time_under_a_signature_is_refused_and_the_sender_told_so(
+    server: ServerProcess, safe: Safe, source: Via, sink: Via
+) -> None:
+    """SEC-26, T8, RFC 3428 section 11.4: 400 Incorrect Date or Time is not-acceptable with bad-timestamp, and back."""
+    long_ago = datetime.now(UTC) - timedelta(minutes=10)
+    stale = sign(text_object(ALICE, BOB, "ten minutes ago", when=long_ago), safe.alice, when=long_ago)
+
+    async def story() -> None:
+        response = await refused(server, source, sink, stale, safe)
+        assert response.reason is Reason.TIMESTAMP
+
+    run(story())
+    assert not server.waiting()
+
+
+@pairs
+def test_what_cannot_be_decrypted_is_refused_and_the_sender_told_so(
+    server: ServerProcess, safe: Safe, source: Via, sink: Via
+) -> None:
+    """T8, RFC 8591 section 7.3: 493 is bad-request with decryption-failed, and back; every failure in the same words."""
+
+    async def story() -> None:
+        async with server.client(source, ALICE) as alice, server.client(sink, BOB) as bob:
+            for made in (safe.auth_enveloped, safe.pgp_encrypted):
+                answer = alice.send(made(secret_object()), BOB)
+                messages = bob.messages()
+                received = await anext(messages)
+                received.refuse(Reason.DECRYPTION, "The object cannot be decrypted.")
+                reading = asyncio.ensure_future(anext(messages))
+                response = await answer
+                if response.status is not Status.FAILURE:
+                    response = await reported(alice)
+                reading.cancel()
+                await asyncio.gather(reading, return_exceptions=True)
+                assert (response.reason, response.text) == (Reason.DECRYPTION, "The object cannot be decrypted.")
+
+    run(story())
+    assert not server.waiting()
+
+
+@pairs
+def test_whoever_says_nothing_has_taken_it(server: ServerProcess, safe: Safe, source: Via, sink: Via) -> None:
+    """XMPP-22, RFC 3923 section 7: success never yields an error, and a recipient may stay silent about the rest."""
+    signed = safe.multipart_signed(text_object(ALICE, BOB, "pay 100"))
+
+    async def story() -> None:
+        got = await exchange(server, source, sink, [signed, broken(signed)])
+        assert [judged(received, safe).verdict for received in got] == ["valid", "bad-signature"]
+
+    run(story())
+
+
+# --- an attacked link (SEED-2) ------------------------------------------------------------------------------------
+
+
+class Attacked:
+    """A TCP relay of its own process in front of one port of the server; it flips a bit of each "pay 100"."""
+
+    def __init__(self, port: int, wanted: str = "pay 100", bit: int = 3) -> None:
+        command = [sys.executable, "-m", "comity.demo.relay", str(port), wanted, str(bit)]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+        assert self.process.stdout is not None
+        self.port = int(self.process.stdout.readline())
+
+    def __enter__(self) -> Attacked:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        self.process.wait(20)
+
+
+@pytest.mark.parametrize("sink", ["sip", "xmpp"])
+@pytest.mark.parametrize("form", ["multipart-signed", "signed-data"])
+@pytest.mark.parametrize("is_attacked", [True, False], ids=["attacked", "not"])
+def test_an_attacked_link_is_found_out(
+    server: ServerProcess, safe: Safe, sink: Via, form: str, is_attacked: bool
+) -> None:
+    """SEED-2: the proxy changes one bit on the way to the server, for one that is not there it changes nothing."""
+    thing = text_object(ALICE, BOB, "pay 100")
+
+    async def story(port: int) -> None:
+        signed = FORMS[form][0](safe, thing)
+        at = ("127.0.0.1", port)
+        alice = connect("sip", ALICE, PASSWORD, server=at, transport="tcp", receive=False)
+        async with alice, server.client(sink, BOB) as bob:
+            answer = alice.send(signed, BOB)
+            messages = bob.messages()
+            received = await anext(messages)
+            reading = asyncio.ensure_future(anext(messages))
+            assert (await answer).status is not Status.FAILURE
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+            verdict = judged(received, safe)
+            assert verdict.verdict == ("bad-signature" if is_attacked else "valid"), verdict.reason
+
+    with Attacked(server.port("sip", "tcp")[1], "pay 100" if is_attacked else "pay 300") as attacker:
+        run(story(attacker.port))
