@@ -126,8 +126,12 @@ class TrustStore:
     openpgp_known: tuple[bytes, ...] = ()
     """OpenPGP certificates kept without trust."""
     contacts: Mapping[str, frozenset[str]] = field(default_factory=dict, hash=False)
-    """Fingerprints of the keys kept for a correspondent, by im: URI in its canonical form (``identity.contact_key``): a
-    signer who proves that address with another key gets the verdict "changed" (reliability.md T33)."""
+    """Keys kept for a correspondent, by im: URI in its canonical form (``identity.contact_key``): the fingerprints of their
+    certificates and ``contacts.key_of`` them. A signer who proves that address with another key gets the verdict
+    "changed" (reliability.md T33)."""
+    unproved: frozenset[str] = frozenset()
+    """Those of them that nobody ever vouched for: whom somebody vouches for now is not compared with them. Else a stranger's
+    self-made certificate would spoil the real one that comes later."""
     _pins: frozenset[str] = field(init=False, default=frozenset(), repr=False, compare=False)
     _by_subject: dict[bytes, list[x509.Certificate]] = field(
         init=False, default_factory=dict, repr=False, compare=False
@@ -225,6 +229,12 @@ class _Search:
     def best_failure(self, signer: x509.Certificate) -> ChainResult:
         if self.failure is not None:
             return self.failure
+        revoked = self.standing(
+            signer, (signer,), 0
+        ).revoked  # by itself, or by an issuer that is known and not trusted
+        if revoked:
+            text = f"the certificate of {display_name(signer)} {revoked}"
+            return ChainResult(Distrust.REVOKED, text, (signer,))
         text = f"nobody you trust vouches for {display_name(signer)} (issuer {display_issuer(signer)})"
         return ChainResult(Distrust.UNKNOWN_CA, text, (signer,))
 
