@@ -120,6 +120,14 @@ class TestKeys:
         with pytest.raises(TooLarge, match="larger than"):
             openpgp.read_certificates(b"\x99" * (1024 * 1024 + 1))
 
+    @pytest.mark.parametrize(("modulus", "exponent"), [(8200, 17), (2048, 2048)])
+    def test_keys_that_cost_too_much_are_refused(self, modulus: int, exponent: int) -> None:
+        """M-26: before anything is computed with them."""
+        numbers = b"".join(bits.to_bytes(2, "big") + b"\xff" * ((bits + 7) // 8) for bits in (modulus, exponent))
+        key = wire.packet(wire.PUBLIC_KEY, b"\x04" + bytes(4) + b"\x01" + numbers)
+        with pytest.raises(TooLarge, match="bits"):
+            openpgp.read_certificates(key)
+
     def test_several_certificates_are_read_from_one_file(self) -> None:
         bob = person(kit.BOB)
         found = openpgp.read_certificates(person().certificate + bob.certificate)
