@@ -60,6 +60,10 @@ def multipart_signed(entity: bytes, signature: bytes, micalg: str = "pgp-sha512"
     return MimeObject.of(header, octets + b"\r\n--b--")
 
 
+class PeerRefused(AssertionError):
+    """A peer did not do what it was asked to."""
+
+
 class Gpg:
     """GnuPG with its own home and keyring."""
 
@@ -73,7 +77,8 @@ class Gpg:
         command += ["--pinentry-mode", "loopback", "--passphrase", "", "--trust-model", "always", *options]
         environment = {**os.environ, "LC_ALL": "C"}
         done = subprocess.run(command, input=stdin, capture_output=True, timeout=60, check=False, env=environment)
-        assert (done.returncode != 0) == is_bad, done.stderr.decode("utf-8", "replace")
+        if (done.returncode != 0) != is_bad:
+            raise PeerRefused(done.stderr.decode("utf-8", "replace"))
         return done
 
     def __call__(self, *options: str, stdin: bytes = b"") -> bytes:
