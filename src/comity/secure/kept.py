@@ -19,6 +19,7 @@ from comity.secure import chain, openpgp
 from comity.secure.contacts import Contact, key_of
 from comity.secure.identity import Name, addresses_of, contact_key
 from comity.secure.keyfile import certificate_pem, read_certificates
+from comity.secure.openpgp_packets import SECRET_KEY, SKESK
 from comity.secure.passphrase import pem
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{16,64}")
@@ -149,6 +150,23 @@ def of_openpgp(octets: bytes, shelf: str = "", *, is_encrypted: bool = False, fi
 def is_openpgp(data: bytes) -> bool:
     """True for an armored or binary OpenPGP file: packets begin with the high bit, DER never does."""
     return data.lstrip()[: len(ARMOR)] == ARMOR or data[:1] >= b"\x80"
+
+
+def is_openpgp_message(data: bytes) -> bool:
+    """True for an OpenPGP message under a passphrase, such as ``PgpIdentity.to_bytes`` makes of a private key."""
+    return data.lstrip()[: len(ARMOR) + 7] == ARMOR + b"MESSAGE" or (data[:1] >= b"\x80" and _first_tag(data) == SKESK)
+
+
+def is_private_openpgp(data: bytes) -> bool:
+    """True for a private OpenPGP key, armored, binary or in a message."""
+    if is_openpgp_message(data) or data.lstrip()[: len(ARMOR) + 7] == ARMOR + b"PRIVATE":
+        return True
+    return data[:1] >= b"\x80" and _first_tag(data) == SECRET_KEY
+
+
+def _first_tag(data: bytes) -> int:
+    """The type of the first packet (RFC 9580 section 4.2)."""
+    return data[0] & 0x3F if data[0] & 0x40 else data[0] >> 2 & 0x0F
 
 
 def read(data: bytes) -> list[Kept]:

@@ -181,7 +181,7 @@ class KeyStore:
         if len(data) > MAX_FILE:
             raise SecurityError(f"The file is larger than {MAX_FILE // 1024} KiB: it is no key or certificate.")
         if kept.is_openpgp(data):
-            return self._import_openpgp(data, new_passphrase)
+            return self._import_openpgp(data, passphrase, new_passphrase)
         crl = read_crl(data)
         if crl is not None:
             self.keep_crl(crl)
@@ -199,10 +199,11 @@ class KeyStore:
                 check_anchor(certificate)
         return [self.put("anchors" if is_anchor else "known", kept.of_x509(each)) for each in found]
 
-    def _import_openpgp(self, data: bytes, new_passphrase: bytes | None) -> list[KeyEntry]:
+    def _import_openpgp(self, data: bytes, passphrase: bytes | None, new_passphrase: bytes | None) -> list[KeyEntry]:
         """Certificates are kept, and a newer version of a pinned one stays pinned; a private key becomes an own one."""
-        if b"-----BEGIN PGP PRIVATE KEY BLOCK" in data[:512] or data[:1] in (b"\x94", b"\x95", b"\x96", b"\xc5"):
-            identity = openpgp.read_identity(data)
+        if kept.is_private_openpgp(data):
+            secret = (passphrase or b"").decode("utf-8", "surrogateescape") if kept.is_openpgp_message(data) else ""
+            identity = openpgp.PgpIdentity.from_bytes(data, passphrase=secret)
             self.pgp.save(identity, new_passphrase)
             return [kept.of_openpgp(identity.certificate, "own", is_encrypted=bool(new_passphrase)).entry]
         entries = []
