@@ -172,7 +172,8 @@ def _judge_time(view: View, signer: str, question: Question) -> Verdict:
         replay.accept(signer, view.identifier, stamp, question.now)
     is_encrypted = any(layer.kind is LayerKind.ENCRYPTED for layer in question.around.layers)
     what = "the whole message, which came encrypted" if is_encrypted else "the whole message"
-    text = f"{signer} signed {what}" + (f"; {timeliness.text}." if timeliness.text else ".")
+    remarks = "".join(f" {one.remark}." for one in question.around.signers if one.remark)
+    text = f"{signer} signed {what}" + (f"; {timeliness.text}." if timeliness.text else ".") + remarks
     return answer(VerdictKind.VALID, text, timeliness.mark)
 
 
