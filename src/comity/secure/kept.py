@@ -97,7 +97,8 @@ class Kept:
         wanted = re.sub(r"[\s:]", "", reference).lower()
         if _FINGERPRINT.fullmatch(wanted):
             return self.fingerprint.startswith(wanted)
-        return reference in self.entry.addresses
+        address = contact_key(reference if ":" in reference.partition("@")[0] else f"im:{reference}")
+        return bool(address) and address in self.contact_keys
 
 
 def of_x509(certificate: x509.Certificate, shelf: str = "", *, is_encrypted: bool = False) -> Kept:
