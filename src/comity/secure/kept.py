@@ -148,6 +148,14 @@ def of_openpgp(octets: bytes, shelf: str = "", *, is_encrypted: bool = False, fi
     return Kept(entry, found.octets, found.fingerprint, found.names)
 
 
+def joined(before: bytes, now: Kept) -> Kept:
+    """``now`` with everything that the version kept ``before`` says too; X.509 certificates have no versions."""
+    if now.x509 is not None or not openpgp.is_available or before == now.octets:
+        return now
+    old, new = (openpgp.read_certificates(each)[0] for each in (before, now.octets))
+    return of_openpgp(openpgp.merged(old, new).octets, now.entry.shelf)
+
+
 def is_openpgp(data: bytes) -> bool:
     """True for an armored or binary OpenPGP file: packets begin with the high bit, DER never does."""
     return data.lstrip()[: len(ARMOR)] == ARMOR or data[:1] >= b"\x80"
