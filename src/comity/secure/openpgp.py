@@ -123,6 +123,8 @@ def read_identity(data: bytes, address: Address | None = None) -> PgpIdentity:
     Raises:
         SecurityError: it is no usable private key, is under a passphrase of its own, or names no address.
     """
+    if not is_available:
+        raise NotInstalled
     if len(data) > 2 * MAX_CERTIFICATE:
         raise TooLarge("the file is too large to be an OpenPGP key")
     try:
