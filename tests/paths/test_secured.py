@@ -15,14 +15,17 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 
-from comity.client import Client, Received, connect, text_object
+from comity.bindings.base import Transport
+from comity.cli import main
+from comity.client import Client, Received, connect, terse, text_object
 from comity.cpim.operations import MimeObject, Reason, Response, Status
-from comity.secure import Verdict, sign, verify
+from comity.secure import TrustStore, Verdict, sign, verify
 from tests.paths.conftest import FAST
 from tests.paths.kit import ALICE, BOB, PASSWORD, ROOT, ServerProcess, Via
 from tests.paths.secured import ENCRYPTED, FORMS, SECRET, Safe, secret_object
-from tests.paths.test_stories import exchange, pairs, run
+from tests.paths.test_stories import clear, exchange, pairs, run
 
 pytestmark = pytest.mark.peer
 
@@ -255,3 +258,98 @@ def test_an_attacked_link_is_found_out(
 
     with Attacked(server.port("sip", "tcp")[1], "pay 100" if is_attacked else "pay 300") as attacker:
         run(story(attacker.port))
+
+
+# --- 1300 octets (RFC 3428 section 8, RFC 8591 section 7.1) --------------------------------------------------------
+
+
+@pytest.mark.parametrize("sink", ["sip", "xmpp"])
+def test_over_udp_the_sender_chooses_the_form_that_fits_and_no_hop_does(
+    server: ServerProcess, safe: Safe, sink: Via
+) -> None:
+    """SEC-12, CONSTR-7, SIP-6: signed-data without what the recipient has; too much is refused with the way out."""
+    thing = text_object(ALICE, BOB, "hi, Bob, come at noon")
+    known = TrustStore(anchors=safe.trust.anchors, known=safe.alice.certificates)
+    whole = safe.multipart_signed(thing)
+    small = terse(sign(thing, safe.alice, form="signed-data", with_certificate=False, when=datetime.now(UTC)))
+
+    async def story() -> None:
+        async with (
+            server.client("sip", ALICE, "udp", receive=False) as alice,
+            server.client("sip", ALICE, "tcp", receive=False) as roomy,
+            server.client(sink, BOB) as bob,
+        ):
+            assert [alice.has_room(form, BOB) for form in (whole, small)] == [False, True]
+            assert roomy.has_room(whole, BOB)
+            refused = await alice.send(whole, BOB)
+            assert (refused.status, refused.reason) == (Status.FAILURE, Reason.SIZE)
+            assert "1300" in refused.text
+            assert "TLS or TCP" in refused.text
+            messages = bob.messages()
+            for sender, form in ((alice, small), (roomy, whole)):
+                answer = sender.send(form, BOB)
+                received = await anext(messages)
+                reading = asyncio.ensure_future(anext(messages))
+                assert (await answer).status is not Status.FAILURE
+                reading.cancel()
+                await asyncio.gather(reading, return_exceptions=True)
+                messages = bob.messages()
+                assert received.object.octets == form.octets
+                assert verify(received.object, known, now=datetime.now(UTC), expected_from=ALICE).is_valid
+            while await asyncio.to_thread(server.waiting):
+                pass
+
+    run(story())
+
+
+def test_has_room_says_what_send_then_finds(server: ServerProcess) -> None:
+    """The estimate of the credentials is on the safe side, and not by much."""
+
+    async def story() -> None:
+        async with server.client("sip", ALICE, "udp", receive=False) as alice:
+            sizes = [size for size in range(500, 1000) if alice.has_room(text_object(ALICE, BOB, "x" * size), BOB)]
+            most = max(sizes)
+            fits = await alice.send(text_object(ALICE, BOB, "x" * most), BOB)
+            assert fits.status is Status.INDETERMINANT
+            over = await alice.send(text_object(ALICE, BOB, "x" * (most + 60)), BOB)
+            assert over.reason is Reason.SIZE
+
+    run(story())
+    clear(server)
+
+
+def test_comity_send_signs_in_the_form_that_fits(
+    server: ServerProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SEC-12: over UDP signed-data, over TLS multipart/signed; with its certificate no signature fits 1300 octets."""
+    monkeypatch.setenv("COMITY_HOME", str(tmp_path))
+    monkeypatch.setenv("COMITY_PASSWORD", PASSWORD)
+    assert CliRunner().invoke(main, ["keys", "new", ALICE.uri]).exit_code == 0
+    got: list[MimeObject] = []
+
+    def send(transport: Transport, *more: str) -> Result:
+        host, port = server.port("sip", transport)
+        command = ["send", "--from", ALICE.uri, "--to", BOB.uri, "--via", "sip", "--server", f"{host}:{port}"]
+        command += ["--transport", transport, "--ca", str(server.authority), "--sign", *more, "noon"]
+        return CliRunner().invoke(main, command)
+
+    async def story() -> None:
+        async with server.client("xmpp", BOB) as bob:
+            messages = bob.messages()
+            ways: list[tuple[Transport, list[str]]] = [("udp", ["--no-certificate"]), ("tls", [])]
+            for transport, more in ways:
+                sending = asyncio.ensure_future(asyncio.to_thread(send, transport, *more))
+                got.append((await anext(messages)).object)
+                reading = asyncio.ensure_future(anext(messages))
+                result = await sending
+                assert result.exit_code == 0, result.output
+                assert got[-1].fingerprint in result.output
+                reading.cancel()
+                await asyncio.gather(reading, return_exceptions=True)
+                messages = bob.messages()
+            result = await asyncio.to_thread(send, "udp")
+            assert result.exit_code == 1
+            assert "sign in by TLS or TCP" in result.stderr
+
+    run(story())
+    assert [thing.media_type for thing in got] == ["application/pkcs7-mime", "multipart/signed"]

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -21,7 +22,7 @@ import click
 from comity.cli.crypto import address_of
 from comity.cli.dissect import MAX_FILE
 from comity.cli.output import NEGATIVE, as_json, fail, print_json, printable, read_input
-from comity.client import Client, ClientError, Received, connect, text_object
+from comity.client import Client, ClientError, Received, connect, terse, text_object
 from comity.cpim.address import Address
 from comity.cpim.compose import PLAIN
 from comity.cpim.native import readable_part
@@ -132,6 +133,9 @@ def _sign_in(via: Via, address: Address, options: dict[str, Any]) -> SignIn:
 @click.option("--to", metavar="ADDRESS", required=True, help="Who shall get it.")
 @sign_in_options
 @click.option("--sign", "is_signed", is_flag=True, help="Sign it with the key that COMITY_HOME has for --from.")
+@click.option(
+    "--no-certificate", "is_bare", is_flag=True, help="Sign without the certificate, for who has it: over SIP by UDP."
+)
 @click.option("--type", "content_type", default=PLAIN, show_default=True, help="Content-Type of TEXT.")
 @click.option("--forge-from", metavar="ADDRESS", help="Claim to be somebody else, to see it refused.")
 @as_json
@@ -142,6 +146,7 @@ def send(
     to: str,
     via: Via,
     is_signed: bool,
+    is_bare: bool,
     content_type: str,
     forge_from: str | None,
     as_json: bool,
@@ -159,9 +164,8 @@ def send(
     sender, recipient = address_of(from_), address_of(to)
     claimed = address_of(forge_from) if forge_from else None
     obj = text_object(claimed or sender, recipient, _content(text, content_type), content_type)
-    if is_signed:
-        obj = make_signature(obj, KeyStore().load(sender), when=datetime.now(UTC))
-    response = asyncio.run(_send(_sign_in(via, sender, sign_in), recipient, obj, claimed))
+    forms = _signed(obj, sender, is_bare=is_bare) if is_signed else [obj]
+    obj, response = asyncio.run(_send(_sign_in(via, sender, sign_in), recipient, forms, claimed))
     is_refused = response.status is Status.FAILURE
     reason = response.reason.value if response.reason else ""
     if as_json:
@@ -185,9 +189,19 @@ def _content(text: str, content_type: str) -> bytes:
     return canonical_text(octets) if content_type.lower().startswith("text/") else octets
 
 
-async def _send(sign_in: SignIn, recipient: Address, obj: MimeObject, claimed: Address | None) -> Response:
+def _signed(obj: MimeObject, sender: Address, *, is_bare: bool) -> list[MimeObject]:
+    """The object signed: in the form that everybody can read, and in a smaller one for where there is no room (SEC-12)."""
+    sign = partial(make_signature, obj, KeyStore().load(sender), when=datetime.now(UTC), with_certificate=not is_bare)
+    return [sign(), terse(sign(form="signed-data"))]
+
+
+async def _send(
+    sign_in: SignIn, recipient: Address, forms: Sequence[MimeObject], claimed: Address | None
+) -> tuple[MimeObject, Response]:
+    """Send the first form that there is room for; what was sent, and what the server said."""
     async with _connected(sign_in, receive=False) as client:
-        return await client.send(obj, recipient, from_=claimed)
+        obj = next((form for form in forms if client.has_room(form, recipient)), forms[0])
+        return obj, await client.send(obj, recipient, from_=claimed)
 
 
 @asynccontextmanager

@@ -114,6 +114,9 @@ class Client(Protocol):
             key: identifier for the wire; the same again marks a repeat of the same message.
         """
 
+    def has_room(self, obj: MimeObject, to: Address) -> bool:
+        """False if ``send`` would have to refuse the object for its size: a MESSAGE over UDP holds 1300 octets."""
+
     def messages(self) -> AsyncIterator[Received]:
         """Messages in the order they arrive; asking for the next one takes the former."""
 

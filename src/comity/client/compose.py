@@ -41,3 +41,11 @@ def text_object(
         message_id=new_message_id(os.urandom(15)),
         subjects=[("", subject)] if subject else (),
     )
+
+
+def terse(signed: MimeObject) -> MimeObject:
+    """A signed-data entity without the MIME headers that only mail programs need (RFC 8551 section 3.2.1).
+
+    For its own sender, where a MESSAGE over UDP has 1300 octets (RFC 8591 section 7.1); no hop may do this.
+    """
+    return MimeObject.of("application/pkcs7-mime; smime-type=signed-data", signed.octets)

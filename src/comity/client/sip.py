@@ -38,6 +38,9 @@ from comity.net.tls import TlsContexts
 from comity.net.udp import local_address
 
 ACCEPT = "message/cpim, text/plain, multipart/signed, application/pkcs7-mime, */*"
+COMPACT = {"From": "f", "To": "t", "Call-ID": "i", "Content-Type": "c", "Subject": "s"}
+CREDENTIALS = 230
+"""Octets of an Authorization by SHA-256 with a nonce of 32, without user, realm and URI."""
 EXPIRES = 3600
 DELAYED = timedelta(seconds=10)
 """A message that our server took longer ago than this waited for us."""
@@ -149,19 +152,37 @@ class SipClient(SignedIn):
         return asyncio.ensure_future(self._send(obj, to, from_ or self._options.address, key or _token(12)))
 
     async def _send(self, obj: MimeObject, to: Address, from_: Address, key: str) -> Response:
+        request = self._request(obj, to, from_, key)
+        async with self._turn:
+            try:
+                answer = await self._ask(request)
+            except LocalProtocolError as error:
+                return failure(key, Reason.SIZE, f"{error}; sign in by TLS or TCP")
+        if answer.status_code == 202:  # taken, the end is not known (RFC 3428 section 7)
+            return indeterminant(key)
+        return status_to_response(key, answer, Form.OBJECT)
+
+    def _request(self, obj: MimeObject, to: Address, from_: Address, key: str) -> SipRequest:
         operation = MessageOperation(from_, to, key, obj)
         request = operation_to_request(
             operation, Form.OBJECT, target=to_sip_uri(to), tag=key[:8], call_id=key, accepted=datetime.now(UTC)
         )
         assert request is not None
-        async with self._turn:
-            try:
-                answer = await self._ask(request)
-            except LocalProtocolError as error:
-                return failure(key, Reason.SIZE, str(error))
-        if answer.status_code == 202:  # taken, the end is not known (RFC 3428 section 7)
-            return indeterminant(key)
-        return status_to_response(key, answer, Form.OBJECT)
+        if self._options.transport != "udp":
+            return request
+        # Where 1300 octets are all there is, names are written short (RFC 3261 section 7.3.3).
+        headers = [(COMPACT.get(name, name), value) for name, value in request.headers]
+        return SipRequest(request.method, request.uri_text, headers, request.body)
+
+    def has_room(self, obj: MimeObject, to: Address) -> bool:
+        """See ``Client.has_room``; the credentials a server will ask for take their part."""
+        own = self._options.address
+        request = self._request(obj, to, own, _token(12))
+        space = len(own.local) + len(own.domain) + len(request.uri_text) + CREDENTIALS
+        whole = SipRequest(
+            "MESSAGE", request.uri_text, [*request.headers, ("Authorization", " " * space)], request.body
+        )
+        return self._session is None or not self._session.is_too_large(whole)
 
     async def _ask(self, request: SipRequest) -> SipResponse:
         """Send a request, with our credentials when they are asked for. Raises ClientError without an answer."""

@@ -176,6 +176,10 @@ class XmppClient(SignedIn):
             finally:
                 self._pending.pop(key, None)
 
+    def has_room(self, obj: MimeObject, to: Address) -> bool:
+        """See ``Client.has_room``: a stream has room; what a stanza may hold is the server's to say."""
+        return True
+
     # --- receive ----------------------------------------------------------------------------------------------
 
     def messages(self) -> AsyncIterator[Received]:
