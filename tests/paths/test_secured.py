@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,10 +23,16 @@ from comity.cli import main
 from comity.client import Client, Received, connect, terse, text_object
 from comity.cpim.operations import MimeObject, Reason, Response, Status
 from comity.secure import TrustStore, Verdict, sign, verify
+from comity.secure.evidence import DecryptionFailed, NoKey
+from comity.secure.opening import decrypt
+from comity.secure.sealing import encrypt
+from comity.xml import CData, Element
 from tests.paths.conftest import FAST
 from tests.paths.kit import ALICE, BOB, PASSWORD, ROOT, ServerProcess, Via
 from tests.paths.secured import ENCRYPTED, FORMS, SECRET, Safe, secret_object
 from tests.paths.test_stories import clear, exchange, pairs, run
+from tests.paths.xmpp_wire import Wire
+from tests.paths.xmpp_wire import run as run_wires
 
 pytestmark = pytest.mark.peer
 
@@ -56,6 +63,96 @@ def test_every_form_arrives_octet_for_octet_and_a_peer_reads_it(
             assert received.object.header("content-transfer-encoding") == sent[form].header("content-transfer-encoding")
 
     run(story())
+
+
+def like_rfc_3862(when: datetime) -> MimeObject:
+    """The message of RFC 3862 section 5.1, of our own people and time."""
+    lines = (
+        "From: MR SANDERS <im:alice@a.test>",
+        "To: Depressed Donkey <im:bob@a.test>",
+        f"DateTime: {when:%Y-%m-%dT%H:%M:%SZ}",
+        "Subject: the weather will be fine today",
+        "Subject:;lang=fr beau temps prevu pour aujourd'hui",
+        "NS: MyFeatures <mid:MessageFeatures@id.foo.com>",
+        "Require: MyFeatures.VitalMessageOption",
+        "MyFeatures.VitalMessageOption: Confirmation-requested",
+        "MyFeatures.WackyMessageOption: Use-silly-font",
+        "",
+        "Content-type: text/xml; charset=utf-8",
+        "Content-ID: <1234567890@foo.com>",
+        "",
+        "<body>",
+        "Here is the text of my message.",
+        "</body>",
+    )
+    return MimeObject.of("Message/CPIM", "".join(f"{line}\r\n" for line in lines).encode())
+
+
+@pairs
+def test_the_signed_message_of_rfc_3862_crosses(server: ServerProcess, safe: Safe, source: Via, sink: Via) -> None:
+    """SEED-4, FMT-45: section 5.2 with a real signature; openssl verifies it, and so do we but for what it requires."""
+    thing = like_rfc_3862(datetime.now(UTC))
+    signed = safe.multipart_signed(thing)
+
+    async def story() -> None:
+        [received] = await exchange(server, source, sink, [signed])
+        assert received.object.octets == signed.octets
+        assert safe.read_multipart_signed(received.object) == thing.entity
+        assert judged(received, safe).signer == ALICE.uri
+
+    run(story())
+
+
+BOUNDARIES = ["x", "odd : spacing=? yes", "'()+_,-./:=?" * 5, "=" * 70]
+
+
+@pairs
+def test_boundaries_and_headers_inside_are_nobodys_business(
+    server: ServerProcess, safe: Safe, source: Via, sink: Via
+) -> None:
+    """SEC-2, SEC-3, SEC-5: odd boundaries, spaces behind them, a protocol nobody knows; the value outside is the same."""
+    part = b"content-TYPE:  Message/CPIM ; x = y\r\nX-Odd:\t1\r\n\r\n" + text_object(ALICE, BOB, "a\n\n").octets
+    things = []
+    for boundary in BOUNDARIES:
+        line = b"--" + boundary.encode()
+        octets = b"preamble\r\n" + line + b"  \r\n" + part + b"\r\n" + line + b"\t\r\nContent-Type: x/y\r\n\r\n?\r\n"
+        kind = f'multipart/signed; protocol="x/y"; micalg=unknown; boundary="{boundary}"; more=";, "'
+        things.append(MimeObject.of(kind, octets + line + b"-- \r\nepilogue\r\n"))
+
+    async def story() -> None:
+        got = await exchange(server, source, sink, things)
+        assert [received.object.octets for received in got] == [thing.octets for thing in things]
+        assert [received.object.content_type for received in got] == [thing.content_type for thing in things]
+        assert {judged(received, safe).verdict for received in got} == {"not-checked"}
+        assert all(received.text is not None and received.text.startswith("a\r\n") for received in got)
+
+    run(story())
+
+
+@pytest.mark.parametrize("sink", ["sip", "xmpp"])
+@pytest.mark.parametrize("has_cdata", [True, False])
+def test_bare_base64_is_decrypted_at_the_far_end(server: ServerProcess, safe: Safe, sink: Via, has_cdata: bool) -> None:
+    """XMPP-21: what RFC 3923 section 3.3 shows has no MIME header; openssl opens what arrives."""
+    thing = secret_object()
+    text = safe.auth_enveloped_base64(thing).octets.decode().replace("\r\n", "\n")
+    content: CData | str = CData(f"\n{text}") if has_cdata else f"\n   {text}"
+    e2e = Element("{urn:ietf:params:xml:ns:xmpp-e2e}e2e", {}, [content])
+
+    async def story() -> None:
+        async with server.client(sink, BOB) as bob:
+            alice = await Wire(server, "alice@a.test/phone").open()
+            alice.send(Element("{jabber:client}message", {"to": "bob@a.test", "id": uuid.uuid4().hex}, [e2e]), "sent")
+            messages = bob.messages()
+            received = await anext(messages)
+            reading = asyncio.ensure_future(anext(messages))
+            await alice.until(lambda: alice.acknowledged == ["sent"])
+            while await asyncio.to_thread(server.waiting):
+                pass
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+            assert safe.open_smime(received.object) == thing.entity
+
+    run_wires(story())
 
 
 @pytest.mark.parametrize("sink", ["sip", "xmpp"])
@@ -172,26 +269,39 @@ def test_an_old_time_under_a_signature_is_refused_and_the_sender_told_so(
     assert not server.waiting()
 
 
+async def answered(alice: Client, bob: Client, thing: MimeObject, reason: Reason, text: str) -> Response:
+    """Bob refuses what Alice sends; what she is told."""
+    answer = alice.send(thing, BOB)
+    messages = bob.messages()
+    received = await anext(messages)
+    received.refuse(reason, text)
+    reading = asyncio.ensure_future(anext(messages))
+    response = await answer
+    if response.status is not Status.FAILURE:
+        response = await reported(alice)
+    reading.cancel()
+    await asyncio.gather(reading, return_exceptions=True)
+    return response
+
+
 @pairs
 def test_what_cannot_be_decrypted_is_refused_and_the_sender_told_so(
     server: ServerProcess, safe: Safe, source: Via, sink: Via
 ) -> None:
     """T8, RFC 8591 section 7.3: 493 is bad-request with decryption-failed, and back; every failure in the same words."""
+    sealed = safe.auth_enveloped(secret_object())
+    changed = MimeObject(sealed.header_block, sealed.octets[:-1] + bytes([sealed.octets[-1] ^ 1]))
+    for_somebody_else = encrypt(secret_object(), safe.alice.certificates[:1])
+    with pytest.raises(DecryptionFailed) as failed:
+        decrypt(changed, [safe.bob])
+    with pytest.raises(NoKey):
+        decrypt(for_somebody_else, [safe.bob])
 
     async def story() -> None:
         async with server.client(source, ALICE) as alice, server.client(sink, BOB) as bob:
-            for made in (safe.auth_enveloped, safe.pgp_encrypted):
-                answer = alice.send(made(secret_object()), BOB)
-                messages = bob.messages()
-                received = await anext(messages)
-                received.refuse(Reason.DECRYPTION, "The object cannot be decrypted.")
-                reading = asyncio.ensure_future(anext(messages))
-                response = await answer
-                if response.status is not Status.FAILURE:
-                    response = await reported(alice)
-                reading.cancel()
-                await asyncio.gather(reading, return_exceptions=True)
-                assert (response.reason, response.text) == (Reason.DECRYPTION, "The object cannot be decrypted.")
+            for thing in (changed, for_somebody_else, safe.pgp_encrypted(secret_object())):
+                response = await answered(alice, bob, thing, Reason.DECRYPTION, str(failed.value))
+                assert (response.reason, response.text) == (Reason.DECRYPTION, str(failed.value))
 
     run(story())
     assert not server.waiting()

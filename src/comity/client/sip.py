@@ -37,7 +37,11 @@ from comity.net.network import AsyncNetwork
 from comity.net.tls import TlsContexts
 from comity.net.udp import local_address
 
-ACCEPT = "message/cpim, text/plain, multipart/signed, application/pkcs7-mime, */*"
+ACCEPT = (
+    "message/cpim, text/plain, multipart/signed, multipart/encrypted, application/pkcs7-mime, "
+    "application/pkcs7-signature, */*"
+)
+"""RFC 8591 section 6: pkcs7-signature says that clear signatures are not only shown but verified."""
 COMPACT = {"From": "f", "To": "t", "Call-ID": "i", "Content-Type": "c", "Subject": "s"}
 CREDENTIALS = 230
 """Octets of an Authorization by SHA-256 with a nonce of 32, without user, realm and URI."""
