@@ -178,7 +178,7 @@ class TestSignAndVerify:
         good = comity("verify", "--json", tmp_path / "s")
         assert good.exit_code == 0
         found = json.loads(good.stdout)
-        assert list(found) == ["verdict", "signer", "from", "sha256", "reason"]
+        assert list(found)[:5] == ["verdict", "signer", "from", "sha256", "reason"]
         assert (found["verdict"], found["signer"], found["from"]) == ("valid", ALICE, ALICE)
         changed = comity("verify", "--json", "-", stdin=(tmp_path / "s").read_bytes().replace(b"Hello", b"Hallo"))
         assert (changed.exit_code, json.loads(changed.stdout)["verdict"]) == (1, "bad-signature")
@@ -264,7 +264,7 @@ class TestKeys:
     def test_keys_lie_in_comity_home_and_are_the_owners_alone(self, home: Path) -> None:
         comity("keys", "new", ALICE)
         files = [path for path in home.rglob("*") if path.is_file()]
-        assert len(files) == 2
+        assert {path.name for path in files} == {"alice@example.org.pem", ".lock"}
         assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
 
     def test_a_key_is_not_replaced_unless_asked(self) -> None:

@@ -18,16 +18,29 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
     ("xml", ("xml", "errors"), ()),
     ("failpoints", ("errors",), ()),
     ("cpim.address", ("errors",), ("idna", "precis_i18n")),
-    ("cpim.presence", ("cpim", "xml", "errors"), ()),
+    # What reads and writes presence documents, and the rules about them.
+    *(
+        (f"cpim.{part}", ("cpim", "xml", "errors"), ())
+        for part in (
+            "presence",
+            "presence_writer",
+            "presence_state",
+            "rpid",
+            "composition",
+            "presence_rules",
+            "watchers",
+        )
+    ),
     ("cpim", ("cpim", "errors"), ()),
     ("secure", ("secure", "cpim", "errors"), ("cryptography", "pysequoia")),
     ("bindings.__init__", ("bindings",), ()),
     ("bindings.base", ("service.interfaces", "cpim", "errors"), ()),
     ("bindings.*.config", ("errors",), ()),
-    # The mapping in its parts: ``forms`` is what a device is handed, ``history`` the header of GW-8.
+    # The mapping in its parts: ``forms`` is what a device is handed, ``history`` the header of GW-8,
+    # ``protection`` what every hop must keep (T11).
     *(
         (f"bindings.*.{part}", ("bindings.*", "cpim", "errors", "xml"), ())
-        for part in ("mapping", "forms", "history", "egress")
+        for part in ("mapping", "forms", "history", "egress", "protection")
     ),
     # The glue in its parts.
     *(

@@ -4,7 +4,7 @@
     ├── ProtocolError              octets or calls that break a protocol's rules
     │   ├── LocalProtocolError     we erred: a caller asked a session for something its state forbids
     │   └── RemoteProtocolError    they erred: what a peer sent breaks the grammar or the order
-    │       └── MalformedMessage   a message/cpim object that RFC 3862 does not allow
+    │       └── MalformedMessage   an object that RFC 3862 (message/cpim) or 3863 (PIDF) does not allow
     ├── AddressError               text that is not an address of the kind asked for
     ├── ConfigError                a configuration mistake: key, problem, cure
     │   └── ConfigErrors           all mistakes of one configuration file together
@@ -54,7 +54,7 @@ class RemoteProtocolError(ProtocolError):
 
 
 class MalformedMessage(RemoteProtocolError):
-    """A message/cpim object that RFC 3862 does not allow; ``offset`` counts octets from its start."""
+    """A message/cpim object or presence document that its RFC does not allow; ``offset`` counts octets from its start."""
 
 
 class AddressError(ComityError):

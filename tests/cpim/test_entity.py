@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import base64
 import quopri
+import re
+from itertools import pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from comity.cpim.entity import (
     content_object,
@@ -132,6 +136,23 @@ class TestMultipart:
         with pytest.raises(MalformedMessage) as error:
             self.parts(b"--next\r\nx\r\n--next\r\ny\r\n--next\r\nz\r\n--next--", limits=limits)
         assert error.value.hint == "size"
+
+    @given(
+        st.lists(
+            st.sampled_from([b"--b", b"--b--", b"\r\n", b"\r", b"\n", b" ", b"\t", b"-", b"text"]), max_size=14
+        ).map(b"".join)
+    )
+    def test_boundary_lines_are_those_of_the_grammar(self, octets: bytes) -> None:
+        """RFC 2046 section 5.1.1, as one regular expression."""
+        line = re.compile(rb"(?:\A|\r\n)--b(--)?[ \t]*(?:\r\n|\Z)")
+        lines = list(line.finditer(octets))
+        last = next((number for number, found in enumerate(lines) if found[1]), 0)
+        if not last:
+            with pytest.raises(MalformedMessage):
+                self.parts(octets)
+        else:
+            between = pairwise(lines[: last + 1])
+            assert self.parts(octets) == [octets[one.end() : other.start()] for one, other in between]
 
 
 class TestTransferEncoding:

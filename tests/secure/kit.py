@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from typing import Literal
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -17,13 +18,17 @@ from cryptography.x509.oid import NameOID
 from comity.cpim.address import Address
 from comity.cpim.message import CpimMessage
 from comity.cpim.operations import MimeObject
-from comity.secure import Identity, LocalCa, TrustStore, ber, cms, new_identity
+from comity.secure import Identity, LocalCa, TrustStore, Verdict, ber, cms, new_identity, verify
 from comity.secure.identity import KeyKind, PrivateKey, PublicKey, end_entity
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 ALICE = Address.parse("im:alice@a.test")
 BOB = Address.parse("im:bob@b.test")
 EVE = Address.parse("im:eve@e.test")
+
+
+Form = Literal["multipart", "signed-data"]
+FORMS: list[Form] = ["multipart", "signed-data"]
 
 
 @cache
@@ -43,6 +48,11 @@ def rsa_identity(bits: int) -> Identity:
 
 def trust(**more: object) -> TrustStore:
     return TrustStore(anchors=(ca().certificate,), **more)  # type: ignore[arg-type]  # keyword table of a test helper
+
+
+def judged(obj: MimeObject | bytes, **more: object) -> Verdict:
+    """What somebody who trusts our authority says of ``obj`` at NOW."""
+    return verify(obj, trust(), now=NOW, **more)  # type: ignore[arg-type]  # keyword table of a test helper
 
 
 def cpim(

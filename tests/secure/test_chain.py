@@ -13,7 +13,15 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from comity.secure import LocalCa, TrustStore, VerdictKind, sign, verify
-from comity.secure.chain import MAX_DEPTH, ChainResult, Distrust, check_chain, display_name, fingerprint
+from comity.secure.chain import (
+    MAX_DEPTH,
+    ChainResult,
+    Distrust,
+    check_chain,
+    display_name,
+    fingerprint,
+    load_certificate,
+)
 from tests.secure import kit
 from tests.secure.kit import ALICE, EVE, NOW, authority, issued
 
@@ -231,6 +239,24 @@ class TestRevocation:
         bag = [authority("Comity CA of a.test", None).certificate for _ in range(16)]
         result = check_chain(kit.identity().certificate, kit.trust(crls=(crl,)), NOW, others=bag)
         assert result.distrust is Distrust.REVOKED
+
+
+def test_what_is_kept_of_certificates_is_only_what_their_octets_decide() -> None:
+    """The same certificate again: trust, time and lists are asked anew; another one with its names is another one."""
+    signer = kit.identity().certificate
+    der = signer.public_bytes(Encoding.DER)
+    assert load_certificate(der) is load_certificate(der)
+    again = load_certificate(der)
+    assert again is not None
+    assert check_chain(again, kit.trust(), NOW).distrust is None
+    assert check_chain(again, TrustStore(), NOW).distrust is Distrust.UNKNOWN_CA
+    assert check_chain(again, kit.trust(), NOW + timedelta(days=3000)).distrust is Distrust.EXPIRED
+    assert check_chain(again, kit.trust(distrusted=frozenset({fingerprint(again)})), NOW).distrust is (
+        Distrust.DISTRUSTED
+    )
+    double = LocalCa.create("Comity CA of a.test", when=NOW)
+    assert check_chain(again, TrustStore(anchors=(double.certificate,)), NOW).distrust is Distrust.UNKNOWN_CA
+    assert check_chain(again, kit.trust(), NOW).distrust is None
 
 
 def test_distrusted_certificates_are_never_trusted_anywhere_in_the_path() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import statistics
 import time
@@ -202,8 +203,9 @@ class TestFailures:
         for _ in range(60):
             for where, octets in damaged.items():
                 started = time.process_time()
-                with pytest.raises(DecryptionFailed):
-                    cms_open.open_enveloped(octets, [reader(kind)])
+                # Under a key made up in place of a wrong one, CBC's padding is right by chance, one time in 256.
+                with contextlib.suppress(DecryptionFailed):
+                    assert cms_open.open_enveloped(octets, [reader(kind)]).entity != bytes(200_000)
                 spent[where].append(time.process_time() - started)
         medians = [statistics.median(times) for times in spent.values()]
         assert max(medians) < 2 * min(medians), spent

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import stat
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,9 +15,10 @@ from cryptography.hazmat.primitives import serialization
 
 from comity.cpim.address import Address
 from comity.errors import SecurityError
-from comity.secure import KeyStore, VerdictKind, new_identity, sign, verify
+from comity.secure import KeyStore, TrustStore, VerdictKind, new_identity, sign, verify
 from comity.secure.chain import fingerprint
-from comity.secure.identity import KeyKind
+from comity.secure.identity import KeyKind, new_key, public_octets
+from comity.secure.keyfile import key_blocks
 from tests.secure import kit
 from tests.secure.kit import ALICE, EVE, NOW
 
@@ -59,7 +63,7 @@ def test_a_directory_that_was_open_is_closed(store: KeyStore) -> None:
 
 def test_a_passphrase_encrypts_the_key_at_rest(store: KeyStore) -> None:
     store.save(kit.identity(), b"correct horse")
-    text = next((store.path / "keys").glob("*.key.pem")).read_bytes()
+    text = next((store.path / "keys").glob("*.pem")).read_bytes()
     assert text.startswith(b"-----BEGIN ENCRYPTED PRIVATE KEY-----")
     assert store.entries()[0].is_encrypted
     with pytest.raises(SecurityError, match="under a passphrase: give it"):
@@ -78,22 +82,22 @@ def test_a_missing_key_says_how_to_make_one(store: KeyStore) -> None:
 def test_names_that_would_leave_the_directory_are_encoded(store: KeyStore) -> None:
     address = Address.im("../../etc/passwd", "a.test")
     store.save(new_identity(address, when=NOW))
-    assert [file.parent for file in store.path.rglob("*.pem")] == [store.path / "keys"] * 2
+    assert [file.parent for file in store.path.rglob("*.pem")] == [store.path / "keys"]
     assert store.identities() == [address]
     assert store.load(address).address == address
 
 
 def test_a_key_and_a_certificate_that_do_not_fit_are_refused(store: KeyStore) -> None:
     store.save(kit.identity())
-    name = next((store.path / "keys").glob("*.crt.pem"))
-    name.write_bytes(new_identity(ALICE, when=NOW).certificate.public_bytes(PEM))
+    file = next((store.path / "keys").glob("*.pem"))
+    file.write_bytes(key_blocks(file.read_bytes())[0] + new_identity(ALICE, when=NOW).certificate.public_bytes(PEM))
     with pytest.raises(SecurityError, match="does not belong to its private key"):
         store.load(ALICE)
 
 
 def test_a_damaged_key_is_said_to_be_damaged(store: KeyStore) -> None:
     store.save(kit.identity())
-    next((store.path / "keys").glob("*.key.pem")).write_bytes(
+    next((store.path / "keys").glob("*.pem")).write_bytes(
         b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"
     )
     with pytest.raises(SecurityError, match="damaged"):
@@ -205,3 +209,113 @@ def test_a_directory_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> Non
     (tmp_path / "file").write_text("")
     with pytest.raises(SecurityError, match="cannot be written"):
         KeyStore(tmp_path / "file").save(kit.identity())
+
+
+# --- crashes and neighbours -------------------------------------------------------------------------------------------
+
+
+def started(act: Callable[[], object]) -> int:
+    """Run ``act`` in a process of its own, which ends with 0, or with 1 if it raised SecurityError; gives its id."""
+    child = os.fork()
+    if child == 0:
+        code = 2
+        try:
+            act()
+            code = 0
+        except SecurityError:
+            code = 1
+        finally:
+            os._exit(code)
+    return child
+
+
+def ended(child: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def dying_at(step: int, act: Callable[[], object]) -> int:
+    """Run ``act`` in a process that dies before its ``step``-th operation on the file system; 9 if it died."""
+
+    def act_and_die() -> None:
+        left = [step]
+
+        def hook(event: str, _arguments: object) -> None:
+            if event in ("open", "os.rename", "os.remove", "os.mkdir", "os.chmod", "os.truncate"):
+                left[0] -= 1
+                if left[0] == 0:
+                    os._exit(9)
+
+        sys.addaudithook(hook)
+        act()
+
+    return ended(started(act_and_die))
+
+
+class TestCrashes:
+    def test_a_key_is_replaced_whole_or_not_at_all_wherever_it_is_killed(self, store: KeyStore) -> None:
+        """Key and certificate never part, and the old key is never lost: what was encrypted for it opens."""
+        old = new_identity(ALICE, when=NOW)
+        store.save(old)
+        seen = set()
+        for step in range(1, 100):
+            new = new_identity(ALICE, when=NOW)
+            before = store.load(ALICE).fingerprint
+            code = dying_at(step, partial(store.save, new))
+            assert code in (0, 9)
+            current = store.load(ALICE).fingerprint
+            assert current in (before, new.fingerprint)
+            assert old.fingerprint in {each.fingerprint for each in store.own.decrypting(ALICE)}
+            assert before in {each.fingerprint for each in store.own.decrypting(ALICE)}
+            seen.add((code, current == new.fingerprint))
+            if code == 0:
+                break
+        assert seen >= {(9, False), (9, True), (0, True)}, "it was killed before, after and not at all"
+        assert set(modes(store.path)) == {(True, 0o700), (False, 0o600)}
+
+    def test_trusting_and_distrusting_never_leave_a_certificate_on_no_shelf(self, store: KeyStore) -> None:
+        """Killed anywhere, a distrusted certificate is never trusted again by half a step."""
+        pem = kit.identity().certificate.public_bytes(PEM)
+        reference = fingerprint(kit.identity().certificate)
+        for step in range(1, 100):
+            store.trust(pem, when=NOW)
+            code = dying_at(step, lambda: store.distrust(reference))
+            shelves = {entry.shelf for entry in store.entries()}
+            assert shelves & {"pinned", "distrusted"}
+            if code == 0:
+                assert shelves == {"distrusted"}
+                return
+            store.distrust(reference)
+            assert not verify(sign(kit.cpim(), kit.identity(), when=NOW), store.trust_store(), now=NOW).is_valid
+        raise AssertionError("it never came through")
+
+    def test_a_request_and_its_certificate_are_joined_wherever_it_is_killed(self, store: KeyStore) -> None:
+        for step in range(1, 100):
+            key = new_key()
+            store.own.request(ALICE, key)
+            issued = kit.ca().issue(ALICE, key.public_key(), when=NOW).public_bytes(PEM)
+            if dying_at(step, partial(store.import_file, issued)) == 0:
+                break
+            store.import_file(issued)  # again, after the crash
+            assert public_octets(store.load(ALICE).key.public_key()) == public_octets(key.public_key())
+        assert store.own.waiting() == []
+        assert public_octets(store.load(ALICE).key.public_key()) == public_octets(key.public_key())
+
+
+class TestNeighbours:
+    def test_of_several_processes_one_makes_the_key(self, store: KeyStore) -> None:
+        identities = [new_identity(ALICE, when=NOW) for _ in range(4)]
+        children = [started(partial(store.own.save, each, is_new=True)) for each in identities]
+
+        codes = sorted(map(ended, children))
+        assert codes == [0, 1, 1, 1]
+        assert store.load(ALICE).fingerprint in {each.fingerprint for each in identities}
+
+    def test_what_several_processes_note_at_once_is_all_remembered(self, store: KeyStore) -> None:
+        identities = [new_identity(ALICE, when=NOW) for _ in range(6)]
+        verdicts = [verify(sign(kit.cpim(), each, when=NOW), TrustStore(), now=NOW) for each in identities]
+        children = [started(partial(store.note, each, NOW)) for each in verdicts]
+
+        assert set(map(ended, children)) == {0}
+        noted = store.contacts().of("im:alice@a.test")
+        assert {contact.fingerprint for contact in noted} == {each.fingerprint for each in identities}
+        assert [contact.is_accepted for contact in noted] == [True] + [False] * 5

@@ -10,10 +10,11 @@ import click
 
 import comity
 from comity.cli.admin import account, queue, trace
-from comity.cli.crypto import inspect, keys, sign, verify
+from comity.cli.crypto import inspect, sign, verify
 from comity.cli.demo import demo
 from comity.cli.messages import listen, send
 from comity.cli.output import Group
+from comity.cli.own_keys import keys
 from comity.cli.recover import recover
 from comity.cli.server import config, init, serve
 

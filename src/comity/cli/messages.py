@@ -19,14 +19,15 @@ from typing import Any, Literal, TypeVar
 
 import click
 
-from comity.cli.crypto import address_of
+from comity.cli.arguments import address_of
 from comity.cli.dissect import MAX_FILE
 from comity.cli.output import NEGATIVE, as_json, fail, print_json, printable, read_input
 from comity.client import Client, ClientError, Received, connect, terse, text_object
 from comity.cpim.address import Address
 from comity.cpim.compose import PLAIN
 from comity.cpim.native import readable_part
-from comity.cpim.operations import HistoryEntry, MimeObject, Response, Status
+from comity.cpim.operations import HistoryEntry, MimeObject, Requirement, Response, Status
+from comity.cpim.protection import read_requirements
 from comity.secure import KeyStore, ReplayCache, TrustStore, Verdict, VerdictKind, canonical_text, verify
 from comity.secure import sign as make_signature
 
@@ -137,6 +138,13 @@ def _sign_in(via: Via, address: Address, options: dict[str, Any]) -> SignIn:
     "--no-certificate", "is_bare", is_flag=True, help="Sign without the certificate, for who has it: over SIP by UDP."
 )
 @click.option("--type", "content_type", default=PLAIN, show_default=True, help="Content-Type of TEXT.")
+@click.option(
+    "--require",
+    "required",
+    type=click.Choice([requirement.value for requirement in Requirement]),
+    multiple=True,
+    help="What every hop must keep, or fail the message; may be given more than once.",
+)
 @click.option("--forge-from", metavar="ADDRESS", help="Claim to be somebody else, to see it refused.")
 @as_json
 def send(
@@ -148,6 +156,7 @@ def send(
     is_signed: bool,
     is_bare: bool,
     content_type: str,
+    required: tuple[str, ...],
     forge_from: str | None,
     as_json: bool,
     **sign_in: Any,
@@ -165,7 +174,8 @@ def send(
     claimed = address_of(forge_from) if forge_from else None
     obj = text_object(claimed or sender, recipient, _content(text, content_type), content_type)
     forms = _signed(obj, sender, is_bare=is_bare) if is_signed else [obj]
-    obj, response = asyncio.run(_send(_sign_in(via, sender, sign_in), recipient, forms, claimed))
+    requirements = read_requirements(required)
+    obj, response = asyncio.run(_send(_sign_in(via, sender, sign_in), recipient, forms, claimed, requirements))
     is_refused = response.status is Status.FAILURE
     reason = response.reason.value if response.reason else ""
     if as_json:
@@ -196,12 +206,16 @@ def _signed(obj: MimeObject, sender: Address, *, is_bare: bool) -> list[MimeObje
 
 
 async def _send(
-    sign_in: SignIn, recipient: Address, forms: Sequence[MimeObject], claimed: Address | None
+    sign_in: SignIn,
+    recipient: Address,
+    forms: Sequence[MimeObject],
+    claimed: Address | None,
+    requirements: frozenset[Requirement],
 ) -> tuple[MimeObject, Response]:
     """Send the first form that there is room for; what was sent, and what the server said."""
     async with _connected(sign_in, receive=False) as client:
-        obj = next((form for form in forms if client.has_room(form, recipient)), forms[0])
-        return obj, await client.send(obj, recipient, from_=claimed)
+        obj = next((form for form in forms if client.has_room(form, recipient, requirements)), forms[0])
+        return obj, await client.send(obj, recipient, from_=claimed, requirements=requirements)
 
 
 @asynccontextmanager

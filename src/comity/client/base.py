@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -19,7 +19,16 @@ from typing import Protocol, Self
 from comity.bindings.base import HostPort, Listener, Network, Transport
 from comity.cpim.address import Address
 from comity.cpim.native import plain_text, readable_part
-from comity.cpim.operations import HistoryEntry, MimeObject, Reason, Report, Response
+from comity.cpim.operations import (
+    HistoryEntry,
+    MimeObject,
+    Reason,
+    Report,
+    Requirement,
+    Response,
+    failure,
+)
+from comity.cpim.protection import unmet
 from comity.errors import ComityError, LocalProtocolError
 from comity.net.network import AsyncNetwork
 from comity.service.interfaces import Delivery, Service
@@ -52,6 +61,8 @@ class Received:
     history: tuple[HistoryEntry, ...] = ()
     report: Report | None = None
     """Set when this is a failure report about a message of ours."""
+    requirements: frozenset[Requirement] = frozenset()
+    """What the sender required of every hop; of the object it holds for the recipient's eyes too."""
     id: str = ""
     """The server's identifier on the wire (SIP Call-ID and From-tag, XEP-0359 stanza-id): a repeat has the same."""
     refuser: Refuser | None = field(default=None, repr=False, compare=False)
@@ -99,11 +110,28 @@ class Options:
     """XMPP: seconds to try to come back, and go on, after a lost connection; 0: give up at once."""
 
 
+def check_requirements(
+    obj: MimeObject, requirements: Collection[Requirement], key: str, *, is_protected: bool
+) -> Response | None:
+    """The failure of a message whose first hop would break what it requires; None to go on."""
+    if missing := unmet(obj, requirements):
+        return failure(key, Reason.PROTECTION, missing)
+    if Requirement.TLS in requirements and not is_protected:
+        return failure(key, Reason.PROTECTION, "The message must stay under TLS and this connection is not.")
+    return None
+
+
 class Client(Protocol):
     """A signed-in client; see ``comity.client.connect``."""
 
     def send(
-        self, obj: MimeObject, to: Address, *, from_: Address | None = None, key: str = ""
+        self,
+        obj: MimeObject,
+        to: Address,
+        *,
+        from_: Address | None = None,
+        key: str = "",
+        requirements: Collection[Requirement] = (),
     ) -> asyncio.Future[Response]:
         """Send an object; the future gives what the server said, SUCCESS or INDETERMINANT meaning "yes".
 
@@ -112,9 +140,10 @@ class Client(Protocol):
             to: whom it is for.
             from_: another sender than the one signed in, to see it refused.
             key: identifier for the wire; the same again marks a repeat of the same message.
+            requirements: what every hop must keep, this one to begin with: nothing is sent where it cannot be (T11).
         """
 
-    def has_room(self, obj: MimeObject, to: Address) -> bool:
+    def has_room(self, obj: MimeObject, to: Address, requirements: Collection[Requirement] = ()) -> bool:
         """False if ``send`` would have to refuse the object for its size: a MESSAGE over UDP holds 1300 octets."""
 
     def messages(self) -> AsyncIterator[Received]:

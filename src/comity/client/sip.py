@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -25,12 +25,13 @@ from comity.bindings.sip.mapping import (
     status_to_response,
 )
 from comity.bindings.sip.message import SipRequest, SipResponse
+from comity.bindings.sip.protection import OPTION as PROTECTION
 from comity.bindings.sip.session import SipSession
 from comity.bindings.sip.settings import SessionSettings
-from comity.client.base import ClientError, Mailbox, Options, Received, SignedIn
+from comity.client.base import ClientError, Mailbox, Options, Received, SignedIn, check_requirements
 from comity.cpim.address import Address, to_sip_uri
 from comity.cpim.message import new_message_id
-from comity.cpim.operations import MessageOperation, MimeObject, Reason, Response, failure, indeterminant
+from comity.cpim.operations import MessageOperation, MimeObject, Reason, Requirement, Response, failure, indeterminant
 from comity.errors import DeliveryError, LocalProtocolError
 from comity.net.driver import LoopClock
 from comity.net.network import AsyncNetwork
@@ -150,13 +151,25 @@ class SipClient(SignedIn):
     # --- send -------------------------------------------------------------------------------------------------
 
     def send(
-        self, obj: MimeObject, to: Address, *, from_: Address | None = None, key: str = ""
+        self,
+        obj: MimeObject,
+        to: Address,
+        *,
+        from_: Address | None = None,
+        key: str = "",
+        requirements: Collection[Requirement] = (),
     ) -> asyncio.Future[Response]:
         """See ``Client.send``."""
-        return asyncio.ensure_future(self._send(obj, to, from_ or self._options.address, key or _token(12)))
+        key = key or _token(12)
+        operation = MessageOperation(from_ or self._options.address, to, key, obj, requirements=frozenset(requirements))
+        return asyncio.ensure_future(self._send(operation, key))
 
-    async def _send(self, obj: MimeObject, to: Address, from_: Address, key: str) -> Response:
-        request = self._request(obj, to, from_, key)
+    async def _send(self, operation: MessageOperation, key: str) -> Response:
+        is_protected = (self._options.transport or "tls") == "tls"
+        refusal = check_requirements(operation.object, operation.requirements, key, is_protected=is_protected)
+        if refusal is not None:
+            return refusal
+        request = self._request(operation, key)
         async with self._turn:
             try:
                 answer = await self._ask(request)
@@ -164,12 +177,18 @@ class SipClient(SignedIn):
                 return failure(key, Reason.SIZE, f"{error}; sign in by TLS or TCP")
         if answer.status_code == 202:  # taken, the end is not known (RFC 3428 section 7)
             return indeterminant(key)
+        if answer.status_code == 420 and operation.requirements:
+            return failure(key, Reason.PROTECTION, "The server does not know what the message requires.")
         return status_to_response(key, answer, Form.OBJECT)
 
-    def _request(self, obj: MimeObject, to: Address, from_: Address, key: str) -> SipRequest:
-        operation = MessageOperation(from_, to, key, obj)
+    def _request(self, operation: MessageOperation, key: str) -> SipRequest:
         request = operation_to_request(
-            operation, Form.OBJECT, target=to_sip_uri(to), tag=key[:8], call_id=key, accepted=datetime.now(UTC)
+            operation,
+            Form.OBJECT,
+            target=to_sip_uri(operation.destination),
+            tag=key[:8],
+            call_id=key,
+            accepted=datetime.now(UTC),
         )
         assert request is not None
         if self._options.transport != "udp":
@@ -178,14 +197,13 @@ class SipClient(SignedIn):
         headers = [(COMPACT.get(name, name), value) for name, value in request.headers]
         return SipRequest(request.method, request.uri_text, headers, request.body)
 
-    def has_room(self, obj: MimeObject, to: Address) -> bool:
+    def has_room(self, obj: MimeObject, to: Address, requirements: Collection[Requirement] = ()) -> bool:
         """See ``Client.has_room``; the credentials a server will ask for take their part."""
-        own = self._options.address
-        request = self._request(obj, to, own, _token(12))
+        own, key = self._options.address, _token(12)
+        request = self._request(MessageOperation(own, to, key, obj, requirements=frozenset(requirements)), key)
         space = len(own.local) + len(own.domain) + len(request.uri_text) + CREDENTIALS
-        whole = SipRequest(
-            "MESSAGE", request.uri_text, [*request.headers, ("Authorization", " " * space)], request.body
-        )
+        headers = [*request.headers, ("Authorization", " " * space)]
+        whole = SipRequest(request.method, request.uri_text, headers, request.body)
         return self._session is None or not self._session.is_too_large(whole)
 
     async def _ask(self, request: SipRequest) -> SipResponse:
@@ -243,7 +261,16 @@ class SipClient(SignedIn):
         id = f"{event.request.call_id};{event.request.from_.tag}"
         refuser = partial(self._refuse, event.id)
         received = Received(
-            made.object, made.source, own, first, is_delayed, arrived, made.history, id=id, refuser=refuser
+            made.object,
+            made.source,
+            own,
+            first,
+            is_delayed,
+            arrived,
+            made.history,
+            requirements=made.requirements,
+            id=id,
+            refuser=refuser,
         )
         self._mailbox.put(received, partial(self._respond, event.id, 200))
 
@@ -267,7 +294,7 @@ class SipClient(SignedIn):
     def new_session(self, link: Link, role: str) -> SipSession:
         """The one session of this client."""
         self._session = SipSession(
-            SessionSettings(unproved_requests=1_000_000),
+            SessionSettings(unproved_requests=1_000_000, extensions=frozenset({PROTECTION})),
             "udp" if link.peer.remote == ("", 0) else self._options.transport or "tls",
             link.peer.local,
             None if link.peer.remote == ("", 0) else link.peer.remote,

@@ -11,21 +11,23 @@ import asyncio
 import base64
 import hashlib
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from datetime import UTC, datetime
 from functools import partial
 
 from comity.bindings.base import HostPort, Link, Target
 from comity.bindings.xmpp import events, mapping, wire
 from comity.bindings.xmpp.e2e import wrap_entity, wrap_octets
+from comity.bindings.xmpp.extensions import PROTECTION
 from comity.bindings.xmpp.jid import Jid
+from comity.bindings.xmpp.protection import protection_element
 from comity.bindings.xmpp.queries import DISCO_INFO, PING, verification_string
 from comity.bindings.xmpp.session_client import ClientOptions, XmppClientSession
 from comity.bindings.xmpp.sm import SmState
-from comity.client.base import OCTETS_FEATURES, ClientError, Mailbox, Options, Received, SignedIn
+from comity.client.base import OCTETS_FEATURES, ClientError, Mailbox, Options, Received, SignedIn, check_requirements
 from comity.cpim.address import Address, from_jid, to_jid
 from comity.cpim.message import new_message_id
-from comity.cpim.operations import MimeObject, Reason, Report, Response, failure, indeterminant
+from comity.cpim.operations import MimeObject, Reason, Report, Requirement, Response, failure, indeterminant
 from comity.errors import AddressError, DeliveryError, LocalProtocolError
 from comity.net.driver import LoopClock
 from comity.net.network import AsyncNetwork
@@ -34,6 +36,7 @@ from comity.net.tls import TlsContexts
 from comity.xml import Element
 
 NODE = "urn:comity:client"
+FEATURES_ID = "server-features"
 CAPS = "{http://jabber.org/protocol/caps}c"
 MOST_UNACKNOWLEDGED = 400
 """Stanzas under way at once; the session itself keeps at most 500."""
@@ -67,6 +70,8 @@ class XmppClient(SignedIn):
         self._pending: dict[str, asyncio.Future[Response]] = {}
         self._room = asyncio.Semaphore(MOST_UNACKNOWLEDGED)
         self._turn = asyncio.Lock()
+        self._features: asyncio.Future[frozenset[str]] | None = None
+        """What the server says it supports, once somebody asked."""
         self._error = ""
         self._is_closing = False
 
@@ -152,33 +157,78 @@ class XmppClient(SignedIn):
     # --- send -------------------------------------------------------------------------------------------------
 
     def send(
-        self, obj: MimeObject, to: Address, *, from_: Address | None = None, key: str = ""
+        self,
+        obj: MimeObject,
+        to: Address,
+        *,
+        from_: Address | None = None,
+        key: str = "",
+        requirements: Collection[Requirement] = (),
     ) -> asyncio.Future[Response]:
         """See ``Client.send``; many may be under way, they leave in the order of the calls."""
-        return asyncio.ensure_future(self._send(obj, to, from_, key or os.urandom(12).hex()))
+        return asyncio.ensure_future(self._send(obj, to, from_, key or os.urandom(12).hex(), frozenset(requirements)))
 
-    async def _send(self, obj: MimeObject, to: Address, from_: Address | None, key: str) -> Response:
+    async def _send(
+        self, obj: MimeObject, to: Address, from_: Address | None, key: str, requirements: frozenset[Requirement]
+    ) -> Response:
         attributes = {"to": to_jid(to), "id": key, "type": "chat"}
         if from_ is not None and from_ != self._options.address:
             attributes["from"] = to_jid(from_)
-        carrier = wrap_entity(obj.entity) or wrap_octets(obj.entity)
+        children = [wrap_entity(obj.entity) or wrap_octets(obj.entity)]
+        if requirements:
+            children.append(protection_element(requirements))
         async with self._room:
             future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
             self._pending[key] = future
             try:
                 async with self._turn:  # whoever waits for the connection leaves before who comes when it stands
+                    if requirements and not await self._keeps_requirements():
+                        text = "The server does not say that it keeps what a message requires."
+                        return failure(key, Reason.PROTECTION, text)
                     while not self._bound.done():
                         await asyncio.shield(self._bound)
-                    self._write(Element(wire.MESSAGE, attributes, [carrier]), key)
+                    refusal = check_requirements(obj, requirements, key, is_protected=self._is_protected)
+                    if refusal is not None:
+                        return refusal
+                    self._write(Element(wire.MESSAGE, attributes, [*children]), key)
                 return await future
             except LocalProtocolError as error:
                 return failure(key, Reason.SIZE, str(error))
             finally:
                 self._pending.pop(key, None)
 
-    def has_room(self, obj: MimeObject, to: Address) -> bool:
+    def has_room(self, obj: MimeObject, to: Address, requirements: Collection[Requirement] = ()) -> bool:
         """See ``Client.has_room``: a stream has room; what a stanza may hold is the server's to say."""
         return True
+
+    @property
+    def _is_protected(self) -> bool:
+        return self._session is not None and self._session.is_tls
+
+    async def _keeps_requirements(self) -> bool:
+        """Ask the server once: it would drop in silence a child it does not know (RFC 6120 section 8.4)."""
+        if self._features is None:
+            self._features = asyncio.get_running_loop().create_future()
+            while not self._bound.done():
+                await asyncio.shield(self._bound)
+            ask = {"type": "get", "id": FEATURES_ID, "to": self._options.address.domain}
+            try:
+                self._write(Element(wire.IQ, ask, [Element(f"{{{DISCO_INFO}}}query")]), FEATURES_ID)
+            except ClientError:
+                self._features = None  # nothing was asked
+                raise
+        return PROTECTION in await asyncio.shield(self._features)
+
+    def _is_servers(self, stanza: Element) -> bool:
+        """Only the server itself may say what it supports; everybody may send an answer (RFC 6120 section 8.1.2.1)."""
+        return stanza.get("from") in ("", self._options.address.domain)
+
+    def _learn_features(self, stanza: Element) -> None:
+        """The answer to the question above; an error means that nothing is known there."""
+        query = stanza.find(f"{{{DISCO_INFO}}}query")
+        found = query.find_all(f"{{{DISCO_INFO}}}feature") if query is not None else ()
+        if self._features is not None and not self._features.done():
+            self._features.set_result(frozenset(feature.get("var") for feature in found))
 
     # --- receive ----------------------------------------------------------------------------------------------
 
@@ -194,6 +244,8 @@ class XmppClient(SignedIn):
         else:
             if stanza.name == wire.IQ and stanza.get("type") in ("get", "set"):
                 self._write(_answer(stanza))
+            elif stanza.name == wire.IQ and stanza.get("id") == FEATURES_ID and self._is_servers(stanza):
+                self._learn_features(stanza)
             self._handled(index)
 
     def _refused(self, stanza: Element, index: int) -> None:
@@ -229,7 +281,16 @@ class XmppClient(SignedIn):
         first = history[0].node if history else self._options.address.domain
         is_late, id, refuser = arrived is not None, _server_id(stanza), partial(self._refuse, stanza)
         received = Received(
-            made.object, made.source, made.destination, first, is_late, arrived, history, id=id, refuser=refuser
+            made.object,
+            made.source,
+            made.destination,
+            first,
+            is_late,
+            arrived,
+            history,
+            requirements=made.requirements,
+            id=id,
+            refuser=refuser,
         )
         self._mailbox.put(received, self._taker(index))
 
@@ -239,10 +300,10 @@ class XmppClient(SignedIn):
         if error is None or self._session is None:
             return
         error = _reply(stanza, error)
-        if self._session.is_ended:
-            self._session.sm_state.outgoing.add(wire.encode(error), None)  # goes out when the stream is resumed
-        else:
+        if self._bound.done() and not self._session.is_ended:
             self._write(error)
+        else:  # goes out when the stream is resumed
+            (self._resume or self._session.sm_state).outgoing.add(wire.encode(error), None)
 
     def _taker(self, index: int) -> Callable[[], None]:
         """What says that a message is ours, on the stream it came by, wherever that stream is by then."""
@@ -327,6 +388,8 @@ class XmppClient(SignedIn):
 
     def _lost(self, error: Exception | None) -> None:
         why = self._error or (str(error) if error else "")
+        if self._features is not None and not self._features.done():
+            self._features.set_result(frozenset())
         lost = ClientError(f"the server ended the stream: {why}" if why else "the connection to the server is gone")
         for key, future in list(self._pending.items()):
             if future.done():

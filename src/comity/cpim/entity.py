@@ -11,7 +11,7 @@ import re
 from functools import lru_cache
 
 from comity.cpim.header import NamedAddress
-from comity.cpim.message import DEFAULT, CpimLimits, CpimMessage
+from comity.cpim.message import DEFAULT, MAX_CACHED, CpimLimits, CpimMessage
 from comity.cpim.operations import MimeObject
 from comity.errors import MalformedMessage
 
@@ -23,6 +23,7 @@ _PARAMETER = re.compile(
 _QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
 # RFC 2046 section 5.1.1; a space may stand inside, not at the end.
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,\-./:=? ]{0,69}[0-9A-Za-z'()+_,\-./:=?]")
+_AFTER_BOUNDARY = re.compile(rb"(--)?[ \t]*(?:\r\n|\Z)")
 _BAD_QUOTED_PRINTABLE = re.compile(rb"=(?![0-9A-Fa-f]{2}|\r\n|\n|\Z)")
 
 SECURED = frozenset(["multipart/signed", "multipart/encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime"])
@@ -92,24 +93,42 @@ def multipart_parts(obj: MimeObject, *, limits: CpimLimits = DEFAULT) -> list[by
     The CR LF before a boundary belongs to the boundary (SEC-3). A line counts as boundary only if nothing but white
     space follows it. Raises MalformedMessage; the hint is "size" when there are more parts than allowed.
     """
-    media_type, params = content_type_params(obj.content_type)
-    boundary = params.get("boundary", "")
+    if len(obj.octets) <= MAX_CACHED and limits is DEFAULT:
+        return list(_small_parts(obj.content_type, obj.octets))
+    return _parts(obj.content_type, obj.octets, limits)
+
+
+@lru_cache(maxsize=32)
+def _small_parts(content_type: str, octets: bytes) -> tuple[bytes, ...]:
+    """Admission and delivery of a message ask alike."""
+    return tuple(_parts(content_type, octets, DEFAULT))
+
+
+def _parts(content_type: str, octets: bytes, limits: CpimLimits) -> list[bytes]:
+    media_type, params = _params(content_type)
+    boundary = dict(params).get("boundary", "")
     if not media_type.startswith("multipart/") or not _BOUNDARY.fullmatch(boundary):
         raise MalformedMessage("the entity is not a multipart with a usable boundary")
-    line = re.compile(rb"(?:\A|\r\n)--" + re.escape(boundary.encode("ascii")) + rb"(--)?[ \t]*(?:\r\n|\Z)")
+    mark = b"--" + boundary.encode("ascii")
     parts: list[bytes] = []
     start = -1
-    for found in line.finditer(obj.octets):
-        if start >= 0:
-            parts.append(obj.octets[start : found.start()])
-        if found[1]:
-            if start < 0:
-                raise MalformedMessage("the multipart ends before it begins", offset=found.start())
-            return parts
-        if len(parts) >= limits.parts:
-            raise MalformedMessage("there are more body parts than allowed", offset=found.start(), hint="size")
-        start = found.end()
-    raise MalformedMessage("the closing boundary is missing", offset=len(obj.octets))
+    free = 0  # a CR LF belongs to one boundary only: what follows at once is content, whatever it looks like
+    at = octets.find(mark)
+    while at >= 0:
+        tail = _AFTER_BOUNDARY.match(octets, at + len(mark))
+        if tail and (at == 0 or (at - 2 >= free and octets.startswith(b"\r\n", at - 2))):
+            begin = max(at - 2, 0)
+            if start >= 0:
+                parts.append(octets[start:begin])
+            if tail[1]:
+                if start < 0:
+                    raise MalformedMessage("the multipart ends before it begins", offset=begin)
+                return parts
+            if len(parts) >= limits.parts:
+                raise MalformedMessage("there are more body parts than allowed", offset=begin, hint="size")
+            start = free = tail.end()
+        at = octets.find(mark, max(at + 1, free))
+    raise MalformedMessage("the closing boundary is missing", offset=len(octets))
 
 
 def decode_transfer(obj: MimeObject) -> bytes:

@@ -102,7 +102,7 @@ class CpimMessage:
         Raises:
             MalformedMessage: RFC 3862 does not allow it, or a limit is passed (hint "size").
         """
-        if len(raw) <= _MAX_CACHED and limits is DEFAULT and not lenient:
+        if len(raw) <= MAX_CACHED and limits is DEFAULT and not lenient:
             return _parse_small(raw)
         return _parse(raw, limits, lenient)
 
@@ -293,10 +293,10 @@ def _unended(raw: bytes, start: int, limits: CpimLimits, what: str) -> Malformed
 
 
 # Several steps of the path look into the same object within a few milliseconds; views are immutable, so they can share.
-_MAX_CACHED = 4096
+MAX_CACHED = 8192
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=128)
 def _parse_small(raw: bytes) -> CpimMessage:
     return _parse(raw, DEFAULT, False)
 

@@ -59,6 +59,19 @@ class Reason(Enum):
     """T8: the recipient says the signature does not verify."""
     DECRYPTION = "decryption"
     """T8: the recipient says it cannot decrypt."""
+    PROTECTION = "protection"
+    """T11: the protection the sender requires is not there, or cannot be kept on the next hop."""
+
+
+class Requirement(Enum):
+    """Protection that travels with a message: a hop that cannot keep it fails the message, with a report (T11)."""
+
+    TLS = "tls"
+    """Every link the message passes is under TLS."""
+    SIGNED = "signed"
+    """The object is signed, and is handed over as that and as nothing else."""
+    ENCRYPTED = "encrypted"
+    """The same for encrypted."""
 
 
 #: Reasons that say nothing about the next attempt: the item stays queued and is tried again.
@@ -192,6 +205,8 @@ class MessageOperation:
     history: tuple[HistoryEntry, ...] = ()
     is_wrapped: bool = False
     """True if the object was made at ingress from a native message, a moment ago (GW-1)."""
+    requirements: frozenset[Requirement] = frozenset()
+    """What every hop must keep; never a hint that may be dropped, so not in the context (T11, SEC-29, SEC-30)."""
 
     def forwarded(self, entry: HistoryEntry) -> MessageOperation:
         """This operation as it leaves for another node: one hop less, one history entry more (GW-8, T2)."""

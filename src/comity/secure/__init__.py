@@ -7,13 +7,16 @@ from comity.secure.keystore import KeyEntry, KeyStore
 from comity.secure.opening import decrypt
 from comity.secure.sealing import encrypt
 from comity.secure.signing import canonical_text, sign
-from comity.secure.verdict import Verdict, VerdictKind
+from comity.secure.verdict import IdentityMatch, Layer, LayerKind, Verdict, VerdictKind
 from comity.secure.verifying import verify
 
 __all__ = [
     "Identity",
+    "IdentityMatch",
     "KeyEntry",
     "KeyStore",
+    "Layer",
+    "LayerKind",
     "LocalCa",
     "ReplayCache",
     "SigningClock",

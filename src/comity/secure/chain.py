@@ -10,11 +10,12 @@ What is not evaluated is refused: name constraints and unknown critical extensio
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
-from typing import TypeVar
+from functools import lru_cache
+from typing import Literal, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -33,6 +34,11 @@ MAX_SIGNATURE_CHECKS = 24
 MAX_RSA_BITS = 8192
 STRONG_RSA_BITS = 2048
 """RFC 8550 section 4.3: below it receivers SHOULD NOT verify; we verify and say weak (SEC-11)."""
+
+KEPT = 128
+"""Certificates, and answers about them that nothing but their octets decides, kept from message to message."""
+MAX_KEPT = 16 * 1024
+"""Octets of a certificate that is kept: so all together stay below some MiB, whoever sends them."""
 
 #: What the certificate parser may raise over hostile octets; ``Warning`` because a caller may run with -W error.
 CERTIFICATE_ERRORS = (
@@ -57,6 +63,9 @@ _EVALUATED = frozenset(
         ExtensionOID.CRL_DISTRIBUTION_POINTS,
     }
 )
+
+
+Purpose = Literal["signing", "encryption"]
 
 
 class Distrust(Enum):
@@ -107,6 +116,9 @@ class TrustStore:
     """OpenPGP certificates trusted as they stand, binary packets (own ones among them)."""
     openpgp_known: tuple[bytes, ...] = ()
     """OpenPGP certificates kept without trust."""
+    contacts: Mapping[str, frozenset[str]] = field(default_factory=dict, hash=False)
+    """Fingerprints of the keys kept for a correspondent, by im: URI in its canonical form (``identity.contact_key``): a
+    signer who proves that address with another key gets the verdict "changed" (reliability.md T33)."""
     _pins: frozenset[str] = field(init=False, default=frozenset(), repr=False, compare=False)
     _by_subject: dict[bytes, list[x509.Certificate]] = field(
         init=False, default_factory=dict, repr=False, compare=False
@@ -128,7 +140,12 @@ class TrustStore:
 def load_certificate(der: bytes) -> x509.Certificate | None:
     """Read a certificate, None if it cannot be read.
 
-    One without a positive serial number is not read (RFC 5280 section 4.1.2.2): the parser would only warn, on stderr."""
+    One without a positive serial number is not read (RFC 5280 section 4.1.2.2): the parser would only warn, on stderr.
+    A correspondent sends the same few with each message, so those read last are kept."""
+    return _load_known(der) if len(der) <= MAX_KEPT else _load(der)
+
+
+def _load(der: bytes) -> x509.Certificate | None:
     try:
         fields = ber.Cursor(ber.Cursor(ber.read(der).expect(ber.SEQUENCE)).next(ber.SEQUENCE))
         fields.optional(0xA0)
@@ -142,6 +159,20 @@ def load_certificate(der: bytes) -> x509.Certificate | None:
     return certificate if parsed else None
 
 
+_load_known = lru_cache(KEPT)(_load)
+
+
+@lru_cache(KEPT)
+def is_issued_by(child: x509.Certificate, parent: x509.Certificate) -> bool:
+    """True if the key of ``parent`` signed ``child`` and the names agree; says nothing about trust or time."""
+    try:
+        child.verify_directly_issued_by(parent)
+    except (InvalidSignature, *CERTIFICATE_ERRORS):
+        return False
+    return True
+
+
+@lru_cache(KEPT)
 def fingerprint(certificate: x509.Certificate) -> str:
     """SHA-256 over the certificate, lower-case hex."""
     return certificate.fingerprint(hashes.SHA256()).hex()
@@ -169,6 +200,8 @@ def check_chain(
     *,
     others: Iterable[x509.Certificate] = (),
     crls: Iterable[x509.CertificateRevocationList] = (),
+    purpose: Purpose = "signing",
+    maker: x509.Certificate | None = None,
 ) -> ChainResult:
     """Find a path from ``signer`` to a pin or an anchor and check it at ``now``.
 
@@ -178,15 +211,21 @@ def check_chain(
         now: aware UTC; every certificate of the path must be valid then.
         others: certificates that came with the message; never trusted by themselves.
         crls: revocation lists that came with the message.
+        purpose: what the certificate is to be used for.
+        maker: for "encryption", a person's certificate for signing that is believed; pins are without being named.
     """
     if fingerprint(signer) in trust.distrusted:
         return ChainResult(Distrust.DISTRUSTED, f"{display_name(signer)} is on your list of distrusted certificates")
     search = _Search(trust, now, (*others, *trust.known), (*crls, *trust.crls))
-    usage = search.leaf_problem(signer)
+    usage = search.leaf_problem(signer, purpose)
     if usage is not None:
         return usage
     if trust.is_pinned(signer):
         return search.judge((signer,))
+    if purpose == "encryption":
+        makers = (*trust.pinned, maker) if maker is not None else trust.pinned
+        if any(is_made_by(signer, pin) for pin in makers):
+            return search.judge((signer,))
     return search.extend((signer,)) or search.best_failure(signer)
 
 
@@ -261,18 +300,17 @@ class _Search:
         if self.left < 0:
             self._remember(ChainResult(Distrust.UNSUPPORTED, "its certification path branches too often"))
             return False
-        try:
-            child.verify_directly_issued_by(parent)
-        except (InvalidSignature, *CERTIFICATE_ERRORS):
-            return False
-        return True
+        return is_issued_by(child, parent)
 
-    def leaf_problem(self, signer: x509.Certificate) -> ChainResult | None:
+    def leaf_problem(self, signer: x509.Certificate, purpose: Purpose) -> ChainResult | None:
         """What in the signer's own certificate forbids its use, whoever issued it."""
         name = display_name(signer)
         usage = extension_of(signer, x509.KeyUsage)
-        if usage is not None and not (usage.digital_signature or usage.content_commitment):
-            return ChainResult(Distrust.USAGE, f"the certificate of {name} is not for signing (key usage)", (signer,))
+        if usage is not None:
+            signs = usage.digital_signature or usage.content_commitment
+            if not (signs if purpose == "signing" else usage.key_agreement or usage.key_encipherment):
+                text = f"the certificate of {name} is not for {purpose} (key usage)"
+                return ChainResult(Distrust.USAGE, text, (signer,))
         extended = extension_of(signer, x509.ExtendedKeyUsage)
         if extended is not None and not (
             {ExtendedKeyUsageOID.EMAIL_PROTECTION, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE} & set(extended)
@@ -361,6 +399,21 @@ class _Search:
             return crl.is_signature_valid(key)
         except (InvalidSignature, *CERTIFICATE_ERRORS):
             return False
+
+
+def is_made_by(certificate: x509.Certificate, maker: x509.Certificate) -> bool:
+    """True if a person's key for signing made this certificate for a second key of the same person.
+
+    That is how an Ed25519 identity without an authority says which key to encrypt to. It counts for encryption only."""
+    alike = certificate.subject == maker.subject and certificate.issuer == maker.subject
+    names = extension_of(certificate, x509.SubjectAlternativeName)
+    if not alike or names is None or names != extension_of(maker, x509.SubjectAlternativeName):
+        return False
+    try:
+        certificate.verify_directly_issued_by(maker)
+    except (InvalidSignature, *CERTIFICATE_ERRORS):
+        return False
+    return True
 
 
 def display_issuer(certificate: x509.Certificate) -> str:

@@ -122,10 +122,14 @@ class ReplayCache:
 class SigningClock:
     """Gives the DateTime of what one signer signs: UTC, strictly increasing (SEC-23).
 
-    Steps are milliseconds, the finest that ``CpimMessage.build`` writes."""
+    Steps are milliseconds, the finest that ``CpimMessage.build`` writes.
 
-    def __init__(self) -> None:
-        self._last = datetime.min.replace(tzinfo=UTC)
+    Args:
+        after: the last time given before, by another process; None: none that counts.
+    """
+
+    def __init__(self, after: datetime | None = None) -> None:
+        self._last = after or datetime.min.replace(tzinfo=UTC)
 
     def next(self, when: datetime) -> datetime:
         """``when`` to the millisecond, moved on as far as it takes to lie after the last one given."""

@@ -73,6 +73,12 @@ def name_of(uri: str) -> Name | None:
 _SCHEMES = {"im": "im", "pres": "pres", "sip": "sip", "sips": "sip", "xmpp": "xmpp"}
 
 
+def contact_key(uri: str) -> str:
+    """The key of ``TrustStore.contacts`` for an address URI of any scheme; "" if it is no usable address."""
+    name = name_of(uri)
+    return "" if name is None else Address("im", name.local, name.domain).uri
+
+
 def addresses_of(certificate: x509.Certificate) -> tuple[Name, ...]:
     """The addresses that ``certificate`` proves, in its own order; () if it has none we understand."""
     try:
@@ -260,7 +266,7 @@ def end_entity(
         data_encipherment=False,
         key_agreement=is_reader or isinstance(key, ec.EllipticCurvePublicKey),
         key_cert_sign=False,
-        crl_sign=False,
+        crl_sign=subject == issuer,  # so that a self-signed key can be revoked: by itself
         encipher_only=False,
         decipher_only=False,
     )

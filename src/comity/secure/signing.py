@@ -10,6 +10,7 @@ import base64
 import hashlib
 import re
 from datetime import datetime
+from functools import partial
 from typing import Literal
 
 from comity.cpim.entity import split_entity
@@ -18,7 +19,7 @@ from comity.cpim.operations import MimeObject
 from comity.errors import MalformedMessage, SecurityError
 from comity.secure import cms, cms_write, openpgp, openpgp_mime
 from comity.secure.identity import Identity
-from comity.secure.judge import CPIM
+from comity.secure.question import CPIM
 
 _BARE_LINE_END = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 _MICALG = {"sha256": "sha-256", "sha512": "sha-512"}
@@ -36,6 +37,7 @@ def sign(
     when: datetime,
     form: Literal["multipart", "signed-data"] = "multipart",
     with_certificate: bool = True,
+    with_capabilities: bool | None = None,
 ) -> MimeObject:
     """Sign a whole MIME entity; its octets stand unchanged inside the result.
 
@@ -48,6 +50,8 @@ def sign(
         when: aware UTC, becomes signingTime (OpenPGP takes the machine's clock).
         form: "multipart" stays readable everywhere; "signed-data" is smaller and safer from rewriting paths (X32).
         with_certificate: False leaves the certificates out, for readers that have them (RFC 8591 section 10.2).
+        with_capabilities: say how to encrypt to us, and send that certificate along if it is another one (SEC-20).
+            None: in the multipart form only, since signed-data is for where every octet counts.
 
     Raises:
         SecurityError: the entity is not one that may be signed, or the key is unusable.
@@ -56,18 +60,27 @@ def sign(
     _check_signable(raw)
     if isinstance(identity, openpgp.PgpIdentity):
         raw = openpgp_mime.seven_bit(raw)
-        return openpgp_mime.signed(raw, openpgp.sign_detached(raw, identity), _boundary(raw))
-    certificates = identity.sent_certificates if with_certificate else ()
+        return openpgp_mime.signed(raw, openpgp.sign_detached(raw, identity), boundary_for(raw))
+    is_announcing = form == "multipart" if with_capabilities is None else with_capabilities
+    certificates = identity.sent_certificates if is_announcing else identity.certificates
+    write = partial(
+        cms_write.sign_data,
+        raw,
+        identity,
+        when,
+        certificates=certificates if with_certificate else (),
+        is_announcing=is_announcing,
+    )
     if form == "signed-data":
-        signature = cms_write.sign_data(raw, identity, when, is_detached=False, certificates=certificates)
+        signature = write(is_detached=False)
         headers = (
             b"Content-Type: application/pkcs7-mime; smime-type=signed-data; name=smime.p7m\r\n"
             b"Content-Transfer-Encoding: binary\r\n"
             b"Content-Disposition: attachment; filename=smime.p7m\r\n"
         )
         return MimeObject(headers, signature)
-    signature = cms_write.sign_data(raw, identity, when, is_detached=True, certificates=certificates)
-    boundary = _boundary(raw)
+    signature = write(is_detached=True)
+    boundary = boundary_for(raw)
     # handling=required: RFC 3923 section 6.7 wants a Content-Disposition that says how to treat the signature.
     octets = (
         b"--" + boundary + b"\r\n" + raw + b"\r\n--" + boundary + b"\r\n"
@@ -106,7 +119,7 @@ def _check_signable(raw: bytes) -> None:
         raise SecurityError("This entity cannot be signed: message/cpim is signed as it stands, without encoding.")
 
 
-def _boundary(raw: bytes) -> bytes:
+def boundary_for(raw: bytes) -> bytes:
     """A boundary that does not occur in ``raw``; the same entity gives the same one."""
     seed = hashlib.sha256(raw).hexdigest()
     for length in range(24, 65):

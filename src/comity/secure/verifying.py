@@ -1,46 +1,55 @@
 """Say what a received object proves (RFC 8551, RFC 3156, RFC 3923 section 6, RFC 8591).
 
-Place on the path: after its end, at the recipient; relays import none of this (SEED-41). ``verify`` asks, in this
-order: is there one signature over one whole entity (RFC 1847)? does it hold, and is the signer trusted (``smime.py``,
-``openpgp.py``)? is the entity a message/cpim or PIDF, and does the certificate prove its From (``identity.py``)? do
-envelope, recipient and time agree (``freshness.py``)? The first "no" is the verdict. Only octets under the signature are
-ever read for From, To and DateTime once something is signed (reliability.md T8).
+Place on the path: after its end, at the recipient; relays import none of this (SEED-41). ``verify`` takes off one layer
+after the other: signed (does the signature hold over exactly one whole entity, RFC 1847?), encrypted (if there are
+keys), compressed, in any order within limits (SEC-16). What is left goes to ``judge.py``: is every signer trusted, is the
+entity a message/cpim or PIDF, do the certificates prove its From, do envelope, recipient and time agree? The first "no" is
+the verdict. Only octets under the signature are ever read for From, To and DateTime once something is signed
+(reliability.md T8), and nothing encrypted is given before the whole of it was checked (T9).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
 
 from comity.cpim.address import Address
-from comity.cpim.entity import content_type_params, decode_transfer, multipart_parts, split_entity
+from comity.cpim.entity import content_object, content_type_params, decode_transfer, multipart_parts, split_entity
 from comity.cpim.message import CpimMessage
 from comity.cpim.operations import MimeObject
 from comity.errors import MalformedMessage
 from comity.secure import ber, chain, cms, openpgp
 from comity.secure.chain import TrustStore
-from comity.secure.evidence import SignatureFailed, Signer, TooLarge, UnknownAlgorithm, UnknownSigner
-from comity.secure.freshness import ReplayCache
-from comity.secure.identity import addresses_of, proves
-from comity.secure.judge import (
-    CPIM,
-    Question,
-    envelope_problem,
-    escaped,
-    is_same_user,
-    judge,
-    unsigned,
-    view_of,
-    view_or_none,
+from comity.secure.cms_keys import ID_AUTH_ENVELOPED_DATA, ID_COMPRESSED_DATA
+from comity.secure.cms_open import decompress
+from comity.secure.evidence import (
+    DecryptionFailed,
+    NoKey,
+    Opened,
+    SignatureFailed,
+    Signer,
+    TooLarge,
+    UnknownAlgorithm,
+    UnknownSigner,
 )
+from comity.secure.freshness import ReplayCache
+from comity.secure.identity import Identity
+from comity.secure.judge import closed, judge, unsigned
+from comity.secure.opening import decrypt
+from comity.secure.openpgp import PgpIdentity
 from comity.secure.openpgp_mime import PGP_SIGNATURE
+from comity.secure.question import CPIM, LIMITS, MAX_OCTETS, Question, escaped, view_of, view_or_none
 from comity.secure.signing import canonical_text
 from comity.secure.smime import ENCRYPTED_OIDS, PKCS7_MIME, PKCS7_SIGNATURE, digests_of, signers_of
-from comity.secure.verdict import Verdict, VerdictKind
+from comity.secure.verdict import Layer, LayerKind, Verdict, VerdictKind
 
 MULTIPART_SIGNED = "multipart/signed"
+MULTIPART_ENCRYPTED = "multipart/encrypted"
+SECURED = PKCS7_MIME | {MULTIPART_SIGNED, MULTIPART_ENCRYPTED}
+MAX_LAYERS = 6
+"""Signed, encrypted, signed is a triple wrap (RFC 8551 section 3.7); compression and a message/cpim around it make five."""
 
 
 def verify(
@@ -53,6 +62,7 @@ def verify(
     replay: ReplayCache | None = None,
     asserted_by: str = "",
     arrived: datetime | None = None,
+    keys: Sequence[Identity | PgpIdentity] = (),
 ) -> Verdict:
     """Say what ``obj`` proves.
 
@@ -65,6 +75,8 @@ def verify(
         replay: remembers what was accepted; None does not look for repeats.
         asserted_by: domain that vouches for From where no signature does (SEED-5).
         arrived: when it entered a known store-and-forward queue (SEC-24).
+        keys: own identities, to open what is encrypted; without them that is only named. If one of them opens it and
+            ``expected_to`` is not given, its address must stand in To or cc, or be the sender's (surreptitious forwarding).
 
     Returns:
         A verdict, whatever the octets; nothing is raised for bad input.
@@ -79,33 +91,52 @@ def verify(
         asserted_by,
         arrived,
         whole.fingerprint,
+        tuple(keys),
     )
+    if len(whole.octets) > MAX_OCTETS:
+        return _malformed(question, f"it is larger than {MAX_OCTETS} octets")
     try:
-        if isinstance(obj, bytes):
-            obj = split_entity(obj)
-            question = replace(question, sha256=obj.fingerprint)
-        return _look(obj, question, depth=0)
+        obj = split_entity(obj) if isinstance(obj, bytes) else obj
     except MalformedMessage as error:
-        return question.answer(VerdictKind.MALFORMED, f"The object cannot be read: {error}.")
+        return _malformed(question, error)
+    return _look(obj, replace(question, sha256=obj.fingerprint))
 
 
-def _look(obj: MimeObject, question: Question, depth: int) -> Verdict:
-    """Answer by media type."""
+def _malformed(question: Question, why: MalformedMessage | str) -> Verdict:
+    return question.answer(VerdictKind.MALFORMED, f"The object cannot be read: {why}.")
+
+
+def _look(obj: MimeObject | bytes, question: Question) -> Verdict:
+    """Answer for the entity that lies inside the layers of ``question.around``."""
+    around = question.around
+    if len(around.layers) > MAX_LAYERS or around.octets > MAX_OCTETS * 2:
+        return _malformed(question, f"there are more than {MAX_LAYERS} layers, or more than they may hold together")
+    try:
+        return _take_off(split_entity(obj) if isinstance(obj, bytes) else obj, question)
+    except MalformedMessage as error:
+        return _malformed(question, error)
+
+
+def _take_off(obj: MimeObject, question: Question) -> Verdict:
+    """Take off one layer by media type, or judge what has none."""
     _check_headers(obj)
     kind = obj.media_type
     if kind == MULTIPART_SIGNED:
         return _multipart_signed(obj, question)
     if kind in PKCS7_MIME:
         return _pkcs7_mime(obj, question)
-    if kind == "multipart/encrypted":
-        if len(multipart_parts(obj)) != 2:
-            raise MalformedMessage("multipart/encrypted has not exactly two parts")  # RFC 1847 section 2.2
-        return question.answer(VerdictKind.ENCRYPTED, "The object is encrypted and was not opened.")
-    if kind == CPIM and depth == 0:
-        return _bare_cpim(obj, question)
+    if kind == MULTIPART_ENCRYPTED:
+        return _multipart_encrypted(obj, question)
     view = view_of(obj)
-    if kind.startswith("multipart/") and _holds_signed_part(obj):
-        text = "Only a part of the object is signed, so nothing about its sender is proved"
+    if question.around.signers:
+        return judge(view, obj, question)
+    if kind == CPIM and question.around.outer is None:
+        content = content_object(CpimMessage.parse(decode_transfer(obj), limits=LIMITS))
+        if content.media_type in SECURED:
+            return _look(content, replace(question, around=question.around.within(view)))
+        return unsigned(obj, view, question, "The message is not signed")
+    if kind.startswith("multipart/") and _holds_secured_part(obj):
+        text = "Only a part of the object is secured, so nothing about its sender is proved"
         return unsigned(obj, view, question, text)
     return unsigned(obj, view, question, "The object is not signed")
 
@@ -120,12 +151,14 @@ def _check_headers(obj: MimeObject) -> None:
             raise MalformedMessage(f"there is more than one {name.decode()} header")
 
 
-def _holds_signed_part(obj: MimeObject) -> bool:
+def _holds_secured_part(obj: MimeObject) -> bool:
     try:
-        kinds = [split_entity(part).media_type for part in multipart_parts(obj)]
+        return any(split_entity(part).media_type in SECURED for part in multipart_parts(obj))
     except MalformedMessage:
         return False
-    return any(kind == MULTIPART_SIGNED or kind in PKCS7_MIME for kind in kinds)
+
+
+# --- signed ------------------------------------------------------------------------------------------------------
 
 
 def _multipart_signed(obj: MimeObject, question: Question) -> Verdict:
@@ -165,24 +198,8 @@ def _multipart_signed(obj: MimeObject, question: Question) -> Verdict:
     return _signed(content, lambda: signers_of(signed, content, announced, question.trust, question.now), question)
 
 
-def _pkcs7_mime(obj: MimeObject, question: Question) -> Verdict:
-    """RFC 8551 section 3.5.2; what is encrypted is left to ``encrypt.py``."""
-    smime_type = content_type_params(obj.content_type)[1].get("smime-type", "").lower()
-    try:
-        info = ber.read(decode_transfer(obj))
-        kind = cms.content_type_of(info)
-        if kind in ENCRYPTED_OIDS:
-            return question.answer(VerdictKind.ENCRYPTED, "The object is encrypted and was not opened.")
-        if kind != cms.ID_SIGNED_DATA:
-            text = f"It is protected in a way that was not checked (CMS content {kind})."
-            return question.answer(VerdictKind.NOT_CHECKED, text)
-        signed = cms.parse_signed_data(info)
-    except TooLarge as error:
-        return question.answer(VerdictKind.UNTRUSTED, f"The signature was not checked: {error}.")
-    except (ber.BerError, MalformedMessage) as error:
-        if smime_type in ("enveloped-data", "auth-enveloped-data", "compressed-data"):
-            raise MalformedMessage("the CMS structure cannot be read") from error
-        return question.answer(VerdictKind.BAD_SIGNATURE, f"The signature cannot be read: {error}.")
+def _signed_data(signed: cms.SignedData, question: Question) -> Verdict:
+    """RFC 8551 section 3.5.2: the signature with its content inside."""
     if not signed.signers and signed.content is None:
         return question.answer(VerdictKind.UNSIGNED, "It brings certificates only; nothing is signed.")
     if signed.content is None:
@@ -192,7 +209,7 @@ def _pkcs7_mime(obj: MimeObject, question: Question) -> Verdict:
 
 
 def _signed(content: bytes, check: Callable[[], tuple[Signer, ...]], question: Question) -> Verdict:
-    """Check the signatures over ``content``, then trust, then what is signed."""
+    """Check the signatures over ``content``, then look at what is signed."""
     try:
         signers = check()
     except (UnknownSigner, UnknownAlgorithm) as error:
@@ -201,57 +218,122 @@ def _signed(content: bytes, check: Callable[[], tuple[Signer, ...]], question: Q
         return question.answer(VerdictKind.UNTRUSTED, f"The signature was not checked: {error}.")
     except (SignatureFailed, ber.BerError) as error:
         return question.answer(VerdictKind.BAD_SIGNATURE, f"The signature does not hold: {error}.")
-    inner = split_entity(content)
-    _check_headers(inner)
-    view = view_of(inner)
-    certificate = signers[0].certificate
-    for signer in signers:
-        problem = signer.distrust or _date_problem(signer, view.date_time)
-        if problem:
-            text = f"The signature holds, but its signer is not trusted: {problem}."
-            return question.answer(
-                VerdictKind.UNTRUSTED, text, from_=view.from_, content=inner, certificate=certificate
-            )
-    is_weak = any(signer.is_weak for signer in signers)
-    verdict = judge(view, [signer.names for signer in signers], is_weak, question)
-    return replace(verdict, content=inner, certificate=certificate)
+    around = question.around.under(signers, content)
+    return _look(content, replace(question, around=around))
 
 
-def _date_problem(signer: Signer, stamp: datetime | None) -> str:
-    """The signed DateTime must lie in the certificate's validity too (M-21); signingTime is a claim we do not need."""
-    if stamp is None:
-        return ""
-    if (signer.not_before is None or signer.not_before <= stamp) and (
-        signer.not_after is None or stamp <= signer.not_after
-    ):
-        return ""
-    return f"its DateTime lies outside the validity of the certificate of {signer.title}"
+# --- encrypted, compressed ---------------------------------------------------------------------------------------
 
 
-# --- no signature around the whole -------------------------------------------------------------------------------
+def _pkcs7_mime(obj: MimeObject, question: Question) -> Verdict:
+    """Whatever RFC 8551 section 3.2.2 puts into application/pkcs7-mime; the structure says what it is, not smime-type."""
+    smime_type = content_type_params(obj.content_type)[1].get("smime-type", "").lower()
+    try:
+        info = ber.read(decode_transfer(obj))
+        kind = cms.content_type_of(info)
+        signed = cms.parse_signed_data(info) if kind == cms.ID_SIGNED_DATA else None
+    except TooLarge as error:
+        return question.answer(VerdictKind.UNTRUSTED, f"The signature was not checked: {error}.")
+    except (ber.BerError, MalformedMessage) as error:
+        if smime_type in ("enveloped-data", "authenveloped-data", "compressed-data"):
+            raise MalformedMessage("the CMS structure cannot be read") from error
+        return question.answer(VerdictKind.BAD_SIGNATURE, f"The signature cannot be read: {error}.")
+    if signed is not None:
+        return _signed_data(signed, question)
+    if kind in ENCRYPTED_OIDS:
+        return _encrypted(obj, question, is_authenticated=kind == ID_AUTH_ENVELOPED_DATA)
+    if kind == ID_COMPRESSED_DATA:
+        return _compressed(info, question)
+    return question.answer(
+        VerdictKind.NOT_CHECKED, f"It is protected in a way that was not checked (CMS content {kind})."
+    )
 
 
-def _bare_cpim(obj: MimeObject, question: Question) -> Verdict:
-    """A message/cpim that nobody signed as a whole; its content may be signed (RFC 8591 section 9.1)."""
-    view = view_of(obj)
-    message = CpimMessage.parse(decode_transfer(obj))
-    content = MimeObject(message.content_header_block, message.content)
-    if content.media_type != MULTIPART_SIGNED and content.media_type not in PKCS7_MIME:
-        return unsigned(obj, view, question, "The message is not signed")
-    bare = replace(question, expected_from="", expected_to="", replay=None)
-    inner = _look(content, bare, depth=1)
-    inner = replace(inner, from_=inner.from_ or view.from_, asserted_by=question.asserted_by)
-    if inner.verdict not in (VerdictKind.VALID, VerdictKind.HEADERS_UNPROTECTED):
-        return inner
-    if inner.verdict is VerdictKind.VALID and not is_same_user(inner.from_, view.from_):
-        text = f"{inner.signer} signed a message that came inside another one from {escaped(view.from_)}."
-        return replace(inner, verdict=VerdictKind.ENVELOPE_MISMATCH, reason=text)
-    signer = chain.load_certificate(inner.certificate)
-    if signer is None or not proves(addresses_of(signer), view.from_, question.trust.sip_vouches_for):
-        text = f"The message says it is from {escaped(view.from_)}, but {inner.signer or 'another'} signed its content."
-        return replace(inner, verdict=VerdictKind.SIGNED_BY_OTHER, reason=text)
-    problem = envelope_problem(view, question)
-    if problem is not None:
-        return replace(inner, verdict=problem[0], reason=problem[1])
-    text = f"{inner.signer} signed the content; sender, recipient and time of the message are not protected."
-    return replace(inner, verdict=VerdictKind.HEADERS_UNPROTECTED, reason=text)
+def _compressed(info: ber.Element, question: Question) -> Verdict:
+    """RFC 8551 section 3.6 (SEC-40)."""
+    try:
+        entity = decompress(info)
+    except UnknownAlgorithm as error:
+        return question.answer(VerdictKind.NOT_CHECKED, f"The object was not read: {error}.")
+    except (TooLarge, ber.BerError) as error:
+        raise MalformedMessage(str(error)) from error
+    return _look(entity, replace(question, around=question.around.unpacked(len(entity))))
+
+
+def _multipart_encrypted(obj: MimeObject, question: Question) -> Verdict:
+    """RFC 1847 section 2.2 (SEC-6): a control part of the type that protocol names, then the encrypted octets."""
+    parts = [split_entity(part) for part in multipart_parts(obj)]
+    if len(parts) != 2:
+        raise MalformedMessage("multipart/encrypted has not exactly two parts")
+    protocol = content_type_params(obj.content_type)[1].get("protocol", "").lower()
+    for part in parts:
+        _check_headers(part)
+    if not protocol or parts[0].media_type != protocol or parts[1].media_type != "application/octet-stream":
+        raise MalformedMessage("the parts of multipart/encrypted are not the control part and the encrypted octets")
+    return _encrypted(obj, question, is_authenticated=True)
+
+
+NOT_AUTHENTICATED = "encrypted, not authenticated"
+UNAUTHENTICATED = (
+    "The object is encrypted so that a change on the way would not be noticed, and no signature inside proves that there "
+    "was none: nothing of it is shown."
+)
+
+
+def _encrypted(obj: MimeObject, question: Question, *, is_authenticated: bool) -> Verdict:
+    """Open one encrypted layer, if there are keys.
+
+    ``is_authenticated`` is what can be seen from outside. Where it is False, everything that may go wrong from the first
+    secret on has one answer, down to the layers: a wrong key, bad padding, an unreadable or an unsigned entity. Whoever
+    sends changed copies of a message learns nothing from what we say (EFAIL; M-27, M-28, M-33)."""
+    around = question.around
+    if not question.keys:
+        return closed(obj, question, VerdictKind.ENCRYPTED, "The object is encrypted and was not opened.")
+    try:
+        opened = decrypt(obj, question.keys)
+    except NoKey:
+        return closed(obj, question, VerdictKind.NO_KEY, "The object is encrypted for others: no key here opens it.")
+    except (UnknownAlgorithm, TooLarge) as error:
+        return closed(obj, question, VerdictKind.NOT_CHECKED, f"The object was not decrypted: {error}.")
+    except DecryptionFailed as error:
+        if is_authenticated:
+            return closed(obj, question, VerdictKind.CANNOT_DECRYPT, str(error))
+        return _unauthenticated(question)
+    how = "authenticated" if opened.is_authenticated else "not authenticated"
+    inside = around.opened(f"encrypted, {opened.algorithm}, {how}", len(opened.entity), _owner(opened, question))
+    verdict = _look_inside(opened, replace(question, around=inside))
+    if not opened.is_authenticated and not _is_signed_inside(verdict, len(inside.layers)):
+        return _unauthenticated(question)
+    return verdict
+
+
+def _look_inside(opened: Opened, question: Question) -> Verdict:
+    """Answer for what was opened; OpenPGP signs and encrypts in one (RFC 3156 section 6.2)."""
+    if not opened.signatures:
+        return _look(opened.entity, question)
+    ask = partial(openpgp.signers_of, opened.entity, opened.signatures, question.trust, question.now)
+    return _signed(opened.entity, ask, question)
+
+
+def _unauthenticated(question: Question) -> Verdict:
+    layer = Layer(LayerKind.ENCRYPTED, NOT_AUTHENTICATED)
+    around = replace(question.around.ending(layer), signers=(), covered=None)
+    return replace(question, around=around).answer(VerdictKind.DECRYPTED_UNAUTHENTICATED, UNAUTHENTICATED)
+
+
+def _is_signed_inside(verdict: Verdict, depth: int) -> bool:
+    """True if a signature that holds covers all that was found inside the first ``depth`` layers."""
+    kinds = [layer.kind for layer in verdict.layers[depth:]]
+    return next((kind is LayerKind.SIGNED for kind in kinds if kind is not LayerKind.COMPRESSED), False)
+
+
+def _owner(opened: Opened, question: Question) -> str:
+    """The address of the own identity that opened it."""
+    for identity in question.keys:
+        if isinstance(identity, Identity):
+            prints = [chain.fingerprint(key.certificate) for key in identity.decryption_keys]
+        else:
+            prints = [identity.fingerprint]
+        if opened.recipient in prints:
+            return identity.address.uri
+    return ""

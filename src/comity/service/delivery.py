@@ -31,6 +31,7 @@ from comity.service.ends import Ends
 from comity.service.envelope import Envelope, Outcome, operation_of_item
 from comity.service.interfaces import Clock, Contact, Deliverer, Delivery, Item, Store
 from comity.service.pending import Pending, Report, Reporter
+from comity.service.policy import check_link
 from comity.service.routing import contacts_for, inbox_lane
 
 log = logging.getLogger(__name__)
@@ -347,6 +348,10 @@ class DeliveryEngine:
 
     def _attempt(self, channel: Channel, pending: Pending, number: int) -> asyncio.Future[Response]:
         contact, envelope = channel.contact, pending.envelope
+        if pending.operation.requirements and (refusal := check_link(pending.operation, contact)) is not None:
+            refused: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+            refused.set_result(refusal)
+            return refused
         now = self.store.time()
         delivery = Delivery(
             pending.id,

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from comity.cpim.address import Address
-from comity.cpim.operations import Context, HistoryEntry, MessageOperation, MimeObject, Reason, Report
+from comity.cpim.operations import Context, HistoryEntry, MessageOperation, MimeObject, Reason, Report, Requirement
 from comity.errors import AddressError, StoreError
 from comity.service.interfaces import Item, Record
 
@@ -49,6 +49,7 @@ class Envelope(msgspec.Struct, array_like=True):
     history: list[_Hop] = []
     context: dict[str, Any] = {}
     report: _Report | None = None
+    requirements: list[str] = []
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -87,6 +88,7 @@ def pack(
             None
             if report is None
             else _Report(report.reason.value, report.text, report.recipient.uri, report.native_id),
+            sorted(requirement.value for requirement in operation.requirements),
         )
     )
 
@@ -125,6 +127,8 @@ def operation_with(envelope: Envelope, thing: MimeObject) -> MessageOperation:
             envelope.max_forwards,
             Context(**envelope.context, report=report),
             tuple(HistoryEntry(h.node, h.in_protocol, h.out_protocol, h.when, h.note) for h in envelope.history),
+            # A word this version does not know raises: such a row is parked and reported, never sent on without it.
+            requirements=frozenset(map(Requirement, envelope.requirements)),
         )
     except (AddressError, TypeError, ValueError) as error:
         raise StoreError(f"a stored envelope holds what cannot be: {error}") from error

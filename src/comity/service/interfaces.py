@@ -317,6 +317,8 @@ class Contact:
     """True: kept in the store over a restart (SIP); False: ends with the process (XMPP)."""
     data: bytes = b""
     """What the binding needs to reach it, in the binding's own encoding."""
+    is_protected: bool = False
+    """True if the link it is reached by is under TLS; only such a one gets what must stay under TLS."""
 
 
 class Registrar(Protocol):

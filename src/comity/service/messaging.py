@@ -28,6 +28,7 @@ SENTENCES = {
     Reason.SIZE: "It is too large for the recipient's device.",
     Reason.DENIED: "The recipient's device refused it.",
     Reason.NO_SUCH_USER: "The recipient's device no longer knows this address.",
+    Reason.PROTECTION: "The protection it requires cannot be kept on the way to the recipient's device.",
 }
 
 
@@ -38,12 +39,14 @@ def dedup_keys(secret: bytes, operation: MessageOperation, origin: Origin, view:
     CPIM-level key the object's own From and Message-ID, unless the object was made here a moment ago.
     """
     recipient = operation.destination.key
+    # The same object sent again with a requirement is no repeat: "yes" to it would say that the requirement was kept.
+    required = tuple(sorted(requirement.value for requirement in operation.requirements))
     keys: list[str] = []
     if origin.dedup:
-        keys.append(dedup_key(secret, ("edge", origin.principal.key, recipient, *origin.dedup)))
+        keys.append(dedup_key(secret, ("edge", origin.principal.key, recipient, *origin.dedup, *required)))
     if view is not None and view.message_id and view.from_ is not None and not operation.is_wrapped:
         fields = ("cpim", view.from_.uri, view.message_id, recipient, operation.object.fingerprint)
-        keys.append(dedup_key(secret, fields))
+        keys.append(dedup_key(secret, (*fields, *required)))
     return tuple(keys)
 
 

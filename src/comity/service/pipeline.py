@@ -139,6 +139,8 @@ class Pipeline:
         view: CpimMessage | None = None
         if refusal is None:
             view, refusal = policy.check_object(operation, self.clock.when(), self.limits)
+        if refusal is None and operation.requirements:
+            refusal = policy.check_requirements(operation, origin)
         submission = Submission(operation, origin, view, loop.create_future(), loop.create_future())
         if refusal is not None:
             self._refuse(submission, refusal)

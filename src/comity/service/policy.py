@@ -14,9 +14,18 @@ from comity.cpim.address import Address
 from comity.cpim.entity import content_object, content_type_params, cpim_view
 from comity.cpim.message import DEFAULT as DEFAULT_CPIM
 from comity.cpim.message import CpimLimits, CpimMessage, check_profile
-from comity.cpim.operations import MessageOperation, MimeObject, Reason, Response, failure, unfold
+from comity.cpim.operations import (
+    MessageOperation,
+    MimeObject,
+    Reason,
+    Requirement,
+    Response,
+    failure,
+    unfold,
+)
+from comity.cpim.protection import unmet
 from comity.errors import AddressError, MalformedMessage
-from comity.service.interfaces import Origin
+from comity.service.interfaces import Contact, Origin
 
 _ONE_HEADER = re.compile(rb"Content-Type: [^\x00-\x1f\x7f]+\r\n")
 """What nearly every object has, told at one look."""
@@ -127,6 +136,24 @@ def _header_fault(thing: MimeObject) -> str:
         return "it has no Content-Type"
     repeated = next((name for name in found if name.startswith("content-") and found.count(name) > 1), "")
     return f"{repeated} stands more than once" if repeated else ""
+
+
+def check_requirements(operation: MessageOperation, origin: Origin) -> Response | None:
+    """What the sender requires holds up to here: the way it came by, and the object itself (T11)."""
+    if Requirement.TLS in operation.requirements and not origin.is_protected:
+        text = "The message requires TLS on every hop and did not come under TLS."
+        return failure(operation.trans_id, Reason.PROTECTION, text)
+    if missing := unmet(operation.object, operation.requirements):
+        return failure(operation.trans_id, Reason.PROTECTION, missing)
+    return None
+
+
+def check_link(operation: MessageOperation, contact: Contact) -> Response | None:
+    """The link to this device keeps what the sender requires; asked anew for each attempt (T11)."""
+    if Requirement.TLS in operation.requirements and not contact.is_protected:
+        text = "The message requires TLS on every hop and the recipient's device is not connected under TLS."
+        return failure(operation.trans_id, Reason.PROTECTION, text)
+    return None
 
 
 def check_loop(operation: MessageOperation, node: str) -> Response | None:

@@ -28,6 +28,7 @@ class _Stored(msgspec.Struct, array_like=True):
     window: int
     expires: float | None
     data: bytes
+    is_protected: bool = False
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -74,6 +75,7 @@ class ContactRegistrar:
                         kept.expires,
                         True,
                         kept.data,
+                        kept.is_protected,
                     )
                 )
         self._arm()
@@ -93,6 +95,7 @@ class ContactRegistrar:
                     contact.window,
                     expires,
                     contact.data,
+                    contact.is_protected,
                 )
             )
             await self._store.commit([Put("contact", _key(contact), value, ttl=lease)])

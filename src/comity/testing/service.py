@@ -150,10 +150,11 @@ class Bench:
         priority: int = 0,
         lease: float | None = None,
         is_durable: bool = False,
+        is_protected: bool = True,
     ) -> Device:
         """Register a device of ``uri``."""
         address = Address.parse(uri)
-        contact = Contact(id, address, binding, id, priority, window, None, is_durable)
+        contact = Contact(id, address, binding, id, priority, window, None, is_durable, b"", is_protected)
         device = Device(contact, answer)
         self.binding.devices[address.key, id] = device
         await self.pipeline.registrar.register(contact, lease)

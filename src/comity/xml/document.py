@@ -1,30 +1,33 @@
-"""A whole XML document in one piece: stored extensions, PIDF, resource lists.
+"""A whole XML document in one piece: stored extensions, PIDF, presence rules, resource lists.
 
-Place on the path: beside it, for what is not a stream; the rules are the reader's.
+Place on the path: beside it, for what is not a stream; the rules are the reader's. Errors name the octet.
 """
 
 from __future__ import annotations
 
 from xml.parsers import expat
 
+from comity.errors import RemoteProtocolError
 from comity.xml.element import Element, XmlLimits
-from comity.xml.reader import SLICE, StreamReader, refuse
+from comity.xml.reader import SLICE, StreamReader
 
 
 class _DocumentReader(StreamReader):
     """A whole document as one "stanza": its root counts as depth 1. Comments are skipped, as they say nothing."""
 
-    def __init__(self, limits: XmlLimits) -> None:
+    def __init__(self, limits: XmlLimits, ignore_encoding: bool) -> None:
         super().__init__(limits)
+        self._ignore_encoding = ignore_encoding
         self._depth = 1
         self._make_parser()
         self._parser.CommentHandler = None
-        self.document: Element | None = None
 
     def read(self, data: bytes) -> Element:
         if len(data) > self.limits.octets:
-            raise refuse("the document is too long", "policy-violation")
+            raise RemoteProtocolError("the document is too long", offset=self.limits.octets, hint="policy-violation")
+        mark = len(data)
         data = data.removeprefix(b"\xef\xbb\xbf")
+        mark -= len(data)
         self._check_beginning(data)
         try:
             for start in range(0, len(data), SLICE):
@@ -32,16 +35,33 @@ class _DocumentReader(StreamReader):
             self._parser.Parse(b"", True)
         except expat.ExpatError as error:
             place = self._parser.ErrorByteIndex
-            raise self._explain(error, data[max(place - 2, 0) : place + 3]) from None
+            why = self._explain(error, data[max(place - 2, 0) : place + 3])
+            raise RemoteProtocolError(why.reason, offset=mark + place, hint=why.hint) from None
+        except RemoteProtocolError as error:
+            place = max(self._parser.CurrentByteIndex, 0)
+            raise RemoteProtocolError(error.reason, offset=mark + place, hint=error.hint) from None
         unit = self.next_unit()
         assert isinstance(unit, Element)
         return unit
 
+    def _xml_declaration(self, version: str, encoding: str | None, standalone: int) -> None:
+        super()._xml_declaration(version, None if self._ignore_encoding else encoding, standalone)
 
-def parse_document(data: bytes, limits: XmlLimits | None = None) -> Element:
+
+def parse_document(data: bytes, limits: XmlLimits | None = None, *, ignore_encoding: bool = False) -> Element:
     """Read a whole XML document (UTF-8, no DTD, no processing instructions); comments are skipped.
+
+    Args:
+        data: the document, with or without a byte order mark and an XML declaration.
+        limits: what it may cost.
+        ignore_encoding: read UTF-8 whatever the declaration says, because a MIME charset says so, which beats it
+            (RFC 3863 section 4.1).
 
     Raises:
         RemoteProtocolError: it is not well-formed, not allowed or over a limit.
     """
-    return _DocumentReader(limits or XmlLimits()).read(data)
+    reader = _DocumentReader(limits or XmlLimits(), ignore_encoding)
+    try:
+        return reader.read(data)
+    finally:
+        reader.close()

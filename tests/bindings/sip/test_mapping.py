@@ -415,7 +415,7 @@ class TestAnswers:
 
     def test_codes_and_reasons_agree_there_and_back(self) -> None:
         changed = {Reason.NO_ROUTE, Reason.SUBSCRIPTION_EXISTS, Reason.QUOTA, Reason.EXPIRED}
-        changed |= {Reason.INTERNAL}
+        changed |= {Reason.INTERNAL, Reason.PROTECTION}
         for reason in set(Reason) - changed:
             assert reason_of(*STATUS_CODES[reason]) is reason
 

@@ -25,6 +25,7 @@ from comity.bindings.sip.digest import DigestServer
 from comity.bindings.sip.events import MalformedReceived, PacketDropped, RequestReceived
 from comity.bindings.sip.mapping import ACCEPT, can_be_user
 from comity.bindings.sip.outbound import OPTION
+from comity.bindings.sip.protection import OPTION as PROTECTION
 from comity.bindings.sip.registrar import Registrar
 from comity.bindings.sip.registration import Device, Rules
 from comity.bindings.sip.requests import LinkState, Request
@@ -56,7 +57,7 @@ class SipBinding:
         self._listeners = [parse_listener(url) for url in config.listen]
         self._settings = SessionSettings(
             methods=METHODS,
-            extensions=frozenset({OPTION}),
+            extensions=frozenset({OPTION, PROTECTION}),
             t1=config.t1,
             t2=config.t2,
             t4=config.t4,
@@ -298,7 +299,7 @@ class SipBinding:
             ("Allow", ", ".join(sorted(METHODS))),
             ("Accept", ACCEPT),
             ("Accept-Encoding", "identity"),
-            ("Supported", OPTION),
+            ("Supported", f"{OPTION}, {PROTECTION}"),
         ]
         self.respond(received, 200, headers=headers, forget=True)
 

@@ -23,7 +23,8 @@ from comity.bindings.sip.message import SipRequest
 from comity.bindings.sip.registration import Device
 from comity.bindings.sip.requests import LinkState
 from comity.cpim.entity import is_secured
-from comity.cpim.operations import Reason, Response, failure
+from comity.cpim.operations import Reason, Requirement, Response, failure
+from comity.cpim.protection import needs_whole
 from comity.errors import DeliveryError, LocalProtocolError
 from comity.service.interfaces import Delivery, Service, Timer
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CANNOT_SHOW = "The recipient's device cannot show this kind of message."
+NOT_WHOLE = "The recipient's device cannot take the message with the protection it requires."
 
 
 @dataclass(slots=True, eq=False)
@@ -87,7 +89,7 @@ class DeviceDelivery:
         if self._network is None:
             attempt.fail(Reason.AWAY, "The server is starting.")
         elif form is None:
-            attempt.fail(Reason.CONTENT, CANNOT_SHOW)
+            self._cannot_show(attempt)
         else:
             self._try(attempt)
         return future
@@ -97,7 +99,7 @@ class DeviceDelivery:
     def _try(self, attempt: Attempt) -> None:
         request = self._request(attempt)
         if request is None:
-            attempt.fail(Reason.CONTENT, CANNOT_SHOW)
+            self._cannot_show(attempt)
             return
         device = attempt.device
         if device.most_octets and len(request.to_bytes()) > device.most_octets:
@@ -131,10 +133,19 @@ class DeviceDelivery:
             call_id=f"{call_id}@{delivery.operation.source.domain}",
             accepted=delivery.accepted,
             max_forwards=self._config.max_forwards,
+            is_last_hop=attempt.device.is_direct,
         )
+
+    def _cannot_show(self, attempt: Attempt) -> None:
+        is_required = needs_whole(attempt.delivery.operation.requirements)
+        attempt.fail(Reason.PROTECTION, NOT_WHOLE) if is_required else attempt.fail(Reason.CONTENT, CANNOT_SHOW)
 
     def _send(self, attempt: Attempt, state: LinkState, request: SipRequest, address: HostPort | None) -> None:
         assert self._service is not None
+        if Requirement.TLS in attempt.delivery.operation.requirements and state.transport != "tls":
+            # The service asked the contact; this is the link itself, the last look before the octets leave.
+            attempt.fail(Reason.PROTECTION, "The recipient's device cannot be reached under TLS.")
+            return
         try:
             id = state.session.send_request(request, self._service.clock.now(), address)
         except LocalProtocolError as error:
@@ -220,12 +231,21 @@ class DeviceDelivery:
         self._rest(link)
         if event.response.status_code in NOT_UNDERSTOOD and self._try_text(attempt):
             return
-        trans_id = attempt.delivery.operation.trans_id
-        attempt.settle(status_to_response(trans_id, event.response, attempt.form))
+        operation, code = attempt.delivery.operation, event.response.status_code
+        if code in NOT_UNDERSTOOD and needs_whole(operation.requirements):
+            attempt.fail(Reason.PROTECTION, NOT_WHOLE)
+        elif code == 420 and operation.requirements:
+            attempt.fail(
+                Reason.PROTECTION, "A hop before the recipient's device does not know what the message requires."
+            )
+        else:
+            attempt.settle(status_to_response(operation.trans_id, event.response, attempt.form))
 
     def _try_text(self, attempt: Attempt) -> bool:
         """Send the text of an object that the device did not take; False if that was done or cannot be."""
         if attempt.form is not Form.OBJECT or attempt.is_second:
+            return False
+        if needs_whole(attempt.delivery.operation.requirements):
             return False
         attempt.is_second = True
         attempt.form = Form.READABLE if is_secured(attempt.delivery.operation.object) else Form.TEXT

@@ -11,6 +11,7 @@ from comity.bindings.sip.headers import TOKEN
 from comity.cpim.entity import content_object, cpim_view, is_secured
 from comity.cpim.native import plain_text, readable_part
 from comity.cpim.operations import MessageOperation, MimeObject, unfold
+from comity.cpim.protection import needs_whole
 from comity.errors import MalformedMessage
 
 
@@ -39,6 +40,8 @@ def choose_form(operation: MessageOperation, *, takes_cpim: bool, only_text: boo
     obj = operation.object
     if takes_cpim:
         return Form.OBJECT
+    if needs_whole(operation.requirements):
+        return None if only_text else Form.OBJECT
     if obj.media_type == XMPP_XML:
         # COMPAT PJSUA 2.15, Twinkle 1.10: one shows the markup as a text, the other "Unsupported content type.".
         return None

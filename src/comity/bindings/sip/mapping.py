@@ -17,6 +17,7 @@ from comity.bindings.sip.forms import Form, body_of
 from comity.bindings.sip.headers import clean_text, quoted, unquoted
 from comity.bindings.sip.history import history_headers, parse_history
 from comity.bindings.sip.message import SipRequest, SipResponse, long_name
+from comity.bindings.sip.protection import parse_protection, protection_headers
 from comity.bindings.sip.uri import SipUri
 from comity.cpim.address import Address, from_sip_uri, to_sip_uri
 from comity.cpim.entity import CPIM_TYPE, SECURED, content_type_params
@@ -55,6 +56,7 @@ STATUS_CODES: dict[Reason, tuple[int, str]] = {
     Reason.TIMESTAMP: (400, "Incorrect Date or Time"),
     Reason.SIGNATURE: (403, "Signature Not Verified"),
     Reason.DECRYPTION: (493, ""),
+    Reason.PROTECTION: (403, "Protection Not Available"),
 }
 #: Status code to failure reason (T3, read through T1); other codes by their class, see ``reason_of``.
 REASONS: dict[int, Reason] = {
@@ -189,6 +191,7 @@ def _operation(request: SipRequest, when: datetime, message_id: str) -> MessageO
         context,
         parse_history(request),
         is_wrapped=not is_object,
+        requirements=parse_protection(request),
     )
 
 
@@ -270,6 +273,7 @@ def operation_to_request(
     call_id: str,
     accepted: datetime,
     max_forwards: int = 70,
+    is_last_hop: bool = False,
 ) -> SipRequest | None:
     """Make the MESSAGE request for one device, without Via (RFC 3428 section 4, T4); None if ``form`` is impossible.
 
@@ -281,6 +285,7 @@ def operation_to_request(
         call_id: Call-ID where the operation's thread cannot serve as one; constant too.
         accepted: when the message was accepted here; becomes Date.
         max_forwards: hop limit to leave with at most.
+        is_last_hop: the request goes straight to the recipient's device (see ``protection_headers``).
     """
     body = body_of(operation, form)
     if body is None:
@@ -303,6 +308,7 @@ def operation_to_request(
         headers.append(("Content-Language", language))
     if form is Form.OBJECT:
         headers += history_headers(operation.history)
+    headers += protection_headers(operation.requirements, is_last_hop=is_last_hop)
     return SipRequest("MESSAGE", target, headers + content_headers, octets)
 
 

@@ -106,5 +106,6 @@ class Registrar:
                 priority=device.priority,
                 is_durable=True,
                 data=device.encode(),
+                is_protected=device.transport == "tls",
             )
             await registrar.register(contact, float(lease))

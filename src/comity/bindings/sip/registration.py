@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 
 from comity.bindings.sip.headers import NameAddr, malformed, parse_number, parse_q
 from comity.bindings.sip.message import SipRequest
+from comity.bindings.sip.outbound import came_directly
 from comity.bindings.sip.uri import MAX_URI, Params, SipUri, parse_uri
 from comity.errors import RemoteProtocolError
 
@@ -50,6 +51,9 @@ class Device:
     """It must not be offered an object to see whether it takes one (see ``is_harmed_by_objects``)."""
     most_octets: int = 0
     """Largest request it reads, without Via; 0 if no limit of it is known."""
+    is_direct: bool = False
+    """True if no other hop stands between: what a message requires can be looked at here, and is not demanded of a
+    phone that knows nothing of it."""
 
     def encode(self) -> bytes:
         return json.dumps(asdict(self), separators=(",", ":")).encode("utf-8", "surrogateescape")
@@ -226,6 +230,7 @@ def _device(request: SipRequest, contact: NameAddr, flow: Flow, until: float) ->
         "message/cpim" in accepts,
         is_harmed_by_objects(request.via.branch, accepts),
         PJSIP_OCTETS if request.via.branch.startswith(PJSIP_BRANCH) else 0,
+        came_directly(request),
     )
 
 

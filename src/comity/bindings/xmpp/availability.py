@@ -68,6 +68,7 @@ class Availability:
             resource=connection.jid.resource,
             priority=connection.priority,
             window=self._ground.config.in_flight,
+            is_protected=connection.session.is_tls,
             data=b" ".join(f.encode() for f in sorted((connection.features or frozenset()) & {E2E, OCTETS})),
         )
         await self._ground.service.registrar.register(contact, None)

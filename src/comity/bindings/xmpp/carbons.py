@@ -17,7 +17,7 @@ from comity.bindings.xmpp.ground import Ground
 from comity.bindings.xmpp.queries import CARBONS
 from comity.bindings.xmpp.wire import MESSAGE, Element
 from comity.cpim.address import to_jid
-from comity.cpim.operations import MessageOperation, Response
+from comity.cpim.operations import MessageOperation, Requirement, Response
 from comity.service.interfaces import Origin
 
 FORWARD: Final = "urn:xmpp:forward:0"
@@ -90,6 +90,8 @@ class Carbons:
         assert device.jid is not None
         if device.sm is not None and len(device.sm.outgoing) >= MOST_WAITING:
             return
+        if Requirement.TLS in operation.requirements and not device.session.is_tls:
+            return  # no copy either goes where the message may not (T11)
         service = self._ground.service
         made = mapping.operation_to_stanza(
             operation,

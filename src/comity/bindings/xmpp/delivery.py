@@ -11,7 +11,7 @@ import asyncio
 from comity.bindings.xmpp import events, mapping
 from comity.bindings.xmpp.devices import Connection, Flight
 from comity.bindings.xmpp.ground import Ground
-from comity.cpim.operations import Reason, Response, failure, success
+from comity.cpim.operations import Reason, Requirement, Response, failure, success
 from comity.errors import LocalProtocolError
 from comity.service.interfaces import Delivery
 
@@ -30,6 +30,11 @@ class DeviceDelivery:
         connection = self._ground.devices.by_contact.get((delivery.contact.aor.key, delivery.contact.id))
         if connection is None or connection.session.is_ended:
             future.set_result(failure(trans_id, Reason.AWAY, "The device is not connected."))
+            return future
+        if Requirement.TLS in delivery.operation.requirements and not connection.session.is_tls:
+            # The service asked the contact; this is the link itself, the last look before the octets leave.
+            text = "The recipient's device cannot be reached under TLS."
+            future.set_result(failure(trans_id, Reason.PROTECTION, text))
             return future
         if connection.join_flight(delivery.id, future):
             return future  # a resumed stream sends it again by itself (XEP-0198 section 5)

@@ -29,12 +29,14 @@ from comity.bindings.xmpp.extensions import (
     language_tag,
     shown,
 )
+from comity.bindings.xmpp.protection import protection_element
 from comity.bindings.xmpp.reasons import condition_for
 from comity.bindings.xmpp.wire import CLIENT, MESSAGE
 from comity.cpim.address import to_jid
 from comity.cpim.entity import is_secured
 from comity.cpim.native import plain_text, readable_part
 from comity.cpim.operations import Context, HistoryEntry, MessageOperation, MimeObject, Reason, Response, failure
+from comity.cpim.protection import needs_whole
 from comity.errors import AddressError, RemoteProtocolError
 from comity.xml import XML_LANG, Element, is_xml_text, parse_document
 
@@ -76,7 +78,13 @@ def operation_to_stanza(
         return failure(operation.trans_id, Reason.SYNTAX, f"an address cannot be written as a JID: {error.reason}")
     if operation.context.report is not None:
         return Outgoing(_report(operation, stanza), "text")
-    form = _add_content(operation, stanza, features)
+    if needs_whole(operation.requirements):
+        form = _add_whole(operation, stanza, features)
+    else:
+        form = _add_content(operation, stanza, features)
+    if not form and needs_whole(operation.requirements):
+        text = "The recipient's program does not say that it takes a message with the protection this one requires."
+        return failure(operation.trans_id, Reason.PROTECTION, text)
     if not form:
         text = "The recipient's program cannot take this kind of content."
         return failure(operation.trans_id, Reason.CONTENT, text)
@@ -85,6 +93,8 @@ def operation_to_stanza(
         stanza.append(Element(f"{{{DELAY}}}delay", {"from": domain, "stamp": _stamp(accepted)}))
     if operation.history:
         stanza.append(history_element(operation.history))
+    if operation.requirements:
+        stanza.append(protection_element(operation.requirements))
     return Outgoing(stanza, form)
 
 
@@ -135,6 +145,19 @@ def _add_content(operation: MessageOperation, stanza: Element, features: frozens
     # Bodies in other languages stand beside a plain text only: never beside something encrypted.
     stanza.children += [child for child in native if not secured or child.namespace != CLIENT]
     return form
+
+
+def _add_whole(operation: MessageOperation, stanza: Element, features: frozenset[str] | None) -> str:
+    """The object and nothing beside it, for a program that said it takes such objects: no text in its place (T11)."""
+    if not (features or frozenset()) & {E2E, OCTETS}:
+        return ""
+    carrier = _carrier(operation.object, features, even_unasked=False)
+    if carrier is None:
+        return ""
+    if operation.context.thread and is_xml_text(operation.context.thread):
+        stanza.append(Element(THREAD, {}, [operation.context.thread]))
+    stanza.append(carrier)
+    return "object"
 
 
 def _add_text(operation: MessageOperation, stanza: Element) -> str:

@@ -20,6 +20,8 @@ DELAY: Final = "urn:xmpp:delay"
 STANZA_ID: Final = "urn:xmpp:sid:0"
 CHAT_STATES: Final = "http://jabber.org/protocol/chatstates"
 HINTS: Final = "urn:xmpp:hints"
+PROTECTION: Final = "urn:comity:protection:0"
+"""What a message requires of every hop (``protection.py``); also the feature that says a server keeps it."""
 
 EME: Final = "urn:xmpp:eme:0"
 """XEP-0380: says of a stanza how it is encrypted, to who cannot decrypt it."""

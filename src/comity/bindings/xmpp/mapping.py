@@ -31,6 +31,7 @@ from comity.bindings.xmpp.extensions import (
     NO_COPY,
     PASSING,
     PRIVATE,
+    PROTECTION,
     PROTOCOL,
     STANZA_ID,
     SUBJECT,
@@ -41,6 +42,7 @@ from comity.bindings.xmpp.extensions import (
     language_tag,
     shown,
 )
+from comity.bindings.xmpp.protection import read_protection
 from comity.bindings.xmpp.reasons import condition_for, reason_for_condition
 from comity.bindings.xmpp.wire import CLIENT
 from comity.cpim.address import Address, from_jid
@@ -98,6 +100,10 @@ def stanza_to_operation(
         no_copies=stanza.find(PRIVATE) is not None or stanza.find(NO_COPY) is not None,
     )
     try:
+        requirements = read_protection(stanza)
+    except ValueError:
+        return Refusal("policy-violation", "this message requires a protection that is not known here")
+    try:
         made = _object_of(stanza, source, destination, when, message_id)
     except RemoteProtocolError as error:
         return Refusal("bad-request", error.reason)
@@ -112,6 +118,7 @@ def stanza_to_operation(
         made.object,
         context=_with(context, stanza, made),
         is_wrapped=made.is_wrapped,
+        requirements=requirements,
     )
 
 
@@ -146,7 +153,7 @@ def _with(context: Context, stanza: Element, made: _Made) -> Context:
 
 
 def _object_of(stanza: Element, source: Address, destination: Address, when: datetime, message_id: str) -> _Made | None:
-    extensions = [child for child in stanza.elements() if not is_server_only(child)]
+    extensions = [child for child in stanza.elements() if not is_server_only(child) and child.namespace != PROTECTION]
     carriers = [child for child in extensions if child.name in (E2E_ELEMENT, OCTETS_ELEMENT)]
     if len(carriers) > 1:
         # Two programs would show two messages (T5); RFC 3923 section 3.1 has one.

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Final
 
 from comity.bindings.xmpp.e2e import E2E, OCTETS
+from comity.bindings.xmpp.extensions import PROTECTION
 from comity.bindings.xmpp.wire import CSI, SM, error_reply, iq_result
 from comity.xml import XML_LANG, Element
 
@@ -26,7 +27,7 @@ CARBONS: Final = "urn:xmpp:carbons:2"
 DATA_FORMS: Final = "jabber:x:data"
 
 #: Features of the server's own address.
-SERVER_FEATURES: Final = (DISCO_INFO, DISCO_ITEMS, E2E, PING, TIME, OCTETS, CARBONS, CSI, SM, VERSION)
+SERVER_FEATURES: Final = (DISCO_INFO, DISCO_ITEMS, E2E, PING, TIME, OCTETS, CARBONS, CSI, SM, VERSION, PROTECTION)
 #: Administration and registration are not done here (X-65).
 _FORBIDDEN: Final = frozenset({"jabber:iq:auth", "jabber:iq:register", "http://jabber.org/protocol/commands"})
 _HASHES: Final = {"sha-1": "sha1", "sha-256": "sha256", "sha-512": "sha512"}

@@ -87,6 +87,8 @@ class Streams:
             self._ground.run(self._refuse(connection, event.previous_id))
         elif former.account != connection.account:
             connection.session.refuse_resume()
+        elif former.session.is_tls and not connection.session.is_tls:
+            connection.session.refuse_resume()  # what waits on it may have to stay under TLS (T11)
         else:
             self._take_over(connection, former)
             self._ground.run(self._resume(connection))

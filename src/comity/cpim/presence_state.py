@@ -1,0 +1,276 @@
+"""Presence as people and simple clients know it (table T9): available, away, busy, offline, with a note.
+
+Place on the path: steps 4 and 8 of a notify. A binding whose protocol has no documents (XMPP, APEX) makes a document of a
+``PresenceState`` and reads states out of documents; its own half of the mapping stands in its ``mapping.py``. What T9 and T5
+say is one table each below; nothing here knows a protocol, only the names RFC 8048 gives to values.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from enum import Enum
+from math import ceil
+from typing import Final
+
+from comity.cpim.address import Address
+from comity.cpim.presence import BasicStatus, Component, Note, PresenceDocument, PresenceTuple
+from comity.cpim.presence_writer import build
+from comity.cpim.rpid import DEVICE_ID, RPID, Choice, Place, UserInput, read_rpid
+from comity.xml import Element
+
+#: RFC 8048 section 6.2 note 7: the element of XMPP stands in the status as it is.
+SHOW: Final = "{jabber:client}show"
+_SPACE: Final = " \t\r\n"
+_NOTHING: Final = Choice()
+_EARLIEST: Final = datetime.min.replace(tzinfo=UTC)
+
+
+class Availability(Enum):
+    """The rows of T9 that a document can express; from the most to the least available."""
+
+    CHAT = "chat"
+    AVAILABLE = "available"
+    AWAY = "away"
+    XA = "xa"
+    DND = "dnd"
+    OFFLINE = "offline"
+    UNKNOWN = "unknown"
+    """Nothing was said: nothing is told."""
+
+
+#: T9: the value of ``show`` for each state that has one.
+_SHOWN: Final = {
+    state: state.value for state in (Availability.CHAT, Availability.AWAY, Availability.XA, Availability.DND)
+}
+_BY_SHOW: Final = {show: state for state, show in _SHOWN.items()}
+#: T9: the activity of the person that we add for those who do not know ``show``.
+_ACTIVITY: Final = {Availability.AWAY: "away", Availability.XA: "away", Availability.DND: "busy"}
+#: T9: what an activity means where there is no ``show``; the first row that holds counts.
+_BY_ACTIVITY: Final = (
+    (Availability.DND, frozenset({"busy", "meeting", "on-the-phone", "presentation"})),
+    (Availability.XA, frozenset({"vacation", "travel", "sleeping", "permanent-absence"})),
+    (Availability.AWAY, frozenset({"away"})),
+)
+_ORDER: Final = list(Availability)
+
+
+@dataclass(frozen=True, slots=True)
+class PresenceState:
+    """What one device or service says, or what can be said of a presentity as a whole."""
+
+    availability: Availability
+    notes: tuple[Note, ...] = ()
+    """At most one per language is shown."""
+    priority: Decimal | None = None
+    """0 to 1 (RFC 3863 section 4.1.5); None is the lowest."""
+    user_input: UserInput | None = None
+    """Whether somebody uses the device; None if that is not said."""
+    activities: Choice = _NOTHING
+    """Of the person, as far as they say more than ``availability`` (RFC 4480 section 3.2)."""
+
+
+# --- a document to states ------------------------------------------------------------------------------------------
+
+
+def tuple_state(document: PresenceDocument, one: PresenceTuple, when: datetime) -> PresenceState:
+    """What one tuple of ``document`` says at ``when`` (aware), the person and the device behind it included."""
+    person = _said_by_persons(document, when)
+    return PresenceState(
+        _availability(one, person),
+        one.notes or _person_notes(document),
+        one.priority,
+        _user_input(document, one, when),
+        person,
+    )
+
+
+def document_state(document: PresenceDocument, when: datetime) -> PresenceState:
+    """What the document says of the presentity as a whole: its most available service (RFC 8048 section 6.2).
+
+    Services of somebody else, an assistant say, do not count (RFC 4480 section 3.9). Among equals the highest priority
+    speaks, then the latest timestamp.
+    """
+    own = [one for one in document.tuples if is_own(one, when)]
+    if not own:
+        return PresenceState(
+            Availability.UNKNOWN, _person_notes(document), None, None, _said_by_persons(document, when)
+        )
+    states = [(tuple_state(document, one, when), one) for one in own]
+    best, _ = min(
+        states,
+        key=lambda pair: (
+            _ORDER.index(pair[0].availability),
+            -(pair[0].priority or 0),
+            -((pair[1].timestamp or _EARLIEST) - _EARLIEST).total_seconds(),
+        ),
+    )
+    return best
+
+
+def is_own(one: PresenceTuple, when: datetime) -> bool:
+    """True if the tuple is a service of the presentity itself, which is the default."""
+    return read_rpid(one.extensions, Place.TUPLE, when).relationship in ("", "self")
+
+
+def _availability(one: PresenceTuple, person: Choice) -> Availability:
+    if one.basic_status is BasicStatus.CLOSED:
+        return Availability.OFFLINE  # T9: closed beats everything
+    if one.basic_status is None:
+        return Availability.UNKNOWN
+    # PRES-16: an attribute may stand under status (old) or under tuple (new).
+    for element in (*one.status_extensions, *one.extensions):
+        if element.name == SHOW:
+            return _BY_SHOW.get(element.text.strip(_SPACE), Availability.AVAILABLE)
+    for state, names in _BY_ACTIVITY:
+        if names.intersection(person.names):
+            return state
+    return Availability.AVAILABLE
+
+
+def _said_by_persons(document: PresenceDocument, when: datetime) -> Choice:
+    """The activities of the person who changed last among those that name any (RFC 4479 section 3.5)."""
+    said = [
+        (person.timestamp or _EARLIEST, read_rpid(person.extensions, Place.PERSON, when)) for person in document.persons
+    ]
+    named = [(at, rpid.activities) for at, rpid in said if rpid.activities.names or rpid.activities.texts]
+    return max(named, key=lambda pair: pair[0])[1] if named else _NOTHING
+
+
+def _person_notes(document: PresenceDocument) -> tuple[Note, ...]:
+    noted = [(person.timestamp or _EARLIEST, person) for person in document.persons if person.notes]
+    return max(noted, key=lambda pair: pair[0])[1].notes if noted else document.notes
+
+
+def _user_input(document: PresenceDocument, one: PresenceTuple, when: datetime) -> UserInput | None:
+    """Of the service itself, else of the devices it runs on, else of the person."""
+    found = read_rpid(one.extensions, Place.TUPLE, when).user_input
+    if found:
+        return found
+    ids = {e.text.strip(_SPACE) for e in one.extensions if e.name == DEVICE_ID}
+    parts = [(device, Place.DEVICE) for device in document.devices if device.device_id in ids]
+    parts += [(person, Place.PERSON) for person in document.persons]
+    inputs = (read_rpid(part.extensions, place, when).user_input for part, place in parts)
+    return next((given for given in inputs if given), None)
+
+
+# --- a state to a document -----------------------------------------------------------------------------------------
+
+
+def state_document(
+    entity: Address,
+    tuple_id: str,
+    state: PresenceState,
+    when: datetime,
+    *,
+    contact: str = "",
+    with_last_input: bool = True,
+) -> PresenceDocument | None:
+    """The document of one device; None for a state that is not known, about which nothing is sent (T9).
+
+    Args:
+        entity: the presentity.
+        tuple_id: of the device, see ``tuple_id_of``.
+        state: what it says.
+        when: of the change, aware; see ``presence_writer.distinct``.
+        contact: where it can be reached; default the presentity's im: address (PRES-4).
+        with_last_input: False withholds when the device was used last (PRES-20).
+
+    Raises:
+        LocalProtocolError: a note holds what XML cannot.
+    """
+    if state.availability is Availability.UNKNOWN:
+        return None
+    is_open = state.availability is not Availability.OFFLINE
+    show = _SHOWN.get(state.availability)
+    extensions = [_user_input_element(state.user_input, with_last_input)] if state.user_input and is_open else []
+    one = PresenceTuple(
+        tuple_id,
+        BasicStatus.OPEN if is_open else BasicStatus.CLOSED,
+        contact or entity.with_scheme("im").uri,
+        state.priority,
+        state.notes,
+        when,
+        (Element(SHOW, {}, [show]),) if show else (),
+        tuple(extensions),
+    )
+    return build(entity.with_scheme("pres").uri, [one], persons=_person(tuple_id, state, when))
+
+
+def offline_document(entity: Address, when: datetime) -> PresenceDocument:
+    """The document of a presentity that is nowhere, which is also that of polite blocking (T9, ACL-11).
+
+    One closed tuple, no person, no device: nothing but ``entity`` and ``when`` goes into it.
+    """
+    one = PresenceTuple("offline", BasicStatus.CLOSED, entity.with_scheme("im").uri, None, (), when)
+    return build(entity.with_scheme("pres").uri, [one])
+
+
+def _person(tuple_id: str, state: PresenceState, when: datetime) -> list[Component]:
+    names = state.activities.names
+    if state.availability is Availability.AVAILABLE:
+        # Without ``show`` an activity speaks; one that says "busy" would contradict the state.
+        names = tuple(name for name in names if not any(name in row for _, row in _BY_ACTIVITY))
+    activity = _ACTIVITY.get(state.availability)
+    if activity and not names:
+        names = (activity,)
+    if not names or state.availability is Availability.OFFLINE:
+        return []
+    activities = Element(f"{{{RPID}}}activities", {}, [Element(f"{{{RPID}}}{name}") for name in names])
+    return [Component(f"person-{tuple_id}", "", (), when, (activities,))]
+
+
+def _user_input_element(given: UserInput, with_last_input: bool) -> Element:
+    attributes = {}
+    if given.threshold is not None:
+        attributes["idle-threshold"] = str(given.threshold)
+    if given.last_input is not None and with_last_input:
+        attributes["last-input"] = given.last_input.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return Element(f"{{{RPID}}}user-input", attributes, ["idle" if given.is_idle else "active"])
+
+
+# --- values of other protocols (T5) ----------------------------------------------------------------------------------
+
+# NameChar of XML 1.0 without the colon; what follows "ID-" need not be a NameStartChar.
+_NCNAME = re.compile(
+    "[-.0-9A-Z_a-z\u00b7\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u037d\u037f-\u1fff\u200c\u200d\u203f\u2040\u2070-\u218f"
+    "\u2c00-\u2fef\u3001-\ud7ff\uf900-\ufdcf\ufdf0-\ufffd\U00010000-\U000effff]+"
+)
+
+
+def tuple_id_of(resource: str) -> str:
+    """The tuple id of a device that its protocol calls ``resource``: an xs:ID (RFC 8048 section 6.2 note 2, X18)."""
+    if _NCNAME.fullmatch(resource):
+        return "ID-" + resource
+    return "IDX-" + resource.encode("utf-8").hex()
+
+
+def resource_of(tuple_id: str) -> str:
+    """The other way round; an id of foreign making is a resource as it stands."""
+    if tuple_id.startswith("IDX-"):
+        try:
+            return bytes.fromhex(tuple_id[4:]).decode("utf-8") or tuple_id
+        except ValueError:
+            return tuple_id
+    return tuple_id.removeprefix("ID-") or tuple_id
+
+
+def priority_from_number(number: int) -> Decimal | None:
+    """A contact priority of a number from -128 to 127; a negative one is never mapped (RFC 8048 section 6.2 note 6)."""
+    return Decimal(1000 * min(number, 127) // 127).scaleb(-3) if number >= 0 else None
+
+
+def priority_to_number(priority: Decimal | None) -> int:
+    """The number from 0 to 127 of a contact priority; every number comes back as itself."""
+    if priority is None or priority <= 0:
+        return 0
+    return 127 if priority >= 1 else min(126, ceil(127 * priority))
+
+
+def note_in(notes: Sequence[Note], language: str = "") -> str:
+    """The note in ``language``, else the first one; "" if there is none."""
+    wanted = language.lower()
+    return next((note.text for note in notes if note.language.lower() == wanted), notes[0].text if notes else "")

@@ -1,0 +1,212 @@
+"""One's own identities on disk: private keys under a passphrase, each in one file with its certificates.
+
+Place on the path: beside it; ``KeyStore`` hands on to it. Layout under ``COMITY_HOME/keys``:
+
+    NAME.pem             PKCS#8 key, its certificate, intermediates to send along
+    waiting/NAME.pem     a key and the request for its certificate, until ``import`` brings that
+    old/NAME.SHA.pem     replaced or revoked: opens what was encrypted for it, signs no more
+
+NAME is the im: address without its scheme, percent-encoded; SHA the first 16 digits of the certificate's fingerprint. Key
+and certificate are one file, so that no crash can part them, and what is replaced is kept before it is.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import unquote
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from comity.cpim.address import Address
+from comity.errors import AddressError, SecurityError
+from comity.secure import chain
+from comity.secure.home import Home, file_name
+from comity.secure.identity import Identity, PrivateKey, alternative_names, hash_for, public_octets
+from comity.secure.keyfile import (
+    address_in,
+    certificate_pem,
+    is_encrypted,
+    key_blocks,
+    key_pem,
+    load_key,
+    read_certificates,
+)
+
+CURRENT, WAITING, OLD = "keys", "keys/waiting", "keys/old"
+SUFFIX = ".pem"
+
+
+class OwnKeys:
+    """The identities in a home; every method raises SecurityError with a sentence."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+
+    def addresses(self, folder: str = CURRENT) -> list[Address]:
+        """Addresses that have a key (in ``folder``: a current one)."""
+        found: list[Address] = []
+        for file in self._home.files(folder, SUFFIX):
+            try:
+                found.append(Address.parse("im:" + unquote(file.name.removesuffix(SUFFIX), errors="strict")))
+            except (AddressError, UnicodeError):
+                continue  # not a file of ours
+        return found
+
+    def save(self, identity: Identity, passphrase: bytes | None = None, *, is_new: bool = False) -> None:
+        """Keep an identity, in place of an older one of the same address, which goes to the old ones.
+
+        Args:
+            identity: with its key.
+            passphrase: the key lies under it; None: it lies open.
+            is_new: True refuses to take the place of another.
+        """
+        data = key_pem(identity.key, passphrase) + certificate_pem(*identity.certificates)
+        with self._home.locked():
+            if is_new and self._home.exists(CURRENT, file_name(identity.address) + SUFFIX):
+                raise SecurityError(f"{identity.address} has a key already. Use it, or replace it with --replace.")
+            self._put(identity.address, data)
+
+    def load(self, address: Address, passphrase: bytes | None = None) -> Identity:
+        """Read the identity of ``address``."""
+        data = self._data(address)
+        key = load_key(data, passphrase, str(address))
+        return Identity(address.with_scheme("im"), key, tuple(read_certificates(data)))
+
+    def is_encrypted(self, address: Address) -> bool:
+        """True if the key of ``address`` is under a passphrase."""
+        return is_encrypted(self._data(address))
+
+    def certificate(self, address: Address) -> x509.Certificate:
+        """The own certificate of ``address``, without its key."""
+        return read_certificates(self._data(address))[0]
+
+    def change_passphrase(self, address: Address, old: bytes | None, new: bytes | None) -> None:
+        """Put the key of ``address`` under another passphrase; None takes it off. Old keys of the address follow.
+
+        One file after the other: killed half-way, each is under the old or the new one."""
+        with self._home.locked():
+            files = [self._current(address), *self._old_files(address)]
+            changed = [(file, self._with_passphrase(self._home.read(file), address, old, new)) for file in files]
+            for file, data in changed:
+                self._home.write(str(file.parent.relative_to(self._home.path)), file.name, data)
+
+    def retire(self, address: Address) -> None:
+        """Sign no more as ``address``; what was encrypted for the key can still be opened."""
+        with self._home.locked():
+            data = self._data(address)
+            self._keep_old(address, data)
+            self._home.remove(CURRENT, file_name(address) + SUFFIX)
+
+    def old_certificates(self) -> list[x509.Certificate]:
+        """Own certificates that were replaced or revoked."""
+        return [read_certificates(self._home.read(file))[0] for file in self._home.files(OLD, SUFFIX)]
+
+    def decrypting(self, address: Address, passphrase: bytes | None = None) -> list[Identity]:
+        """The identities of ``address`` that may open what was encrypted for it: the current one, then the old ones.
+
+        Raises:
+            SecurityError: one of them is under another passphrase, or damaged."""
+        current = [self._current(address)] if self._home.exists(CURRENT, file_name(address) + SUFFIX) else []
+        found = []
+        for file in (*current, *self._old_files(address)):
+            data = self._home.read(file)
+            key = load_key(data, passphrase, str(address))
+            found.append(Identity(address.with_scheme("im"), key, tuple(read_certificates(data))))
+        return found
+
+    # --- waiting for a certificate of another authority ---
+
+    def request(self, address: Address, key: PrivateKey, passphrase: bytes | None = None) -> bytes:
+        """Keep ``key`` waiting and write the request (PKCS#10, PEM) for a certificate with all names of ``address``."""
+        request = (
+            x509.CertificateSigningRequestBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, str(address)[:64])]))
+            .add_extension(alternative_names(address), critical=False)
+            .sign(key, hash_for(key))
+            .public_bytes(serialization.Encoding.PEM)
+        )
+        with self._home.locked():
+            self._home.write(WAITING, file_name(address) + SUFFIX, key_pem(key, passphrase) + request)
+        return request
+
+    def waiting(self) -> list[Address]:
+        """Addresses whose key waits for its certificate."""
+        return self.addresses(WAITING)
+
+    def join(self, certificates: list[x509.Certificate]) -> x509.Certificate | None:
+        """Join issued certificates to the waiting key one of them is for; None if it is for none.
+
+        No passphrase is needed: the key stays as it lies. The certificate has to name the address the key waits for."""
+        with self._home.locked():
+            for address in self.waiting():
+                data = self._home.read(self._home.path / WAITING / (file_name(address) + SUFFIX))
+                wanted = _requested_key(data, address)
+                own = next((c for c in certificates if public_octets_of(c) == wanted), None)
+                if own is None:
+                    continue
+                if address_in(own) != address:
+                    raise SecurityError(
+                        f"The certificate is for the key of {address}, but it names {address_in(own)}. Ask the authority "
+                        "for one with the names of the request."
+                    )
+                others = [c for c in certificates if c is not own]
+                self._put(address, key_blocks(data)[0] + certificate_pem(own, *others))
+                self._home.remove(WAITING, file_name(address) + SUFFIX)
+                return own
+        return None
+
+    # --- files ---
+
+    def _current(self, address: Address) -> Path:
+        return self._home.path / CURRENT / (file_name(address) + SUFFIX)
+
+    def _data(self, address: Address) -> bytes:
+        if not self._current(address).exists():
+            if address in self.waiting():
+                raise SecurityError(
+                    f"The key of {address} waits for its certificate. When the authority has sent it: comity keys import FILE"
+                )
+            raise SecurityError(f"There is no key for {address}. Make one with: comity keys new {address}")
+        return self._home.read(self._current(address))
+
+    def _old_files(self, address: Address) -> list[Path]:
+        name = file_name(address)
+        return [
+            file for file in self._home.files(OLD, SUFFIX) if file.name.removesuffix(SUFFIX).rpartition(".")[0] == name
+        ]
+
+    def _put(self, address: Address, data: bytes) -> None:
+        """Write the current identity; what it replaces is kept first, so that a crash between the two loses nothing."""
+        if self._current(address).exists():
+            before = self._home.read(self._current(address))
+            if read_certificates(before)[0] != read_certificates(data)[0]:
+                self._keep_old(address, before)
+        self._home.write(CURRENT, file_name(address) + SUFFIX, data)
+
+    def _keep_old(self, address: Address, data: bytes) -> None:
+        sha = chain.fingerprint(read_certificates(data)[0])[:16]
+        self._home.write(OLD, f"{file_name(address)}.{sha}{SUFFIX}", data)
+
+    def _with_passphrase(self, data: bytes, address: Address, old: bytes | None, new: bytes | None) -> bytes:
+        key = load_key(data, old, str(address))
+        return key_pem(key, new) + certificate_pem(*read_certificates(data))
+
+
+def public_octets_of(certificate: x509.Certificate) -> bytes | None:
+    """The public key in a certificate, None if it is of a kind we do not use."""
+    try:
+        return public_octets(certificate.public_key())
+    except (SecurityError, *chain.CERTIFICATE_ERRORS):
+        return None
+
+
+def _requested_key(data: bytes, address: Address) -> bytes:
+    """The public key in the request that lies beside a waiting key."""
+    start = data.find(b"-----BEGIN CERTIFICATE REQUEST-----")
+    try:
+        return public_octets(x509.load_pem_x509_csr(data[max(start, 0) :]).public_key())
+    except chain.CERTIFICATE_ERRORS as error:
+        raise SecurityError(
+            f"The request that waits for {address} is damaged. Make a new one: comity keys new {address} --request FILE"
+        ) from error
