@@ -19,9 +19,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from comity.bindings.base import Transport
+from comity.bindings.sip.message import SipRequest
 from comity.cli import main
-from comity.client import Client, Received, connect, terse, text_object
-from comity.cpim.operations import MimeObject, Reason, Response, Status
+from comity.client import Client, Options, Received, connect, terse, text_object
+from comity.client.sip import SipClient
+from comity.cpim.operations import MessageOperation, MimeObject, Reason, Response, Status
 from comity.secure import TrustStore, Verdict, sign, verify
 from comity.secure.evidence import DecryptionFailed, NoKey
 from comity.secure.opening import decrypt
@@ -463,3 +465,60 @@ def test_comity_send_signs_in_the_form_that_fits(
 
     run(story())
     assert [thing.media_type for thing in got] == ["application/pkcs7-mime", "multipart/signed"]
+
+
+# --- sips: (RFC 3261 section 26.4.4, RFC 7247 section 8) -----------------------------------------------------------
+
+
+class SipsClient(SipClient):
+    """Alice's phone, which calls people by their sips: URI."""
+
+    def _request(self, operation: MessageOperation, key: str) -> SipRequest:
+        request = super()._request(operation, key)
+        return SipRequest(request.method, request.uri_text.replace("sip:", "sips:"), request.headers, request.body)
+
+
+@pytest.mark.parametrize(
+    ("source", "sink", "transport", "is_kept"),
+    [
+        ("tls", "sip", "tls", True),
+        ("tls", "xmpp", "tls", True),
+        ("tls", "xmpp", "tcp", True),  # STARTTLS: this very device is the end of it
+        ("tls", "sip", "tcp", False),
+        ("tls", "sip", "udp", False),
+        ("tcp", "sip", "tls", False),
+        ("tcp", "xmpp", "tls", False),
+    ],
+)
+def test_a_sips_uri_means_tls_to_the_end_or_nothing(
+    server: ServerProcess, source: Transport, sink: Via, transport: Transport, is_kept: bool
+) -> None:
+    """SEC-30: a hop without TLS fails it with 403; nothing is delivered, and the sender knows."""
+
+    async def story() -> None:
+        port = server.port("sip", source)
+        options = Options(ALICE, PASSWORD, port, source, ca_file=server.authority, receive=False)
+        async with SipsClient(options) as alice, server.client(sink, BOB, transport) as bob:
+            messages = bob.messages()
+            reading = asyncio.ensure_future(anext(messages))
+            answer = alice.send(text_object(ALICE, BOB, "by sips:"), BOB)
+            if is_kept:
+                assert (await reading).text == "by sips:"
+                reading = asyncio.ensure_future(anext(messages))
+            response = await answer
+            if is_kept:
+                assert response.status is not Status.FAILURE
+            else:
+                assert (response.status, response.reason) == (Status.FAILURE, Reason.PROTECTION)
+                assert "TLS" in response.text
+                async with server.client("xmpp", ALICE, receive=False) as other:  # what was to come would come before
+                    sent = other.send(text_object(ALICE, BOB, "after it"), BOB)
+                    assert (await reading).text == "after it"
+                    reading = asyncio.ensure_future(anext(messages))
+                    await sent
+            while await asyncio.to_thread(server.waiting):
+                pass
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+
+    run(story())

@@ -402,6 +402,7 @@ class TestAnswers:
             (400, "Incorrect Date or Time", Reason.TIMESTAMP),
             (400, " incorrect date OR time ", Reason.TIMESTAMP),
             (403, "Signature Not Verified", Reason.SIGNATURE),
+            (403, "Protection Not Available", Reason.PROTECTION),
             (400, "Signature Not Verified", Reason.SYNTAX),
             (403, "Incorrect Date or Time", Reason.DENIED),
             (403, "Forbidden", Reason.DENIED),
