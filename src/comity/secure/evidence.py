@@ -86,3 +86,5 @@ class Opened:
     """True if a change on the way would have been noticed (AEAD, MDC); without it an inner signature has to (M-28)."""
     recipient: str = ""
     """Fingerprint of our certificate that opened it."""
+    signatures: bytes = b""
+    """OpenPGP signature packets found beside the entity (RFC 3156 section 6.2): ``openpgp.signers_of`` checks them."""

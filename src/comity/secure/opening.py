@@ -1,4 +1,4 @@
-"""Decrypt one layer of a MIME entity (RFC 8551 section 3.3, RFC 5083).
+"""Decrypt one layer of a MIME entity (RFC 8551 section 3.3, RFC 5083; RFC 3156 sections 4 and 6.2).
 
 Place on the path: at the recipient, before or inside ``verifying.verify``; relays import none of this (SEED-41). A whole
 encrypted entity and our keys go in; the entity that was inside comes out, octet for octet. What it proves is another
@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from comity.cpim.entity import decode_transfer, split_entity
 from comity.cpim.operations import MimeObject
 from comity.errors import MalformedMessage
-from comity.secure import ber, cms_open
+from comity.secure import ber, cms_open, openpgp, openpgp_mime
 from comity.secure.evidence import DecryptionFailed, Opened
 from comity.secure.identity import Identity
+from comity.secure.openpgp import PgpIdentity
 from comity.secure.smime import PKCS7_MIME
 
 
-def decrypt(obj: MimeObject | bytes, keys: Sequence[Identity]) -> Opened:
+def decrypt(obj: MimeObject | bytes, keys: Sequence[Identity | PgpIdentity]) -> Opened:
     """Open ``obj``, which is encrypted, with the first of ``keys`` that it is for.
 
     Raises:
@@ -29,20 +30,26 @@ def decrypt(obj: MimeObject | bytes, keys: Sequence[Identity]) -> Opened:
     """
     if isinstance(obj, bytes):
         obj = split_entity(obj)
+    if openpgp_mime.is_encrypted(obj):
+        opened = openpgp.open_octets(
+            openpgp_mime.encrypted_octets(obj), [key for key in keys if isinstance(key, PgpIdentity)]
+        )
+        return _checked(opened)
     if obj.media_type not in PKCS7_MIME:
         raise MalformedMessage("the entity is not encrypted")
     try:
-        opened = cms_open.open_enveloped(decode_transfer(obj), keys)
+        opened = cms_open.open_enveloped(decode_transfer(obj), [key for key in keys if isinstance(key, Identity)])
     except ber.BerError as error:
         raise MalformedMessage(f"the CMS structure cannot be read: {error}") from error
-    if not _is_entity(opened.entity):
+    return _checked(opened)
+
+
+def _checked(opened: Opened) -> Opened:
+    """A MIME entity must come out. Octets that a change on the way made must not be told from a wrong key."""
+    try:
+        is_entity = bool(split_entity(opened.entity).media_type)
+    except MalformedMessage:
+        is_entity = False
+    if not is_entity:
         raise DecryptionFailed
     return opened
-
-
-def _is_entity(entity: bytes) -> bool:
-    """True if a MIME entity came out. Octets that a change on the way made must not be told from a wrong key."""
-    try:
-        return bool(split_entity(entity).media_type)
-    except MalformedMessage:
-        return False

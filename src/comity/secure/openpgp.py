@@ -7,6 +7,7 @@ this module imports without it, ``is_available`` is False, and what needs it rai
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -14,7 +15,8 @@ from functools import lru_cache
 from comity.cpim.address import Address, to_jid, to_sip_uri
 from comity.errors import AddressError, MalformedMessage, SecurityError
 from comity.secure import openpgp_packets as wire
-from comity.secure.evidence import TooLarge
+from comity.secure.chain import TrustStore
+from comity.secure.evidence import Opened, Signer, TooLarge
 from comity.secure.identity import END_ENTITY_DAYS
 from comity.secure.openpgp_certs import (
     MAX_CERTIFICATE,
@@ -22,11 +24,13 @@ from comity.secure.openpgp_certs import (
     PgpCertificate,
     Refused,
     ask,
+    encrypts_until,
     is_available,
     load,
     read_certificates,
     split_keys,
 )
+from comity.secure.openpgp_open import open_octets
 from comity.secure.openpgp_verify import digests_of, signers_of
 
 if is_available:
@@ -38,9 +42,12 @@ __all__ = [
     "digests_of",
     "is_available",
     "new_identity",
+    "open_message",
+    "open_octets",
     "read_certificates",
     "read_identity",
     "revoke",
+    "seal",
     "sign_detached",
     "signers_of",
 ]
@@ -165,3 +172,61 @@ def sign_detached(content: bytes, identity: PgpIdentity) -> bytes:
         return bytes(ask(lambda: pysequoia.sign(signer, content, mode=pysequoia.SignatureMode.DETACHED)))
     except Refused as error:
         raise SecurityError(f"The OpenPGP key of {identity.address} cannot sign: it is expired or revoked.") from error
+
+
+def seal(entity: bytes, recipients: Sequence[bytes], signer: PgpIdentity | None = None, *, when: datetime) -> bytes:
+    """Encrypt for ``recipients``, and sign inside if there is a ``signer`` (RFC 3156 section 6.2); gives ASCII armor.
+
+    The data is integrity-protected in any case: version 2 (AES-256-OCB) if all recipients' certificates say they take it,
+    else version 1 with its MDC, which gpg 2.2 reads.
+
+    Args:
+        entity: the octets to encrypt; with a signer 7 bits wide (``openpgp_mime.seven_bit``).
+        recipients: their certificates, binary packets.
+        signer: who signs, None leaves it unsigned.
+        when: aware UTC: no recipient's certificate may have ended then.
+
+    Raises:
+        SecurityError: a recipient's certificate is expired, revoked or has no key to encrypt to.
+    """
+    if not is_available:
+        raise NotInstalled
+    if not recipients:
+        raise SecurityError("There is nobody to encrypt for.")
+    for octets in recipients:
+        _check_recipient(octets, when)
+    certs = ask(lambda: [pysequoia.Cert.from_bytes(octets) for octets in recipients])
+    own = None if signer is None else _signer(signer.secret)
+    try:
+        return bytes(ask(lambda: pysequoia.encrypt(entity, recipients=certs, signer=own)))
+    except Refused as error:
+        raise SecurityError("An OpenPGP certificate of a recipient has no key to encrypt to.") from error
+
+
+def _check_recipient(octets: bytes, when: datetime) -> None:
+    """pysequoia takes an expired key where there is no other; a message for one that somebody may have found is none."""
+    try:
+        certificate = load(octets)
+    except (MalformedMessage, Refused) as error:
+        raise SecurityError("The OpenPGP certificate of a recipient cannot be read.") from error
+    if certificate.is_revoked:
+        raise SecurityError(f"The OpenPGP key of {certificate.title} was revoked: nothing is encrypted for it.")
+    ends = [end for end in (certificate.expires, encrypts_until(certificate)) if end is not None]
+    if ends and min(ends) <= when:
+        text = f"The OpenPGP key of {certificate.title} expired on {min(ends):%Y-%m-%d}"
+        raise SecurityError(f"{text}: nothing is encrypted for it.")
+
+
+def open_message(
+    octets: bytes, identities: Sequence[PgpIdentity], trust: TrustStore, now: datetime
+) -> tuple[Opened, tuple[Signer, ...]]:
+    """Open a message and check the signatures inside it, if any.
+
+    Raises:
+        MalformedMessage, NoKey, DecryptionFailed: as ``open_octets``.
+        SignatureFailed, UnknownAlgorithm, UnknownSigner, TooLarge: as ``signers_of``.
+    """
+    opened = open_octets(octets, identities)
+    if not opened.signatures:
+        return opened, ()
+    return opened, signers_of(opened.entity, opened.signatures, trust, now)

@@ -24,7 +24,7 @@ from comity.secure import openpgp_packets as wire
 from comity.secure.chain import MAX_RSA_BITS
 from comity.secure.evidence import TooLarge, UnknownAlgorithm
 from comity.secure.identity import MAX_ALT_NAMES, Name, name_of
-from comity.secure.judge import escaped
+from comity.secure.question import escaped
 
 try:
     import pysequoia
@@ -360,3 +360,22 @@ def known_of(pinned: tuple[bytes, ...], known: tuple[bytes, ...]) -> Known:
 def has_revocation(key: PgpKey) -> bool:
     """True if a revocation of the subkey stands after it, checked or not: who doubts a key does not trust it."""
     return any(kind_of(packet) == SignatureType.SubkeyRevocation for packet in key.signatures)
+
+
+def encrypts_until(certificate: PgpCertificate) -> datetime | None:
+    """When the last of its keys for encryption ends; None: not before the certificate.
+
+    From the newest binding of each, checked or not: pysequoia looks itself for keys that are bound, but takes an
+    expired one where it finds no other.
+    """
+    ends: list[datetime | None] = []
+    for key in certificate.keys[1:]:
+        bindings = [inspect(p) for p in key.signatures if kind_of(p) == SignatureType.SubkeyBinding]
+        if not bindings or has_revocation(key):
+            continue
+        newest = max(bindings, key=lambda seen: seen.signature_created or key.created)
+        flags, period = newest.key_flags, newest.key_validity_period
+        if flags is not None and (flags.transport_encryption or flags.storage_encryption):
+            ends.append(None if period is None else key.created + period)
+    known = [end for end in ends if end is not None]
+    return max(known) if known and len(known) == len(ends) else None

@@ -41,8 +41,15 @@ class Packet:
     tag: int
     body: bytes = field(repr=False)
     """Its content; partial lengths joined."""
-    raw: bytes = field(repr=False)
-    """Header and body, octet for octet."""
+    source: bytes = field(repr=False)
+    """The octets it stands in, from ``start`` to ``end``."""
+    start: int
+    end: int
+
+    @property
+    def raw(self) -> bytes:
+        """Header and body, octet for octet; a copy, made when asked for, because encrypted packets are large."""
+        return self.source[self.start : self.end]
 
 
 def dearmor(data: bytes, labels: Collection[bytes]) -> bytes:
@@ -113,12 +120,12 @@ def _read_packet(data: bytes, start: int) -> tuple[Packet, int]:
     if first & 3 == 3:  # indeterminate length: up to the end (RFC 4880 section 4.2.1)
         if tag not in _MAY_BE_PARTIAL:
             raise MalformedMessage("an OpenPGP packet of this type needs a length", offset=start)
-        return Packet(tag, data[start + 1 :], data[start:]), len(data)
+        return Packet(tag, data[start + 1 :], data, start, len(data)), len(data)
     size = 1 << (first & 3)
     at = start + 1 + size
     length = int.from_bytes(data[start + 1 : at], "big")
     _check_end(data, at + length, start)
-    return Packet(tag, data[at : at + length], data[start : at + length]), at + length
+    return Packet(tag, data[at : at + length], data, start, at + length), at + length
 
 
 def _new_format(data: bytes, start: int, tag: int) -> tuple[Packet, int]:
@@ -134,7 +141,7 @@ def _new_format(data: bytes, start: int, tag: int) -> tuple[Packet, int]:
         parts.append(data[at : at + length])
         at += length
         if not is_partial:
-            return Packet(tag, parts[0] if len(parts) == 1 else b"".join(parts), data[start:at]), at
+            return Packet(tag, parts[0] if len(parts) == 1 else b"".join(parts), data, start, at), at
     raise MalformedMessage("an OpenPGP packet has too many pieces", offset=start, hint="size")
 
 

@@ -1,4 +1,4 @@
-"""Encrypt a whole MIME entity, signed before if wanted (RFC 8551 section 3.3 and 3.5, RFC 3923 section 6.5).
+"""Encrypt a whole MIME entity, signed before if wanted (RFC 8551 section 3.3 and 3.5, RFC 3923 section 6.5; RFC 3156).
 
 Place on the path: before step 1, at the sender; relays carry the octets and import none of this (SEED-41). The entity's
 octets stand unchanged inside the result. The rule its readers must keep: what a recipient cannot tell from a changed
@@ -17,9 +17,10 @@ from cryptography import x509
 from comity.cpim.entity import split_entity
 from comity.cpim.operations import MimeObject
 from comity.errors import MalformedMessage, SecurityError
-from comity.secure import cms_keys, cms_seal
+from comity.secure import cms_keys, cms_seal, openpgp, openpgp_mime
 from comity.secure.identity import Identity
-from comity.secure.signing import sign
+from comity.secure.openpgp import PgpCertificate, PgpIdentity
+from comity.secure.signing import boundary_for, sign
 
 Capabilities = tuple[str, ...]
 """The ciphers that a recipient announced, preferred first; () if it announced none or nothing is known."""
@@ -29,34 +30,47 @@ V4 = ("aes-256-gcm", "aes-128-gcm")
 
 def encrypt(
     entity: bytes | MimeObject,
-    recipients: Sequence[x509.Certificate],
+    recipients: Sequence[x509.Certificate] | Sequence[PgpCertificate],
     *,
-    signer: Identity | None = None,
+    signer: Identity | PgpIdentity | None = None,
     when: datetime | None = None,
     capabilities: Sequence[Capabilities] = (),
     cipher: str = "",
     encoding: Literal["binary", "base64"] = "binary",
     has_old_rsa: bool = False,
+    is_combined: bool = True,
 ) -> MimeObject:
-    """Encrypt a whole MIME entity for ``recipients``.
+    """Encrypt a whole MIME entity for ``recipients``: S/MIME, or OpenPGP if that is what their certificates are.
 
     Args:
         entity: the message/cpim (or PIDF) entity with its MIME headers.
-        recipients: their certificates for encryption; add one's own to read it again later.
+        recipients: their certificates for encryption, all of one kind; add one's own to read it again later.
         signer: signs the entity first (SEC-16).
         when: aware UTC, becomes signingTime; needed with ``signer``.
         capabilities: what the recipients announced, in the order of ``recipients``; empty: nothing is known.
         cipher: overrules the choice by capabilities.
         encoding: Content-Transfer-Encoding of the result.
         has_old_rsa: see ``cms_seal.seal``.
+        is_combined: for OpenPGP recipients and an OpenPGP signer: signature and content in one OpenPGP message (RFC 3156
+            section 6.2); False puts a multipart/signed inside (section 6.1).
 
     Raises:
         SecurityError: the entity cannot be signed or encrypted, or the recipients have no safe cipher in common.
     """
-    cipher = cipher or choose_cipher(capabilities)
-    if signer is not None:
+    if signer is not None and when is None:
+        raise SecurityError("A signature needs a time.")
+    pgp = [recipient for recipient in recipients if isinstance(recipient, PgpCertificate)]
+    if pgp:
+        if len(pgp) != len(recipients):
+            raise SecurityError(
+                "S/MIME and OpenPGP recipients are not served by one object: encrypt for each kind apart."
+            )
         if when is None:
-            raise SecurityError("A signature needs a time.")
+            raise SecurityError("Encrypting with OpenPGP needs a time.")  # nobody encrypts for a key that has ended
+        return _encrypt_openpgp(entity, pgp, signer, when, is_combined)
+    x509_recipients = [recipient for recipient in recipients if isinstance(recipient, x509.Certificate)]
+    cipher = cipher or choose_cipher(capabilities)
+    if signer is not None and when is not None:
         entity = sign(entity, signer, when=when)
     raw = entity.entity if isinstance(entity, MimeObject) else entity
     _check_entity(raw)
@@ -64,7 +78,7 @@ def encrypt(
         raise SecurityError(
             f"The object cannot be encrypted with {cipher} unless it is signed: anybody could change it."
         )
-    octets = cms_seal.seal(raw, recipients, cipher=cipher, has_old_rsa=has_old_rsa)
+    octets = cms_seal.seal(raw, x509_recipients, cipher=cipher, has_old_rsa=has_old_rsa)
     kind = "authEnveloped-data" if cms_keys.CIPHERS[cipher].is_authenticated else "enveloped-data"
     headers = (
         f"Content-Type: application/pkcs7-mime; smime-type={kind}; name=smime.p7m\r\n"
@@ -74,6 +88,26 @@ def encrypt(
     return MimeObject(
         headers.encode(), octets if encoding == "binary" else base64.encodebytes(octets).replace(b"\n", b"\r\n")
     )
+
+
+def _encrypt_openpgp(
+    entity: bytes | MimeObject,
+    recipients: Sequence[PgpCertificate],
+    signer: Identity | PgpIdentity | None,
+    when: datetime,
+    is_combined: bool,
+) -> MimeObject:
+    inside: PgpIdentity | None = None
+    if isinstance(signer, PgpIdentity) and is_combined:
+        inside = signer
+    elif signer is not None:
+        entity = sign(entity, signer, when=when)
+    raw = entity.entity if isinstance(entity, MimeObject) else entity
+    _check_entity(raw)
+    if inside is not None:
+        raw = openpgp_mime.seven_bit(raw)  # RFC 3156 section 6.2: as in multipart/signed
+    message = openpgp.seal(raw, [recipient.octets for recipient in recipients], inside, when=when)
+    return openpgp_mime.encrypted(message, boundary_for(message))
 
 
 def choose_cipher(capabilities: Sequence[Capabilities]) -> str:

@@ -19,7 +19,7 @@ from comity.cpim.operations import MimeObject
 from comity.errors import MalformedMessage, SecurityError
 from comity.secure import cms, cms_write, openpgp, openpgp_mime
 from comity.secure.identity import Identity
-from comity.secure.judge import CPIM
+from comity.secure.question import CPIM
 
 _BARE_LINE_END = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 _MICALG = {"sha256": "sha-256", "sha512": "sha-512"}
@@ -60,7 +60,7 @@ def sign(
     _check_signable(raw)
     if isinstance(identity, openpgp.PgpIdentity):
         raw = openpgp_mime.seven_bit(raw)
-        return openpgp_mime.signed(raw, openpgp.sign_detached(raw, identity), _boundary(raw))
+        return openpgp_mime.signed(raw, openpgp.sign_detached(raw, identity), boundary_for(raw))
     is_announcing = form == "multipart" if with_capabilities is None else with_capabilities
     certificates = identity.sent_certificates if is_announcing else identity.certificates
     write = partial(
@@ -80,7 +80,7 @@ def sign(
         )
         return MimeObject(headers, signature)
     signature = write(is_detached=True)
-    boundary = _boundary(raw)
+    boundary = boundary_for(raw)
     # handling=required: RFC 3923 section 6.7 wants a Content-Disposition that says how to treat the signature.
     octets = (
         b"--" + boundary + b"\r\n" + raw + b"\r\n--" + boundary + b"\r\n"
@@ -119,7 +119,7 @@ def _check_signable(raw: bytes) -> None:
         raise SecurityError("This entity cannot be signed: message/cpim is signed as it stands, without encoding.")
 
 
-def _boundary(raw: bytes) -> bytes:
+def boundary_for(raw: bytes) -> bytes:
     """A boundary that does not occur in ``raw``; the same entity gives the same one."""
     seed = hashlib.sha256(raw).hexdigest()
     for length in range(24, 65):

@@ -10,7 +10,7 @@ the verdict. Only octets under the signature are ever read for From, To and Date
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -20,12 +20,27 @@ from comity.cpim.entity import content_object, content_type_params, decode_trans
 from comity.cpim.message import CpimMessage
 from comity.cpim.operations import MimeObject
 from comity.errors import MalformedMessage
-from comity.secure import ber, cms, openpgp
+from comity.secure import ber, chain, cms, openpgp
 from comity.secure.chain import TrustStore
-from comity.secure.evidence import SignatureFailed, Signer, TooLarge, UnknownAlgorithm, UnknownSigner
+from comity.secure.cms_keys import ID_AUTH_ENVELOPED_DATA, ID_COMPRESSED_DATA
+from comity.secure.cms_open import decompress
+from comity.secure.evidence import (
+    DecryptionFailed,
+    NoKey,
+    Opened,
+    SignatureFailed,
+    Signer,
+    TooLarge,
+    UnknownAlgorithm,
+    UnknownSigner,
+)
 from comity.secure.freshness import ReplayCache
-from comity.secure.judge import CPIM, LIMITS, MAX_OCTETS, Question, escaped, judge, unsigned, view_of, view_or_none
+from comity.secure.identity import Identity
+from comity.secure.judge import closed, judge, unsigned
+from comity.secure.opening import decrypt
+from comity.secure.openpgp import PgpIdentity
 from comity.secure.openpgp_mime import PGP_SIGNATURE
+from comity.secure.question import CPIM, LIMITS, MAX_OCTETS, Question, escaped, view_of, view_or_none
 from comity.secure.signing import canonical_text
 from comity.secure.smime import ENCRYPTED_OIDS, PKCS7_MIME, PKCS7_SIGNATURE, digests_of, signers_of
 from comity.secure.verdict import Layer, LayerKind, Verdict, VerdictKind
@@ -47,6 +62,7 @@ def verify(
     replay: ReplayCache | None = None,
     asserted_by: str = "",
     arrived: datetime | None = None,
+    keys: Sequence[Identity | PgpIdentity] = (),
 ) -> Verdict:
     """Say what ``obj`` proves.
 
@@ -59,6 +75,8 @@ def verify(
         replay: remembers what was accepted; None does not look for repeats.
         asserted_by: domain that vouches for From where no signature does (SEED-5).
         arrived: when it entered a known store-and-forward queue (SEC-24).
+        keys: own identities, to open what is encrypted; without them that is only named. If one of them opens it and
+            ``expected_to`` is not given, its address must stand in To or cc, or be the sender's (surreptitious forwarding).
 
     Returns:
         A verdict, whatever the octets; nothing is raised for bad input.
@@ -73,6 +91,7 @@ def verify(
         asserted_by,
         arrived,
         whole.fingerprint,
+        tuple(keys),
     )
     if len(whole.octets) > MAX_OCTETS:
         return _malformed(question, f"it is larger than {MAX_OCTETS} octets")
@@ -216,16 +235,29 @@ def _pkcs7_mime(obj: MimeObject, question: Question) -> Verdict:
     except TooLarge as error:
         return question.answer(VerdictKind.UNTRUSTED, f"The signature was not checked: {error}.")
     except (ber.BerError, MalformedMessage) as error:
-        if smime_type in ("enveloped-data", "auth-enveloped-data", "authenveloped-data", "compressed-data"):
+        if smime_type in ("enveloped-data", "authenveloped-data", "compressed-data"):
             raise MalformedMessage("the CMS structure cannot be read") from error
         return question.answer(VerdictKind.BAD_SIGNATURE, f"The signature cannot be read: {error}.")
     if signed is not None:
         return _signed_data(signed, question)
     if kind in ENCRYPTED_OIDS:
-        return _encrypted(question)
+        return _encrypted(obj, question, is_authenticated=kind == ID_AUTH_ENVELOPED_DATA)
+    if kind == ID_COMPRESSED_DATA:
+        return _compressed(info, question)
     return question.answer(
         VerdictKind.NOT_CHECKED, f"It is protected in a way that was not checked (CMS content {kind})."
     )
+
+
+def _compressed(info: ber.Element, question: Question) -> Verdict:
+    """RFC 8551 section 3.6 (SEC-40)."""
+    try:
+        entity = decompress(info)
+    except UnknownAlgorithm as error:
+        return question.answer(VerdictKind.NOT_CHECKED, f"The object was not read: {error}.")
+    except (TooLarge, ber.BerError) as error:
+        raise MalformedMessage(str(error)) from error
+    return _look(entity, replace(question, around=question.around.unpacked(len(entity))))
 
 
 def _multipart_encrypted(obj: MimeObject, question: Question) -> Verdict:
@@ -238,9 +270,70 @@ def _multipart_encrypted(obj: MimeObject, question: Question) -> Verdict:
         _check_headers(part)
     if not protocol or parts[0].media_type != protocol or parts[1].media_type != "application/octet-stream":
         raise MalformedMessage("the parts of multipart/encrypted are not the control part and the encrypted octets")
-    return _encrypted(question)
+    return _encrypted(obj, question, is_authenticated=True)
 
 
-def _encrypted(question: Question) -> Verdict:
-    around = question.around.ending(Layer(LayerKind.ENCRYPTED, "encrypted, not opened"))
-    return replace(question, around=around).answer(VerdictKind.ENCRYPTED, "The object is encrypted and was not opened.")
+NOT_AUTHENTICATED = "encrypted, not authenticated"
+UNAUTHENTICATED = (
+    "The object is encrypted so that a change on the way would not be noticed, and no signature inside proves that there "
+    "was none: nothing of it is shown."
+)
+
+
+def _encrypted(obj: MimeObject, question: Question, *, is_authenticated: bool) -> Verdict:
+    """Open one encrypted layer, if there are keys.
+
+    ``is_authenticated`` is what can be seen from outside. Where it is False, everything that may go wrong from the first
+    secret on has one answer, down to the layers: a wrong key, bad padding, an unreadable or an unsigned entity. Whoever
+    sends changed copies of a message learns nothing from what we say (EFAIL; M-27, M-28, M-33)."""
+    around = question.around
+    if not question.keys:
+        return closed(obj, question, VerdictKind.ENCRYPTED, "The object is encrypted and was not opened.")
+    try:
+        opened = decrypt(obj, question.keys)
+    except NoKey:
+        return closed(obj, question, VerdictKind.NO_KEY, "The object is encrypted for others: no key here opens it.")
+    except (UnknownAlgorithm, TooLarge) as error:
+        return closed(obj, question, VerdictKind.NOT_CHECKED, f"The object was not decrypted: {error}.")
+    except DecryptionFailed as error:
+        if is_authenticated:
+            return closed(obj, question, VerdictKind.CANNOT_DECRYPT, str(error))
+        return _unauthenticated(question)
+    how = "authenticated" if opened.is_authenticated else "not authenticated"
+    inside = around.opened(f"encrypted, {opened.algorithm}, {how}", len(opened.entity), _owner(opened, question))
+    verdict = _look_inside(opened, replace(question, around=inside))
+    if not opened.is_authenticated and not _is_signed_inside(verdict, len(inside.layers)):
+        return _unauthenticated(question)
+    return verdict
+
+
+def _look_inside(opened: Opened, question: Question) -> Verdict:
+    """Answer for what was opened; OpenPGP signs and encrypts in one (RFC 3156 section 6.2)."""
+    if not opened.signatures:
+        return _look(opened.entity, question)
+    ask = partial(openpgp.signers_of, opened.entity, opened.signatures, question.trust, question.now)
+    return _signed(opened.entity, ask, question)
+
+
+def _unauthenticated(question: Question) -> Verdict:
+    layer = Layer(LayerKind.ENCRYPTED, NOT_AUTHENTICATED)
+    around = replace(question.around.ending(layer), signers=(), covered=None)
+    return replace(question, around=around).answer(VerdictKind.DECRYPTED_UNAUTHENTICATED, UNAUTHENTICATED)
+
+
+def _is_signed_inside(verdict: Verdict, depth: int) -> bool:
+    """True if a signature that holds covers all that was found inside the first ``depth`` layers."""
+    kinds = [layer.kind for layer in verdict.layers[depth:]]
+    return next((kind is LayerKind.SIGNED for kind in kinds if kind is not LayerKind.COMPRESSED), False)
+
+
+def _owner(opened: Opened, question: Question) -> str:
+    """The address of the own identity that opened it."""
+    for identity in question.keys:
+        if isinstance(identity, Identity):
+            prints = [chain.fingerprint(key.certificate) for key in identity.decryption_keys]
+        else:
+            prints = [identity.fingerprint]
+        if opened.recipient in prints:
+            return identity.address.uri
+    return ""
