@@ -307,6 +307,27 @@ class TestAttributes:
         assert not ALL_SETS.grants_everything
 
 
+class TestIdempotence:
+    def test_a_hidden_class_chooses_only_once(self) -> None:
+        """ACL-17's exception: RFC 5025 sections 3.3.1.1 and 3.3.2.2 against section 4; what was not granted stays hidden."""
+        by_class = "<pr:provide-devices><pr:class>biz</pr:class></pr:provide-devices>"
+        once = filter_document(FULL, granted(by_class))
+        assert [device.id for device in once.devices] == ["d"]
+        assert b"biz" not in once.raw
+        assert filter_document(once, granted(by_class)).devices == ()
+        shown = granted(by_class + "<pr:provide-class>true</pr:provide-class>")
+        assert filter_document(filter_document(FULL, shown), shown) == filter_document(FULL, shown)
+
+    def test_a_filter_needs_no_valid_document(self) -> None:
+        """PRES-18: what has no id or device id, or names we cannot write, is left out of it."""
+        odd = parse(
+            "<tuple><status><basic>open</basic></status></tuple><tuple id='a'><status><basic>open</basic></status>"
+            "<x:a\u0301\u0300/></tuple><dm:device id='d'/><dm:person/>"
+        )
+        view = filter_document(odd, Permissions(SubHandling.ALLOW, ALL, frozenset(), ALL, all_attributes=True))
+        assert ([one.id for one in view.tuples], view.devices, view.tuples[0].extensions) == (["a"], (), ())
+
+
 class TestSphere:
     """ACL-6: RFC 5025 section 3.1.2."""
 

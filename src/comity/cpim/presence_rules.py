@@ -4,8 +4,9 @@ Place on the path: step 5 of a subscribe (``sub_handling``) and step 6 of every 
 when they are stored, asked at each subscribe and change, and applied to the composed document: an occurrence-id is an id as
 watchers see it. Whatever no rule grants is not there, extensions and locations included (N-23).
 
-Filtering twice is filtering once (section 4), and a document that is granted whole stays what it is, signature and all;
-otherwise its signature is gone (PRES-22).
+Filtering twice is filtering once (section 4) with one exception that RFC 5025 itself makes: an occurrence granted by its
+class, where the class is not granted to be shown, is not found by it again. We hide the class. So filter once, from the
+composed document. One that is granted whole stays what it is, signature and all; otherwise its signature is gone (PRES-22).
 """
 
 from __future__ import annotations

@@ -233,7 +233,8 @@ class _Search:
             signer, (signer,), 0
         ).revoked  # by itself, or by an issuer that is known and not trusted
         if revoked:
-            return ChainResult(Distrust.REVOKED, f"the certificate of {display_name(signer)} {revoked}", (signer,))
+            text = f"the certificate of {display_name(signer)} {revoked}"
+            return ChainResult(Distrust.REVOKED, text, (signer,))
         text = f"nobody you trust vouches for {display_name(signer)} (issuer {display_issuer(signer)})"
         return ChainResult(Distrust.UNKNOWN_CA, text, (signer,))
 
