@@ -21,8 +21,10 @@ from comity.cli import main
 from comity.client import Received, text_object
 from comity.cpim.address import Address
 from comity.demo.relay import Flipper, Recorder
+from comity.demo.stage import Stage
+from comity.demo.story import Story
 from comity.demo.thief import intercepted, rewrapped
-from comity.secure import sign
+from comity.secure import openpgp, sign
 from tests.secure import kit
 
 ROOT = Path(__file__).parent.parent
@@ -47,15 +49,21 @@ def test_every_step_of_the_demo_holds(tmp_path: Path) -> None:
     assert done.stdout, done.stderr
     steps = json.loads(done.stdout)
     assert [step for step in steps if not step["ok"]] == []
-    assert (done.returncode, len(steps)) == (0, 13)
+    assert (done.returncode, len(steps)) == (0, 15)
     details = "\n".join(step["detail"] for step in steps)
     assert "valid, signed by im:alice@comity.test" in details
     assert "valid, signed by im:bob@comity.test" in details
     assert "bad-signature" in details
+    assert details.count("nothing of the text is in any file of the server") == 2
     assert "replayed" in details
     assert "signed-by-other" in details
     assert time.monotonic() - began < 120
     assert list(tmp_path.iterdir()) == []
+
+
+def test_without_the_extra_it_says_that_openpgp_is_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openpgp, "is_available", False)
+    assert "pip install comity[pgp]" in asyncio.run(Story(Stage(tmp_path)).encrypted_by_openpgp())
 
 
 class TestRelay:

@@ -222,6 +222,24 @@ class Stage:
             log = self.log.read_text(encoding="utf-8", errors="replace")
             raise Failed(f"{failed}: {log[-400:].strip()}") from None
 
+    async def make_openpgp(self, person: Person) -> None:
+        """An OpenPGP key, and its certificate in a file to give to others."""
+        new = ("keys", "new", person.address, "--kind", "openpgp", "--no-passphrase", "--json")
+        made = (await self.must(*new, whose=person)).json()
+        await self.must("keys", "export", made["fingerprint"], "-o", str(self._certificate(person)), whose=person)
+
+    async def trust_openpgp(self, whose: Person, whom: Person) -> None:
+        """``whose`` trusts the OpenPGP key of ``whom`` as it stands."""
+        await self.must("keys", "trust", str(self._certificate(whom)), whose=whose)
+
+    def _certificate(self, person: Person) -> Path:
+        return self.folder / f"{person.name}.asc"
+
+    def keeps(self, text: str) -> bool:
+        """True if the octets of ``text`` stand in any file of the server."""
+        octets = text.encode("utf-8")
+        return any(octets in file.read_bytes() for file in self.house.rglob("*") if file.is_file())
+
     async def settle(self, person: Person, *, has_key: bool) -> None:
         """Give one of the people an account, a key that the house's authority certifies, and trust in it."""
         person.home.mkdir(mode=0o700)
@@ -235,7 +253,8 @@ class Stage:
             self.must("keys", "import", str(self.ca_file), "--trust-anchor", whose=person),
         ]
         if has_key:
-            jobs.append(self.must("keys", "new", person.address, "--ca", str(self.ca_file.parent), whose=person))
+            new = ("keys", "new", person.address, "--ca", str(self.ca_file.parent), "--no-passphrase")
+            jobs.append(self.must(*new, whose=person))
         await asyncio.gather(*jobs)
 
     # --- what people do -----------------------------------------------------------------------------------------------

@@ -17,11 +17,14 @@ from typing import Any
 
 from comity.demo.stage import DOMAIN, LOOPBACK, Child, Ended, Failed, Person, Stage, Transport, Via
 from comity.demo.thief import intercepted, rewrapped
+from comity.secure import openpgp
 
 HELLO = "Grüß Gott, Bob! 👋 How is the other protocol? 🚀"
 ANSWER = "Much as yours, Alice 🙂 only with more angle brackets."
 SIGNED = "Let us meet at noon. I sign this."
 SIGNED_ANSWER = "Noon it is, signed as well ✍️"
+FLOWERS = "The key is under the third flower pot."
+WATER = "Then I shall water the flowers 🌷"
 ORDER = "Please pay 100 euros to Carol."
 #: One bit makes a 9 of the 1: 0x31 ^ 0x08 = 0x39.
 FLIPPED = ("100 euros", 3, ORDER.replace("100", "900"))
@@ -87,6 +90,8 @@ class Story:
             ("text, XMPP to SIP", self.text_to_alice),
             ("signed, SIP to XMPP", self.signed_to_bob),
             ("signed, XMPP to SIP", self.signed_to_alice),
+            ("signed and encrypted, SIP to XMPP", self.encrypted),
+            ("the same with OpenPGP, XMPP to SIP", self.encrypted_by_openpgp),
             ("an attacker flips one bit", self.flipped),
             ("a signed message, sent again by another", self.replayed),
             ("Alice's password, somebody else's key", self.signed_by_other),
@@ -104,6 +109,8 @@ class Story:
         addresses = await stage.serve()
         people = ((self._alice, True), (self._bob, True), (self._carol, False), (self._mallory, True))
         await asyncio.gather(*(stage.settle(person, has_key=has_key) for person, has_key in people))
+        if openpgp.is_available:
+            await asyncio.gather(*(stage.make_openpgp(person) for person in (self._alice, self._bob)))
         return f"comity serve listens on {', '.join(addresses)}"
 
     async def listeners(self) -> str:
@@ -133,6 +140,29 @@ class Story:
         """And the other way."""
         crossing = await self._cross(self._bob, self._alice, "xmpp", "tls", SIGNED_ANSWER, "--sign")
         return _holds(crossing, SIGNED_ANSWER, f"valid, signed by {self._bob.address}")
+
+    async def encrypted(self) -> str:
+        """For Bob, whose certificate Alice has from his signed answer."""
+        seal = ("--sign", "--encrypt")
+        crossing = await self._cross(self._alice, self._bob, "sip", "tls", FLOWERS, *seal)
+        return self._sealed(crossing, FLOWERS, self._alice)
+
+    async def encrypted_by_openpgp(self) -> str:
+        """With keys that no authority certified: each has the other's, and trusts it."""
+        if not openpgp.is_available:
+            return "not shown: OpenPGP is the extra pgp, which is not installed (pip install comity[pgp])"
+        trust = self._stage.trust_openpgp
+        await asyncio.gather(trust(self._alice, self._bob), trust(self._bob, self._alice))
+        seal = ("--sign", "--encrypt", "--openpgp")
+        crossing = await self._cross(self._bob, self._alice, "xmpp", "tls", WATER, *seal)
+        return self._sealed(crossing, WATER, self._bob)
+
+    def _sealed(self, crossing: Crossing, text: str, sender: Person) -> str:
+        """As ``_holds``; and only its ends can read it."""
+        held = _holds(crossing, text, f"valid, signed by {sender.address}")
+        _check(crossing.got["encrypted"], f"it came as {crossing.got['layers']}")
+        _check(not self._stage.keeps(text), "the server has the text in its files")
+        return f"{held}; {' › '.join(crossing.got['layers'])}; nothing of the text is in any file of the server"
 
     async def flipped(self) -> str:
         """The relay changes one bit of what Alice signed; Bob is told."""
