@@ -229,8 +229,11 @@ class _Search:
     def best_failure(self, signer: x509.Certificate) -> ChainResult:
         if self.failure is not None:
             return self.failure
-        if self._is_revoked(signer, (signer,), 0):  # by itself, or by an issuer that is known and not trusted
-            text = f"the certificate of {display_name(signer)} has been revoked by its issuer"
+        revoked = self.standing(
+            signer, (signer,), 0
+        ).revoked  # by itself, or by an issuer that is known and not trusted
+        if revoked:
+            text = f"the certificate of {display_name(signer)} {revoked}"
             return ChainResult(Distrust.REVOKED, text, (signer,))
         text = f"nobody you trust vouches for {display_name(signer)} (issuer {display_issuer(signer)})"
         return ChainResult(Distrust.UNKNOWN_CA, text, (signer,))
