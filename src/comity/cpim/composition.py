@@ -236,8 +236,7 @@ def _is_over(element: Element, now: datetime) -> bool:
 def _next_change(live: Iterable[Publication], now: datetime) -> datetime | None:
     times = [p.expires for p in live]
     for p in live:
-        for part in (*p.document.persons, *p.document.devices):
-            times += [when for e in part.extensions if _is_timed(e) for when in limits_of(e) if when and when > now]
-        for one in p.document.tuples:
-            times += [when for e in one.extensions if _is_timed(e) for when in limits_of(e) if when and when > now]
+        elements = [e for one in p.document.tuples for e in (*one.status_extensions, *one.extensions)]
+        elements += [e for part in (*p.document.persons, *p.document.devices) for e in part.extensions]
+        times += [when for e in elements if _is_timed(e) for when in limits_of(e) if when and when > now]
     return min(times, default=None)
