@@ -119,3 +119,29 @@ def test_ten_mebibytes_streamed_by_openssl_open_in_64_mib(tmp_path: Path, entity
     found = measure(tmp_path, MimeObject.of("application/pkcs7-mime", raw).entity)
     assert found["size"] == len(entity)
     assert found["kib"] <= LIMIT_KIB
+
+
+def peak_of(home: Path, *arguments: str) -> int:
+    """KiB that a run of ``comity`` took at most; it must succeed."""
+    env = dict(os.environ, COMITY_HOME=str(home))
+    with subprocess.Popen([sys.executable, "-m", "comity", *arguments], env=env, stderr=subprocess.PIPE) as process:
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        assert process.returncode == 0, process.stderr and process.stderr.read().decode()
+    return usage.ru_maxrss
+
+
+def test_the_command_opens_ten_mebibytes_in_64_mib_more_than_a_small_one(tmp_path: Path, entity: bytes) -> None:
+    """``comity encrypt`` and ``comity decrypt``, whole processes."""
+    peak_of(tmp_path, "keys", "new", "im:alice@a.test", "--no-passphrase")
+    small, large = tmp_path / "small", tmp_path / "large"
+    small.write_bytes(kit.cpim().entity)
+    large.write_bytes(entity)
+    peaks: dict[str, list[int]] = {"encrypt": [], "decrypt": []}
+    for file in (small, large):
+        sealed, opened = f"{file}.sealed", f"{file}.opened"
+        peaks["encrypt"].append(peak_of(tmp_path, "encrypt", str(file), "--to", "im:alice@a.test", "-o", sealed))
+        peaks["decrypt"].append(peak_of(tmp_path, "decrypt", sealed, "-o", opened))
+        assert Path(opened).read_bytes() == file.read_bytes()
+    for command, (idle, peak) in peaks.items():
+        assert peak - idle <= LIMIT_KIB, (command, idle, peak)

@@ -17,6 +17,8 @@ from comity.errors import MalformedMessage
 
 #: A file up to this size is looked at: sixteen times the largest object that travels.
 MAX_FILE = 16 * DEFAULT.message
+MAX_ENTITY = 32 * 1024 * 1024
+"""Octets of an entity to sign, verify, encrypt or decrypt: a file of 10 MiB, signed, encrypted and in base64."""
 _PREVIEW = 200
 _CONTEXT = 48
 _ENTITY_TYPES = re.compile(r"message/cpim|multipart/|application/(x-)?pkcs7-|application/pidf\+xml")
