@@ -94,7 +94,7 @@ def _judge_inside(view: View, question: Question) -> Verdict:
     other = _other_than(view.from_, question)
     if other is not None:
         who = first_name(other.names)
-        text = f"The message says it is from {escaped(view.from_)}, but {who or 'a certificate without address'} signed it."
+        text = f"The {view.noun} says it is from {escaped(view.from_)}, but {who or 'a certificate without address'} signed it."
         return question.answer(
             VerdictKind.SIGNED_BY_OTHER,
             text,
@@ -158,7 +158,7 @@ def _judge_time(view: View, signer: str, question: Question) -> Verdict:
     if replay is not None:
         repeated = replay.check(signer, view.identifier, stamp, question.now)
         if repeated is VerdictKind.REPLAYED:
-            return answer(repeated, f"{signer} signed it, but the same message was accepted before.")
+            return answer(repeated, f"{signer} signed it, but the same {view.noun} was accepted before.")
         if repeated is not None:
             text = f"{signer} signed it, but its time is not later than that of the last message accepted."
             return answer(repeated, text, "decreasing timestamp")
@@ -168,7 +168,7 @@ def _judge_time(view: View, signer: str, question: Question) -> Verdict:
     if replay is not None:
         replay.accept(signer, view.identifier, stamp, question.now)
     is_encrypted = any(layer.kind is LayerKind.ENCRYPTED for layer in question.around.layers)
-    what = "the whole message, which came encrypted" if is_encrypted else "the whole message"
+    what = f"the whole {view.noun}" + (", which came encrypted" if is_encrypted else "")
     text = f"{signer} signed {what}" + (f"; {timeliness.text}." if timeliness.text else ".")
     return answer(VerdictKind.VALID, text, timeliness.mark)
 
@@ -180,7 +180,7 @@ def envelope_problem(view: View, question: Question) -> tuple[VerdictKind, str] 
     what was signed for others (surreptitious forwarding, RFC 8551 section 3.7)."""
     if question.expected_from and not is_same_user(question.expected_from, view.from_):
         outside, inside = escaped(question.expected_from), escaped(view.from_)
-        return VerdictKind.ENVELOPE_MISMATCH, f"The message says it is from {inside}, but {outside} sent it."
+        return VerdictKind.ENVELOPE_MISMATCH, f"The {view.noun} says it is from {inside}, but {outside} sent it."
     if view.kind != CPIM:
         return None
     expected = [question.expected_to] if question.expected_to else question.around.recipients
