@@ -226,7 +226,7 @@ def test_openssl_proves_our_ed25519_signature_by_hand(openssl: str, box: Path) -
     listing = run(openssl, "asn1parse", "-inform", "DER", "-in", str(box / "sig.der")).stdout.decode()
     lines = [re.match(r"\s*(\d+):d=(\d+)\s+hl=(\d)\s+l=\s*(\d+)\s+\w+:\s+(.*)", line) for line in listing.splitlines()]
     rows = [(int(m[1]), int(m[2]), int(m[3]), int(m[4]), m[5].strip()) for m in lines if m]
-    start, _, head, size, _ = [row for row in rows if row[4].startswith("cont [ 0 ]")][-1]
+    start, _, head, size, _ = [row for row in rows if row[1] == 5 and row[4].startswith("cont [ 0 ]")][-1]
     at, _, signature_head, signature_size, _ = [row for row in rows if row[4].startswith("OCTET STRING")][-1]
     (box / "attributes").write_bytes(b"\x31" + raw[start + 1 : start + head + size])
     (box / "signature").write_bytes(raw[at + signature_head : at + signature_head + signature_size])

@@ -177,13 +177,14 @@ class XmppClient(SignedIn):
         children = [wrap_entity(obj.entity) or wrap_octets(obj.entity)]
         if requirements:
             children.append(protection_element(requirements))
-            if not await self._keeps_requirements():
-                return failure(key, Reason.PROTECTION, "The server does not say that it keeps what a message requires.")
         async with self._room:
             future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
             self._pending[key] = future
             try:
                 async with self._turn:  # whoever waits for the connection leaves before who comes when it stands
+                    if requirements and not await self._keeps_requirements():
+                        text = "The server does not say that it keeps what a message requires."
+                        return failure(key, Reason.PROTECTION, text)
                     while not self._bound.done():
                         await asyncio.shield(self._bound)
                     refusal = check_requirements(obj, requirements, key, is_protected=self._is_protected)
@@ -206,11 +207,12 @@ class XmppClient(SignedIn):
             self._features = asyncio.get_running_loop().create_future()
             while not self._bound.done():
                 await asyncio.shield(self._bound)
-            query = Element(f"{{{DISCO_INFO}}}query")
-            self._write(
-                Element(wire.IQ, {"type": "get", "id": FEATURES_ID, "to": self._options.address.domain}, [query]),
-                FEATURES_ID,
-            )
+            ask = {"type": "get", "id": FEATURES_ID, "to": self._options.address.domain}
+            try:
+                self._write(Element(wire.IQ, ask, [Element(f"{{{DISCO_INFO}}}query")]), FEATURES_ID)
+            except ClientError:
+                self._features = None  # nothing was asked
+                raise
         return PROTECTION in await asyncio.shield(self._features)
 
     def _is_servers(self, stanza: Element) -> bool:

@@ -211,6 +211,9 @@ def offline_document(entity: Address, when: datetime) -> PresenceDocument:
 
 def _person(tuple_id: str, state: PresenceState, when: datetime) -> list[Component]:
     names = state.activities.names
+    if state.availability is Availability.AVAILABLE:
+        # Without ``show`` an activity speaks; one that says "busy" would contradict the state.
+        names = tuple(name for name in names if not any(name in row for _, row in _BY_ACTIVITY))
     activity = _ACTIVITY.get(state.availability)
     if activity and not names:
         names = (activity,)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 from functools import lru_cache
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -63,6 +63,9 @@ _EVALUATED = frozenset(
         ExtensionOID.CRL_DISTRIBUTION_POINTS,
     }
 )
+
+
+Purpose = Literal["signing", "encryption"]
 
 
 class Distrust(Enum):
@@ -197,6 +200,8 @@ def check_chain(
     *,
     others: Iterable[x509.Certificate] = (),
     crls: Iterable[x509.CertificateRevocationList] = (),
+    purpose: Purpose = "signing",
+    maker: x509.Certificate | None = None,
 ) -> ChainResult:
     """Find a path from ``signer`` to a pin or an anchor and check it at ``now``.
 
@@ -206,15 +211,21 @@ def check_chain(
         now: aware UTC; every certificate of the path must be valid then.
         others: certificates that came with the message; never trusted by themselves.
         crls: revocation lists that came with the message.
+        purpose: what the certificate is to be used for.
+        maker: for "encryption", a person's certificate for signing that is believed; pins are without being named.
     """
     if fingerprint(signer) in trust.distrusted:
         return ChainResult(Distrust.DISTRUSTED, f"{display_name(signer)} is on your list of distrusted certificates")
     search = _Search(trust, now, (*others, *trust.known), (*crls, *trust.crls))
-    usage = search.leaf_problem(signer)
+    usage = search.leaf_problem(signer, purpose)
     if usage is not None:
         return usage
     if trust.is_pinned(signer):
         return search.judge((signer,))
+    if purpose == "encryption":
+        makers = (*trust.pinned, maker) if maker is not None else trust.pinned
+        if any(is_made_by(signer, pin) for pin in makers):
+            return search.judge((signer,))
     return search.extend((signer,)) or search.best_failure(signer)
 
 
@@ -291,12 +302,15 @@ class _Search:
             return False
         return is_issued_by(child, parent)
 
-    def leaf_problem(self, signer: x509.Certificate) -> ChainResult | None:
+    def leaf_problem(self, signer: x509.Certificate, purpose: Purpose) -> ChainResult | None:
         """What in the signer's own certificate forbids its use, whoever issued it."""
         name = display_name(signer)
         usage = extension_of(signer, x509.KeyUsage)
-        if usage is not None and not (usage.digital_signature or usage.content_commitment):
-            return ChainResult(Distrust.USAGE, f"the certificate of {name} is not for signing (key usage)", (signer,))
+        if usage is not None:
+            signs = usage.digital_signature or usage.content_commitment
+            if not (signs if purpose == "signing" else usage.key_agreement or usage.key_encipherment):
+                text = f"the certificate of {name} is not for {purpose} (key usage)"
+                return ChainResult(Distrust.USAGE, text, (signer,))
         extended = extension_of(signer, x509.ExtendedKeyUsage)
         if extended is not None and not (
             {ExtendedKeyUsageOID.EMAIL_PROTECTION, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE} & set(extended)
@@ -385,6 +399,21 @@ class _Search:
             return crl.is_signature_valid(key)
         except (InvalidSignature, *CERTIFICATE_ERRORS):
             return False
+
+
+def is_made_by(certificate: x509.Certificate, maker: x509.Certificate) -> bool:
+    """True if a person's key for signing made this certificate for a second key of the same person.
+
+    That is how an Ed25519 identity without an authority says which key to encrypt to. It counts for encryption only."""
+    alike = certificate.subject == maker.subject and certificate.issuer == maker.subject
+    names = extension_of(certificate, x509.SubjectAlternativeName)
+    if not alike or names is None or names != extension_of(maker, x509.SubjectAlternativeName):
+        return False
+    try:
+        certificate.verify_directly_issued_by(maker)
+    except (InvalidSignature, *CERTIFICATE_ERRORS):
+        return False
+    return True
 
 
 def display_issuer(certificate: x509.Certificate) -> str:

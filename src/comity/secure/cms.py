@@ -31,12 +31,15 @@ SIGNING_TIME = "1.2.840.113549.1.9.5"
 SIGNING_CERTIFICATE = "1.2.840.113549.1.9.16.2.12"
 SIGNING_CERTIFICATE_V2 = "1.2.840.113549.1.9.16.2.47"
 ALGORITHM_PROTECTION = "1.2.840.113549.1.9.52"
+CAPABILITIES = "1.2.840.113549.1.9.15"
+KEY_PREFERENCE = "1.2.840.113549.1.9.16.2.11"
 
 MAX_SIGNERS = 8
 MAX_CERTIFICATES = 16
 MAX_BAG = 64 * 1024
 """Octets of certificates and revocation lists in one object (reliability.md M-26)."""
 MAX_CRLS = 4
+MAX_CAPABILITIES = 64
 MAX_CANDIDATES = 4
 """Certificates tried for one SignerInfo: a bag may hold several with one issuer and serial number."""
 
@@ -84,13 +87,27 @@ SIGNATURES = {
 
 
 @dataclass(frozen=True, slots=True)
+class Name:
+    """How CMS names a certificate: by issuer and serial number, or by key identifier."""
+
+    issuer: bytes
+    """DER of the issuer's name; b"" if named by key identifier."""
+    serial: int = 0
+    key_id: bytes = b""
+
+    def fits(self, certificate: x509.Certificate) -> bool:
+        """True if ``certificate`` is one so named."""
+        if self.key_id:
+            extension = chain.extension_of(certificate, x509.SubjectKeyIdentifier)
+            return extension is not None and extension.digest == self.key_id
+        return certificate.serial_number == self.serial and certificate.issuer.public_bytes() == self.issuer
+
+
+@dataclass(frozen=True, slots=True)
 class SignerInfo:
     """One SignerInfo as it stands in the object."""
 
-    issuer: bytes
-    """DER of the issuer's name; b"" if the signer is named by key identifier."""
-    serial: int
-    key_id: bytes
+    signer: Name
     digest: str
     """OID."""
     attributes: tuple[ber.Element, ...] | None
@@ -126,6 +143,18 @@ class Signature:
     """SHA-1, MD5 or a small key: never generated, and never enough for plain "valid" (SEC-11)."""
     signing_time: datetime | None
     """The signer's claim."""
+    capabilities: tuple[str, ...] = ()
+    """OIDs of what the signer says to be able to do, preferred first (RFC 8551 section 2.5.2)."""
+    preferred_key: Name | None = None
+    """Which certificate to encrypt to (RFC 8551 section 2.5.3)."""
+
+
+def issuer_and_serial(element: ber.Element) -> Name:
+    """Read an IssuerAndSerialNumber, whatever its tag."""
+    fields = ber.Cursor(element)
+    name = Name(bytes(fields.next(ber.SEQUENCE).raw), fields.next().integer())
+    fields.end()
+    return name
 
 
 def content_type_of(info: ber.Element) -> str:
@@ -207,14 +236,11 @@ def _crls(bag: ber.Element | None) -> tuple[x509.CertificateRevocationList, ...]
 def _signer_info(element: ber.Element) -> SignerInfo:
     fields = ber.Cursor(element.expect(ber.SEQUENCE))
     version = fields.next().integer()
-    issuer, serial, key_id = b"", 0, b""
     sid = fields.next()
     if sid.tag == ber.SEQUENCE and version == 1:
-        names = ber.Cursor(sid)
-        issuer, serial = bytes(names.next(ber.SEQUENCE).raw), names.next().integer()
-        names.end()
+        signer = issuer_and_serial(sid)
     elif sid.tag in (0x80, 0xA0) and version == 3:
-        key_id = sid.octets(0x80)
+        signer = Name(b"", 0, sid.octets(0x80))
     else:
         raise ber.BerError("a signer is named in a way that its version does not allow", sid.offset)
     digest, _ = algorithm_of(fields.next())
@@ -230,7 +256,7 @@ def _signer_info(element: ber.Element) -> SignerInfo:
         # COMPAT: RFC 5652 section 5.4 wants the DER encoding; some signers hash their attributes in another order.
         forms = (canonical, received) if attributes.is_definite and received != canonical else (canonical,)
     children = None if attributes is None else attributes.children
-    return SignerInfo(issuer, serial, key_id, digest, children, forms, algorithm, parameters, signature)
+    return SignerInfo(signer, digest, children, forms, algorithm, parameters, signature)
 
 
 # --- checking ----------------------------------------------------------------------------------------------------
@@ -277,14 +303,16 @@ def _check_signer(signed: SignedData, info: SignerInfo, content: bytes, known: S
         forms: tuple[bytes, ...] = (content,)
     else:
         forms = info.signed_forms
-    candidates = [c for c in (*signed.certificates, *known) if _is_named(info, c)][:MAX_CANDIDATES]
+    candidates = [c for c in (*signed.certificates, *known) if info.signer.fits(c)][:MAX_CANDIDATES]
     if not candidates:
         raise UnknownSigner("the signer's certificate did not come along and is not known here")
     for certificate in candidates:
         key = certificate.public_key()
         if _is_bound(attributes, certificate) and any(_holds(info, kind, digest, key, form) for form in forms):
             weak = digest in WEAK_DIGESTS or chain.is_weak_key(key)
-            return Signature(certificate, digest, weak, signing_time)
+            return Signature(
+                certificate, digest, weak, signing_time, _capabilities(attributes), _preferred_key(attributes)
+            )
     raise SignatureFailed("the signature was not made over these octets by this key")
 
 
@@ -305,9 +333,31 @@ def _attributes(info: SignerInfo) -> dict[str, ber.Element]:
     return found
 
 
-_SINGLE = frozenset(
-    {CONTENT_TYPE, MESSAGE_DIGEST, SIGNING_TIME, SIGNING_CERTIFICATE, SIGNING_CERTIFICATE_V2, ALGORITHM_PROTECTION}
-)
+_SINGLE = {CONTENT_TYPE, MESSAGE_DIGEST, SIGNING_TIME, SIGNING_CERTIFICATE, SIGNING_CERTIFICATE_V2} | {
+    ALGORITHM_PROTECTION,
+    CAPABILITIES,
+    KEY_PREFERENCE,
+}
+
+
+def _capabilities(attributes: dict[str, ber.Element]) -> tuple[str, ...]:
+    """The signer's SMIMECapabilities; () if there are none."""
+    attribute = attributes.get(CAPABILITIES)
+    if attribute is None:
+        return ()
+    return tuple(algorithm_of(item)[0] for item in attribute.expect(ber.SEQUENCE).children[:MAX_CAPABILITIES])
+
+
+def _preferred_key(attributes: dict[str, ber.Element]) -> Name | None:
+    """SMIMEEncryptionKeyPreference, in the forms that name a certificate."""
+    attribute = attributes.get(KEY_PREFERENCE)
+    if attribute is None:
+        return None
+    if attribute.tag == 0xA0:
+        return issuer_and_serial(attribute)
+    if attribute.tag == 0xA1:  # RecipientKeyIdentifier
+        return Name(b"", 0, ber.Cursor(attribute).next().octets())
+    return Name(b"", 0, attribute.octets(0x82))
 
 
 def _check_attributes(
@@ -337,16 +387,6 @@ def _algorithm_name(digest: ber.Element, signature: ber.Element | None) -> tuple
     if signature is None:
         raise SignatureFailed("its algorithm protection names no signature algorithm")
     return algorithm_of(digest)[0], ber.Cursor(signature).next().oid()
-
-
-def _is_named(info: SignerInfo, certificate: x509.Certificate) -> bool:
-    if info.key_id:
-        try:
-            extension = certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
-        except x509.ExtensionNotFound:
-            return False
-        return extension.value.digest == info.key_id
-    return certificate.serial_number == info.serial and certificate.issuer.public_bytes() == info.issuer
 
 
 def _is_bound(attributes: dict[str, ber.Element], certificate: x509.Certificate) -> bool:

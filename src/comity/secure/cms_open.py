@@ -47,10 +47,7 @@ ZLIB = "1.2.840.113549.1.9.16.3.8"
 class _Recipient:
     """One recipient: who, and what is needed to get the content key back, which is read only if it is one of us."""
 
-    issuer: bytes
-    """DER of the issuer's name; b"" if named by key identifier."""
-    serial: int
-    key_id: bytes
+    name: cms.Name
     identifier: ber.Element
     """AlgorithmIdentifier."""
     wrapped: ber.Element
@@ -196,7 +193,7 @@ def _recipients(infos: ber.Element) -> list[_Recipient]:
 def _key_transport(fields: ber.Cursor) -> _Recipient:
     fields.next(ber.INTEGER)
     name = _recipient_name(fields.next())
-    recipient = _Recipient(*name, identifier=fields.next(), wrapped=fields.next())
+    recipient = _Recipient(name, identifier=fields.next(), wrapped=fields.next())
     fields.end()
     return recipient
 
@@ -206,22 +203,18 @@ def _key_agreement(fields: ber.Cursor) -> Iterator[_Recipient]:
     originator, ukm, identifier = fields.next(0xA0), fields.optional(0xA1), fields.next()
     for item in fields.next(ber.SEQUENCE).children:
         pair = ber.Cursor(item.expect(ber.SEQUENCE))
-        yield _Recipient(*_recipient_name(pair.next()), identifier, pair.next(), originator, ukm)
+        yield _Recipient(_recipient_name(pair.next()), identifier, pair.next(), originator, ukm)
         pair.end()
     fields.end()
 
 
-def _recipient_name(rid: ber.Element) -> tuple[bytes, int, bytes]:
-    """Issuer, serial number, key identifier: the first two or the last."""
+def _recipient_name(rid: ber.Element) -> cms.Name:
     if rid.tag == ber.SEQUENCE:
-        names = ber.Cursor(rid)
-        issuer, serial = bytes(names.next(ber.SEQUENCE).raw), names.next().integer()
-        names.end()
-        return issuer, serial, b""
+        return cms.issuer_and_serial(rid)
     if rid.tag == 0xA0 and rid.children and rid.children[0].tag == ber.OCTET_STRING:
         # RecipientKeyIdentifier of key agreement; or the pieces of a key identifier, which come to the same.
-        return b"", 0, rid.children[0].octets()
-    return b"", 0, rid.octets(0x80)
+        return cms.Name(b"", 0, rid.children[0].octets())
+    return cms.Name(b"", 0, rid.octets(0x80))
 
 
 # --- whose -------------------------------------------------------------------------------------------------------
@@ -241,9 +234,8 @@ def _matches(
                 by_key_id.setdefault(key_id, key)
     found: dict[str, tuple[_Recipient, DecryptionKey]] = {}
     for recipient in recipients:
-        ours = (
-            by_key_id.get(recipient.key_id) if recipient.key_id else by_serial.get((recipient.issuer, recipient.serial))
-        )
+        name = recipient.name
+        ours = by_key_id.get(name.key_id) if name.key_id else by_serial.get((name.issuer, name.serial))
         if ours is not None:
             found.setdefault(chain.fingerprint(ours.certificate), (recipient, ours))
     return list(found.values())

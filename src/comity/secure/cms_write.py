@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from comity.errors import SecurityError
-from comity.secure import ber, chain, cms
+from comity.secure import ber, chain, cms, cms_keys
 from comity.secure.identity import Identity
 
 
@@ -27,7 +27,13 @@ def digest_of(identity: Identity) -> str:
 
 
 def sign_data(
-    content: bytes, identity: Identity, when: datetime, *, is_detached: bool, certificates: Iterable[x509.Certificate]
+    content: bytes,
+    identity: Identity,
+    when: datetime,
+    *,
+    is_detached: bool,
+    certificates: Iterable[x509.Certificate],
+    is_announcing: bool = False,
 ) -> bytes:
     """Write a ContentInfo with one signature over ``content`` (DER).
 
@@ -37,6 +43,7 @@ def sign_data(
         when: aware UTC; becomes the signingTime attribute.
         is_detached: True leaves eContent out.
         certificates: what to send along.
+        is_announcing: say what we can decrypt, and with which key (RFC 8551 section 2.5.2 and 2.5.3).
     """
     digest_name = digest_of(identity)
     digest = cms.DIGESTS[digest_name]
@@ -49,6 +56,12 @@ def sign_data(
         # ESSCertIDv2 with SHA-256 as the default, and without the optional issuer: the sid has it (RFC 5035 section 4).
         _attribute(cms.SIGNING_CERTIFICATE_V2, ber.sequence(ber.sequence(ber.sequence(ber.octet_string(own_hash))))),
     ]
+    if is_announcing:
+        attributes.append(_attribute(cms.CAPABILITIES, _CAPABILITIES))
+        if identity.encryption is not None:
+            reader = identity.encryption.certificate
+            name = ber.tlv(0xA0, reader.issuer.public_bytes(), ber.integer(reader.serial_number))
+            attributes.append(_attribute(cms.KEY_PREFERENCE, name))
     algorithm, signature = _make_signature(identity, ber.set_of(attributes))
     digest_identifier = ber.sequence(ber.oid(digest_name))
     signer_info = ber.sequence(
@@ -69,6 +82,17 @@ def sign_data(
         ber.set_of([signer_info]),
     )
     return ber.sequence(ber.oid(cms.ID_SIGNED_DATA), ber.tlv(0xA0, signed_data))
+
+
+_PREFER_BINARY_INSIDE = "1.2.840.113549.1.9.16.11.1"
+#: What we read, preferred first; each written exactly as everybody writes it, "to facilitate … binary comparisons".
+_CAPABILITIES = ber.sequence(
+    *(
+        ber.sequence(ber.oid(cms_keys.CIPHERS[name].oid))
+        for name in ("aes-256-gcm", "aes-128-gcm", "aes-256-cbc", "aes-128-cbc")
+    ),
+    ber.sequence(ber.oid(_PREFER_BINARY_INSIDE)),
+)
 
 
 def _attribute(name: str, value: bytes) -> bytes:

@@ -68,6 +68,10 @@ class Signer:
     not_before: datetime | None = None
     not_after: datetime | None = None
     """Validity of the certificate; the signed DateTime must lie inside (M-21). None: no bound."""
+    encryption_certificate: bytes = field(default=b"", repr=False)
+    """What to encrypt answers to: DER of the same or a second certificate, as far as it is vouched for; b"" if there is none."""
+    capabilities: tuple[str, ...] = ()
+    """Ciphers that the signer announced, such as "aes-128-gcm", preferred first (SEC-20); () if nothing is known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import base64
 import hashlib
 import re
 from datetime import datetime
+from functools import partial
 from typing import Literal
 
 from comity.cpim.entity import split_entity
@@ -36,6 +37,7 @@ def sign(
     when: datetime,
     form: Literal["multipart", "signed-data"] = "multipart",
     with_certificate: bool = True,
+    with_capabilities: bool | None = None,
 ) -> MimeObject:
     """Sign a whole MIME entity; its octets stand unchanged inside the result.
 
@@ -48,6 +50,8 @@ def sign(
         when: aware UTC, becomes signingTime (OpenPGP takes the machine's clock).
         form: "multipart" stays readable everywhere; "signed-data" is smaller and safer from rewriting paths (X32).
         with_certificate: False leaves the certificates out, for readers that have them (RFC 8591 section 10.2).
+        with_capabilities: say how to encrypt to us, and send that certificate along if it is another one (SEC-20).
+            None: in the multipart form only, since signed-data is for where every octet counts.
 
     Raises:
         SecurityError: the entity is not one that may be signed, or the key is unusable.
@@ -57,16 +61,25 @@ def sign(
     if isinstance(identity, openpgp.PgpIdentity):
         raw = openpgp_mime.seven_bit(raw)
         return openpgp_mime.signed(raw, openpgp.sign_detached(raw, identity), boundary_for(raw))
-    certificates = identity.sent_certificates if with_certificate else ()
+    is_announcing = form == "multipart" if with_capabilities is None else with_capabilities
+    certificates = identity.sent_certificates if is_announcing else identity.certificates
+    write = partial(
+        cms_write.sign_data,
+        raw,
+        identity,
+        when,
+        certificates=certificates if with_certificate else (),
+        is_announcing=is_announcing,
+    )
     if form == "signed-data":
-        signature = cms_write.sign_data(raw, identity, when, is_detached=False, certificates=certificates)
+        signature = write(is_detached=False)
         headers = (
             b"Content-Type: application/pkcs7-mime; smime-type=signed-data; name=smime.p7m\r\n"
             b"Content-Transfer-Encoding: binary\r\n"
             b"Content-Disposition: attachment; filename=smime.p7m\r\n"
         )
         return MimeObject(headers, signature)
-    signature = cms_write.sign_data(raw, identity, when, is_detached=True, certificates=certificates)
+    signature = write(is_detached=True)
     boundary = boundary_for(raw)
     # handling=required: RFC 3923 section 6.7 wants a Content-Disposition that says how to treat the signature.
     octets = (

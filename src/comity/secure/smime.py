@@ -10,7 +10,7 @@ from datetime import datetime
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from comity.secure import chain, cms
+from comity.secure import chain, cms, cms_keys, cms_seal
 from comity.secure.chain import TrustStore
 from comity.secure.evidence import SignatureFailed, Signer
 from comity.secure.identity import addresses_of
@@ -64,4 +64,32 @@ def _signer(signature: cms.Signature, signed: cms.SignedData, trust: TrustStore,
         signing_time=signature.signing_time,
         not_before=certificate.not_valid_before_utc,
         not_after=certificate.not_valid_after_utc,
+        encryption_certificate=_encryption_certificate(signature, signed, trust, now),
+        capabilities=tuple(
+            cms_keys.CIPHERS_BY_OID[oid].name for oid in signature.capabilities if oid in cms_keys.CIPHERS_BY_OID
+        ),
     )
+
+
+def _encryption_certificate(
+    signature: cms.Signature, signed: cms.SignedData, trust: TrustStore, now: datetime
+) -> bytes:
+    """The certificate to encrypt answers to (RFC 8551 section 2.5.3.1): the one preferred, the signer's, another of hers.
+
+    The certificates that come along are not under the signature, and its name for one is easily had by another. So a
+    second one counts only if the signer's own key made it or a trusted authority did, for the same addresses.
+    """
+    signer, preferred = signature.certificate, signature.preferred_key
+    if (preferred is None or preferred.fits(signer)) and not cms_seal.encryption_problem(signer):
+        return signer.public_bytes(Encoding.DER)
+    for certificate in signed.certificates:
+        if certificate == signer or (preferred is not None and not preferred.fits(certificate)):
+            continue
+        if cms_seal.encryption_problem(certificate) or addresses_of(certificate) != addresses_of(signer):
+            continue
+        path = chain.check_chain(
+            certificate, trust, now, others=signed.certificates, crls=signed.crls, purpose="encryption", maker=signer
+        )
+        if path.distrust is None:
+            return certificate.public_bytes(Encoding.DER)
+    return b""
