@@ -290,7 +290,7 @@ def _encrypted(obj: MimeObject, question: Question, *, is_authenticated: bool) -
     if not question.keys:
         return closed(obj, question, VerdictKind.ENCRYPTED, "The object is encrypted and was not opened.")
     try:
-        opened = decrypt(obj, question.keys)
+        opened = decrypt(obj, question.keys, is_damage_judged=False)
     except NoKey:
         return closed(obj, question, VerdictKind.NO_KEY, "The object is encrypted for others: no key here opens it.")
     except (UnknownAlgorithm, TooLarge) as error:
