@@ -149,6 +149,9 @@ def _check_headers(obj: MimeObject) -> None:
     for name in (b"content-type", b"content-transfer-encoding"):
         if names.count(name) > 1:
             raise MalformedMessage(f"there is more than one {name.decode()} header")
+    encoding = obj.header("content-transfer-encoding").lower()
+    if obj.media_type.startswith("multipart/") and encoding not in ("", "7bit", "8bit", "binary"):
+        raise MalformedMessage("a multipart has a transfer encoding")  # RFC 2045 section 6.4
 
 
 def _holds_secured_part(obj: MimeObject) -> bool:
