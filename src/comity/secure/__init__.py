@@ -5,6 +5,7 @@ from comity.secure.freshness import ReplayCache, SigningClock
 from comity.secure.identity import Identity, LocalCa, new_identity
 from comity.secure.keystore import KeyEntry, KeyStore
 from comity.secure.opening import decrypt
+from comity.secure.replay import StoredReplayCache
 from comity.secure.sealing import encrypt
 from comity.secure.signing import canonical_text, sign
 from comity.secure.verdict import IdentityMatch, Layer, LayerKind, Verdict, VerdictKind
@@ -20,6 +21,7 @@ __all__ = [
     "LocalCa",
     "ReplayCache",
     "SigningClock",
+    "StoredReplayCache",
     "TrustStore",
     "Verdict",
     "VerdictKind",

@@ -153,20 +153,21 @@ def _judge_time(view: View, signer: str, question: Question) -> Verdict:
         return answer(timeliness.verdict, f"{signer} signed it, but {timeliness.text}.", timeliness.mark)
     # What is inside an unsigned message is never "valid", so it is not remembered either.
     replay = question.replay if question.around.outer is None else None
+    again = f"{signer} signed it, but the same {view.noun} was accepted before."
     # What waited in a queue comes later than what went directly: its time need not increase (SEC-24).
     stamp = None if timeliness.mark == "delayed" else view.date_time
     if replay is not None:
         repeated = replay.check(signer, view.identifier, stamp, question.now)
         if repeated is VerdictKind.REPLAYED:
-            return answer(repeated, f"{signer} signed it, but the same {view.noun} was accepted before.")
+            return answer(repeated, again)
         if repeated is not None:
             text = f"{signer} signed it, but its time is not later than that of the last message accepted."
             return answer(repeated, text, "decreasing timestamp")
     if any(one.is_weak for one in question.around.signers):
         text = f"A signature of {signer} holds, but its algorithm or key is too weak to prove anything."
         return answer(VerdictKind.VALID_WEAK, text)
-    if replay is not None:
-        replay.accept(signer, view.identifier, stamp, question.now)
+    if replay is not None and not replay.accept(signer, view.identifier, stamp, question.now):
+        return answer(VerdictKind.REPLAYED, again)
     is_encrypted = any(layer.kind is LayerKind.ENCRYPTED for layer in question.around.layers)
     what = f"the whole {view.noun}" + (", which came encrypted" if is_encrypted else "")
     text = f"{signer} signed {what}" + (f"; {timeliness.text}." if timeliness.text else ".")

@@ -21,7 +21,7 @@ from comity.cpim.presence import PIDF_TYPE, PresenceDocument
 from comity.errors import MalformedMessage
 from comity.secure.chain import TrustStore
 from comity.secure.evidence import Signer
-from comity.secure.freshness import ReplayCache
+from comity.secure.freshness import ReplayMemory
 from comity.secure.identity import Identity, Name, proves
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class Question:
     now: datetime
     expected_from: str
     expected_to: str
-    replay: ReplayCache | None
+    replay: ReplayMemory | None
     asserted_by: str
     arrived: datetime | None
     sha256: str

@@ -34,7 +34,7 @@ from comity.secure.evidence import (
     UnknownAlgorithm,
     UnknownSigner,
 )
-from comity.secure.freshness import ReplayCache
+from comity.secure.freshness import ReplayMemory
 from comity.secure.identity import Identity
 from comity.secure.judge import closed, judge, unsigned
 from comity.secure.opening import decrypt
@@ -59,7 +59,7 @@ def verify(
     now: datetime,
     expected_from: str | Address | None = None,
     expected_to: str | Address | None = None,
-    replay: ReplayCache | None = None,
+    replay: ReplayMemory | None = None,
     asserted_by: str = "",
     arrived: datetime | None = None,
     keys: Sequence[Identity | PgpIdentity] = (),
