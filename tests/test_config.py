@@ -146,7 +146,7 @@ class TestDefaults:
         for kind in SECTIONS.values():
             assert kind.__doc__
             for item in fields(kind):
-                assert item.metadata.get("kind") or item.name == "component", item.name
+                assert item.metadata.get("kind") or item.name in ("component", "protection"), item.name
 
 
 #: (text, key that must be named, words of the cure or problem); the text is written below MINIMAL.
@@ -182,6 +182,22 @@ MISTAKES = [
     ("[policy]\nscram_iterations = 65535", "policy.scram_iterations", "65536"),
     ('[policy]\npresence_default = "allow"', "policy.presence_default", "There is: ask, deny"),
     ('[policy]\ntrusted_peers = ["exa mple"]', "policy.trusted_peers[0]", "Write a domain name alone"),
+    ('[[policy.protection]]\nrequire = ["tls"]', "policy.protection[0].of", "is missing"),
+    ('[[policy.protection]]\nof = "a b"\nrequire = ["tls"]', "policy.protection[0].of", "Write a domain name alone"),
+    ('[[policy.protection]]\nof = "a@@b"\nrequire = ["tls"]', "policy.protection[0].of", "alice@example.org"),
+    ('[[policy.protection]]\nof = "*"\nrequire = "tls"', "policy.protection[0].require", 'Write it like ["tls"]'),
+    ('[[policy.protection]]\nof = "*"\nrequire = ["tsl"]', "policy.protection[0].require[0]", 'Did you mean "tls"?'),
+    ('[[policy.protection]]\nof = "*"\nrequires = ["tls"]', "policy.protection[0].requires", 'Did you mean "require'),
+    ('[[policy.protection]]\nof = "*"\nverify = "drop"', "policy.protection[0].verify", "There is: mark, off, refuse"),
+    ('[[policy.protection]]\nof = "*"\nverify = "mark"', "policy.protection[0].verify", "trust ="),
+    ('[[policy.protection]]\nof = "*"', "policy.protection[0]", "asks for nothing"),
+    (
+        '[[policy.protection]]\nof = "a.test"\nrequire = ["tls"]\n[[policy.protection]]\nof = "A.test"\nrequire = ["tls"]',
+        "policy.protection[1].of",
+        "Put both into one",
+    ),
+    ('[policy.protection]\nof = "*"', "policy.protection", "with two brackets"),
+    ("[security]\ntrust = true", "security.trust", "Write it in quotes"),
     ('[store]\nengine = "sqllite"', "store.engine", 'Did you mean "sqlite"?'),
     ('[store]\nengine = "nats"', "store.url", 'needs url = "tls://HOST:4222"'),
     ('[store]\nengine = "nats"\nurl = "http://x"', "store.url", 'Write url = "tls://HOST:4222"'),

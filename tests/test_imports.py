@@ -22,13 +22,8 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
     *(
         (f"cpim.{part}", ("cpim", "xml", "errors"), ())
         for part in (
-            "presence",
-            "presence_writer",
-            "presence_state",
-            "rpid",
-            "composition",
-            "presence_rules",
-            "watchers",
+            *("documents", "presence", "presence_writer", "presence_state", "rpid", "composition"),
+            *("common_policy", "presence_rules", "watchers"),
         )
     ),
     ("cpim", ("cpim", "errors"), ()),

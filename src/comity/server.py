@@ -11,6 +11,8 @@ import logging
 from collections.abc import Sequence
 from datetime import datetime
 
+from cryptography import x509
+
 from comity import __version__
 from comity.admin.commands import Commands
 from comity.admin.control import ControlServer
@@ -24,15 +26,19 @@ from comity.bindings.xmpp.config import ListenAddress, XmppConfig
 from comity.config import Config
 from comity.cpim.address import Address
 from comity.cpim.message import DEFAULT, CpimLimits
+from comity.cpim.protection import read_requirements
+from comity.errors import ConfigError
 from comity.failpoints import failpoint
 from comity.net.driver import LoopClock
 from comity.net.limits import NetLimits
 from comity.net.network import AsyncNetwork
 from comity.net.tls import TlsContexts, TlsFiles
+from comity.secure.inspector import SignatureInspector
 from comity.service.credentials import FailureGuard, StoreAccounts
 from comity.service.interfaces import Store
 from comity.service.pipeline import Pipeline
 from comity.service.policy import Limits
+from comity.service.protection import Protection, Rule
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +82,9 @@ class Server:
             self._store = store = await open_store(config)
             accounts = _accounts(config, store)
             node = config.server.domains[0]
-            self._pipeline = pipeline = Pipeline(store, accounts, clock, node, _limits(config))
+            self._pipeline = pipeline = Pipeline(
+                store, accounts, clock, node, _limits(config), protection=_protection(config)
+            )
             self._network = network = AsyncNetwork(
                 clock, limits=_net_limits(config), tls=self._tls, lag=lambda: pipeline.lag
             )
@@ -93,6 +101,8 @@ class Server:
                 changed=lambda address: self._changed(accounts, address),
                 woken=pipeline.delivery.wake,
                 dropped=pipeline.delivery.dropped,
+                protected=pipeline.protection.put,
+                can_verify=config.security.trust is not None,
                 iterations=config.policy.scram_iterations,
             )
             self._control = ControlServer(commands, config.control_socket)
@@ -115,7 +125,7 @@ class Server:
         await asyncio.to_thread(self._tls.reload, TlsFiles(tls.certificate, tls.key, tls.trust))
         failpoint("server.reload")
         log.info("%s is shown to who connects from now on; it ends %s", tls.certificate, _day(self._tls.expires))
-        kept = ("server", "sip", "xmpp", "limits", "policy", "store", "routes")
+        kept = ("server", "sip", "xmpp", "limits", "policy", "security", "store", "routes")
         changed = [name for name in kept if getattr(config, name) != getattr(self.config, name)]
         if changed:
             log.warning("[%s] changed; restart to use it", "], [".join(changed))
@@ -150,6 +160,26 @@ def _day(when: datetime | None) -> str:
 def _accounts(config: Config, store: Store) -> StoreAccounts:
     guard = FailureGuard(config.limits.failures_per_address, config.limits.ban)
     return StoreAccounts(store, config.server.domains, guard)
+
+
+def _protection(config: Config) -> Protection:
+    rules = {
+        rule.of: Rule(
+            read_requirements(rule.require),
+            read_requirements(rule.require_from),
+            rule.verify,
+            frozenset(rule.verdicts),
+        )
+        for rule in config.policy.protection
+    }
+    trust = config.security.trust
+    inspector = None
+    if trust is not None:
+        try:
+            inspector = SignatureInspector(tuple(x509.load_pem_x509_certificates(trust.read_bytes())))
+        except (OSError, ValueError) as error:
+            raise ConfigError("security.trust", f"{trust} holds no certificate.", "Name a PEM file.") from error
+    return Protection(rules, inspector)
 
 
 def _limits(config: Config) -> Limits:

@@ -8,6 +8,7 @@ import pytest
 
 from comity.admin.commands import (
     Account,
+    AccountPolicy,
     AddAccount,
     AnyRequest,
     CommandRefused,
@@ -19,12 +20,15 @@ from comity.admin.commands import (
     RemoveAccount,
     RetryQueue,
     SetPassword,
+    SetPolicy,
     ShowQueue,
     Trace,
 )
 from comity.cpim.address import Address
+from comity.cpim.operations import Requirement
 from comity.service.credentials import BadRecord, FailureGuard, PasswordError, StoreAccounts
 from comity.service.interfaces import Add, Done, Put, Record
+from comity.service.protection import NO_RULE, Rule, unpack_rule
 from comity.store.memory import MemoryStore
 from tests.loop import in_loop
 
@@ -45,6 +49,8 @@ class Office:
             changed=self.accounts.forget,
             woken=self.told.append,
             dropped=lambda lane, seq: self.told.append((lane, seq)),
+            protected=lambda key, rule: self.told.append((key, rule)),
+            can_verify=True,
         )
 
     async def run(self, request: AnyRequest) -> object:
@@ -263,3 +269,57 @@ class TestQueues:
             ]
         with pytest.raises(CommandRefused, match="No message is known"):
             await office.run(Trace("ffffffff"))
+
+
+class TestPolicy:
+    """What an account requires of messages (SEED-37): durable first, then told to the running service."""
+
+    KEY = "im:alice@example.org"
+
+    @in_loop
+    async def test_it_is_kept_told_shown_and_taken_away(self) -> None:
+        office = Office()
+        await office.run(AddAccount("alice@example.org", "secret"))
+        nothing = AccountPolicy("alice@example.org", [], [], "off")
+        assert await office.run(SetPolicy("alice@example.org")) == nothing
+        wanted = AccountPolicy("alice@example.org", ["signed", "tls"], ["encrypted"], "refuse")
+        asked = SetPolicy("Alice@Example.org", True, ["tls", "signed"], ["encrypted"], "refuse")
+        assert await office.run(asked) == wanted
+        rule = Rule(
+            frozenset({Requirement.TLS, Requirement.SIGNED}), frozenset({Requirement.ENCRYPTED}), verify="refuse"
+        )
+        assert office.told == [(self.KEY, rule)]
+        entry = await office.store.get("setting", f"protection/{self.KEY}")
+        assert entry is not None
+        assert unpack_rule(entry.value) == rule
+        assert await office.run(SetPolicy("alice@example.org")) == wanted
+        assert await office.run(SetPolicy("alice@example.org", True)) == nothing
+        assert office.told[1:] == [(self.KEY, NO_RULE)]
+        assert await office.store.get("setting", f"protection/{self.KEY}") is None
+
+    @in_loop
+    async def test_a_later_owner_of_the_name_does_not_get_it(self) -> None:
+        office = Office()
+        await office.run(AddAccount("alice@example.org", "secret"))
+        await office.run(SetPolicy("alice@example.org", True, ["signed"]))
+        await office.run(RemoveAccount("alice@example.org"))
+        assert (self.KEY, NO_RULE) in office.told
+        assert await office.store.get("setting", f"protection/{self.KEY}") is None
+
+    @in_loop
+    async def test_what_cannot_be_is_refused_with_a_sentence(self) -> None:
+        office = Office()
+        with pytest.raises(CommandRefused):
+            await office.run(SetPolicy("alice@example.org", True, ["tls"]))  # no such account
+        await office.run(AddAccount("alice@example.org", "secret"))
+        for request in (
+            SetPolicy("alice@example.org", True, ["quantum"]),
+            SetPolicy("alice@example.org", True, verify="later"),
+        ):
+            with pytest.raises(CommandRefused) as caught:
+                await office.run(request)
+            assert caught.value.exit_code == 2
+        alone = Commands(office.store, ["example.org"], PlainRecords("example.org"))
+        with pytest.raises(CommandRefused, match="no authorities"):
+            await alone.run(SetPolicy("alice@example.org", True, verify="mark"))
+        assert not office.told

@@ -13,7 +13,7 @@ import pytest
 
 from comity.cpim.message import CpimMessage
 from comity.cpim.operations import MimeObject
-from comity.secure import TrustStore, VerdictKind, cms, verify
+from comity.secure import TrustStore, VerdictKind, cms, cms_check, verify
 
 FOLDER = Path(__file__).parent / "rfc8591"
 DURING = datetime(2018, 6, 1, tzinfo=UTC)
@@ -42,7 +42,7 @@ def test_signed_examples_verify_with_the_clock_fixed(obj: MimeObject) -> None:
     assert (verdict.verdict, verdict.signer) == (VerdictKind.HEADERS_UNPROTECTED, "sip:alice@example.com")
     assert verdict.content is not None
     assert verdict.content.entity == TEXT
-    signer = cms.check(cms.parse_signed_data(obj.octets), TEXT, [ALICE])[0]
+    signer = cms_check.check(cms.parse_signed_data(obj.octets), TEXT, [ALICE])[0]
     assert (signer.digest, signer.is_weak, signer.signing_time) == ("sha256", False, AFTER)
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from comity.cpim.address import Address
 from comity.cpim.composition import Publication, compose_presence
 from comity.cpim.presence import BasicStatus, Component, Note, PresenceDocument, PresenceTuple
+from comity.cpim.presence_rules import Permissions, SubHandling, UserInputGrant, filter_document
 from comity.cpim.presence_state import Availability, PresenceState, document_state, state_document
 from comity.cpim.presence_writer import build
 from comity.cpim.rpid import RPID, Choice, UserInput
@@ -140,6 +141,43 @@ def test_whatever_is_published_can_be_composed(
     assert before is None or document.date_time > before
     live = [p for p in publications if p.expires > NOON]
     assert len([p for p in live for _ in p.document.tuples]) in (len(document.tuples), 0)
+
+
+MEMBERS = st.sampled_from(
+    [
+        frozenset(),
+        frozenset({("all", "")}),
+        frozenset({("occurrence-id", "t0"), ("occurrence-id", "p0"), ("occurrence-id", "d0")}),
+    ]
+)
+PERMISSIONS = st.builds(
+    Permissions,
+    st.just(SubHandling.ALLOW),
+    MEMBERS,
+    MEMBERS,
+    MEMBERS,
+    st.frozensets(st.sampled_from(["provide-note", "provide-class", "provide-activities"])),
+    st.sampled_from(UserInputGrant),
+    st.frozensets(st.builds("{{{}}}{}".format, NAMESPACES, NAMES)),
+    st.booleans(),
+)
+
+
+@given(PARTS, NOTES, EXTENSIONS, PERMISSIONS)
+def test_filtering_twice_is_filtering_once(
+    parts: tuple[list[PresenceTuple], list[Component], list[Component]],
+    notes: tuple[Note, ...],
+    extensions: tuple[Element, ...],
+    granted: Permissions,
+) -> None:
+    """ACL-17: F(F(D)) = F(D); and F adds nothing."""
+    tuples, persons, devices = parts
+    view = build(BOB.uri, tuples, notes=notes, persons=persons, devices=devices, extensions=extensions)
+    once = filter_document(view, granted)
+    assert filter_document(once, granted) == once
+    assert {one.id for one in once.tuples} <= {one.id for one in tuples}
+    assert once.namespaces <= view.namespaces
+    assert len(once.raw) <= len(view.raw)
 
 
 PIECES = st.sampled_from(

@@ -135,6 +135,21 @@ def leaf(by: LocalCa, address: Address, key: PublicKey) -> x509.Certificate:
     return builder.sign(by.key, hashes.SHA256())
 
 
+def usage(*names: str) -> x509.KeyUsage:
+    fields = [
+        "digital_signature",
+        "content_commitment",
+        "key_encipherment",
+        "data_encipherment",
+        "key_agreement",
+        "key_cert_sign",
+        "crl_sign",
+        "encipher_only",
+        "decipher_only",
+    ]
+    return x509.KeyUsage(**{field: field in names for field in fields})
+
+
 # --- forging -----------------------------------------------------------------------------------------------------
 
 

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import bz2
+import hashlib
 import os
 import shutil
 import subprocess
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
+from cryptography.hazmat.decrepit.ciphers.modes import CFB
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
+from cryptography.hazmat.primitives.keywrap import aes_key_wrap
+
 from comity.cpim.address import Address
 from comity.cpim.operations import MimeObject
 from comity.secure import TrustStore, Verdict, openpgp, verify
+from comity.secure import openpgp_packets as wire
 from comity.secure.openpgp import PgpIdentity
 from tests.peers import need_program
 from tests.secure import kit
@@ -41,6 +51,13 @@ def message(content: bytes = b"Watson, come here.\r\n", **more: object) -> MimeO
 def judged(obj: MimeObject | bytes, trust: TrustStore | None = None, **more: object) -> Verdict:
     """The verdict of who pinned Alice's key."""
     return verify(obj, trust or trusting(person()), now=now(), **more)  # type: ignore[arg-type]  # as message()
+
+
+def multipart_signed(entity: bytes, signature: bytes, micalg: str = "pgp-sha512") -> MimeObject:
+    """A multipart/signed as another program would write it."""
+    header = f'multipart/signed; protocol="application/pgp-signature"; micalg={micalg}; boundary=b'
+    octets = b"--b\r\n" + entity + b"\r\n--b\r\nContent-Type: application/pgp-signature\r\n\r\n" + signature
+    return MimeObject.of(header, octets + b"\r\n--b--")
 
 
 class Gpg:
@@ -77,7 +94,11 @@ class Gpg:
     def status(self, *options: str, stdin: bytes = b"") -> list[str]:
         """Keywords of its status lines."""
         done = self.run("--status-fd", "2", *options, stdin=stdin)
-        return [line.split()[1] for line in done.stderr.decode().splitlines() if line.startswith("[GNUPG:]")]
+        return [
+            line.split()[1]
+            for line in done.stderr.decode("utf-8", "replace").splitlines()
+            if line.startswith("[GNUPG:]")
+        ]
 
 
 @contextmanager
@@ -90,3 +111,54 @@ def gpg_home() -> Iterator[Gpg]:
         if (gpgconf := shutil.which("gpgconf")) is not None:
             subprocess.run([gpgconf, "--homedir", str(home), "--kill", "all"], check=False, timeout=30)
         shutil.rmtree(home, ignore_errors=True)
+
+
+# --- made by hand -------------------------------------------------------------------------------------------------
+
+
+def literal(content: bytes, *, name: bytes = b"", kind: bytes = b"b") -> bytes:
+    """A literal packet."""
+    return wire.packet(wire.LITERAL, kind + bytes((len(name),)) + name + bytes(4) + content)
+
+
+def compressed(inside: bytes, *, method: int = 2) -> bytes:
+    """A compressed packet: 1 is ZIP, 2 ZLIB, 3 BZip2."""
+    if method == 3:
+        return wire.packet(wire.COMPRESSED, b"\x03" + bz2.compress(inside))
+    deflater = zlib.compressobj(9, zlib.DEFLATED, -15 if method == 1 else 15)
+    return wire.packet(wire.COMPRESSED, bytes((method,)) + deflater.compress(inside) + deflater.flush())
+
+
+def recipient_packet(session: bytes, identity: PgpIdentity, *, key_id: bytes | None = None) -> bytes:
+    """A PKESK of version 3 for the Curve25519 subkey of ``identity`` (RFC 9580 section 11.5)."""
+    (certificate,) = openpgp.read_certificates(identity.certificate)
+    key = certificate.keys[-1]
+    fields = wire.Fields(key.packet.body)
+    fields.take(6)
+    oid, point = fields.take(fields.number(1)), fields.mpi()
+    kdf = fields.take(fields.number(1))
+    ephemeral = X25519PrivateKey.generate()
+    shared = ephemeral.exchange(X25519PublicKey.from_public_bytes(point[1:]))
+    parameter = bytes((len(oid),)) + oid + b"\x12" + bytes((len(kdf),)) + kdf + b"Anonymous Sender    "
+    hasher = hashes.Hash({8: hashes.SHA256(), 9: hashes.SHA384(), 10: hashes.SHA512()}[kdf[1]])
+    hasher.update(b"\0\0\0\x01" + shared + parameter + bytes.fromhex(key.fingerprint))
+    plain = b"\x09" + session + (sum(session) & 0xFFFF).to_bytes(2, "big")
+    padding = 8 - len(plain) % 8
+    wrapped = aes_key_wrap(hasher.finalize()[: {7: 16, 8: 24, 9: 32}[kdf[2]]], plain + bytes((padding,)) * padding)
+    body = b"\x03" + (bytes.fromhex(key.key_id) if key_id is None else key_id) + b"\x12\x01\x07\x40"
+    return wire.packet(wire.PKESK, body + ephemeral.public_key().public_bytes_raw() + bytes((len(wrapped),)) + wrapped)
+
+
+def protected(inside: bytes, session: bytes) -> bytes:
+    """A SEIPD packet of version 1: any packets, encrypted with their MDC."""
+    prefix = os.urandom(16)
+    plain = prefix + prefix[-2:] + inside + b"\xd3\x14"
+    plain += hashlib.sha1(plain, usedforsecurity=False).digest()
+    encryptor = Cipher(algorithms.AES(session), CFB(bytes(16))).encryptor()
+    return wire.packet(wire.SEIPD, b"\x01" + encryptor.update(plain) + encryptor.finalize())
+
+
+def encrypted(inside: bytes, identity: PgpIdentity) -> bytes:
+    """Any packets, encrypted for ``identity`` as gpg 2.2 would."""
+    session = os.urandom(32)
+    return recipient_packet(session, identity) + protected(inside, session)

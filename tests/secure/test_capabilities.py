@@ -12,7 +12,20 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from comity.cpim.entity import decode_transfer, multipart_parts, split_entity
 from comity.cpim.operations import MimeObject
 from comity.errors import SecurityError
-from comity.secure import Identity, TrustStore, ber, chain, cms, cms_keys, decrypt, encrypt, new_identity, sign, smime
+from comity.secure import (
+    Identity,
+    TrustStore,
+    ber,
+    chain,
+    cms,
+    cms_check,
+    cms_keys,
+    decrypt,
+    encrypt,
+    new_identity,
+    sign,
+    smime,
+)
 from comity.secure.evidence import SignatureFailed, Signer
 from comity.secure.identity import DecryptionKey, KeyKind
 from tests.secure import kit
@@ -62,8 +75,8 @@ def test_signed_data_is_small_unless_asked() -> None:
         for asked in (None, True)
     )
     assert (len(short.certificates), len(long.certificates)) == (1, 2)
-    assert cms.check(short, ENTITY)[0].capabilities == ()
-    assert cms_keys.CIPHERS["aes-128-gcm"].oid in cms.check(long, ENTITY)[0].capabilities
+    assert cms_check.check(short, ENTITY)[0].capabilities == ()
+    assert cms_keys.CIPHERS["aes-128-gcm"].oid in cms_check.check(long, ENTITY)[0].capabilities
 
 
 class TestSubstitution:
@@ -133,7 +146,7 @@ def test_these_attributes_stand_once_with_one_value(name: str) -> None:
     for more in ([one, one], [attribute(name, ber.sequence(), ber.sequence(ber.NULL_DER))]):
         info = signer_info(me, ENTITY, attributes=[*usual_attributes(ENTITY), *more])
         with pytest.raises(SignatureFailed):
-            cms.check(cms.parse_signed_data(signed_data([info], [me.certificate])), ENTITY)
+            cms_check.check(cms.parse_signed_data(signed_data([info], [me.certificate])), ENTITY)
 
 
 def test_unknown_capabilities_are_passed_over() -> None:

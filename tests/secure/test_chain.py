@@ -30,21 +30,6 @@ def check(signer: x509.Certificate, root: LocalCa, *others: x509.Certificate) ->
     return check_chain(signer, TrustStore(anchors=(root.certificate,)), NOW, others=others)
 
 
-def usage(*names: str) -> x509.KeyUsage:
-    fields = [
-        "digital_signature",
-        "content_commitment",
-        "key_encipherment",
-        "data_encipherment",
-        "key_agreement",
-        "key_cert_sign",
-        "crl_sign",
-        "encipher_only",
-        "decipher_only",
-    ]
-    return x509.KeyUsage(**{field: field in names for field in fields})
-
-
 def test_a_path_over_intermediates_that_came_along_in_any_order() -> None:
     root = authority("root", None)
     middle = authority("middle", root)
@@ -155,9 +140,9 @@ def test_a_huge_rsa_key_is_not_even_tried() -> None:
 @pytest.mark.parametrize(
     ("extra", "expected"),
     [
-        ([(usage("key_cert_sign"), True)], Distrust.USAGE),
-        ([(usage("digital_signature"), True)], None),
-        ([(usage("content_commitment"), True)], None),
+        ([(kit.usage("key_cert_sign"), True)], Distrust.USAGE),
+        ([(kit.usage("digital_signature"), True)], None),
+        ([(kit.usage("content_commitment"), True)], None),
         ([(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), False)], Distrust.USAGE),
         ([(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.EMAIL_PROTECTION]), True)], None),
         ([(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE]), False)], None),

@@ -158,7 +158,7 @@ class TestStored:
     def test_an_envelope_of_before_there_were_any_is_read(self) -> None:
         operation, packed = self.envelope(Bench())
         older = msgspec.msgpack.encode(msgspec.msgpack.decode(packed)[:13])
-        assert len(msgspec.msgpack.decode(packed)) == 14
+        assert len(msgspec.msgpack.decode(packed)) > 13
         assert operation_of(record_of(operation, older, 1.0, ()), unpack(older)).requirements == frozenset()
 
     def test_a_requirement_of_a_later_version_is_a_row_that_cannot_be_read(self) -> None:

@@ -34,6 +34,7 @@ async def ask(config: Config, request: Request) -> Answer:
             store,
             config.server.domains,
             PlainRecords(config.server.domains[0]),
+            can_verify=config.security.trust is not None,
             iterations=config.policy.scram_iterations,
         )
         return await carry_out(commands, request)

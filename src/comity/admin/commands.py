@@ -8,7 +8,7 @@ dataclasses. No act shows or returns a password, a key or the body of a message.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -16,6 +16,8 @@ from typing import Any, Protocol
 import msgspec
 
 from comity.cpim.address import Address
+from comity.cpim.operations import Requirement
+from comity.cpim.protection import read_requirements
 from comity.errors import AddressError, ComityError
 from comity.service.credentials import (
     ITERATIONS,
@@ -27,6 +29,7 @@ from comity.service.credentials import (
     encode_scram,
 )
 from comity.service.interfaces import Ack, Conflict, Delete, Found, Item, Op, Put, Store, Wake
+from comity.service.protection import NO_RULE, SPACE_PREFIX, Look, Rule, pack_rule, unpack_rule
 
 #: Names that would be taken for the server's own voice, or for nobody (RFC 3323 section 4.1.1.3).
 RESERVED = frozenset({"comity", "anonymous"})
@@ -77,6 +80,17 @@ class ListAccounts(Request, frozen=True, tag="account.list"):
     of: str = ""
 
 
+class SetPolicy(Request, frozen=True, tag="account.policy"):
+    """Say what messages to and from an account must have; everything empty and ``is_set`` takes it away again."""
+
+    address: str
+    is_set: bool = False
+    """False: change nothing, show what is."""
+    require: list[str] = []
+    require_from: list[str] = []
+    verify: str = "off"
+
+
 class Trace(Request, frozen=True, tag="trace"):
     """Show the path of a message, by spine ID, the beginning of its SHA-256, or a native identifier."""
 
@@ -107,7 +121,16 @@ class DropMessage(Request, frozen=True, tag="queue.drop"):
 
 
 AnyRequest = (
-    AddAccount | SetPassword | RemoveAccount | ListAccounts | Trace | ListQueues | ShowQueue | RetryQueue | DropMessage
+    AddAccount
+    | SetPassword
+    | RemoveAccount
+    | ListAccounts
+    | SetPolicy
+    | Trace
+    | ListQueues
+    | ShowQueue
+    | RetryQueue
+    | DropMessage
 )
 
 
@@ -122,6 +145,16 @@ class Account:
     created: str
     """ISO 8601, UTC."""
     own_sip_password: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AccountPolicy:
+    """What an account itself asks for; the configuration may ask for more."""
+
+    address: str
+    require: list[str]
+    require_from: list[str]
+    verify: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +232,20 @@ class PlainRecords:
         )
 
 
+def _rule(request: SetPolicy) -> Rule:
+    looks: dict[str, Look] = {"off": "off", "mark": "mark", "refuse": "refuse"}
+    if request.verify not in looks:
+        raise CommandRefused(f"{request.verify!r} is not known. There is: off, mark, refuse.", 2)
+    try:
+        return Rule(read_requirements(request.require), read_requirements(request.require_from), looks[request.verify])
+    except ValueError as error:
+        raise CommandRefused("What can be required is tls, signed and encrypted.", 2) from error
+
+
+def _words(requirements: Iterable[Requirement]) -> list[str]:
+    return sorted(requirement.value for requirement in requirements)
+
+
 def _outcome_text(outcome: bytes) -> str:
     try:
         value = msgspec.json.decode(outcome)
@@ -222,6 +269,8 @@ class Commands:
         changed: called after an account was changed or removed, so that nothing old is used any more.
         woken: called for each lane to be tried now; the store's ``Wake`` tells other nodes.
         dropped: called with lane and number of a message that was ended, so that it is not delivered from memory.
+        protected: called with an account's key and its new protection rule.
+        can_verify: the configuration names authorities to check signatures by.
         iterations: of SCRAM, for passwords set from now on.
     """
 
@@ -234,6 +283,8 @@ class Commands:
         changed: Callable[[Address], None] | None = None,
         woken: Callable[[str], None] | None = None,
         dropped: Callable[[str, int], None] | None = None,
+        protected: Callable[[str, Rule], None] | None = None,
+        can_verify: bool = False,
         iterations: int = ITERATIONS,
     ) -> None:
         self._store = store
@@ -242,6 +293,8 @@ class Commands:
         self._changed = changed or (lambda address: None)
         self._woken = woken or (lambda lane: None)
         self._dropped = dropped or (lambda lane, seq: None)
+        self._protected = protected or (lambda key, rule: None)
+        self._can_verify = can_verify
         self._iterations = iterations
         self._lock = asyncio.Lock()
         """Acts that look first and write then come one after the other."""
@@ -250,6 +303,7 @@ class Commands:
             SetPassword: self.set_password,
             RemoveAccount: self.remove_account,
             ListAccounts: self.list_accounts,
+            SetPolicy: self.set_policy,
             Trace: self.trace,
             ListQueues: self.list_queues,
             ShowQueue: self.show_queue,
@@ -306,7 +360,11 @@ class Commands:
             contacts = [name for name, _ in await self._store.scan("contact", key + "/")]
             ops: list[Op] = [Delete("account", key), Delete("scram", key), Delete("ha1", key)]
             ops += [Delete("contact", name) for name in (key, *contacts)]
+            has_rule = await self._store.get("setting", SPACE_PREFIX + key) is not None
+            ops += [Delete("setting", SPACE_PREFIX + key)] if has_rule else []
             await self._store.commit(ops)
+            if has_rule:
+                self._protected(key, NO_RULE)
             self._changed(address)
             dropped = await self._drop_lane(f"inbox/{key}")
         return Removed(_shown(address), dropped)
@@ -321,6 +379,25 @@ class Commands:
                 facts = _facts(entry.value)
                 accounts.append(Account(address, facts.created, facts.own_sip_password))
         return accounts
+
+    async def set_policy(self, request: SetPolicy) -> AccountPolicy:
+        """Keep what an account asks for, durable before it counts, or show it."""
+        address = self._own_address(request.address)
+        key = address_key(address)
+        name = SPACE_PREFIX + key
+        async with self._lock:
+            await self._created(address)
+            kept = await self._store.get("setting", name)
+            rule = NO_RULE if kept is None else unpack_rule(kept.value)
+            if request.is_set:
+                rule = _rule(request)
+                if rule.verify != "off" and not self._can_verify:
+                    text = "This server has no authorities to check signatures by. Name them in [security] trust first."
+                    raise CommandRefused(text)
+                op = Delete("setting", name) if rule == NO_RULE else Put("setting", name, pack_rule(rule))
+                await self._store.commit([op])
+                self._protected(key, rule)
+        return AccountPolicy(_shown(address), _words(rule.require), _words(rule.require_from), rule.verify)
 
     async def trace(self, request: Trace) -> list[Step]:
         """Show the path of every record that ``name`` stands for."""

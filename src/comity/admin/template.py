@@ -123,6 +123,21 @@ scram_sha1 = true
 # Someone wants to see a person's presence and was not approved: "ask" the person, or "deny" silently.
 presence_default = "ask"
 
+# What messages to (require) or from (require_from) a domain, an account or everybody ("*") must have on every hop: "tls",
+# "signed", "encrypted". What cannot keep it is refused, with a report to the sender. `comity account policy` sets the
+# same for one account. verify looks at signatures by the authorities of [security] below: "mark" or "refuse" those verdicts.
+# [[policy.protection]]
+# of = "example.org"
+# require = ["tls"]
+# require_from = ["tls"]
+# verify = "mark"
+# verdicts = ["bad-signature", "signed-by-other", "malformed"]
+
+
+# [security]
+# Authorities of people's certificates, for verify above. Without it no signature is looked at here.
+# trust = "people-ca.pem"
+
 
 [limits]
 # Each bound has a reason (docs: reference/limits); these are the ones that are changed most.

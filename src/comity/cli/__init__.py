@@ -12,7 +12,9 @@ import comity
 from comity.cli.admin import account, queue, trace
 from comity.cli.crypto import inspect, sign, verify
 from comity.cli.demo import demo
-from comity.cli.messages import listen, send
+from comity.cli.encryption import decrypt, encrypt
+from comity.cli.listening import listen
+from comity.cli.messages import send
 from comity.cli.output import Group
 from comity.cli.own_keys import keys
 from comity.cli.recover import recover
@@ -34,5 +36,22 @@ def main() -> None:
     """
 
 
-for command in (init, serve, config, account, demo, send, listen, trace, queue, recover, inspect, sign, verify, keys):
+for command in (
+    init,
+    serve,
+    config,
+    account,
+    demo,
+    send,
+    listen,
+    trace,
+    queue,
+    recover,
+    inspect,
+    sign,
+    verify,
+    encrypt,
+    decrypt,
+    keys,
+):
     main.add_command(command)

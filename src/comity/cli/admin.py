@@ -24,11 +24,13 @@ from comity.admin.commands import (
     Request,
     RetryQueue,
     SetPassword,
+    SetPolicy,
     ShowQueue,
     Trace,
 )
 from comity.cli.output import Group, as_json, config_option, fail, print_json, print_table
 from comity.config import read
+from comity.cpim.operations import Requirement
 
 MAX_PASSWORD_OCTETS = 1024
 
@@ -114,6 +116,55 @@ def account_password(address: str, sip: bool, password_stdin: bool, config_path:
     result = _do(config_path, SetPassword(address, _password(password_stdin), sip))
     what = "SIP password" if sip else "password"
     print_json(result) if as_json else click.echo(f"The {what} of {result['address']} was changed.")
+
+
+_REQUIREMENT = click.Choice([requirement.value for requirement in Requirement])
+
+
+@account.command("policy")
+@click.argument("address")
+@click.option("--require", type=_REQUIREMENT, multiple=True, help="What messages to ADDRESS must have.")
+@click.option("--require-from", type=_REQUIREMENT, multiple=True, help="What messages from ADDRESS must have.")
+@click.option(
+    "--verify",
+    type=click.Choice(["off", "mark", "refuse"]),
+    default="off",
+    help="What becomes of broken signatures on messages to ADDRESS, by [security] trust.",
+)
+@click.option("--clear", is_flag=True, help="Ask for nothing again.")
+@config_option
+@as_json
+def account_policy(
+    *,
+    address: str,
+    require: tuple[str, ...],
+    require_from: tuple[str, ...],
+    verify: str,
+    clear: bool,
+    config_path: Path,
+    as_json: bool,
+) -> None:
+    """Set or show what messages to and from ADDRESS must have on every hop.
+
+    Options given replace what was set before; none of them shows it. The configuration may ask for more, never for less.
+
+    \b
+    Examples:
+      comity account policy alice@example.org --require signed --require tls --verify refuse
+      comity account policy alice@example.org
+      comity account policy alice@example.org --clear
+    """
+    is_said = bool(require or require_from or verify != "off")
+    if clear and is_said:
+        raise click.UsageError("--clear stands alone.")
+    request = SetPolicy(address, clear or is_said, list(require), list(require_from), verify)
+    result = _do(config_path, request)
+    if as_json:
+        print_json(result)
+        return
+    columns = ("address", "require", "require_from", "verify")
+    row = [", ".join(v) or "-" if isinstance(v := result[c], list) else v for c in columns]
+    print_table(columns, [row], "")
 
 
 @account.command("remove")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -15,12 +16,13 @@ import click
 
 from comity.cli.arguments import address_of, file_argument, output_option, time_of, write
 from comity.cli.dissect import MAX_FILE, Dissection, Layer, as_entity, dissect
+from comity.cli.identities import openpgp_option, reading_keys, signing_identity
 from comity.cli.output import NEGATIVE, as_json, fail, print_json, printable, read_input
 from comity.cli.passphrases import Passphrase, passphrase_option
 from comity.cpim.address import Address
 from comity.cpim.entity import cpim_view
 from comity.errors import MalformedMessage
-from comity.secure import Identity, KeyStore, canonical_text
+from comity.secure import KeyStore, Verdict, VerdictKind, canonical_text
 from comity.secure import sign as make_signature
 from comity.secure import verify as judge
 
@@ -101,6 +103,7 @@ def _show_layer(layer: Layer) -> None:
     show_default=True,
     help="Readable everywhere, or one block that no path rewrites.",
 )
+@openpgp_option
 @click.option("--crlf", is_flag=True, help="First make every line end CR LF, as signing demands.")
 @passphrase_option
 @output_option
@@ -110,6 +113,7 @@ def sign(
     file: str,
     from_: str | None,
     form: Literal["multipart", "signed-data"],
+    is_openpgp: bool,
     crlf: bool,
     passphrase_file: Path | None,
     output: Path | None,
@@ -126,8 +130,8 @@ def sign(
     """
     raw = read_input(file, MAX_FILE)
     obj, _ = as_entity(canonical_text(raw) if crlf else raw)
-    address = address_of(from_) if from_ else _sender(obj.entity)
-    identity = own_identity(KeyStore(), address, Passphrase(passphrase_file))
+    address = address_of(from_) if from_ else sender_of(obj.entity)
+    identity = signing_identity(KeyStore(), address, Passphrase(passphrase_file), is_openpgp=is_openpgp)
     signed = make_signature(obj, identity, when=datetime.now(UTC), form=form)
     if as_json:
         facts = {"from": str(address), "fingerprint": identity.fingerprint, "sha256": signed.fingerprint, "form": form}
@@ -138,13 +142,8 @@ def sign(
     write(signed.entity, output)
 
 
-def own_identity(store: KeyStore, address: Address, passphrase: Passphrase) -> Identity:
-    """The identity that signs as ``address``; asks for its passphrase if it has one."""
-    is_encrypted = address in store.identities() and store.own.is_encrypted(address)
-    return passphrase.open(str(address), is_encrypted, lambda given: store.load(address, given))
-
-
-def _sender(entity: bytes) -> Address:
+def sender_of(entity: bytes) -> Address:
+    """Whom the object's From names; ends with a sentence if that is not one."""
     try:
         message = cpim_view(as_entity(entity)[0])
     except MalformedMessage as error:
@@ -159,33 +158,59 @@ def _sender(entity: bytes) -> Address:
 @click.option("--from", "from_", metavar="ADDRESS", help="The sender by the protocol around it; must be the same.")
 @click.option("--to", metavar="ADDRESS", help="The recipient who got it; must stand in To or cc.")
 @click.option("--at", metavar="TIME", help="Judge as of this time (2026-01-31T12:00:00Z), by default now.")
+@passphrase_option
 @output_option
 @as_json
-def verify(*, file: str, from_: str | None, to: str | None, at: str | None, output: Path | None, as_json: bool) -> None:
+def verify(
+    *,
+    file: str,
+    from_: str | None,
+    to: str | None,
+    at: str | None,
+    passphrase_file: Path | None,
+    output: Path | None,
+    as_json: bool,
+) -> None:
     """Say what an object proves about its sender, by the keys and the trust of COMITY_HOME.
 
-    Exit code 0 only for the verdict "valid". With -o the octets that the verdict is about are written.
+    What is encrypted for one of your keys is opened first. Who signed with which key is remembered, so that a changed
+    key shows. Exit code 0 only for the verdict "valid". With -o the octets that the verdict is about are written.
 
     \b
     Examples:
       comity verify signed.eml
       comity verify --json - < signed.eml
     """
+    store, now = KeyStore(), datetime.now(UTC)
     obj, _ = as_entity(read_input(file, MAX_FILE))
-    verdict = judge(
+    ask = partial(
+        judge,
         obj,
-        KeyStore().trust_store(),
+        store.trust_store(),
         now=time_of(at),
         expected_from=address_of(from_) if from_ else None,
         expected_to=address_of(to) if to else None,
     )
+    verdict = ask()
+    if verdict.verdict is VerdictKind.ENCRYPTED:
+        verdict = ask(keys=reading_keys(store, Passphrase(passphrase_file), is_strict=False))
+    contact = store.standing(verdict)
+    store.note(verdict, now)
     if output is not None and verdict.content is not None:
         write(verdict.content.entity, output)
     if as_json:
-        print_json(verdict.to_json())
+        print_json({**verdict.to_json(), "contact": contact})
     else:
-        click.echo(f"verdict  {verdict.verdict.value}\nreason   {printable(verdict.reason)}")
-        click.echo(f"from     {printable(verdict.from_) or 'nobody'}\nsigner   {printable(verdict.signer) or 'nobody'}")
-        click.echo(f"sha256   {verdict.sha256}")
+        _show_verdict(verdict, contact)
     if not verdict.is_valid:
         click.get_current_context().exit(NEGATIVE)
+
+
+def _show_verdict(verdict: Verdict, contact: str) -> None:
+    click.echo(f"verdict  {verdict.verdict.value}\nreason   {printable(verdict.reason)}")
+    click.echo(f"from     {printable(verdict.from_) or 'nobody'}\nsigner   {printable(verdict.signer) or 'nobody'}")
+    if contact:
+        click.echo(f"contact  {contact}; fingerprint {verdict.fingerprint[:16]}")
+    for layer in verdict.layers:
+        click.echo(f"layer    {printable(layer.text)}")
+    click.echo(f"sha256   {verdict.sha256}")

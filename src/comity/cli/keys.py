@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -52,7 +53,7 @@ def keys_list(as_json: bool) -> None:
     if as_json:
         print_json(entries)
         return
-    rows = [(e.shelf, e.technology, e.fingerprint[:16], _whose(e), f"{e.not_after:%Y-%m-%d}") for e in entries]
+    rows = [(e.shelf, e.technology, e.fingerprint[:16], _whose(e), _until(e)[:10]) for e in entries]
     titles = ("shelf", "kind", "fingerprint", "whose", "until")
     print_table(titles, rows, "There is no key. Make one: comity keys new ADDRESS")
 
@@ -79,11 +80,11 @@ def _show_entry(entry: KeyEntry) -> None:
     click.echo(f"fingerprint  {first}")
     for line in more:
         click.echo(f"             {line}")
-    click.echo(f"kind         {KINDS[entry.technology]}")
+    click.echo(f"kind         {KINDS[entry.technology]}, to {entry.use.replace(', ', ' and ')}")
     click.echo(f"trust        {entry.shelf}: {TRUST[entry.shelf]}\nsubject      {printable(entry.subject)}")
     for address in entry.addresses:
         click.echo(f"address      {printable(address)}")
-    click.echo(f"valid        {entry.not_before:%Y-%m-%d %H:%M} to {entry.not_after:%Y-%m-%d %H:%M} UTC")
+    click.echo(f"valid        {entry.not_before:%Y-%m-%d %H:%M} to {_until(entry)} UTC")
     if entry.is_encrypted:
         click.echo("key          under a passphrase")
     for contact in entry.history:
@@ -94,6 +95,10 @@ def _show_entry(entry: KeyEntry) -> None:
 
 
 KINDS = {"smime": "S/MIME certificate", "openpgp": "OpenPGP certificate"}
+
+
+def _until(entry: KeyEntry) -> str:
+    return "no end" if entry.not_after is None else f"{entry.not_after:%Y-%m-%d %H:%M}"
 
 
 def grouped(fingerprint: str) -> list[str]:
@@ -135,11 +140,28 @@ def keys_import(file: str, trust_anchor: bool, passphrase_file: Path | None, as_
 
 @keys.command("export")
 @click.argument("reference", metavar="FINGERPRINT|ADDRESS")
-@click.option("--private", is_flag=True, help="With the private key, under --passphrase-file: PKCS#12.")
+@click.option("--private", is_flag=True, help="With the private key, under its passphrase or --passphrase-file.")
+@click.option(
+    "--form",
+    type=click.Choice(["pkcs12", "pem", "openpgp"]),
+    default="pkcs12",
+    show_default=True,
+    help="Of the private key; an Ed25519 identity has two keys and needs pem. openpgp: that key of ADDRESS.",
+)
 @passphrase_option
 @output_option
-def keys_export(reference: str, private: bool, passphrase_file: Path | None, output: Path | None) -> None:
-    """Write a certificate as PEM, to give to others; with --private your key, to take to another machine.
+def keys_export(
+    *,
+    reference: str,
+    private: bool,
+    form: Literal["pkcs12", "pem", "openpgp"],
+    passphrase_file: Path | None,
+    output: Path | None,
+) -> None:
+    """Write a certificate, to give to others; with --private your key, to take to another machine.
+
+    An S/MIME certificate is written as PEM, an OpenPGP one armored. Of an ADDRESS that has both, the S/MIME one is
+    meant unless --form openpgp says otherwise.
 
     \b
     Examples:
@@ -148,14 +170,14 @@ def keys_export(reference: str, private: bool, passphrase_file: Path | None, out
     """
     store = KeyStore()
     if not private:
-        write(store.export(reference), output)
+        write(store.export(reference, "openpgp" if form == "openpgp" else ""), output)
         return
     passphrase = Passphrase(passphrase_file)
     if output is None or passphrase.given is None:
         raise click.UsageError("A private key is written to a file (-o), under a passphrase (--passphrase-file).")
     address, given = address_of(reference), passphrase.given
-    octets = store.export_private(address, given, old_passphrase=given)
-    write_private(octets, output)
+    encrypted = (store.pgp if form == "openpgp" else store.own).is_encrypted(address)
+    write_private(store.export_private(address, given, old_passphrase=given if encrypted else None, form=form), output)
 
 
 @keys.command("trust")

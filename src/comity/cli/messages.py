@@ -1,14 +1,13 @@
-"""``comity send`` and ``comity listen``.
+"""``comity send``, and signing in, which it shares with ``comity listen``.
 
-Place on the path: at both of its ends. They are a person's client, never part of a server: keys and trust come from
-``COMITY_HOME``, and a verdict is made here, from the octets as they arrived.
+Place on the path: at its beginning. It is a person's client, never part of a server: keys and trust come from
+``COMITY_HOME``. What is signed here gets its time from a clock that never gives one twice (SEC-23).
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -20,15 +19,18 @@ import click
 
 from comity.cli.arguments import address_of
 from comity.cli.dissect import MAX_FILE
+from comity.cli.encryption import encrypted_for, recipients_of, unverified_option
+from comity.cli.identities import need_openpgp, openpgp_option, signing_identity
 from comity.cli.output import NEGATIVE, as_json, fail, print_json, printable, read_input
-from comity.client import Client, ClientError, Received, connect, text_object
+from comity.cli.passphrases import Passphrase, passphrase_option
+from comity.client import Client, ClientError, connect, text_object
 from comity.cpim.address import Address
 from comity.cpim.compose import PLAIN
-from comity.cpim.native import readable_part
-from comity.cpim.operations import HistoryEntry, MimeObject, Requirement, Response, Status
+from comity.cpim.operations import MimeObject, Requirement, Response, Status
 from comity.cpim.protection import read_requirements
-from comity.secure import KeyStore, ReplayCache, TrustStore, Verdict, VerdictKind, canonical_text, verify
+from comity.secure import KeyStore, canonical_text
 from comity.secure import sign as make_signature
+from comity.secure.clock import next_time
 
 Via = Literal["sip", "xmpp"]
 Transport = Literal["udp", "tcp", "tls"]
@@ -119,7 +121,8 @@ def _password(file: Path | None, address: Address) -> str:
         fail(f"The password in {file} is not UTF-8.")
 
 
-def _sign_in(via: Via, address: Address, options: dict[str, Any]) -> SignIn:
+def signing_in(via: Via, address: Address, options: dict[str, Any]) -> SignIn:
+    """The choices of ``sign_in_options``, with the password."""
     password = _password(options["password_file"], address)
     return SignIn(via, address, password, options["server"], options["transport"], options["ca"])
 
@@ -133,6 +136,10 @@ def _sign_in(via: Via, address: Address, options: dict[str, Any]) -> SignIn:
 @click.option("--to", metavar="ADDRESS", required=True, help="Who shall get it.")
 @sign_in_options
 @click.option("--sign", "is_signed", is_flag=True, help="Sign it with the key that COMITY_HOME has for --from.")
+@click.option("--encrypt", "is_encrypted", is_flag=True, help="Encrypt it, so that only --to can read it.")
+@openpgp_option
+@unverified_option
+@passphrase_option
 @click.option("--type", "content_type", default=PLAIN, show_default=True, help="Content-Type of TEXT.")
 @click.option(
     "--require",
@@ -150,6 +157,10 @@ def send(
     to: str,
     via: Via,
     is_signed: bool,
+    is_encrypted: bool,
+    is_openpgp: bool,
+    to_unverified: bool,
+    passphrase_file: Path | None,
     content_type: str,
     required: tuple[str, ...],
     forge_from: str | None,
@@ -164,13 +175,27 @@ def send(
     Examples:
       comity send --from im:alice@example.org --to im:bob@example.org --via sip --sign 'Hello Bob'
       comity send --from im:bob@example.org --to im:alice@example.org --via xmpp < letter.txt
+      comity send --from im:alice@example.org --to im:bob@example.org --via sip --sign --encrypt 'For you only'
     """
     sender, recipient = address_of(from_), address_of(to)
     claimed = address_of(forge_from) if forge_from else None
-    obj = text_object(claimed or sender, recipient, _content(text, content_type), content_type)
+    if is_openpgp:
+        need_openpgp()
+    store, when = KeyStore(), datetime.now(UTC)
+    readers, signer = [], None
+    if is_encrypted:
+        readers = recipients_of(store, [recipient], is_openpgp=is_openpgp, to_unverified=to_unverified, now=when)
     if is_signed:
-        obj = make_signature(obj, KeyStore().load(sender), when=datetime.now(UTC))
-    response = asyncio.run(_send(_sign_in(via, sender, sign_in), recipient, obj, claimed, read_requirements(required)))
+        signer = signing_identity(store, sender, Passphrase(passphrase_file), is_openpgp=is_openpgp)
+        when = next_time(store.home, sender, when)
+    obj = text_object(claimed or sender, recipient, _content(text, content_type), content_type, when=when)
+    if is_encrypted:
+        obj = encrypted_for(obj, readers, signer, when)
+    elif signer is not None:
+        obj = make_signature(obj, signer, when=when)
+    response = asyncio.run(
+        _send(signing_in(via, sender, sign_in), recipient, obj, claimed, read_requirements(required))
+    )
     is_refused = response.status is Status.FAILURE
     reason = response.reason.value if response.reason else ""
     if as_json:
@@ -201,149 +226,15 @@ async def _send(
     claimed: Address | None,
     requirements: frozenset[Requirement],
 ) -> Response:
-    async with _connected(sign_in, receive=False) as client:
+    async with connected(sign_in, receive=False) as client:
         return await client.send(obj, recipient, from_=claimed, requirements=requirements)
 
 
 @asynccontextmanager
-async def _connected(sign_in: SignIn, *, receive: bool) -> AsyncIterator[Client]:
+async def connected(sign_in: SignIn, *, receive: bool) -> AsyncIterator[Client]:
     """A signed-in client; a refused sign-in or a lost connection ends the command with its sentence."""
     try:
         async with sign_in.connect(receive=receive) as client:
             yield client
     except ClientError as error:
         fail(str(error), NEGATIVE)
-
-
-# --- listen -----------------------------------------------------------------------------------------------------------
-
-
-@click.command()
-@click.argument("address")
-@sign_in_options
-@click.option("--count", type=click.IntRange(1), help="End after so many messages.")
-@click.option("--timeout", type=click.FloatRange(0, min_open=True), help="End after so many seconds.")
-@as_json
-def listen(*, address: str, via: Via, count: int | None, timeout: float | None, as_json: bool, **sign_in: Any) -> None:
-    """Sign in as ADDRESS and print each message with its verdict, a line for each.
-
-    The verdict is made here, by the trust of COMITY_HOME. Without --count and --timeout it goes on until Ctrl-C.
-    Exit code 0: as many messages came as --count says; 1: they did not.
-
-    \b
-    Examples:
-      comity listen im:bob@example.org --via xmpp
-      comity listen im:alice@example.org --via sip --count 1 --timeout 30 --json
-    """
-    whose = address_of(address)
-    listener = Listener(KeyStore().trust_store(), as_json)
-    try:
-        asyncio.run(_listen(_sign_in(via, whose, sign_in), listener, count, timeout))
-    except asyncio.CancelledError:
-        click.echo("comity: stopped listening", err=True)
-    if count is not None and listener.seen < count:
-        fail(f"{listener.seen} of {count} messages came.", NEGATIVE)
-
-
-class Listener:
-    """Judges and prints what arrives for one person.
-
-    Args:
-        trust: whom they trust.
-        as_json: one JSON object a line, for scripts.
-    """
-
-    def __init__(self, trust: TrustStore, as_json: bool) -> None:
-        self.seen = 0
-        self._trust = trust
-        self._replay = ReplayCache()
-        self._as_json = as_json
-
-    def show(self, received: Received, now: datetime) -> None:
-        """Print one message, or on stderr that one of theirs was not delivered; ``now`` is aware UTC."""
-        if received.report is not None:
-            report = received.report
-            sentence = f"not delivered to {report.recipient}: {report.reason.value}: {report.text}"
-            click.echo(f"comity: {printable(sentence)}", err=True)
-            return
-        verdict = verify(
-            received.object,
-            self._trust,
-            now=now,
-            expected_from=received.from_,
-            expected_to=received.to,
-            replay=self._replay,
-            asserted_by=received.asserted_by,
-            arrived=received.arrived,
-        )
-        self.seen += 1
-        text = _text(received, verdict)
-        if self._as_json:
-            print_json(_fields(received, verdict, text))
-        else:
-            shown = printable(text) if text is not None else f"({printable(received.object.media_type)})"
-            click.echo(f"{printable(str(received.from_))}: {shown}  [{phrase(verdict)}; sha256 {verdict.sha256[:16]}]")
-
-
-async def _listen(sign_in: SignIn, listener: Listener, count: int | None, seconds: float | None) -> None:
-    task = asyncio.current_task()
-    assert task is not None
-    for number in (signal.SIGINT, signal.SIGTERM):  # sign out before it ends, so that the server need not find out
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    try:
-        async with asyncio.timeout(seconds) as limit, _connected(sign_in, receive=True) as client:
-            click.echo(f"comity: listening as {printable(str(sign_in.address))} by {sign_in.via}", err=True)
-            messages = aiter(client.messages())
-            async for received in messages:
-                listener.show(received, datetime.now(UTC))
-                if listener.seen == count:
-                    await _take_last(messages)
-                    return
-    except TimeoutError:
-        if not limit.expired():  # the network's own, not ours
-            raise
-
-
-async def _take_last(messages: AsyncIterator[Received]) -> None:
-    """Tell the server that the last message is ours: asking for the next one does, waiting for it is not needed."""
-    asking = asyncio.ensure_future(anext(messages))
-    await asyncio.sleep(0)
-    asking.cancel()
-    await asyncio.gather(asking, return_exceptions=True)
-
-
-def _text(received: Received, verdict: Verdict) -> str | None:
-    """What to show as the text: under "valid" nothing but what the signature covers (T8)."""
-    if verdict.is_valid and verdict.content is not None:
-        return readable_part(verdict.content)
-    return received.text
-
-
-def phrase(verdict: Verdict) -> str:
-    """The verdict in words for a person, the names in it escaped."""
-    if verdict.is_valid:
-        return printable(f"valid, signed by {verdict.signer}")
-    if verdict.verdict is VerdictKind.UNSIGNED and verdict.asserted_by:
-        return printable(f"unsigned, asserted by {verdict.asserted_by}")
-    return printable(f"{verdict.verdict.value}: {verdict.reason}")
-
-
-def _fields(received: Received, verdict: Verdict, text: str | None) -> dict[str, object]:
-    return {
-        "from": str(received.from_),
-        "to": str(received.to),
-        "type": received.object.media_type,
-        "sha256": verdict.sha256,
-        "verdict": verdict.verdict.value,
-        "text": text,
-        "signer": verdict.signer,
-        "reason": verdict.reason,
-        "asserted_by": received.asserted_by,
-        "delayed": received.is_delayed,
-        "history": [_hop(entry) for entry in received.history],
-    }
-
-
-def _hop(entry: HistoryEntry) -> dict[str, str]:
-    when = entry.when.isoformat()
-    return {"node": entry.node, "in": entry.in_protocol, "out": entry.out_protocol, "time": when, "note": entry.note}

@@ -7,29 +7,33 @@ passphrase, or somebody said or was told that it is not.
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
 
 from comity.cli.arguments import address_of, output_option, write
-from comity.cli.crypto import own_identity
+from comity.cli.identities import need_openpgp, own_identity
 from comity.cli.keys import keys
 from comity.cli.output import as_json, fail, print_json, printable
 from comity.cli.passphrases import Passphrase, is_asked, passphrase_option
 from comity.cpim.address import Address
-from comity.secure import KeyStore, LocalCa, new_identity
+from comity.secure import KeyStore, LocalCa, kept, new_identity, openpgp
 from comity.secure.chain import display_issuer, fingerprint
 from comity.secure.identity import Identity, new_key
+from comity.secure.kept import Kept
 from comity.secure.keyfile import is_encrypted, read_authority
 from comity.secure.own_ca import REASONS, OwnCa, Reason, crl_pem, revocation_list
+from comity.secure.own_keys import OwnKeys
+from comity.secure.own_pgp import OwnPgp
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
 __all__ = ["keys"]
 
-Kind = Literal["p256", "ed25519", "rsa"]
+Kind = Literal["p256", "ed25519", "rsa", "openpgp"]
 
 ca_option = click.option(
     "--ca",
@@ -42,10 +46,10 @@ ca_option = click.option(
 @click.argument("address")
 @click.option(
     "--kind",
-    type=click.Choice(["p256", "ed25519", "rsa"]),
+    type=click.Choice(["p256", "ed25519", "rsa", "openpgp"]),
     default="p256",
     show_default=True,
-    help="Kind of key; every S/MIME program reads p256 and rsa.",
+    help="Kind of key; every S/MIME program reads p256 and rsa. ADDRESS may have an S/MIME and an OpenPGP key.",
 )
 @click.option("--days", type=click.IntRange(1, 3650), default=730, show_default=True, help="How long it is valid.")
 @ca_option
@@ -87,25 +91,38 @@ def keys_new(
     if sum((ca is not None, own_ca, request is not None)) > 1:
         raise click.UsageError("Choose one of --ca, --own-ca and --request.")
     store, whose, passphrase = KeyStore(), address_of(address), Passphrase(passphrase_file)
-    if whose in store.identities() and not replace:
+    if kind == "openpgp" and (ca is not None or own_ca or request is not None):
+        raise click.UsageError("OpenPGP knows no authorities: without --ca, --own-ca and --request.")
+    if kind == "openpgp":
+        need_openpgp()
+    if whose in (store.pgp.addresses() if kind == "openpgp" else store.identities()) and not replace:
         fail(f"{whose} has a key already. Use it, or replace it with --replace.")
     secret = passphrase.new(str(whose), none_wanted=no_passphrase)
-    if request is not None:
+    if request is not None and kind != "openpgp":
         write(store.own.request(whose, new_key(kind), secret), request)
         _say_request(whose, request, as_json)
         return
     now = datetime.now(UTC)
+    if kind == "openpgp":
+        key = openpgp.new_identity(whose, when=now, days=days)
+        store.pgp.save(key, secret, is_new=not replace)
+        _say_made(store, whose, key.fingerprint, as_json)
+        return
     authority = _own_authority(store, whose, secret, passphrase, now) if own_ca else _authority(ca, passphrase)
     identity = new_identity(whose, when=now, ca=authority, kind=kind, days=days)
     store.own.save(identity, secret, is_new=not replace)
-    if as_json:
-        print_json(store.show(identity.fingerprint))
-        return
-    click.echo(f"{printable(str(whose))} has a key. Fingerprint of its certificate:\n{identity.fingerprint}")
-    if own_ca and authority is not None:
+    _say_made(store, whose, identity.fingerprint, as_json)
+    if own_ca and authority is not None and not as_json:
         click.echo(
             f"Certified by your own authority; others believe it with: comity keys import --trust-anchor\n{fingerprint(authority.certificate)}"
         )
+
+
+def _say_made(store: KeyStore, whose: Address, made: str, as_json: bool) -> None:
+    if as_json:
+        print_json(store.show(made))
+    else:
+        click.echo(f"{printable(str(whose))} has a key. Fingerprint of its certificate:\n{made}")
 
 
 def _say_request(whose: Address, request: Path, as_json: bool) -> None:
@@ -158,23 +175,23 @@ def keys_passphrase(
       comity keys passphrase im:alice@example.org --passphrase-file old.txt --new-passphrase-file new.txt
     """
     store, whose, old = KeyStore(), address_of(address), Passphrase(passphrase_file)
-    given = passphrase_given(store, whose, old)
+    folders = [each for each in (store.own, store.pgp) if whose in each.addresses()]
+    if not folders:
+        fail(f"There is no key for {whose}. Make one with: comity keys new {whose}")
+    given = [old.open(str(whose), each.is_encrypted(whose), partial(_tried, each, whose)) for each in folders]
     new = Passphrase(new_passphrase_file, environment=False)
     if new.given is None and not no_passphrase and not is_asked():
         raise click.UsageError("Say the new passphrase with --new-passphrase-file, or --no-passphrase.")
     secret = new.new(str(whose), none_wanted=no_passphrase)
-    store.own.change_passphrase(whose, given, secret)
+    for each, before in zip(folders, given, strict=True):
+        each.change_passphrase(whose, before, secret)
     click.echo(f"The private key of {printable(str(whose))} is {'' if secret else 'not '}under a passphrase.")
 
 
-def passphrase_given(store: KeyStore, whose: Address, passphrase: Passphrase) -> bytes | None:
-    """The passphrase that opens the key of ``whose``, tried; None if it needs none."""
-
-    def load(given: bytes | None) -> bytes | None:
-        store.load(whose, given)
-        return given
-
-    return passphrase.open(str(whose), store.own.is_encrypted(whose), load)
+def _tried(keys: OwnKeys | OwnPgp, whose: Address, given: bytes | None) -> bytes | None:
+    """The passphrase, if it opens the key."""
+    keys.load(whose, given)
+    return given
 
 
 # --- revoke -----------------------------------------------------------------------------------------------------------
@@ -199,19 +216,33 @@ def keys_revoke(
       comity keys revoke im:alice@example.org --reason key-compromise -o revoked.crl
       comity keys revoke 5f70bf18a086007016e948b04aed3b82 --ca house/data/tls -o revoked.crl
     """
-    store, passphrase = KeyStore(), Passphrase(passphrase_file)
-    certificate = store.find(reference)
-    owner = next((each for each in store.identities() if store.own.certificate(each) == certificate), None)
-    issuer = _issuer_of(certificate, owner, store, ca, passphrase)
-    now = datetime.now(UTC)
-    crl = revocation_list(
-        issuer.certificate, issuer.key, certificate, when=now, reason=reason, earlier=list(store.crls())
-    )
-    store.keep_crl(crl)
-    write(crl_pem(crl), output)
-    if owner is not None:
-        store.own.retire(owner)
-    click.echo(f"Revoked: {fingerprint(certificate)}", err=True)
+    store, passphrase, now = KeyStore(), Passphrase(passphrase_file), datetime.now(UTC)
+    found = store.find(reference)
+    if found.x509 is None:
+        write(_revoke_openpgp(store, found, passphrase), output)
+    else:
+        owner = next((each for each in store.identities() if store.own.certificate(each) == found.x509), None)
+        issuer = _issuer_of(found.x509, owner, store, ca, passphrase)
+        crl = revocation_list(
+            issuer.certificate, issuer.key, found.x509, when=now, reason=reason, earlier=list(store.crls())
+        )
+        store.keep_crl(crl)
+        write(crl_pem(crl), output)
+        if owner is not None:
+            store.own.retire(owner)
+    click.echo(f"Revoked: {found.fingerprint}. Give what was written to everybody who has the certificate.", err=True)
+
+
+def _revoke_openpgp(store: KeyStore, found: Kept, passphrase: Passphrase) -> bytes:
+    """The own OpenPGP certificate with its revocation, armored; the key is retired."""
+    for owner in store.pgp.addresses():
+        if kept.of_openpgp(store.pgp.certificate(owner)).fingerprint == found.fingerprint:
+            load = partial(store.pgp.load, owner)
+            revoked = openpgp.revoke(passphrase.open(str(owner), store.pgp.is_encrypted(owner), load))
+            store.pgp.replace_certificate(owner, revoked)
+            store.pgp.retire(owner)
+            return kept.armored(revoked)
+    fail("Only its owner can revoke an OpenPGP certificate. To trust it no more: comity keys distrust")
 
 
 def _issuer_of(

@@ -21,6 +21,7 @@ def mistakes_between(config: Config, earlier: list[ConfigError]) -> Iterator[Con
         yield from _open_plaintext(config)
     yield from _store_mistakes(config)
     yield from _double_routes(config)
+    yield from _protection_mistakes(config, earlier)
     yield from _limit_mistakes(config)
 
 
@@ -74,6 +75,24 @@ def _double_routes(config: Config) -> Iterator[ConfigError]:
             key, problem = f"route[{index}].domain", f'"{route.domain}" already has route[{seen[route.domain]}].'
             yield ConfigError(key, problem, "Keep one of the two.", where=config.where(key))
         seen.setdefault(route.domain, index)
+
+
+def _protection_mistakes(config: Config, earlier: list[ConfigError]) -> Iterator[ConfigError]:
+    seen: dict[str, int] = {}
+    for index, rule in enumerate(config.policy.protection):
+        name = f"policy.protection[{index}]"
+        if rule.of and rule.of in seen:
+            key, problem = f"{name}.of", f'"{rule.of}" already has policy.protection[{seen[rule.of]}].'
+            yield ConfigError(key, problem, "Put both into one.", where=config.where(key))
+        seen.setdefault(rule.of, index)
+        if rule.verify != "off" and config.security.trust is None:
+            key = f"{name}.verify"
+            cure = 'Name the authorities of people\'s certificates: below [security], trust = "people-ca.pem".'
+            yield ConfigError(key, "has nobody to believe signers by.", cure, where=config.where(key))
+        is_wrong_already = any(mistake.key.startswith(f"{name}.") for mistake in earlier)
+        if not (rule.require or rule.require_from or rule.verify != "off" or is_wrong_already):
+            cure = 'Write require = ["tls"], require_from = ["tls"] or verify = "mark", or remove the block.'
+            yield ConfigError(name, "asks for nothing.", cure, where=config.where(name))
 
 
 def _limit_mistakes(config: Config) -> Iterator[ConfigError]:

@@ -56,7 +56,21 @@ NETWORK_FILE_SYSTEMS = frozenset(
 
 def machine_mistakes(config: Config) -> list[ConfigError]:
     """Everything about this machine that would stop a server with ``config``."""
-    return [*_data_mistakes(config), *_tls_mistakes(config)]
+    return [*_data_mistakes(config), *_tls_mistakes(config), *_anchor_mistakes(config)]
+
+
+def _anchor_mistakes(config: Config) -> Iterator[ConfigError]:
+    trust, key = config.security.trust, "security.trust"
+    if trust is None:
+        return
+    try:
+        x509.load_pem_x509_certificates(trust.read_bytes())
+    except OSError as error:
+        cure = "Write the path of a PEM file that this user may read."
+        yield ConfigError(key, f"{trust} cannot be read: {error.strerror}.", cure, where=config.where(key))
+    except ValueError:
+        cure = "Write a PEM file with the certificates of one or more authorities."
+        yield ConfigError(key, f"{trust} holds no certificate.", cure, where=config.where(key))
 
 
 def needs_certificate(config: Config) -> bool:

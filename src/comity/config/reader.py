@@ -18,8 +18,8 @@ from typing import Any
 from comity.bindings.base import Listener, Transport
 from comity.config.conflicts import mistakes_between
 from comity.config.sections import (
+    LISTS,
     SECTIONS,
-    ComponentConfig,
     Config,
     Network,
     RouteConfig,
@@ -27,7 +27,8 @@ from comity.config.sections import (
     line_of,
 )
 from comity.config.values import SIZES, TIMES, canonical_domain, domain_problem, network, shown, split_url, with_unit
-from comity.errors import ConfigError, ConfigErrors
+from comity.cpim.address import Address
+from comity.errors import AddressError, ConfigError, ConfigErrors
 
 _WRONG: Any = object()
 _MOST_OCTETS = 1 << 40
@@ -138,8 +139,8 @@ class _Reader:
             full = f"{name}.{key}"
             if key not in known:
                 self._unknown_key(full, key, list(known))
-            elif full == "xmpp.component":
-                values[key] = tuple(self._tables(full, ComponentConfig, value))
+            elif full in LISTS:
+                values[key] = tuple(self._tables(full, LISTS[full], value))
             elif (result := self._value(full, value, known[key])) is not _WRONG:
                 values[key] = result
         for key, spec in known.items():
@@ -212,6 +213,21 @@ class _Reader:
             return value
         cure = closest(str(value), choices)
         return self.say(key, f"{shown(value)} is not known.", cure)
+
+    def _read_words(self, key: str, value: object, spec: Mapping[str, Any]) -> Any:
+        choices = list(spec["choices"])
+        if not isinstance(value, list):
+            return self.say(key, f"{shown(value)} is not a list.", f'Write it like ["{choices[0]}"].')
+        found = [self._read_choice(f"{key}[{index}]", item, spec) for index, item in enumerate(value)]
+        return tuple(dict.fromkeys(word for word in found if word is not _WRONG))
+
+    def _read_protected(self, key: str, value: object, spec: Mapping[str, Any]) -> Any:
+        if not isinstance(value, str) or "@" not in value:
+            return self._read_route_domain(key, value, spec)
+        try:
+            return Address.parse(value if value.startswith("im:") else f"im:{value}").folded().uri
+        except AddressError as error:
+            return self.say(key, f"{shown(value)} is no account: {error.reason}.", 'Write it like "alice@example.org".')
 
     def _read_count(self, key: str, value: object, spec: Mapping[str, Any]) -> Any:
         if isinstance(value, int) and not isinstance(value, bool) and spec["low"] <= value <= spec["high"]:

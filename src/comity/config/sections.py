@@ -55,6 +55,10 @@ def _listeners(ports: Mapping[str, int], *default: Listener) -> Any:
     return field(default=default, metadata={"kind": "listeners", "ports": ports})
 
 
+def _words(*choices: str, default: tuple[str, ...] = ()) -> Any:
+    return field(default=default, metadata={"kind": "words", "choices": choices})
+
+
 def _of(kind: str, default: object) -> Any:
     return field(default=default, metadata={"kind": kind})
 
@@ -174,6 +178,37 @@ class StoreConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ProtectionConfig:
+    """``[[policy.protection]]``: what a domain or an account requires of messages, and what signatures are looked at here.
+    All entries that fit an address hold together; what is required travels with the message and no hop may do with less."""
+
+    of: str = _of("protected", "")
+    """A domain, an account (``alice@example.org``), or ``*`` for everybody."""
+    require: tuple[str, ...] = _words("tls", "signed", "encrypted")
+    """What messages to it must have: TLS on every hop, a signature, encryption. What has not is refused."""
+    require_from: tuple[str, ...] = _words("tls", "signed", "encrypted")
+    """The same for messages from it."""
+    verify: Literal["off", "mark", "refuse"] = _choice("off", "off", "mark", "refuse")
+    """``mark`` or ``refuse`` messages to it with one of ``verdicts``, by the authorities of ``[security] trust``. A mark is a
+    note in the transport history; the recipient's own program gives the verdict that counts."""
+    verdicts: tuple[str, ...] = _words(
+        *("bad-signature", "signed-by-other", "malformed", "untrusted", "stale", "future", "no-freshness"),
+        *("envelope-mismatch", "headers-unprotected", "not-addressed", "valid-weak", "not-checked"),
+        default=("bad-signature", "signed-by-other", "malformed"),
+    )
+    """Which verdicts ``verify`` is about."""
+
+
+@dataclass(frozen=True, slots=True)
+class SecurityConfig:
+    """``[security]``: end-to-end security, as far as a server has anything to do with it. It never holds a person's key."""
+
+    trust: Path | None = field(default=None, metadata={"kind": "path"})
+    """PEM file of the authorities by which ``[[policy.protection]] verify`` believes people's certificates; none unless
+    written, and not those of ``[tls]``."""
+
+
+@dataclass(frozen=True, slots=True)
 class PolicyConfig:
     """``[policy]``: who may do what. Sender binding and the ban on third-party relaying cannot be switched off."""
 
@@ -190,6 +225,8 @@ class PolicyConfig:
     """Domains, addresses or networks of servers that vouch for their own users without a certificate."""
     presence_default: Literal["ask", "deny"] = _choice("ask", "ask", "deny")
     """What a watcher without an approval gets: ``ask`` puts the question to the person, ``deny`` does not."""
+    protection: tuple[ProtectionConfig, ...] = ()
+    """What domains and accounts require of messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,6 +398,8 @@ class Config:
     """Engine and place of the store."""
     policy: PolicyConfig
     """Who may do what."""
+    security: SecurityConfig
+    """End-to-end security, as far as it is a server's."""
     limits: Limits
     """Every bound."""
     lines: Mapping[str, int]
@@ -398,7 +437,9 @@ def line_of(lines: Mapping[str, int], key: str) -> int:
     return 0
 
 
-#: Sections that are one table, by name; ``[[route]]`` and ``[[xmpp.component]]`` are lists of tables.
+#: Lists of tables inside a section, by name.
+LISTS: dict[str, type[Any]] = {"xmpp.component": ComponentConfig, "policy.protection": ProtectionConfig}
+#: Sections that are one table, by name; ``[[route]]`` and those of ``LISTS`` are lists of tables.
 SECTIONS: dict[str, type[Any]] = {
     "server": ServerConfig,
     "tls": TlsConfig,
@@ -409,5 +450,6 @@ SECTIONS: dict[str, type[Any]] = {
     "xcap": XcapConfig,
     "store": StoreConfig,
     "policy": PolicyConfig,
+    "security": SecurityConfig,
     "limits": Limits,
 }

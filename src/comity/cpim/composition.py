@@ -27,7 +27,7 @@ from comity.cpim.compose import PLAIN
 from comity.cpim.operations import MimeObject
 from comity.cpim.presence import DEFAULT, PIDF_TYPE, Component, Note, PresenceDocument, PresenceLimits, PresenceTuple
 from comity.cpim.presence_state import offline_document
-from comity.cpim.presence_writer import build, distinct
+from comity.cpim.presence_writer import build, distinct, is_writable
 from comity.cpim.rpid import RPID, TABLE_1, limits_of
 from comity.errors import LocalProtocolError, MalformedMessage
 from comity.xml import Element
@@ -121,26 +121,13 @@ def _check(entity: Address, live: Sequence[Publication]) -> None:
 def _fitted(
     entity: Address, live: Sequence[Publication], times: _Times, limits: PresenceLimits
 ) -> tuple[PresenceDocument, Sequence[Publication]]:
-    """The document of as many publications as can be written and have room, the latest first, and which they are."""
-    try:
-        return _join(entity, live, times, limits), live
-    except LocalProtocolError:
-        writable = [p for p in live if _is_writable(entity, p, times, limits)]
-        live = writable if len(writable) < len(live) else live[:-1]
-    except MalformedMessage:
-        live = live[:-1]
-    if not live:
-        return _join(entity, live, times, DEFAULT), live
-    return _fitted(entity, live, times, limits)
-
-
-def _is_writable(entity: Address, one: Publication, times: _Times, limits: PresenceLimits) -> bool:
-    """False for a document with names that XML allows and our writer does not."""
-    try:
-        _join(entity, [one], times, limits)
-    except (LocalProtocolError, MalformedMessage):
-        return False
-    return True
+    """The document of as many publications as there is room for, the latest first, and which they are."""
+    while live:
+        try:
+            return _join(entity, live, times, limits), live
+        except MalformedMessage:
+            live = live[:-1]
+    return _join(entity, live, times, DEFAULT), live
 
 
 def _join(entity: Address, live: Sequence[Publication], times: _Times, limits: PresenceLimits) -> PresenceDocument:
@@ -166,7 +153,7 @@ def _join(entity: Address, live: Sequence[Publication], times: _Times, limits: P
         notes=list(dict.fromkeys(notes)),
         persons=persons,
         devices=devices,
-        extensions=[element for p in live for element in p.document.extensions],
+        extensions=[element for p in live for element in p.document.extensions if is_writable(element)],
         limits=limits,
     )
 
@@ -178,10 +165,11 @@ def _tuples(one: Publication, now: datetime, stamp: datetime) -> list[PresenceTu
             given,
             id=_unique(one, given.id, "t", index),
             timestamp=_when(given.timestamp, one, stamp),
+            status_extensions=_valid(given.status_extensions, now),
             extensions=_valid(given.extensions, now),
         )
         for index, given in enumerate(one.document.tuples)
-        if given.basic_status is not None or given.status_extensions
+        if given.basic_status is not None or _valid(given.status_extensions, now)
     ]
 
 
@@ -232,8 +220,8 @@ def _when(given: datetime | None, one: Publication, stamp: datetime) -> datetime
 
 
 def _valid(extensions: Iterable[Element], now: datetime) -> tuple[Element, ...]:
-    """Without the timed RPID elements that are over (PRES-19)."""
-    return tuple(element for element in extensions if not _is_over(element, now))
+    """Without the timed RPID elements that are over (PRES-19), and without what has names that cannot be written."""
+    return tuple(element for element in extensions if not _is_over(element, now) and is_writable(element))
 
 
 def _is_timed(element: Element) -> bool:

@@ -12,7 +12,7 @@ merely missing or out of order is read as far as it goes and flagged (RFC 4479 s
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterator
+from collections.abc import Container
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -21,16 +21,16 @@ from functools import cached_property
 from typing import Final
 
 from comity.cpim.address import Address
+from comity.cpim.documents import read_document, walk
 from comity.cpim.entity import content_type_params, decode_transfer
 from comity.cpim.header import read_timestamp
 from comity.cpim.operations import MimeObject
-from comity.errors import AddressError, MalformedMessage, RemoteProtocolError
-from comity.xml import XML_LANG, Element, XmlLimits, parse_document
+from comity.errors import AddressError, MalformedMessage
+from comity.xml import XML_LANG, Element, XmlLimits
 
 PIDF_TYPE: Final = "application/pidf+xml"
 PIDF: Final = "urn:ietf:params:xml:ns:pidf"
 DATA_MODEL: Final = "urn:ietf:params:xml:ns:pidf:data-model"
-_XINCLUDE: Final = "http://www.w3.org/2001/XInclude"
 
 _SPACE: Final = " \t\r\n"
 _DECLARATION = re.compile(rb"(?:\xef\xbb\xbf)?<\?xml[ \t\r\n]([^>]*)\?>")
@@ -200,14 +200,7 @@ def _must_be_understood(element: Element) -> bool:
 
 
 def _parse(raw: bytes, charset: str, limits: PresenceLimits) -> PresenceDocument:
-    if charset.lower() not in ("", "utf-8", "us-ascii") or (charset.lower() == "us-ascii" and not raw.isascii()):
-        raise MalformedMessage("the presence document is not in UTF-8")
-    try:
-        root = parse_document(raw, limits.xml, ignore_encoding=bool(charset))
-    except RemoteProtocolError as error:
-        hint = "size" if error.hint == "policy-violation" else ""
-        raise MalformedMessage(error.reason, offset=error.offset, hint=hint) from None
-    return _View(raw, root).document()
+    return _View(raw, read_document(raw, limits.xml, charset)).document()
 
 
 class _View:
@@ -226,9 +219,7 @@ class _View:
         entity = root.get("entity").strip(_SPACE)
         if not entity:
             raise MalformedMessage("the presence document does not say whose it is: there is no entity")
-        namespaces = frozenset(element.namespace for element in _walk(root))
-        if _XINCLUDE in namespaces:
-            raise MalformedMessage("a presence document may not include others")
+        namespaces = frozenset(element.namespace for element in walk(root))
         self._check_declaration()
         self._check_order(root, ("tuple", "note"), other=2)
         presentity = _address(entity)
@@ -350,11 +341,3 @@ def _address(entity: str) -> Address | None:
         return Address.from_any(entity).with_scheme("pres")
     except AddressError:
         return None
-
-
-def _walk(element: Element) -> Iterator[Element]:
-    waiting = [element]
-    while waiting:
-        element = waiting.pop()
-        yield element
-        waiting.extend(element.elements())

@@ -70,6 +70,15 @@ def distinct(when: datetime, last: datetime | None) -> datetime:
     return when if last is None or when > last else last + _MILLISECOND
 
 
+def is_writable(element: Element) -> bool:
+    """False for an element with names that XML allows and our writer does not."""
+    try:
+        serialize(element)
+    except LocalProtocolError:
+        return False
+    return True
+
+
 def _id(id: str) -> dict[str, str]:
     if not id:
         raise LocalProtocolError("a tuple, person or device needs an id")

@@ -7,10 +7,11 @@ is verified here: that a signature stands there is not that it is good. Only a r
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 
 from comity.cpim.entity import CPIM_TYPE, content_object, decode_transfer, signed_part
 from comity.cpim.message import DEFAULT, CpimLimits, CpimMessage
-from comity.cpim.operations import MimeObject, Requirement
+from comity.cpim.operations import MimeObject, Reason, Requirement
 from comity.errors import MalformedMessage
 
 _PKCS7 = frozenset({"application/pkcs7-mime", "application/x-pkcs7-mime"})
@@ -24,6 +25,18 @@ SENTENCES = {
     Requirement.SIGNED: "The message must be signed and is not.",
     Requirement.ENCRYPTED: "The message must be encrypted and is not.",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What somebody who verified an object says of it."""
+
+    verdict: str
+    """A value of ``secure.VerdictKind``."""
+    text: str
+    """One sentence for a person."""
+    reason: Reason | None = None
+    """What to tell the sender if it is refused for it (T8); None: nothing to refuse by itself."""
 
 
 def protections(obj: MimeObject, *, limits: CpimLimits = DEFAULT) -> frozenset[Requirement]:

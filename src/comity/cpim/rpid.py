@@ -7,6 +7,7 @@ repeated where it may stand once says nothing, as does one that is absent (RFC 4
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ RPID: Final = "urn:ietf:params:xml:ns:pidf:rpid"
 LOCATION_TYPE: Final = "urn:ietf:params:xml:ns:location-type"
 DEVICE_ID: Final = f"{{{DATA_MODEL}}}deviceID"
 _SPACE: Final = " \t\r\n"
+_INTEGER = re.compile(r"[+-]?[0-9]{1,9}")
 
 
 class Place(Enum):
@@ -231,8 +233,7 @@ def _name_or_text(element: Element | None) -> str:
 
 
 def _integer(text: str) -> int | None:
-    digits = text.removeprefix("-").removeprefix("+")
-    return int(text) if digits.isascii() and digits.isdigit() and len(digits) <= 9 else None
+    return int(text) if _INTEGER.fullmatch(text) else None
 
 
 def _user_input(element: Element | None) -> UserInput | None:

@@ -14,43 +14,50 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
-from functools import lru_cache
-from typing import Literal, TypeVar
+from typing import Literal
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
-from comity.secure import ber
+from comity.secure.certificates import (
+    CERTIFICATE_ERRORS,
+    MAX_RSA_BITS,
+    STRONG_RSA_BITS,
+    display_issuer,
+    display_name,
+    extension_of,
+    fingerprint,
+    has_weak_hash,
+    is_issued_by,
+    is_made_by,
+    is_weak_key,
+    load_certificate,
+)
+from comity.secure.revocation import NOTHING_SAID, Standing, standing
 
-ExtensionT = TypeVar("ExtensionT", bound=x509.ExtensionType)
+__all__ = [
+    "CERTIFICATE_ERRORS",
+    "MAX_RSA_BITS",
+    "STRONG_RSA_BITS",
+    "ChainResult",
+    "Distrust",
+    "TrustStore",
+    "check_chain",
+    "display_issuer",
+    "display_name",
+    "extension_of",
+    "fingerprint",
+    "is_issued_by",
+    "is_made_by",
+    "is_weak_key",
+    "load_certificate",
+]
 
 MAX_DEPTH = 6
 """Certificates between signer and anchor, both counted (reliability.md M-26)."""
 MAX_SIGNATURE_CHECKS = 24
 """Signature checks while a path is searched; a bag of look-alike issuers cannot cost more."""
-MAX_RSA_BITS = 8192
-STRONG_RSA_BITS = 2048
-"""RFC 8550 section 4.3: below it receivers SHOULD NOT verify; we verify and say weak (SEC-11)."""
-
-KEPT = 128
-"""Certificates, and answers about them that nothing but their octets decides, kept from message to message."""
-MAX_KEPT = 16 * 1024
-"""Octets of a certificate that is kept: so all together stay below some MiB, whoever sends them."""
-
-#: What the certificate parser may raise over hostile octets; ``Warning`` because a caller may run with -W error.
-CERTIFICATE_ERRORS = (
-    ValueError,
-    TypeError,
-    Warning,
-    UnsupportedAlgorithm,
-    x509.DuplicateExtension,
-    x509.UnsupportedGeneralNameType,
-    x509.InvalidVersion,
-)
-
 _EVALUATED = frozenset(
     {
         ExtensionOID.BASIC_CONSTRAINTS,
@@ -95,6 +102,8 @@ class ChainResult:
     """Signer first."""
     is_weak: bool = False
     """True if a key of the path is too small."""
+    remark: str = ""
+    """What a person should know though it is trusted, as a sentence without its full stop; "" if nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +126,12 @@ class TrustStore:
     openpgp_known: tuple[bytes, ...] = ()
     """OpenPGP certificates kept without trust."""
     contacts: Mapping[str, frozenset[str]] = field(default_factory=dict, hash=False)
-    """Fingerprints of the keys kept for a correspondent, by im: URI in its canonical form (``identity.contact_key``): a
-    signer who proves that address with another key gets the verdict "changed" (reliability.md T33)."""
+    """Keys kept for a correspondent, by im: URI in its canonical form (``identity.contact_key``): the fingerprints of their
+    certificates and ``contacts.key_of`` them. A signer who proves that address with another key gets the verdict
+    "changed" (reliability.md T33)."""
+    unproved: frozenset[str] = frozenset()
+    """Those of them that nobody ever vouched for: whom somebody vouches for now is not compared with them. Else a stranger's
+    self-made certificate would spoil the real one that comes later."""
     _pins: frozenset[str] = field(init=False, default=frozenset(), repr=False, compare=False)
     _by_subject: dict[bytes, list[x509.Certificate]] = field(
         init=False, default_factory=dict, repr=False, compare=False
@@ -135,62 +148,6 @@ class TrustStore:
     def anchors_named(self, name: bytes) -> Sequence[x509.Certificate]:
         """Anchors whose subject is ``name`` (DER)."""
         return self._by_subject.get(name, ())
-
-
-def load_certificate(der: bytes) -> x509.Certificate | None:
-    """Read a certificate, None if it cannot be read.
-
-    One without a positive serial number is not read (RFC 5280 section 4.1.2.2): the parser would only warn, on stderr.
-    A correspondent sends the same few with each message, so those read last are kept."""
-    return _load_known(der) if len(der) <= MAX_KEPT else _load(der)
-
-
-def _load(der: bytes) -> x509.Certificate | None:
-    try:
-        fields = ber.Cursor(ber.Cursor(ber.read(der).expect(ber.SEQUENCE)).next(ber.SEQUENCE))
-        fields.optional(0xA0)
-        if fields.next().integer() <= 0:
-            return None
-        certificate = x509.load_der_x509_certificate(der)
-        # These are parsed on first use; what is broken in them must fail here, not later.
-        parsed = (certificate.extensions, certificate.subject, certificate.issuer, certificate.public_key())
-    except (ber.BerError, *CERTIFICATE_ERRORS):
-        return None
-    return certificate if parsed else None
-
-
-_load_known = lru_cache(KEPT)(_load)
-
-
-@lru_cache(KEPT)
-def is_issued_by(child: x509.Certificate, parent: x509.Certificate) -> bool:
-    """True if the key of ``parent`` signed ``child`` and the names agree; says nothing about trust or time."""
-    try:
-        child.verify_directly_issued_by(parent)
-    except (InvalidSignature, *CERTIFICATE_ERRORS):
-        return False
-    return True
-
-
-@lru_cache(KEPT)
-def fingerprint(certificate: x509.Certificate) -> str:
-    """SHA-256 over the certificate, lower-case hex."""
-    return certificate.fingerprint(hashes.SHA256()).hex()
-
-
-def display_name(certificate: x509.Certificate) -> str:
-    """How a certificate is called in a sentence: escaped subject, or its fingerprint if it has none."""
-    text = certificate.subject.rfc4514_string() or f"certificate {fingerprint(certificate)[:16]}"
-    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text[:120])
-
-
-def is_weak_key(key: object) -> bool:
-    """True for RSA under 2048 bits and curves below P-256."""
-    if isinstance(key, rsa.RSAPublicKey):
-        return key.key_size < STRONG_RSA_BITS
-    if isinstance(key, ec.EllipticCurvePublicKey):
-        return key.key_size < 256
-    return False
 
 
 def check_chain(
@@ -272,6 +229,12 @@ class _Search:
     def best_failure(self, signer: x509.Certificate) -> ChainResult:
         if self.failure is not None:
             return self.failure
+        revoked = self.standing(
+            signer, (signer,), 0
+        ).revoked  # by itself, or by an issuer that is known and not trusted
+        if revoked:
+            text = f"the certificate of {display_name(signer)} {revoked}"
+            return ChainResult(Distrust.REVOKED, text, (signer,))
         text = f"nobody you trust vouches for {display_name(signer)} (issuer {display_issuer(signer)})"
         return ChainResult(Distrust.UNKNOWN_CA, text, (signer,))
 
@@ -286,7 +249,7 @@ class _Search:
         self.failure = self.failure or result
 
     def _is_issued_by(self, child: x509.Certificate, parent: x509.Certificate) -> bool:
-        if _has_weak_hash(child):
+        if has_weak_hash(child):
             text = f"the certificate of {display_name(child)} is signed with SHA-1 or MD5, which proves nothing"
             self._remember(ChainResult(Distrust.WEAK, text))
             return False
@@ -330,7 +293,28 @@ class _Search:
             if depth and certificate.subject != certificate.issuer:
                 below += 1
         weak = any(is_weak_key(certificate.public_key()) for certificate in path)
-        return ChainResult(None, f"{display_name(path[-1])} vouches for it", path, weak)
+        # An anchor is trusted because the user says so: what its own list says of it is no news.
+        remarks = (self.standing(one, path, depth).remark for depth, one in enumerate(path[:-1] or path))
+        remark = next(filter(None, remarks), "")
+        return ChainResult(None, f"{display_name(path[-1])} vouches for it", path, weak, remark)
+
+    def standing(self, certificate: x509.Certificate, path: tuple[x509.Certificate, ...], depth: int) -> Standing:
+        """What the revocation lists say of one certificate of the path.
+
+        The last of a path has no issuer in it (a pin, an anchor): issuers are then looked for among what the user
+        keeps, never among what came with the message. These checks are not counted against ``left``: a bag that
+        spends the budget must not hide a revocation."""
+        if not self.crls:
+            return NOTHING_SAID
+        kept = (*self.trust.anchors, *self.trust.known)
+        return standing(
+            certificate,
+            self.crls,
+            self.now,
+            issuers=path[depth + 1 : depth + 2] or (*kept, certificate),
+            authorities=(*path[depth + 1 :], *self.trust.anchors),
+            others=(*self.others, *kept),
+        )
 
     def _problem(
         self, certificate: x509.Certificate, path: tuple[x509.Certificate, ...], depth: int, below: int
@@ -338,8 +322,9 @@ class _Search:
         name = display_name(certificate)
         if fingerprint(certificate) in self.trust.distrusted:
             return Distrust.DISTRUSTED, f"{name} is on your list of distrusted certificates"
-        if self._is_revoked(certificate, path, depth):
-            return Distrust.REVOKED, f"the certificate of {name} has been revoked by its issuer"
+        revoked = self.standing(certificate, path, depth).revoked
+        if revoked:
+            return Distrust.REVOKED, f"the certificate of {name} {revoked}"
         if self.now > certificate.not_valid_after_utc:
             return Distrust.EXPIRED, f"the certificate of {name} expired on {certificate.not_valid_after_utc:%Y-%m-%d}"
         if self.now < certificate.not_valid_before_utc:
@@ -365,73 +350,3 @@ class _Search:
         ):
             return Distrust.USAGE, f"{name} may not issue certificates for messages (extended key usage)"
         return None
-
-    def _is_revoked(self, certificate: x509.Certificate, path: tuple[x509.Certificate, ...], depth: int) -> bool:
-        """True if a list signed by the certificate's issuer names it.
-
-        The last of a path has no issuer in it (a pin, an anchor): issuers are then looked for among what the user
-        keeps, never among what came with the message. These checks are not counted against ``left``: a bag that
-        spends the budget must not hide a revocation."""
-        for crl in self.crls:
-            try:
-                if crl.issuer != certificate.issuer:
-                    continue
-                if crl.get_revoked_certificate_by_serial_number(certificate.serial_number) is None:
-                    continue
-            except CERTIFICATE_ERRORS:
-                continue
-            candidates = path[depth + 1 : depth + 2] or (*self.trust.anchors, *self.trust.known, certificate)
-            if any(self._signed_crl(crl, issuer) for issuer in candidates if issuer.subject == crl.issuer):
-                return True
-        return False
-
-    def _signed_crl(self, crl: x509.CertificateRevocationList, issuer: x509.Certificate) -> bool:
-        key = issuer.public_key()
-        usage = extension_of(issuer, x509.KeyUsage)
-        if usage is not None and not usage.crl_sign:
-            return False
-        if isinstance(key, rsa.RSAPublicKey):
-            if key.key_size > MAX_RSA_BITS:
-                return False
-        elif not isinstance(key, ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | ed448.Ed448PublicKey):
-            return False
-        try:
-            return crl.is_signature_valid(key)
-        except (InvalidSignature, *CERTIFICATE_ERRORS):
-            return False
-
-
-def is_made_by(certificate: x509.Certificate, maker: x509.Certificate) -> bool:
-    """True if a person's key for signing made this certificate for a second key of the same person.
-
-    That is how an Ed25519 identity without an authority says which key to encrypt to. It counts for encryption only."""
-    alike = certificate.subject == maker.subject and certificate.issuer == maker.subject
-    names = extension_of(certificate, x509.SubjectAlternativeName)
-    if not alike or names is None or names != extension_of(maker, x509.SubjectAlternativeName):
-        return False
-    try:
-        certificate.verify_directly_issued_by(maker)
-    except (InvalidSignature, *CERTIFICATE_ERRORS):
-        return False
-    return True
-
-
-def display_issuer(certificate: x509.Certificate) -> str:
-    """The issuer's name in a sentence."""
-    text = certificate.issuer.rfc4514_string() or "without a name"
-    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text[:120])
-
-
-def extension_of(certificate: x509.Certificate, kind: type[ExtensionT]) -> ExtensionT | None:
-    """The extension of this kind, None if the certificate has none."""
-    try:
-        return certificate.extensions.get_extension_for_class(kind).value
-    except x509.ExtensionNotFound:
-        return None
-
-
-def _has_weak_hash(certificate: x509.Certificate) -> bool:
-    try:
-        return isinstance(certificate.signature_hash_algorithm, hashes.SHA1 | hashes.MD5)
-    except UnsupportedAlgorithm:
-        return False

@@ -1,27 +1,17 @@
-"""CMS SignedData (RFC 5652 section 5): read it, check every signature; ``cms_write.py`` makes it.
+"""CMS SignedData (RFC 5652 section 5), read: ``cms_check.py`` checks what is read here, ``cms_write.py`` makes it.
 
-Place on the path: below ``smime.py``, which takes the MIME layer off. Octets of a ContentInfo go in; ``SignedData``
-and, per signer, ``Signature`` come out. Nothing here knows of addresses or trust. Two rules its readers must keep: the
-digest is taken over exactly the octets given, and ``check`` fails unless *every* SignerInfo verifies: one good
-signature never covers for another (reliability.md M-12, M-43).
+Place on the path: below ``smime.py``, which takes the MIME layer off. Octets of a ContentInfo go in; ``SignedData`` comes
+out, with everything bounded. Nothing here believes or checks a signature.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from comity.secure import ber, chain
-from comity.secure.evidence import SignatureFailed, TooLarge, UnknownAlgorithm, UnknownSigner
+from comity.secure.evidence import TooLarge
 
 ID_DATA = "1.2.840.113549.1.7.1"
 ID_SIGNED_DATA = "1.2.840.113549.1.7.2"
@@ -39,9 +29,6 @@ MAX_CERTIFICATES = 16
 MAX_BAG = 64 * 1024
 """Octets of certificates and revocation lists in one object (reliability.md M-26)."""
 MAX_CRLS = 4
-MAX_CAPABILITIES = 64
-MAX_CANDIDATES = 4
-"""Certificates tried for one SignerInfo: a bag may hold several with one issuer and serial number."""
 
 #: Digest OID → hashlib name, which is also the micalg value without its hyphen.
 DIGESTS = {
@@ -51,39 +38,12 @@ DIGESTS = {
     "2.16.840.1.101.3.4.2.1": "sha256",
     "2.16.840.1.101.3.4.2.2": "sha384",
     "2.16.840.1.101.3.4.2.3": "sha512",
-}
-WEAK_DIGESTS = frozenset({"md5", "sha1"})
-_HASHES: dict[str, type[hashes.HashAlgorithm]] = {
-    "md5": hashes.MD5,
-    "sha1": hashes.SHA1,
-    "sha224": hashes.SHA224,
-    "sha256": hashes.SHA256,
-    "sha384": hashes.SHA384,
-    "sha512": hashes.SHA512,
+    "2.16.840.1.101.3.4.2.18": "shake256",  # with its 512 bits, for Ed448 (RFC 8419 section 3.1)
 }
 SHA256_OID, SHA512_OID = "2.16.840.1.101.3.4.2.1", "2.16.840.1.101.3.4.2.3"
 RSA_ENCRYPTION, RSA_SHA256, RSA_PSS = "1.2.840.113549.1.1.1", "1.2.840.113549.1.1.11", "1.2.840.113549.1.1.10"
-ECDSA_SHA256, ED25519 = "1.2.840.10045.4.3.2", "1.3.101.112"
+ECDSA_SHA256, ED25519, ED448 = "1.2.840.10045.4.3.2", "1.3.101.112", "1.3.101.113"
 MGF1 = "1.2.840.113549.1.1.8"
-
-#: Signature OID → (kind, digest it names or "" where the digest algorithm decides).
-SIGNATURES = {
-    RSA_ENCRYPTION: ("rsa", ""),
-    "1.2.840.113549.1.1.4": ("rsa", "md5"),
-    "1.2.840.113549.1.1.5": ("rsa", "sha1"),
-    "1.2.840.113549.1.1.14": ("rsa", "sha224"),
-    RSA_SHA256: ("rsa", "sha256"),
-    "1.2.840.113549.1.1.12": ("rsa", "sha384"),
-    "1.2.840.113549.1.1.13": ("rsa", "sha512"),
-    RSA_PSS: ("pss", ""),
-    "1.2.840.10045.2.1": ("ecdsa", ""),
-    "1.2.840.10045.4.1": ("ecdsa", "sha1"),
-    "1.2.840.10045.4.3.1": ("ecdsa", "sha224"),
-    ECDSA_SHA256: ("ecdsa", "sha256"),
-    "1.2.840.10045.4.3.3": ("ecdsa", "sha384"),
-    "1.2.840.10045.4.3.4": ("ecdsa", "sha512"),
-    ED25519: ("ed25519", ""),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,23 +90,6 @@ class SignedData:
     certificates: tuple[x509.Certificate, ...]
     crls: tuple[x509.CertificateRevocationList, ...]
     signers: tuple[SignerInfo, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Signature:
-    """One signature that holds."""
-
-    certificate: x509.Certificate
-    digest: str
-    """Such as "sha256"."""
-    is_weak: bool
-    """SHA-1, MD5 or a small key: never generated, and never enough for plain "valid" (SEC-11)."""
-    signing_time: datetime | None
-    """The signer's claim."""
-    capabilities: tuple[str, ...] = ()
-    """OIDs of what the signer says to be able to do, preferred first (RFC 8551 section 2.5.2)."""
-    preferred_key: Name | None = None
-    """Which certificate to encrypt to (RFC 8551 section 2.5.3)."""
 
 
 def issuer_and_serial(element: ber.Element) -> Name:
@@ -257,194 +200,3 @@ def _signer_info(element: ber.Element) -> SignerInfo:
         forms = (canonical, received) if attributes.is_definite and received != canonical else (canonical,)
     children = None if attributes is None else attributes.children
     return SignerInfo(signer, digest, children, forms, algorithm, parameters, signature)
-
-
-# --- checking ----------------------------------------------------------------------------------------------------
-
-
-def check(signed: SignedData, content: bytes, known: Sequence[x509.Certificate] = ()) -> tuple[Signature, ...]:
-    """Check every signature of ``signed`` over exactly ``content``.
-
-    Args:
-        signed: the parsed structure.
-        content: the octets said to be signed: ``signed.content``, or the first part of a multipart/signed.
-        known: certificates to look for the signer in, beside those that came along.
-
-    Returns:
-        One entry per SignerInfo, all of them good; at least one.
-
-    Raises:
-        SignatureFailed: one signature does not hold, or there is none.
-        UnknownSigner: a signer's certificate is not at hand.
-        UnknownAlgorithm: one signature cannot be checked.
-        TooLarge: a key is beyond our limits.
-    """
-    if signed.content_type != ID_DATA:
-        raise SignatureFailed("the signed content is not declared as plain data")
-    if not signed.signers:
-        raise SignatureFailed("it holds no signature at all")
-    return tuple(_check_signer(signed, info, content, known) for info in signed.signers)
-
-
-def _check_signer(signed: SignedData, info: SignerInfo, content: bytes, known: Sequence[x509.Certificate]) -> Signature:
-    digest = DIGESTS.get(info.digest)
-    kind, named_digest = SIGNATURES.get(info.algorithm, ("", ""))
-    if digest is None or not kind:
-        raise UnknownAlgorithm(f"it uses the algorithm {info.digest if digest is None else info.algorithm}")
-    if info.digest not in signed.digests:
-        raise SignatureFailed("its digest algorithm is not among those announced")
-    if named_digest and named_digest != digest:
-        raise SignatureFailed(f"its signature names {named_digest}, its digest {digest}")
-    attributes = _attributes(info)
-    signing_time = _check_attributes(info, attributes, digest, content)
-    if info.attributes is None:
-        if content[:1] == bytes((ber.SET,)):
-            raise SignatureFailed("its content is a set of signed attributes passed off as content")
-        forms: tuple[bytes, ...] = (content,)
-    else:
-        forms = info.signed_forms
-    candidates = [c for c in (*signed.certificates, *known) if info.signer.fits(c)][:MAX_CANDIDATES]
-    if not candidates:
-        raise UnknownSigner("the signer's certificate did not come along and is not known here")
-    for certificate in candidates:
-        key = certificate.public_key()
-        if _is_bound(attributes, certificate) and any(_holds(info, kind, digest, key, form) for form in forms):
-            weak = digest in WEAK_DIGESTS or chain.is_weak_key(key)
-            return Signature(
-                certificate, digest, weak, signing_time, _capabilities(attributes), _preferred_key(attributes)
-            )
-    raise SignatureFailed("the signature was not made over these octets by this key")
-
-
-def _attributes(info: SignerInfo) -> dict[str, ber.Element]:
-    """Signed attributes by OID; each at most once with exactly one value (RFC 5652 section 11)."""
-    found: dict[str, ber.Element] = {}
-    for attribute in info.attributes or ():
-        fields = ber.Cursor(attribute.expect(ber.SEQUENCE))
-        name = fields.next().oid()
-        values = fields.next(ber.SET).children
-        fields.end()
-        if name in found:
-            raise SignatureFailed("a signed attribute stands twice")
-        if name in _SINGLE and len(values) != 1:
-            raise SignatureFailed("a signed attribute has not exactly one value")
-        if values:
-            found[name] = values[0]
-    return found
-
-
-_SINGLE = {CONTENT_TYPE, MESSAGE_DIGEST, SIGNING_TIME, SIGNING_CERTIFICATE, SIGNING_CERTIFICATE_V2} | {
-    ALGORITHM_PROTECTION,
-    CAPABILITIES,
-    KEY_PREFERENCE,
-}
-
-
-def _capabilities(attributes: dict[str, ber.Element]) -> tuple[str, ...]:
-    """The signer's SMIMECapabilities; () if there are none."""
-    attribute = attributes.get(CAPABILITIES)
-    if attribute is None:
-        return ()
-    return tuple(algorithm_of(item)[0] for item in attribute.expect(ber.SEQUENCE).children[:MAX_CAPABILITIES])
-
-
-def _preferred_key(attributes: dict[str, ber.Element]) -> Name | None:
-    """SMIMEEncryptionKeyPreference, in the forms that name a certificate."""
-    attribute = attributes.get(KEY_PREFERENCE)
-    if attribute is None:
-        return None
-    if attribute.tag == 0xA0:
-        return issuer_and_serial(attribute)
-    if attribute.tag == 0xA1:  # RecipientKeyIdentifier
-        return Name(b"", 0, ber.Cursor(attribute).next().octets())
-    return Name(b"", 0, attribute.octets(0x82))
-
-
-def _check_attributes(
-    info: SignerInfo, attributes: dict[str, ber.Element], digest: str, content: bytes
-) -> datetime | None:
-    """Check the signed attributes against the content; give the signing time."""
-    if info.attributes is None:
-        return None
-    if CONTENT_TYPE not in attributes or MESSAGE_DIGEST not in attributes:
-        raise SignatureFailed("its signed attributes lack the content type or the digest")
-    if attributes[CONTENT_TYPE].oid() != ID_DATA:
-        raise SignatureFailed("its signed attributes name another content type")
-    actual = hashlib.new(digest, content, usedforsecurity=False).digest()
-    if not hmac.compare_digest(attributes[MESSAGE_DIGEST].octets(), actual):
-        raise SignatureFailed("the signed octets were changed after signing")
-    protection = attributes.get(ALGORITHM_PROTECTION)
-    if protection is not None:  # RFC 6211
-        fields = ber.Cursor(protection.expect(ber.SEQUENCE))
-        signature = _algorithm_name(fields.next(), fields.optional(0xA1))
-        if signature != (info.digest, info.algorithm):
-            raise SignatureFailed("its algorithms were exchanged after signing")
-    when = attributes.get(SIGNING_TIME)
-    return None if when is None else when.time()
-
-
-def _algorithm_name(digest: ber.Element, signature: ber.Element | None) -> tuple[str, str]:
-    if signature is None:
-        raise SignatureFailed("its algorithm protection names no signature algorithm")
-    return algorithm_of(digest)[0], ber.Cursor(signature).next().oid()
-
-
-def _is_bound(attributes: dict[str, ber.Element], certificate: x509.Certificate) -> bool:
-    """Check signingCertificate and signingCertificateV2, if there, against the certificate (RFC 5035)."""
-    for name, default in ((SIGNING_CERTIFICATE, "sha1"), (SIGNING_CERTIFICATE_V2, "sha256")):
-        attribute = attributes.get(name)
-        if attribute is None:
-            continue
-        ids = ber.Cursor(attribute.expect(ber.SEQUENCE)).next(ber.SEQUENCE)
-        fields = ber.Cursor(ber.Cursor(ids).next(ber.SEQUENCE))
-        algorithm = fields.optional(ber.SEQUENCE) if name == SIGNING_CERTIFICATE_V2 else None
-        digest = default if algorithm is None else DIGESTS.get(algorithm_of(algorithm)[0], "")
-        der = certificate.public_bytes(Encoding.DER)
-        if not digest or fields.next().octets() != hashlib.new(digest, der, usedforsecurity=False).digest():
-            return False
-    return True
-
-
-def _holds(info: SignerInfo, kind: str, digest: str, key: object, octets: bytes) -> bool:
-    """True if the signature verifies over ``octets`` with ``key``."""
-    algorithm = _HASHES[digest]()
-    try:
-        if kind == "ed25519" and isinstance(key, ed25519.Ed25519PublicKey):
-            key.verify(info.signature, octets)
-        elif kind == "ecdsa" and isinstance(key, ec.EllipticCurvePublicKey):
-            key.verify(info.signature, octets, ec.ECDSA(algorithm))
-        elif kind in ("rsa", "pss") and isinstance(key, rsa.RSAPublicKey):
-            if key.key_size > chain.MAX_RSA_BITS:
-                raise TooLarge(f"its RSA key has {key.key_size} bits, over the limit of {chain.MAX_RSA_BITS}")
-            pad = padding.PKCS1v15() if kind == "rsa" else _pss(info.parameters, digest)
-            key.verify(info.signature, octets, pad, algorithm)
-        else:
-            return False
-    except (InvalidSignature, ValueError):
-        return False
-    except UnsupportedAlgorithm as error:
-        raise UnknownAlgorithm(f"it uses an algorithm that is not supported here ({digest})") from error
-    return True
-
-
-def _pss(parameters: ber.Element | None, digest: str) -> padding.PSS:
-    """Read RSASSA-PSS-params: the hash must be the digest's, MGF1 any hash we know (RFC 4056 section 3)."""
-    if parameters is None:
-        raise SignatureFailed("its RSASSA-PSS parameters are missing")
-    fields = ber.Cursor(parameters.expect(ber.SEQUENCE))
-    hash_field, mask_field, salt_field = fields.optional(0xA0), fields.optional(0xA1), fields.optional(0xA2)
-    fields.optional(0xA3)
-    fields.end()
-    named = "sha1" if hash_field is None else DIGESTS.get(algorithm_of(ber.Cursor(hash_field).next())[0], "")
-    if named != digest:
-        raise SignatureFailed("its RSASSA-PSS parameters name another digest")
-    mask = "sha1"
-    if mask_field is not None:
-        name, mask_hash = algorithm_of(ber.Cursor(mask_field).next())
-        if name != MGF1 or mask_hash is None:
-            raise UnknownAlgorithm("it uses a mask function other than MGF1")
-        mask = DIGESTS.get(algorithm_of(mask_hash)[0], "")
-    salt = 20 if salt_field is None else ber.Cursor(salt_field).next().integer()
-    if mask not in _HASHES or not 0 <= salt <= chain.MAX_RSA_BITS // 8:
-        raise UnknownAlgorithm("its RSASSA-PSS parameters are not supported")
-    return padding.PSS(padding.MGF1(_HASHES[mask]()), salt)

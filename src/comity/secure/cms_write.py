@@ -34,6 +34,7 @@ def sign_data(
     is_detached: bool,
     certificates: Iterable[x509.Certificate],
     is_announcing: bool = False,
+    is_pss: bool = False,
 ) -> bytes:
     """Write a ContentInfo with one signature over ``content`` (DER).
 
@@ -44,6 +45,7 @@ def sign_data(
         is_detached: True leaves eContent out.
         certificates: what to send along.
         is_announcing: say what we can decrypt, and with which key (RFC 8551 section 2.5.2 and 2.5.3).
+        is_pss: an RSA key signs by RSASSA-PSS (RFC 4056), which not every reader has; other keys take no notice.
     """
     digest_name = digest_of(identity)
     digest = cms.DIGESTS[digest_name]
@@ -62,7 +64,7 @@ def sign_data(
             reader = identity.encryption.certificate
             name = ber.tlv(0xA0, reader.issuer.public_bytes(), ber.integer(reader.serial_number))
             attributes.append(_attribute(cms.KEY_PREFERENCE, name))
-    algorithm, signature = _make_signature(identity, ber.set_of(attributes))
+    algorithm, signature = _make_signature(identity, ber.set_of(attributes), is_pss)
     digest_identifier = ber.sequence(ber.oid(digest_name))
     signer_info = ber.sequence(
         ber.integer(1),
@@ -99,7 +101,7 @@ def _attribute(name: str, value: bytes) -> bytes:
     return ber.sequence(ber.oid(name), ber.set_of([value]))
 
 
-def _make_signature(identity: Identity, octets: bytes) -> tuple[bytes, bytes]:
+def _make_signature(identity: Identity, octets: bytes, is_pss: bool) -> tuple[bytes, bytes]:
     """Sign; give the AlgorithmIdentifier and the signature."""
     key = identity.key
     if isinstance(key, ed25519.Ed25519PrivateKey):
@@ -107,6 +109,13 @@ def _make_signature(identity: Identity, octets: bytes) -> tuple[bytes, bytes]:
     if isinstance(key, rsa.RSAPrivateKey):
         if not chain.STRONG_RSA_BITS <= key.key_size <= chain.MAX_RSA_BITS:
             raise SecurityError(f"An RSA key of {key.key_size} bits is not used for signing: take 2048 to 8192 bits.")
+        if is_pss:
+            size = hashes.SHA256.digest_size
+            sha256 = ber.sequence(ber.oid(cms.SHA256_OID))
+            mask = ber.sequence(ber.oid(cms.MGF1), sha256)
+            fields = ber.tlv(0xA0, sha256), ber.tlv(0xA1, mask), ber.tlv(0xA2, ber.integer(size))
+            signature = key.sign(octets, padding.PSS(padding.MGF1(hashes.SHA256()), size), hashes.SHA256())
+            return ber.sequence(ber.oid(cms.RSA_PSS), ber.sequence(*fields)), signature
         signature = key.sign(octets, padding.PKCS1v15(), hashes.SHA256())
         return ber.sequence(ber.oid(cms.RSA_SHA256), ber.NULL_DER), signature
     if not isinstance(key.curve, ec.SECP256R1 | ec.SECP384R1):

@@ -56,6 +56,8 @@ class Contact:
     """False for a changed key until the user trusts it."""
     is_vouched: bool = False
     """True if an authority or a pin stood behind it when it was noted."""
+    capabilities: tuple[str, ...] = ()
+    """Ciphers it announced last, preferred first (RFC 8551 section 2.7.1); () if none are known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,11 @@ class Contacts:
             address: frozenset(name for c in contacts if c.is_accepted for name in (c.fingerprint, c.key))
             for address, contacts in self.by_address.items()
         }
+
+    def unproved(self) -> frozenset[str]:
+        """For ``TrustStore.unproved``: those of ``kept`` that nobody ever vouched for."""
+        rows = (c for contacts in self.by_address.values() for c in contacts if c.is_accepted and not c.is_vouched)
+        return frozenset(name for contact in rows for name in (contact.fingerprint, contact.key))
 
     def find(self, address: str, key: str) -> Contact | None:
         """What is remembered of one key of one address."""
@@ -139,13 +146,16 @@ def noted(contacts: tuple[Contact, ...], new: Contact) -> tuple[Contact, ...]:
     """
     known = next((contact for contact in contacts if contact.key == new.key), None)
     if known is not None and known.is_accepted and (known.is_vouched or not new.is_vouched):
-        return contacts
+        if not new.capabilities or new.capabilities == known.capabilities:
+            return contacts
+        updated = replace(known, capabilities=new.capabilities)
+        return tuple(updated if contact.key == new.key else contact for contact in contacts)
     standing = Contacts({new.address: contacts}).standing(new.address, new.key, is_vouched=new.is_vouched)
     if known is not None and standing is Standing.CHANGED:
         return contacts
     if standing is Standing.CHANGED:
         return _bounded((*contacts, replace(new, is_accepted=False, is_vouched=False)))
-    entry = replace(known or new, is_accepted=True, is_vouched=new.is_vouched)
+    entry = replace(known or new, is_accepted=True, is_vouched=new.is_vouched, capabilities=new.capabilities)
     others = [replace(c, is_accepted=c.is_accepted and c.is_vouched) for c in contacts if c.key != new.key]
     return _bounded((*others, entry))
 
@@ -185,7 +195,12 @@ def from_json(data: bytes, what: str) -> tuple[Contact, ...]:
     """
     try:
         rows = json.loads(data)["contacts"]
-        return tuple(Contact(**{**row, "since": datetime.fromisoformat(row["since"])}) for row in rows)
+        return tuple(
+            Contact(
+                **{**row, "since": datetime.fromisoformat(row["since"]), "capabilities": tuple(row["capabilities"])}
+            )
+            for row in rows
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise SecurityError(
             f"{what} is damaged: which keys were seen before is not known. Restore or remove it."

@@ -59,6 +59,8 @@ class Signer:
     """Why it is not trusted, as the rest of a sentence; "" if it is."""
     distrust_code: str = ""
     """The value of ``chain.Distrust`` that goes with it: "unknown-ca", "expired", "revoked" …"""
+    remark: str = ""
+    """What a person should know though it is trusted, a sentence without its full stop: an out-of-date revocation list."""
     is_weak: bool = False
     """SHA-1, MD5 or a small key: never generated, and never enough for plain "valid" (SEC-11)."""
     is_pinned: bool = False

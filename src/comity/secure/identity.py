@@ -266,7 +266,7 @@ def end_entity(
         data_encipherment=False,
         key_agreement=is_reader or isinstance(key, ec.EllipticCurvePublicKey),
         key_cert_sign=False,
-        crl_sign=subject == issuer,  # so that a self-signed key can be revoked: by itself
+        crl_sign=subject == issuer and not is_reader,  # so that a self-signed key can be revoked: by itself
         encipher_only=False,
         decipher_only=False,
     )

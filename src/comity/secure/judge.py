@@ -14,6 +14,7 @@ from comity.cpim.address import Address
 from comity.cpim.operations import MimeObject
 from comity.errors import AddressError
 from comity.secure.chain import Distrust, TrustStore
+from comity.secure.contacts import key_of
 from comity.secure.evidence import Signer
 from comity.secure.freshness import check_timestamp
 from comity.secure.identity import contact_key, proves
@@ -59,10 +60,12 @@ def _is_changed(signer: Signer, claimed: str, trust: TrustStore) -> bool:
     """True for a key that nothing but its freshness speaks against, where another one is kept for that address."""
     if signer.is_pinned or (signer.distrust and signer.distrust_code != Distrust.UNKNOWN_CA.value):
         return False
-    kept = trust.contacts.get(contact_key(claimed)) if claimed else None
-    return (
-        bool(kept) and signer.fingerprint not in (kept or ()) and proves(signer.names, claimed, trust.sip_vouches_for)
-    )
+    kept = trust.contacts.get(contact_key(claimed), frozenset()) if claimed else frozenset()
+    if signer.fingerprint in kept or not proves(signer.names, claimed, trust.sip_vouches_for):
+        return False
+    if key_of(signer.certificate, signer.technology, signer.fingerprint) in kept:
+        return False  # a renewed certificate of the same key
+    return bool(kept if signer.distrust else kept - trust.unproved)
 
 
 def _date_problem(signer: Signer, stamp: datetime | None) -> str:
@@ -170,7 +173,8 @@ def _judge_time(view: View, signer: str, question: Question) -> Verdict:
         return answer(VerdictKind.REPLAYED, again)
     is_encrypted = any(layer.kind is LayerKind.ENCRYPTED for layer in question.around.layers)
     what = f"the whole {view.noun}" + (", which came encrypted" if is_encrypted else "")
-    text = f"{signer} signed {what}" + (f"; {timeliness.text}." if timeliness.text else ".")
+    remarks = "".join(f" {one.remark}." for one in question.around.signers if one.remark)
+    text = f"{signer} signed {what}" + (f"; {timeliness.text}." if timeliness.text else ".") + remarks
     return answer(VerdictKind.VALID, text, timeliness.mark)
 
 
@@ -227,4 +231,5 @@ def closed(obj: MimeObject, question: Question, verdict: VerdictKind, text: str)
         return problem
     signer = question.signer_text("")
     text = f"{text} {signer or 'Somebody'} signed it as it is, encrypted."
-    return question.answer(verdict, text, signer=signer, identity=IdentityMatch.NOT_COVERED, content=obj)
+    content = None if verdict is VerdictKind.CANNOT_DECRYPT else obj
+    return question.answer(verdict, text, signer=signer, identity=IdentityMatch.NOT_COVERED, content=content)

@@ -6,18 +6,19 @@ touches a disk. Every function raises SecurityError with a sentence for what can
 
 from __future__ import annotations
 
+import itertools
 import re
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
 from cryptography.hazmat.primitives.serialization import pkcs12
 
 from comity.cpim.address import Address
 from comity.errors import SecurityError
 from comity.secure import chain
-from comity.secure.identity import Identity, LocalCa, PrivateKey, addresses_of
+from comity.secure.identity import DecryptionKey, Identity, LocalCa, PrivateKey, ReaderKey, addresses_of
 from comity.secure.passphrase import protect_key
 
 _PEM_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
@@ -29,7 +30,7 @@ def certificate_pem(*certificates: x509.Certificate) -> bytes:
     return b"".join(certificate.public_bytes(serialization.Encoding.PEM) for certificate in certificates)
 
 
-def key_pem(key: PrivateKey, passphrase: bytes | None) -> bytes:
+def key_pem(key: PrivateKey | ReaderKey, passphrase: bytes | None) -> bytes:
     """A private key as PKCS#8, under ``passphrase`` if there is one."""
     encoding = serialization.Encoding.DER if passphrase else serialization.Encoding.PEM
     octets = key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
@@ -46,14 +47,58 @@ def is_encrypted(data: bytes) -> bool:
     return any(b"ENCRYPTED" in block[:512] for block in key_blocks(data))
 
 
+def identity_pem(identity: Identity, passphrase: bytes | None) -> bytes:
+    """An identity as one file: key and certificates, then the key that only reads with its certificate, if there is one."""
+    data = key_pem(identity.key, passphrase) + certificate_pem(*identity.certificates)
+    second = identity.encryption
+    return data if second is None else data + key_pem(second.key, passphrase) + certificate_pem(second.certificate)
+
+
+def read_identity_pem(data: bytes, passphrase: bytes | None, what: str, address: Address | None = None) -> Identity:
+    """Read what ``identity_pem`` wrote, or a key with its certificate from elsewhere.
+
+    Args:
+        data: the file.
+        passphrase: opens its keys.
+        what: its name in the sentence of an error.
+        address: whose it is; None takes whom the certificate names.
+    """
+    parts = _parts(data)
+    key = load_key(parts[0], passphrase, what)
+    certificates = tuple(read_certificates(parts[0]))
+    reader = None
+    if len(parts) > 1:
+        second = _load(parts[1], passphrase, what)
+        if not isinstance(second, x25519.X25519PrivateKey):
+            raise SecurityError("The file holds several private keys: give them one by one.")
+        reader = DecryptionKey(second, read_certificates(parts[1])[0])
+    return Identity(address or address_in(certificates[0]), key, certificates, reader)
+
+
+def own_certificates(data: bytes) -> list[x509.Certificate]:
+    """The certificates that an identity's file is about, without intermediates: of its key, then of the key that only reads."""
+    return [read_certificates(part)[0] for part in _parts(data)]
+
+
+def _parts(data: bytes) -> list[bytes]:
+    """A file cut before each private key but the first; what stands before the first goes with it."""
+    starts = [found.start() for found in _PEM_KEY.finditer(data)][1:]
+    edges = [0, *starts, len(data)]
+    return [data[start:end] for start, end in itertools.pairwise(edges)]
+
+
 def load_key(data: bytes, passphrase: bytes | None, what: str) -> PrivateKey:
     """The (first) private key of a PEM file; ``what`` is its name in the sentence of an error."""
+    return _usable(_load(data, passphrase, what))
+
+
+def _load(data: bytes, passphrase: bytes | None, what: str) -> object:
     block = next(iter(key_blocks(data)), data)
     needs_passphrase = is_encrypted(block)
     if needs_passphrase and not passphrase:
         raise SecurityError(f"The private key of {what} is under a passphrase: give it.")
     try:
-        return _usable(serialization.load_pem_private_key(block, passphrase if needs_passphrase else None))
+        return serialization.load_pem_private_key(block, passphrase if needs_passphrase else None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         cause = "the passphrase is wrong, or the file is damaged" if needs_passphrase else "the file is damaged"
         raise SecurityError(f"The private key of {what} cannot be read: {cause}.") from error
@@ -86,25 +131,24 @@ def read_crl(data: bytes) -> x509.CertificateRevocationList | None:
 def read_identity(data: bytes, passphrase: bytes | None) -> Identity | None:
     """Read a private key with its certificate (PEM or PKCS#12), None if there is no key in the file."""
     if key_blocks(data):
-        key = load_key(data, passphrase, "this file")
-        certificates = read_certificates(data)
-    else:
-        try:
-            loaded, certificate, others = pkcs12.load_key_and_certificates(data, passphrase)
-        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-            if "password" in str(error).lower():
-                raise SecurityError("The file is under another passphrase than the one given.") from error
-            return None  # no PKCS#12: then it is read as something else
-        if loaded is None or certificate is None:
-            return None
-        key, certificates = _usable(loaded), [certificate, *others]
-    return Identity(address_in(certificates[0]), key, tuple(certificates))
+        return read_identity_pem(data, passphrase, "this file")
+    try:
+        loaded, certificate, others = pkcs12.load_key_and_certificates(data, passphrase)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        if "password" in str(error).lower():
+            raise SecurityError("The file is under another passphrase than the one given.") from error
+        return None  # no PKCS#12: then it is read as something else
+    if loaded is None or certificate is None:
+        return None
+    return Identity(address_in(certificate), _usable(loaded), (certificate, *others))
 
 
 def write_pkcs12(identity: Identity, passphrase: bytes) -> bytes:
     """Key and certificates as PKCS#12, always under a passphrase."""
     if not passphrase:
         raise SecurityError("A private key leaves only under a passphrase: give one.")
+    if identity.encryption is not None:
+        raise SecurityError("PKCS#12 takes one key, and this identity has two: export it as PEM.")
     encryption = (
         serialization.PrivateFormat.PKCS12.encryption_builder()
         .kdf_rounds(200_000)

@@ -1,10 +1,10 @@
 """Keys and trust on disk: the user's own identities, anchors, pins, lists and memory under ``COMITY_HOME``.
 
 Place on the path: beside it; ``comity keys``, ``sign``, ``verify``, ``send`` and ``listen`` open one. How files are
-written stands in ``home.py``, the own keys in ``own_keys.py``. Layout of the rest:
+written stands in ``home.py``, the own keys in ``own_keys.py`` and ``own_pgp.py``. Layout of the rest:
 
-    anchors/ pinned/ known/ FINGERPRINT.pem, one certificate each
-    distrusted/             FINGERPRINT.pem, never trusted again until ``trust``
+    anchors/ pinned/ known/ FINGERPRINT.pem, one certificate each; .pgp for OpenPGP, binary
+    distrusted/             the same, never trusted again until ``trust``
     crls/                   SHA-256 of the list .pem
     contacts/NAME.json      which keys signed as whom, and since when (``contacts.py``)
 """
@@ -12,9 +12,8 @@ written stands in ``home.py``, the own keys in ``own_keys.py``. Layout of the re
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -24,14 +23,15 @@ from cryptography.hazmat.primitives import serialization
 
 from comity.cpim.address import Address
 from comity.errors import SecurityError
-from comity.secure import chain, contacts
-from comity.secure.contacts import Contact, Contacts, key_of
+from comity.secure import chain, contacts, kept, openpgp
+from comity.secure.contacts import Contact, Contacts
 from comity.secure.home import MAX_FILE, Home, default_home, file_name
-from comity.secure.identity import Identity, addresses_of, contact_key, proves
+from comity.secure.identity import Identity, contact_key, proves
+from comity.secure.kept import Kept, KeyEntry
 from comity.secure.keyfile import (
     certificate_pem,
     check_anchor,
-    only,
+    identity_pem,
     read_authority,
     read_certificates,
     read_crl,
@@ -39,37 +39,17 @@ from comity.secure.keyfile import (
     write_pkcs12,
 )
 from comity.secure.own_keys import OwnKeys
-from comity.secure.verdict import Verdict, VerdictKind
+from comity.secure.own_pgp import OwnPgp
+from comity.secure.verdict import Verdict
 
 __all__ = ["KeyEntry", "KeyStore", "default_home", "read_authority", "read_certificates"]
 
 Shelf = Literal["anchors", "pinned", "known", "distrusted"]
 SHELVES: tuple[Shelf, ...] = ("anchors", "pinned", "known", "distrusted")
-SUFFIX = ".pem"
-_FINGERPRINT = re.compile(r"[0-9a-f]{16,64}")
+PEM, PGP = ".pem", ".pgp"
 
 #: After these a signature holds and its certificate proves From: they are remembered. Trust is another question.
 _NOTED = frozenset({"valid", "valid-weak", "untrusted", "changed"})
-
-
-@dataclass(frozen=True, slots=True)
-class KeyEntry:
-    """One line of ``comity keys list``."""
-
-    fingerprint: str
-    """SHA-256 of the certificate, lower-case hex."""
-    shelf: str
-    """"own", "old", "anchors", "pinned", "known" or "distrusted"."""
-    subject: str
-    addresses: tuple[str, ...]
-    not_before: datetime
-    not_after: datetime
-    is_encrypted: bool = False
-    """For "own": True if the private key needs a passphrase."""
-    technology: str = "smime"
-    """"smime" or "openpgp"."""
-    history: tuple[Contact, ...] = ()
-    """Which keys signed as its first address, oldest first; filled in by ``show``."""
 
 
 class KeyStore:
@@ -85,6 +65,7 @@ class KeyStore:
         self.home = Home(path)
         self.path = self.home.path
         self.own = OwnKeys(self.home)
+        self.pgp = OwnPgp(self.home)
 
     # --- own identities ---
 
@@ -102,38 +83,67 @@ class KeyStore:
 
     # --- the list ---
 
-    def entries(self) -> list[KeyEntry]:
-        """Everything kept here: own identities first, then anchors, pins, known and distrusted certificates."""
-        own = self.own
-        found = [_entry(own.certificate(each), "own", own.is_encrypted(each)) for each in own.addresses()]
-        found += [_entry(certificate, "old") for certificate in own.old_certificates()]
+    def everything(self) -> list[Kept]:
+        """All certificates here: own ones first, then old own ones, anchors, pins, known and distrusted ones."""
+        own, pgp = self.own, self.pgp
+        found = [
+            kept.of_x509(certificate, "own", is_encrypted=own.is_encrypted(each))
+            for each in own.addresses()
+            for certificate in own.certificates(each)
+        ]
+        found += [
+            kept.of_openpgp(pgp.certificate(each), "own", is_encrypted=pgp.is_encrypted(each))
+            for each in pgp.addresses()
+        ]
+        found += [kept.of_x509(certificate, "old") for certificate in own.old_certificates()]
+        found += [kept.of_openpgp(certificate, "old") for certificate in pgp.old_certificates()]
         for shelf in SHELVES:
-            found += [_entry(certificate, shelf) for certificate in self.certificates(shelf)]
+            found += self.shelf(shelf)
         return found
 
-    def certificates(self, shelf: Shelf) -> list[x509.Certificate]:
-        """The certificates of one shelf, in the order of their fingerprints."""
-        return [c for file in self.home.files(shelf, SUFFIX) for c in read_certificates(self.home.read(file))]
+    def entries(self) -> list[KeyEntry]:
+        """Everything kept here, for a list."""
+        return [each.entry for each in self.everything()]
 
-    def find(self, reference: str) -> x509.Certificate:
+    def shelf(self, shelf: Shelf) -> list[Kept]:
+        """The certificates of one shelf, in the order of their fingerprints."""
+        return [kept.of_x509(each, shelf) for each in self.certificates(shelf)] + [
+            kept.of_openpgp(self.home.read(file), shelf, fingerprint=file.name.removesuffix(PGP))
+            for file in self.home.files(shelf, PGP)
+        ]
+
+    def certificates(self, shelf: Shelf) -> list[x509.Certificate]:
+        """The X.509 certificates of one shelf, in the order of their fingerprints."""
+        return [c for file in self.home.files(shelf, PEM) for c in read_certificates(self.home.read(file))]
+
+    def find(self, reference: str, technology: str = "") -> Kept:
         """The certificate with this fingerprint (or at least 16 of its first digits), or of this address.
 
-        An address means the own certificate first, then a pinned one, then any other."""
-        own = [self.own.certificate(address) for address in self.identities()]
-        groups = [own, self.certificates("pinned")]
-        groups.append([*self.own.old_certificates(), *(c for shelf in SHELVES for c in self.certificates(shelf))])
-        wanted = _plain_fingerprint(reference)
-        if _FINGERPRINT.fullmatch(wanted):
-            every = [certificate for group in groups for certificate in group]
-            matches = {chain.fingerprint(c): c for c in every if chain.fingerprint(c).startswith(wanted)}
-        else:
-            matches = {}
-            for group in groups:
-                matches = matches or {chain.fingerprint(c): c for c in group if _is_of(c, reference)}
-        if len(matches) != 1:
-            how = "No certificate" if not matches else "More than one certificate"
-            raise SecurityError(f"{how} here matches {reference[:128]!r}. List them with: comity keys list")
-        return next(iter(matches.values()))
+        An address means the own certificate first, then a pinned one, then any other; of two that belong together, the one
+        that signs; of an S/MIME and an OpenPGP one, the first.
+
+        Args:
+            reference: fingerprint (grouped or not) or address.
+            technology: "smime" or "openpgp" to look among these only.
+        """
+        everything = [each for each in self.everything() if technology in ("", each.technology)]
+        for shelves in (("own",), ("pinned",), ("anchors", "known"), ("old", "distrusted")):
+            matches = {
+                each.fingerprint: each
+                for each in everything
+                if each.entry.shelf in shelves and each.is_meant_by(reference)
+            }
+            meant = [each for each in matches.values() if not each.only_encrypts] or list(matches.values())
+            if len(meant) > 1:
+                meant = [each for each in meant if each.technology == "smime"]  # of one person's two, the usual one
+            if len(meant) != 1 and matches:
+                raise SecurityError(
+                    f"More than one certificate here matches {reference[:128]!r}. Name one by its fingerprint; list them "
+                    "with: comity keys list"
+                )
+            if meant:
+                return meant[0]
+        raise SecurityError(f"No certificate here matches {reference[:128]!r}. List them with: comity keys list")
 
     def load_certificate(self, address: Address) -> x509.Certificate:
         """The own certificate of ``address``, without its key."""
@@ -141,10 +151,9 @@ class KeyStore:
 
     def show(self, reference: str) -> KeyEntry:
         """What is known of one certificate."""
-        wanted = chain.fingerprint(self.find(reference))
-        entry = next(entry for entry in self.entries() if entry.fingerprint == wanted)
-        history = self.contacts().of(entry.addresses[0]) if entry.addresses else ()
-        return replace(entry, history=history)
+        found = self.find(reference)
+        history = self.contacts().of(found.entry.addresses[0]) if found.names else ()
+        return replace(found.entry, history=history)
 
     # --- in and out ---
 
@@ -171,6 +180,8 @@ class KeyStore:
         """
         if len(data) > MAX_FILE:
             raise SecurityError(f"The file is larger than {MAX_FILE // 1024} KiB: it is no key or certificate.")
+        if kept.is_openpgp(data):
+            return self._import_openpgp(data, new_passphrase)
         crl = read_crl(data)
         if crl is not None:
             self.keep_crl(crl)
@@ -178,29 +189,52 @@ class KeyStore:
         identity = read_identity(data, passphrase)
         if identity is not None:
             self.save(identity, new_passphrase)
-            return [_entry(identity.certificate, "own", bool(new_passphrase))]
+            return [kept.of_x509(identity.certificate, "own", is_encrypted=bool(new_passphrase)).entry]
         found = read_certificates(data)
-        if not is_anchor:
-            own = self.own.join(found)
-            if own is not None:
-                return [next(entry for entry in self.entries() if entry.fingerprint == chain.fingerprint(own))]
-        shelf: Shelf = "anchors" if is_anchor else "known"
+        own = None if is_anchor else self.own.join(found)
+        if own is not None:
+            return [self.find(chain.fingerprint(own)).entry]
         if is_anchor:
             for certificate in found:
                 check_anchor(certificate)
-        for certificate in found:
-            self.put(shelf, certificate)
-        return [_entry(certificate, shelf) for certificate in found]
+        return [self.put("anchors" if is_anchor else "known", kept.of_x509(each)) for each in found]
 
-    def export(self, reference: str) -> bytes:
-        """A certificate as PEM, to give to others."""
-        return certificate_pem(self.find(reference))
+    def _import_openpgp(self, data: bytes, new_passphrase: bytes | None) -> list[KeyEntry]:
+        """Certificates are kept, and a newer version of a pinned one stays pinned; a private key becomes an own one."""
+        if b"-----BEGIN PGP PRIVATE KEY BLOCK" in data[:512] or data[:1] in (b"\x94", b"\x95", b"\x96", b"\xc5"):
+            identity = openpgp.read_identity(data)
+            self.pgp.save(identity, new_passphrase)
+            return [kept.of_openpgp(identity.certificate, "own", is_encrypted=bool(new_passphrase)).entry]
+        entries = []
+        for each in kept.read(data):
+            lies: Shelf = next((shelf for shelf in SHELVES if self.home.exists(shelf, each.file_name)), "known")
+            entries.append(self.put(lies, each))
+        return entries
 
-    def export_private(self, address: Address, passphrase: bytes, *, old_passphrase: bytes | None = None) -> bytes:
-        """Key and certificates as PKCS#12, always under a passphrase."""
+    def export(self, reference: str, technology: str = "") -> bytes:
+        """A certificate as PEM, or as armored OpenPGP, to give to others; with that for encryption if it takes two."""
+        found = self.find(reference, technology)
+        if found.x509 is None:
+            return kept.armored(found.octets)
+        pairs = [self.own.certificates(each) for each in self.identities()]
+        pair = next((pair for pair in pairs if pair[0] == found.x509), [found.x509])
+        return certificate_pem(*pair)
+
+    def export_private(
+        self,
+        address: Address,
+        passphrase: bytes,
+        *,
+        old_passphrase: bytes | None = None,
+        form: Literal["pkcs12", "pem", "openpgp"] = "pkcs12",
+    ) -> bytes:
+        """Key and certificates as PKCS#12 or PEM, always under a passphrase; OpenPGP as one of its own messages."""
         if not passphrase:
             raise SecurityError("A private key leaves only under a passphrase: give one.")
-        return write_pkcs12(self.load(address, old_passphrase), passphrase)
+        if form == "openpgp":
+            return self.pgp.load(address, old_passphrase).to_bytes(passphrase.decode("utf-8", "surrogateescape"))
+        identity = self.load(address, old_passphrase)
+        return write_pkcs12(identity, passphrase) if form == "pkcs12" else identity_pem(identity, passphrase)
 
     # --- trust ---
 
@@ -211,47 +245,62 @@ class KeyStore:
             what: which.
             when: aware UTC; from then on its key is the one its addresses are known by. None notes nothing.
         """
-        certificate = self.find(what) if isinstance(what, str) else only(read_certificates(what))
+        others: list[Kept] = []
+        if isinstance(what, str):
+            found = self.find(what)
+        else:
+            others = kept.read(what)
+            found = kept.principal(others)
         with self.home.locked():
-            self.put("pinned", certificate)
-            self._remove("distrusted", certificate)
-            self._remove("known", certificate)
+            entry = self.put("pinned", found)
+            for other in others:
+                if other is not found:
+                    self.put("known", other)  # for encryption; the pinned one vouches for it
+            for shelf in ("distrusted", "known"):
+                self.home.remove(shelf, found.file_name)
             if when is not None:
-                for address in _contact_keys(certificate):
-                    new = _contact(address, certificate, when, "", is_vouched=True)
+                for address in found.contact_keys:
+                    new = Contact(address, found.key, found.fingerprint, when, "", found.technology, is_vouched=True)
                     self._note(address, contacts.accepted(self._contacts_of(address), new))
-        return _entry(certificate, "pinned")
+        return entry
 
     def distrust(self, what: bytes | str) -> KeyEntry:
         """Never trust a certificate again, nor anything it issued; taken off the other shelves."""
-        certificate = self.find(what) if isinstance(what, str) else only(read_certificates(what))
+        found = self.find(what) if isinstance(what, str) else kept.principal(kept.read(what))
         with self.home.locked():
-            self.put("distrusted", certificate)
+            entry = self.put("distrusted", found)
             for shelf in SHELVES[:3]:
-                self._remove(shelf, certificate)
-            for address in _contact_keys(certificate):
+                self.home.remove(shelf, found.file_name)
+            for address in found.contact_keys:
                 before = self._contacts_of(address)
-                after = contacts.dropped(before, key_of(certificate))
+                after = contacts.dropped(before, found.key)
                 if after != before:
                     self._note(address, after)
-        return _entry(certificate, "distrusted")
+        return entry
 
     def trust_store(self, sip_vouches_for: frozenset[str] = frozenset()) -> chain.TrustStore:
         """What ``verify`` takes: everything kept here. Own certificates are pinned."""
+        memory = self.contacts()
         own = [self.own.certificate(address) for address in self.identities()]
+        own_pgp = [self.pgp.certificate(address) for address in self.pgp.addresses()]
+        distrusted = [*map(chain.fingerprint, self.certificates("distrusted"))]
+        distrusted += [file.name.removesuffix(PGP) for file in self.home.files("distrusted", PGP)]
         return chain.TrustStore(
             anchors=tuple(self.certificates("anchors")),
             pinned=(*own, *self.certificates("pinned")),
-            known=tuple(self.certificates("known")),
+            known=(*self.certificates("known"), *self.own.old_certificates()),
             crls=tuple(self.crls()),
-            distrusted=frozenset(map(chain.fingerprint, self.certificates("distrusted"))),
+            distrusted=frozenset(distrusted),
             sip_vouches_for=sip_vouches_for,
-            contacts=self.contacts().kept(),
+            openpgp_pinned=(*own_pgp, *map(self.home.read, self.home.files("pinned", PGP))),
+            openpgp_known=(*self.pgp.old_certificates(), *map(self.home.read, self.home.files("known", PGP))),
+            contacts=memory.kept(),
+            unproved=memory.unproved(),
         )
 
     def version(self) -> tuple[int, ...]:
         """Differs once anything that ``trust_store`` reads was changed, by whatever process."""
-        return self.home.version("keys", *SHELVES, "crls", "contacts")
+        return self.home.version("keys", "keys/openpgp", *SHELVES, "crls", "contacts")
 
     # --- memory ---
 
@@ -270,31 +319,62 @@ class KeyStore:
         Only a signature that holds and whose certificate proves From leaves a trace. The certificate is kept beside
         ("known") without any trust: RFC 3923 section 6.2, "store and protect".
         """
-        certificate = chain.load_certificate(verdict.certificate) if verdict.verdict in _NOTED else None
-        if certificate is None or not proves(addresses_of(certificate), verdict.from_):
+        found = self._signer_of(verdict)
+        if found is None:
             return False
         address = contact_key(verdict.from_)
-        is_vouched = verdict.verdict in (VerdictKind.VALID, VerdictKind.VALID_WEAK)
-        new = _contact(address, certificate, when, protocol, is_vouched=is_vouched)
+        new = Contact(
+            address,
+            found.key,
+            found.fingerprint,
+            when,
+            protocol,
+            found.technology,
+            is_vouched=verdict.verdict in ("valid", "valid-weak"),
+            capabilities=verdict.capabilities,
+        )
         if contacts.noted(self._contacts_of(address), new) == self._contacts_of(address):
+            return False  # nearly always: no lock, no write
+        if self._is_own(found):
             return False
         with self.home.locked():
             before = self._contacts_of(address)
             after = contacts.noted(before, new)
             if after == before:
                 return False
-            kept = [shelf for shelf in SHELVES if self.home.exists(shelf, chain.fingerprint(certificate) + SUFFIX)]
-            if not kept:
-                self.put("known", certificate)
+            second = kept.read(verdict.encryption_certificate) if verdict.encryption_certificate else ()
+            for each in (found, *second):
+                if not any(self.home.exists(shelf, each.file_name) for shelf in SHELVES):
+                    self.put("known", each)
             self._note(address, after)
         return True
 
-    def remember(self, certificate_der: bytes) -> None:
+    def standing(self, verdict: Verdict) -> str:
+        """How the signer of an object stands to what was seen before ("first contact"); "" if no signature holds."""
+        found = self._signer_of(verdict)
+        if found is None:
+            return ""
+        if self._is_own(found):
+            return "your own key"
+        memory = Contacts({contact_key(verdict.from_): self._contacts_of(contact_key(verdict.from_))})
+        return memory.text(verdict.from_, found.key, is_vouched=verdict.is_valid)
+
+    def _is_own(self, found: Kept) -> bool:
+        own = {chain.fingerprint(self.own.certificate(address)) for address in self.identities()}
+        if found.technology == "openpgp":
+            own |= {kept.of_openpgp(self.pgp.certificate(address)).fingerprint for address in self.pgp.addresses()}
+        return found.fingerprint in own
+
+    def _signer_of(self, verdict: Verdict) -> Kept | None:
+        """Whose signature holds, if it is From's by its certificate."""
+        if verdict.verdict not in _NOTED or not verdict.certificate:
+            return None
+        found = kept.read(verdict.certificate)[0]
+        return found if proves(found.names, verdict.from_) and contact_key(verdict.from_) else None
+
+    def remember(self, certificate: bytes) -> None:
         """Keep a correspondent's certificate without trusting it (RFC 3923 section 6.2: "store and protect")."""
-        certificate = chain.load_certificate(certificate_der)
-        if certificate is None:
-            raise SecurityError("This is not a certificate that can be read.")
-        self.put("known", certificate)
+        self.put("known", kept.principal(kept.read(certificate)))
 
     def _contacts_of(self, address: str) -> tuple[Contact, ...]:
         file = self.path / "contacts" / _contact_file(address)
@@ -308,55 +388,22 @@ class KeyStore:
     def keep_crl(self, crl: x509.CertificateRevocationList) -> None:
         """Keep a revocation list; ``verify`` asks whether its issuer signed it."""
         name = hashlib.sha256(crl.public_bytes(serialization.Encoding.DER)).hexdigest()
-        self.home.write("crls", name + SUFFIX, crl.public_bytes(serialization.Encoding.PEM))
+        self.home.write("crls", name + PEM, crl.public_bytes(serialization.Encoding.PEM))
 
     def crls(self) -> Iterator[x509.CertificateRevocationList]:
         """The revocation lists kept here."""
-        for file in self.home.files("crls", SUFFIX):
+        for file in self.home.files("crls", PEM):
             try:
                 yield x509.load_pem_x509_crl(self.home.read(file))
             except chain.CERTIFICATE_ERRORS as error:
                 raise SecurityError(f"{file} is damaged: it is no revocation list. Import it again.") from error
 
-    def put(self, shelf: Shelf, certificate: x509.Certificate) -> None:
+    def put(self, shelf: Shelf, certificate: Kept | x509.Certificate) -> KeyEntry:
         """Lay a certificate on a shelf."""
-        self.home.write(shelf, chain.fingerprint(certificate) + SUFFIX, certificate_pem(certificate))
-
-    def _remove(self, shelf: Shelf, certificate: x509.Certificate) -> None:
-        self.home.remove(shelf, chain.fingerprint(certificate) + SUFFIX)
-
-
-def _plain_fingerprint(reference: str) -> str:
-    """A fingerprint as people write it: groups, colons and capitals make no difference."""
-    return re.sub(r"[\s:]", "", reference).lower()
-
-
-def _is_of(certificate: x509.Certificate, reference: str) -> bool:
-    return reference in map(str, addresses_of(certificate))
-
-
-def _contact_keys(certificate: x509.Certificate) -> list[str]:
-    """The im: URIs that a certificate proves, each once."""
-    return list(dict.fromkeys(contact_key(str(name)) for name in addresses_of(certificate)))
-
-
-def _contact(
-    address: str, certificate: x509.Certificate, when: datetime, protocol: str, *, is_vouched: bool
-) -> Contact:
-    return Contact(address, key_of(certificate), chain.fingerprint(certificate), when, protocol, is_vouched=is_vouched)
+        found = kept.of_x509(certificate) if isinstance(certificate, x509.Certificate) else certificate
+        self.home.write(shelf, found.file_name, found.file_octets)
+        return replace(found.entry, shelf=shelf, is_encrypted=False)
 
 
 def _contact_file(address: str) -> str:
     return file_name(Address.parse(address)) + ".json"
-
-
-def _entry(certificate: x509.Certificate, shelf: str, is_encrypted: bool = False) -> KeyEntry:
-    return KeyEntry(
-        chain.fingerprint(certificate),
-        shelf,
-        chain.display_name(certificate),
-        tuple(map(str, addresses_of(certificate))),
-        certificate.not_valid_before_utc,
-        certificate.not_valid_after_utc,
-        is_encrypted,
-    )

@@ -20,16 +20,13 @@ from comity.secure.evidence import Opened, Signer, TooLarge
 from comity.secure.identity import END_ENTITY_DAYS
 from comity.secure.openpgp_certs import (
     MAX_CERTIFICATE,
-    NotInstalled,
     PgpCertificate,
-    Refused,
-    ask,
     encrypts_until,
-    is_available,
     load,
     read_certificates,
     split_keys,
 )
+from comity.secure.openpgp_facts import NotInstalled, Refused, ask, is_available
 from comity.secure.openpgp_open import open_octets
 from comity.secure.openpgp_verify import digests_of, signers_of
 

@@ -1,9 +1,8 @@
 """OpenPGP certificates: read within limits, and the addresses one proves (RFC 9580 sections 10.1 and 5.2.3).
 
 Place on the path: below ``openpgp.py``; a correspondent's certificate goes in, ``PgpCertificate`` comes out, with what
-pysequoia found valid in it: self-signed User IDs, expiry, revocation. Also the one door to pysequoia, which the base
-install does not have (``pip install comity[pgp]``). The rule its readers must keep: only ``ask`` calls into it, for it
-answers with RuntimeError, and would with a panic that is no Exception.
+pysequoia found valid in it: self-signed User IDs, expiry, revocation. The rule its readers must keep: what stands in
+``PgpKey.signatures`` is unchecked, and may only make a key less trusted.
 
 Which address a certificate proves is our rule, for RFC 3156 has none: a User ID that is an im:, pres:, sip: or xmpp: URI, alone
 or in angle brackets at its end, or a notation ``NOTATION`` with such a URI in the self-signature of a User ID. A mail
@@ -13,29 +12,21 @@ address proves nothing: mail and instant messages of one name may be two people'
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import lru_cache
-from typing import TypeVar
 
 from comity.errors import MalformedMessage, SecurityError
 from comity.secure import openpgp_packets as wire
 from comity.secure.chain import MAX_RSA_BITS
-from comity.secure.evidence import TooLarge, UnknownAlgorithm
+from comity.secure.evidence import TooLarge
 from comity.secure.identity import MAX_ALT_NAMES, Name, name_of
+from comity.secure.openpgp_facts import Refused, SignatureFacts, ask, is_available, key_facts, signature_facts
 from comity.secure.question import escaped
 
-try:
+if is_available:
     import pysequoia
-    from pysequoia.packet import Packet as SequoiaPacket
-    from pysequoia.packet import PacketPile, SignatureType
-except ImportError:  # the base install
-    is_available = False
-else:
-    is_available = True
-
-ResultT = TypeVar("ResultT")
 
 NOTATION = "im-address@comity.invalid"
 """Name of the notation whose value is an address URI; ``.invalid`` (RFC 2606) so that no domain's owner can define it."""
@@ -54,37 +45,6 @@ _SKIPPED = wire.IGNORED | {wire.TRUST}
 _RSA = frozenset({1, 2, 3})
 
 
-class Refused(SecurityError):
-    """pysequoia does not take it; its own words are for developers only (they hold a backtrace)."""
-
-
-class NotInstalled(UnknownAlgorithm):
-    """The extra ``pgp`` is missing: nothing can be said of any OpenPGP object."""
-
-    def __init__(self) -> None:
-        super().__init__("OpenPGP is not installed here (pip install comity[pgp])")
-
-
-def ask(question: Callable[[], ResultT]) -> ResultT:
-    """Call into pysequoia.
-
-    Raises:
-        Refused: it raised, or panicked.
-        NotInstalled: there is no pysequoia.
-    """
-    if not is_available:
-        raise NotInstalled
-    try:
-        return question()
-    except Exception as error:
-        raise Refused("OpenPGP data was refused") from error
-    except BaseException as error:
-        # A Rust panic is pyo3_runtime.PanicException, which is no Exception and cannot be imported.
-        if type(error).__module__ != "pyo3_runtime":
-            raise
-        raise Refused("OpenPGP data was refused") from error
-
-
 @dataclass(frozen=True, slots=True)
 class PgpKey:
     """The primary key or one subkey."""
@@ -97,8 +57,18 @@ class PgpKey:
     rsa_bits: int
     """0 for other kinds."""
     packet: wire.Packet = field(repr=False)
-    signatures: tuple[wire.Packet, ...] = field(repr=False)
-    """Bindings and revocations after it, as received: unchecked."""
+    signatures: tuple[tuple[wire.Packet, SignatureFacts], ...] = field(repr=False)
+    """Bindings and revocations after it, as received: unchecked. Those that cannot be read are left out."""
+
+    def bindings(self) -> list[tuple[wire.Packet, SignatureFacts]]:
+        """Its binding signatures, newest first."""
+        found = [(packet, facts) for packet, facts in self.signatures if facts.kind == "SubkeyBinding"]
+        return sorted(found, key=lambda pair: pair[1].created or self.created, reverse=True)
+
+    @property
+    def has_revocation(self) -> bool:
+        """True if a revocation of the subkey stands after it, checked or not: who doubts a key does not trust it."""
+        return any(facts.kind == "SubkeyRevocation" for _, facts in self.signatures)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,8 +182,8 @@ def load(octets: bytes) -> PgpCertificate:
     names = dict.fromkeys(name for text in texts[:MAX_ALT_NAMES] if text and (name := name_of(text)) is not None)
     keys = _keys_of(packets)
     return PgpCertificate(
-        fingerprint=cert.fingerprint,
-        octets=bytes(cert),
+        fingerprint=keys[0].fingerprint,
+        octets=ask(lambda: bytes(cert)),
         user_ids=tuple(uid for uid, _ in user_ids),
         names=tuple(names),
         created=keys[0].created,
@@ -243,35 +213,26 @@ def _keys_of(packets: list[wire.Packet]) -> tuple[PgpKey, ...]:
             if later.tag != wire.SIGNATURE:
                 break
             following.append(later)
-        seen = inspect(packet)
-        created, fingerprint = seen.key_created, seen.fingerprint
-        if created is None or fingerprint is None:
-            raise MalformedMessage("an OpenPGP key cannot be read")
+        facts = key_facts(packet)
         keys.append(
             PgpKey(
-                fingerprint,
-                seen.key_id or "",
-                created.astimezone(UTC),
-                repr(seen.key_algorithm).rpartition(".")[2].lower(),
+                facts.fingerprint,
+                facts.key_id,
+                facts.created,
+                facts.algorithm,
                 _rsa_bits(packet),
                 packet,
-                tuple(following),
+                tuple((later, found) for later in following if (found := _facts_of(later)) is not None),
             )
         )
     return tuple(keys)
 
 
-def inspect(packet: wire.Packet) -> SequoiaPacket:
-    """Let pysequoia read the fields of one packet.
-
-    Raises:
-        Refused: it cannot.
-    """
-    found = ask(lambda: list(PacketPile.from_bytes(packet.raw)))
-    if len(found) != 1:
-        raise Refused("OpenPGP data was refused")
-    seen: SequoiaPacket = found[0]
-    return seen
+def _facts_of(packet: wire.Packet) -> SignatureFacts | None:
+    try:
+        return signature_facts(packet)
+    except Refused:
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,34 +256,23 @@ def views_of(certificate_octets: bytes, fingerprint: str) -> tuple[View, ...]:
     packets = [
         packet
         for packet in wire.read_packets(certificate_octets)
-        if packet.tag != wire.SIGNATURE or kind_of(packet) != SignatureType.KeyRevocation
+        if packet.tag != wire.SIGNATURE or not ((facts := _facts_of(packet)) and facts.kind == "KeyRevocation")
     ]
     keys = _keys_of(packets)
     key = next(key for key in keys if key.fingerprint == fingerprint)
     head = b"".join(p.raw for p in packets[: next(_subkey_indexes(packets), len(packets))])
     if key is keys[0]:
         return (View(head, None),)
-    kept = [p for p in key.signatures if kind_of(p) == SignatureType.SubkeyRevocation]
-    bindings = [(inspect(p), p) for p in key.signatures if kind_of(p) == SignatureType.SubkeyBinding]
-    bindings.sort(key=lambda pair: pair[0].signature_created or key.created, reverse=True)
+    kept = b"".join(packet.raw for packet, facts in key.signatures if facts.kind == "SubkeyRevocation")
     found: list[View] = []
-    for seen, packet in bindings[:MAX_BINDINGS]:
-        period = seen.key_validity_period
-        octets = head + key.packet.raw + b"".join(p.raw for p in (packet, *kept))
-        found.append(View(octets, None if period is None else key.created + period))
+    for packet, facts in key.bindings()[:MAX_BINDINGS]:
+        octets = head + key.packet.raw + packet.raw + kept
+        found.append(View(octets, None if facts.period is None else key.created + facts.period))
     return tuple(found)
 
 
 def _subkey_indexes(packets: list[wire.Packet]) -> Iterator[int]:
     return (index for index, packet in enumerate(packets) if packet.tag in _SUBKEYS)
-
-
-def kind_of(packet: wire.Packet) -> SignatureType | None:
-    """The type of a signature packet, None if it cannot be read."""
-    try:
-        return inspect(packet).signature_type
-    except Refused:
-        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,11 +307,6 @@ def known_of(pinned: tuple[bytes, ...], known: tuple[bytes, ...]) -> Known:
     return Known(by_key, frozenset(revoked), frozenset(pins))
 
 
-def has_revocation(key: PgpKey) -> bool:
-    """True if a revocation of the subkey stands after it, checked or not: who doubts a key does not trust it."""
-    return any(kind_of(packet) == SignatureType.SubkeyRevocation for packet in key.signatures)
-
-
 def encrypts_until(certificate: PgpCertificate) -> datetime | None:
     """When the last of its keys for encryption ends; None: not before the certificate.
 
@@ -370,12 +315,8 @@ def encrypts_until(certificate: PgpCertificate) -> datetime | None:
     """
     ends: list[datetime | None] = []
     for key in certificate.keys[1:]:
-        bindings = [inspect(p) for p in key.signatures if kind_of(p) == SignatureType.SubkeyBinding]
-        if not bindings or has_revocation(key):
-            continue
-        newest = max(bindings, key=lambda seen: seen.signature_created or key.created)
-        flags, period = newest.key_flags, newest.key_validity_period
-        if flags is not None and (flags.transport_encryption or flags.storage_encryption):
-            ends.append(None if period is None else key.created + period)
+        newest = next((facts for _, facts in key.bindings()), None)
+        if newest is not None and newest.is_for_encryption and not key.has_revocation:
+            ends.append(None if newest.period is None else key.created + newest.period)
     known = [end for end in ends if end is not None]
     return max(known) if known and len(known) == len(ends) else None

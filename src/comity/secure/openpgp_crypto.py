@@ -31,7 +31,7 @@ from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap
 
 from comity.errors import MalformedMessage
 from comity.secure import openpgp_packets as wire
-from comity.secure.openpgp_certs import Refused, inspect
+from comity.secure.openpgp_facts import Refused, key_facts
 
 KEY_SIZES = {7: 16, 8: 24, 9: 32}
 """AES by its OpenPGP number."""
@@ -118,8 +118,8 @@ def secret_keys(octets: bytes) -> tuple[SecretKey, ...]:
         if packet.tag not in (wire.SECRET_KEY, wire.SECRET_SUBKEY):
             continue
         try:
-            seen = inspect(packet)
-            fingerprint, key_id = bytes.fromhex(seen.fingerprint or ""), bytes.fromhex(seen.key_id or "")
+            facts = key_facts(packet)
+            fingerprint, key_id = bytes.fromhex(facts.fingerprint), bytes.fromhex(facts.key_id)
             key = _secret_key(wire.Fields(packet.body), fingerprint, key_id)
         except (Refused, *FAILURES):
             continue  # a kind that we cannot use, or under a passphrase of its own

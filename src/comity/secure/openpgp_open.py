@@ -73,7 +73,7 @@ def open_octets(octets: bytes, identities: Sequence[Keys]) -> Opened:
     for recipient, key, fingerprint in tries:
         try:
             plain, algorithm = open_data(data.body, session_key(recipient, key))
-            entity, signatures = _inside(plain)
+            entity, signatures = inside(plain)
         except FAILURES:
             continue
         return Opened(entity, algorithm, is_authenticated=True, recipient=fingerprint, signatures=signatures)
@@ -94,7 +94,7 @@ def _tries(packets: Sequence[wire.Packet], identities: Sequence[Keys]) -> list[t
     return found[:MAX_TRIES]
 
 
-def _inside(plain: bytes) -> tuple[bytes, bytes]:
+def inside(plain: bytes) -> tuple[bytes, bytes]:
     """The content of the one literal, and the signatures beside it (RFC 9580 section 10.3)."""
     packets = _packets(plain)
     if len(packets) == 1 and packets[0].tag == wire.COMPRESSED:

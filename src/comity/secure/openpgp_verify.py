@@ -15,40 +15,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from comity.errors import MalformedMessage, SecurityError
 from comity.secure import openpgp_packets as wire
 from comity.secure.chain import Distrust, TrustStore
 from comity.secure.evidence import SignatureFailed, Signer, TooLarge, UnknownAlgorithm, UnknownSigner
-from comity.secure.openpgp_certs import (
-    Known,
-    NotInstalled,
-    PgpCertificate,
-    PgpKey,
-    Refused,
-    View,
-    ask,
-    has_revocation,
-    inspect,
-    is_available,
-    known_of,
-    views_of,
-)
+from comity.secure.openpgp_certs import Known, PgpCertificate, PgpKey, View, known_of, views_of
+from comity.secure.openpgp_facts import NotInstalled, Refused, SignatureFacts, ask, is_available, signature_facts
 
 if is_available:
     import pysequoia
-    from pysequoia.packet import SignatureType
-
-if TYPE_CHECKING:
-    from pysequoia.packet import Packet as SequoiaPacket
 
 MAX_SIGNATURES = 10
 """Signatures beside one another over one content."""
 MAX_SIGNATURE_DATA = 64 * 1024
 _LABELS = (b"SIGNATURE", b"MESSAGE")
 """RFC 3156 section 5 itself shows a detached signature in the armor of a message."""
-_BROKEN_HASHES = frozenset({"md5", "sha1", "ripemd"})
+_BROKEN_HASHES = frozenset({"md5", "sha1", "ripemd160"})
 _UNCHECKED_KEYS = frozenset({"dsa", "elgamalencrypt", "elgamalencryptsign"})
 MIN_RSA_BITS = 2048
 """What pysequoia takes; RFC 9580 section 12.4 wants 3072 of new keys."""
@@ -118,38 +101,40 @@ class _Check:
     def signer(self, packet: wire.Packet) -> Signer:
         """Who made one signature; raises as ``signers_of``."""
         try:
-            seen = inspect(packet)
+            facts = signature_facts(packet)
         except Refused as error:
             raise SignatureFailed("the OpenPGP signature cannot be read") from error
-        self._look_at(seen)
-        issuer = seen.issuer_fingerprint or seen.issuer_key_id or ""
+        self._look_at(facts)
+        issuer = facts.issuer
         candidates = self.known.by_key.get(issuer, ())
         for certificate, key in candidates:
             for view in views_of(certificate.octets, key.fingerprint):
                 if _holds(self.content, packet, view, key):
                     ends = [end for end in (certificate.expires, view.expires) if end is not None]
-                    return self._value(certificate, key, min(ends, default=None), seen)
+                    return self._value(certificate, key, min(ends, default=None), facts)
         if not candidates:
             raise UnknownSigner(f"the OpenPGP key {issuer or 'it was made with'} is not known here")
-        raise _why_not(candidates[0][1], seen)
+        raise _why_not(candidates[0][1], facts)
 
-    def _look_at(self, seen: SequoiaPacket) -> None:
+    def _look_at(self, facts: SignatureFacts) -> None:
         """Version, type and hash, before any arithmetic."""
-        if seen.signature_version not in (4, 6):
-            raise UnknownAlgorithm(f"it is an OpenPGP signature of version {seen.signature_version}")
-        if seen.signature_type not in (SignatureType.Binary, SignatureType.Text):
+        if facts.version not in (4, 6):
+            raise UnknownAlgorithm(f"it is an OpenPGP signature of version {facts.version}")
+        if facts.kind not in ("Binary", "Text"):
             raise SignatureFailed("it is an OpenPGP signature over something else than a document")
-        if seen.signature_type == SignatureType.Text and not _is_canonical(self.content):
+        if facts.kind == "Text" and not _is_canonical(self.content):
             raise SignatureFailed("it signs text, and these line ends are not those of text")
-        digest = repr(seen.hash_algorithm).rpartition(".")[2].lower().replace("_", "-")
-        if self.announced and self.announced != {"ripemd160" if digest == "ripemd" else digest}:
+        if self.announced and self.announced != {facts.digest}:
             raise SignatureFailed("it uses another digest than its micalg announces")
-        if digest in _BROKEN_HASHES:
-            raise UnknownAlgorithm(f"it uses {digest.upper()}, which proves nothing any more")
+        if not facts.digest:
+            raise UnknownAlgorithm("it uses a digest that is not known")
+        if facts.digest in _BROKEN_HASHES:
+            raise UnknownAlgorithm(f"it uses {facts.digest.upper()}, which proves nothing any more")
 
-    def _value(self, certificate: PgpCertificate, key: PgpKey, expires: datetime | None, seen: SequoiaPacket) -> Signer:
+    def _value(
+        self, certificate: PgpCertificate, key: PgpKey, expires: datetime | None, facts: SignatureFacts
+    ) -> Signer:
         distrust = self._distrust(certificate, key, expires)
-        created = seen.signature_created
         return Signer(
             names=certificate.names,
             title=certificate.title,
@@ -159,7 +144,7 @@ class _Check:
             distrust=distrust[1],
             distrust_code=distrust[0],
             is_pinned=certificate.fingerprint in self.known.pinned,
-            signing_time=None if created is None else created.astimezone(UTC),
+            signing_time=facts.created,
             not_before=certificate.created,
             not_after=expires,
         )
@@ -168,7 +153,7 @@ class _Check:
         title = certificate.title
         if certificate.fingerprint in self.distrusted:
             return Distrust.DISTRUSTED.value, f"{title} was marked as never to be trusted"
-        if certificate.fingerprint in self.known.revoked or has_revocation(key):
+        if certificate.fingerprint in self.known.revoked or key.has_revocation:
             return Distrust.REVOKED.value, f"the OpenPGP key of {title} was revoked"
         if expires is not None and expires <= self.now:
             return Distrust.EXPIRED.value, f"the OpenPGP key of {title} expired on {expires:%Y-%m-%d}"
@@ -197,15 +182,15 @@ def _is_canonical(content: bytes) -> bool:
     return content.count(b"\r") == content.count(b"\n") == content.count(b"\r\n")
 
 
-def _why_not(key: PgpKey, seen: SequoiaPacket) -> SecurityError:
+def _why_not(key: PgpKey, facts: SignatureFacts) -> SecurityError:
     """Put the likeliest reason into words; pysequoia has one for all."""
     if key.algorithm in _UNCHECKED_KEYS:
         return UnknownAlgorithm(f"its key is of a kind that is not taken ({key.algorithm.upper()})")
     if key.rsa_bits and key.rsa_bits < MIN_RSA_BITS:
         return UnknownAlgorithm(f"its RSA key has {key.rsa_bits} bits, which prove nothing any more")
-    if has_revocation(key):
+    if key.has_revocation:
         return SignatureFailed("its key was revoked")
-    ends = seen.signature_expiration_time
+    ends = facts.expires
     if ends is not None and ends <= datetime.now(UTC):
         return SignatureFailed(f"it has expired on {ends:%Y-%m-%d}")
     return SignatureFailed("it is not over this content, or was not made while its key was good for it")

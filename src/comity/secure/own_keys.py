@@ -12,7 +12,9 @@ and certificate are one file, so that no crash can part them, and what is replac
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import unquote
 
 from cryptography import x509
@@ -26,12 +28,16 @@ from comity.secure.identity import Identity, PrivateKey, alternative_names, hash
 from comity.secure.keyfile import (
     address_in,
     certificate_pem,
+    identity_pem,
     is_encrypted,
     key_blocks,
     key_pem,
-    load_key,
+    own_certificates,
     read_certificates,
+    read_identity_pem,
 )
+
+IdentityT = TypeVar("IdentityT")
 
 CURRENT, WAITING, OLD = "keys", "keys/waiting", "keys/old"
 SUFFIX = ".pem"
@@ -45,13 +51,7 @@ class OwnKeys:
 
     def addresses(self, folder: str = CURRENT) -> list[Address]:
         """Addresses that have a key (in ``folder``: a current one)."""
-        found: list[Address] = []
-        for file in self._home.files(folder, SUFFIX):
-            try:
-                found.append(Address.parse("im:" + unquote(file.name.removesuffix(SUFFIX), errors="strict")))
-            except (AddressError, UnicodeError):
-                continue  # not a file of ours
-        return found
+        return named(file.name.removesuffix(SUFFIX) for file in self._home.files(folder, SUFFIX))
 
     def save(self, identity: Identity, passphrase: bytes | None = None, *, is_new: bool = False) -> None:
         """Keep an identity, in place of an older one of the same address, which goes to the old ones.
@@ -61,7 +61,7 @@ class OwnKeys:
             passphrase: the key lies under it; None: it lies open.
             is_new: True refuses to take the place of another.
         """
-        data = key_pem(identity.key, passphrase) + certificate_pem(*identity.certificates)
+        data = identity_pem(identity, passphrase)
         with self._home.locked():
             if is_new and self._home.exists(CURRENT, file_name(identity.address) + SUFFIX):
                 raise SecurityError(f"{identity.address} has a key already. Use it, or replace it with --replace.")
@@ -69,9 +69,7 @@ class OwnKeys:
 
     def load(self, address: Address, passphrase: bytes | None = None) -> Identity:
         """Read the identity of ``address``."""
-        data = self._data(address)
-        key = load_key(data, passphrase, str(address))
-        return Identity(address.with_scheme("im"), key, tuple(read_certificates(data)))
+        return read_identity_pem(self._data(address), passphrase, str(address), address.with_scheme("im"))
 
     def is_encrypted(self, address: Address) -> bool:
         """True if the key of ``address`` is under a passphrase."""
@@ -79,15 +77,20 @@ class OwnKeys:
 
     def certificate(self, address: Address) -> x509.Certificate:
         """The own certificate of ``address``, without its key."""
-        return read_certificates(self._data(address))[0]
+        return self.certificates(address)[0]
+
+    def certificates(self, address: Address) -> list[x509.Certificate]:
+        """The own certificates of ``address``: the one that signs, then the one that only reads, if it takes two."""
+        return own_certificates(self._data(address))
 
     def change_passphrase(self, address: Address, old: bytes | None, new: bytes | None) -> None:
         """Put the key of ``address`` under another passphrase; None takes it off. Old keys of the address follow.
 
         One file after the other: killed half-way, each is under the old or the new one."""
         with self._home.locked():
-            files = [self._current(address), *self._old_files(address)]
-            changed = [(file, self._with_passphrase(self._home.read(file), address, old, new)) for file in files]
+            changed = [
+                (file, self._with_passphrase(self._home.read(file), address, old, new)) for file in self._all(address)
+            ]
             for file, data in changed:
                 self._home.write(str(file.parent.relative_to(self._home.path)), file.name, data)
 
@@ -100,20 +103,27 @@ class OwnKeys:
 
     def old_certificates(self) -> list[x509.Certificate]:
         """Own certificates that were replaced or revoked."""
-        return [read_certificates(self._home.read(file))[0] for file in self._home.files(OLD, SUFFIX)]
+        return [each for file in self._home.files(OLD, SUFFIX) for each in own_certificates(self._home.read(file))]
+
+    def reading_addresses(self) -> list[Address]:
+        """Addresses that have a key to open something with, be it an old one."""
+        old = [file.name.removesuffix(SUFFIX).rpartition(".")[0] for file in self._home.files(OLD, SUFFIX)]
+        return list(dict.fromkeys((*self.addresses(), *named(old))))
+
+    def needs_passphrase(self, address: Address) -> bool:
+        """True if one of the keys that may open something for ``address`` is under a passphrase."""
+        return any(is_encrypted(self._home.read(file)) for file in self._all(address))
 
     def decrypting(self, address: Address, passphrase: bytes | None = None) -> list[Identity]:
         """The identities of ``address`` that may open what was encrypted for it: the current one, then the old ones.
 
         Raises:
-            SecurityError: one of them is under another passphrase, or damaged."""
-        current = [self._current(address)] if self._home.exists(CURRENT, file_name(address) + SUFFIX) else []
-        found = []
-        for file in (*current, *self._old_files(address)):
-            data = self._home.read(file)
-            key = load_key(data, passphrase, str(address))
-            found.append(Identity(address.with_scheme("im"), key, tuple(read_certificates(data))))
-        return found
+            SecurityError: none of them can be read; an old one under another passphrase is passed over."""
+
+        def load(file: Path) -> Identity:
+            return read_identity_pem(self._home.read(file), passphrase, str(address), address.with_scheme("im"))
+
+        return readable(self._all(address), load)
 
     # --- waiting for a certificate of another authority ---
 
@@ -170,6 +180,10 @@ class OwnKeys:
             raise SecurityError(f"There is no key for {address}. Make one with: comity keys new {address}")
         return self._home.read(self._current(address))
 
+    def _all(self, address: Address) -> list[Path]:
+        """The current file, if there is one, then the old ones."""
+        return [file for file in (self._current(address), *self._old_files(address)) if file.exists()]
+
     def _old_files(self, address: Address) -> list[Path]:
         name = file_name(address)
         return [
@@ -189,8 +203,32 @@ class OwnKeys:
         self._home.write(OLD, f"{file_name(address)}.{sha}{SUFFIX}", data)
 
     def _with_passphrase(self, data: bytes, address: Address, old: bytes | None, new: bytes | None) -> bytes:
-        key = load_key(data, old, str(address))
-        return key_pem(key, new) + certificate_pem(*read_certificates(data))
+        return identity_pem(read_identity_pem(data, old, str(address), address.with_scheme("im")), new)
+
+
+def named(names: Iterable[str]) -> list[Address]:
+    """The addresses that files are called by; what is no file of ours is passed over."""
+    found: list[Address] = []
+    for name in names:
+        try:
+            found.append(Address.parse("im:" + unquote(name, errors="strict")))
+        except (AddressError, UnicodeError):
+            continue
+    return found
+
+
+def readable(files: Iterable[Path], load: Callable[[Path], IdentityT]) -> list[IdentityT]:
+    """What ``load`` makes of the files that can be read; raises the first error if none can."""
+    found: list[IdentityT] = []
+    errors: list[SecurityError] = []
+    for file in files:
+        try:
+            found.append(load(file))
+        except SecurityError as error:
+            errors.append(error)
+    if errors and not found:
+        raise errors[0]
+    return found
 
 
 def public_octets_of(certificate: x509.Certificate) -> bytes | None:

@@ -155,6 +155,8 @@ class Question:
             certificate=about.certificate if about else b"",
             fingerprint=about.fingerprint if about else "",
             technology=about.technology if about else "",
+            encryption_certificate=about.encryption_certificate if about else b"",
+            capabilities=about.capabilities if about else (),
             identity=identity,
             covered_sha256="" if around.covered is None else hashlib.sha256(around.covered).hexdigest(),
             covered_octets=len(around.covered or b""),

@@ -38,6 +38,7 @@ def sign(
     form: Literal["multipart", "signed-data"] = "multipart",
     with_certificate: bool = True,
     with_capabilities: bool | None = None,
+    is_pss: bool = False,
 ) -> MimeObject:
     """Sign a whole MIME entity; its octets stand unchanged inside the result.
 
@@ -52,6 +53,7 @@ def sign(
         with_certificate: False leaves the certificates out, for readers that have them (RFC 8591 section 10.2).
         with_capabilities: say how to encrypt to us, and send that certificate along if it is another one (SEC-20).
             None: in the multipart form only, since signed-data is for where every octet counts.
+        is_pss: an RSA key signs by RSASSA-PSS.
 
     Raises:
         SecurityError: the entity is not one that may be signed, or the key is unusable.
@@ -70,6 +72,7 @@ def sign(
         when,
         certificates=certificates if with_certificate else (),
         is_announcing=is_announcing,
+        is_pss=is_pss,
     )
     if form == "signed-data":
         signature = write(is_detached=False)

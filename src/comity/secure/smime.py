@@ -10,7 +10,7 @@ from datetime import datetime
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from comity.secure import chain, cms, cms_keys, cms_seal
+from comity.secure import chain, cms, cms_check, cms_keys, cms_seal
 from comity.secure.chain import TrustStore
 from comity.secure.evidence import SignatureFailed, Signer
 from comity.secure.identity import addresses_of
@@ -40,15 +40,15 @@ def signers_of(
         now: aware UTC.
 
     Raises:
-        SignatureFailed, UnknownSigner, UnknownAlgorithm, TooLarge, ber.BerError: see ``cms.check``.
+        SignatureFailed, UnknownSigner, UnknownAlgorithm, TooLarge, ber.BerError: see ``cms_check.check``.
     """
-    found = cms.check(signed, content, (*trust.pinned, *trust.known))
+    found = cms_check.check(signed, content, (*trust.pinned, *trust.known))
     if announced and announced != {signature.digest for signature in found}:
         raise SignatureFailed("it uses another digest than its micalg announces")
     return tuple(_signer(signature, signed, trust, now) for signature in found)
 
 
-def _signer(signature: cms.Signature, signed: cms.SignedData, trust: TrustStore, now: datetime) -> Signer:
+def _signer(signature: cms_check.Signature, signed: cms.SignedData, trust: TrustStore, now: datetime) -> Signer:
     certificate = signature.certificate
     path = chain.check_chain(certificate, trust, now, others=signed.certificates, crls=signed.crls)
     return Signer(
@@ -59,6 +59,7 @@ def _signer(signature: cms.Signature, signed: cms.SignedData, trust: TrustStore,
         technology="smime",
         distrust="" if path.distrust is None else path.text,
         distrust_code="" if path.distrust is None else path.distrust.value,
+        remark=path.remark,
         is_weak=signature.is_weak or path.is_weak,
         is_pinned=trust.is_pinned(certificate),
         signing_time=signature.signing_time,
@@ -72,7 +73,7 @@ def _signer(signature: cms.Signature, signed: cms.SignedData, trust: TrustStore,
 
 
 def _encryption_certificate(
-    signature: cms.Signature, signed: cms.SignedData, trust: TrustStore, now: datetime
+    signature: cms_check.Signature, signed: cms.SignedData, trust: TrustStore, now: datetime
 ) -> bytes:
     """The certificate to encrypt answers to (RFC 8551 section 2.5.3.1): the one preferred, the signer's, another of hers.
 

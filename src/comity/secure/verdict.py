@@ -121,6 +121,10 @@ class Verdict:
     """Of that certificate, lower-case hex."""
     technology: str = ""
     """Of that signature: "smime" or "openpgp"; "" if none holds."""
+    encryption_certificate: bytes = b""
+    """What to encrypt answers to, DER; see ``Signer.encryption_certificate``."""
+    capabilities: tuple[str, ...] = ()
+    """Ciphers that the signer announced, preferred first (SEC-20)."""
     identity: IdentityMatch = IdentityMatch.NONE
     covered_sha256: str = ""
     """SHA-256 of exactly the octets under the innermost signature that holds; "" if none does. Under a signature around

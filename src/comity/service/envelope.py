@@ -50,6 +50,8 @@ class Envelope(msgspec.Struct, array_like=True):
     context: dict[str, Any] = {}
     report: _Report | None = None
     requirements: list[str] = []
+    note: str = ""
+    """What this node says of the message in its history entry."""
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -67,6 +69,7 @@ def pack(
     is_protected: bool,
     asserted_by: str,
     message_id: str,
+    note: str = "",
 ) -> bytes:
     """Encode what a record keeps beside the entity."""
     context, report = operation.context, operation.context.report
@@ -89,6 +92,7 @@ def pack(
             if report is None
             else _Report(report.reason.value, report.text, report.recipient.uri, report.native_id),
             sorted(requirement.value for requirement in operation.requirements),
+            note,
         )
     )
 

@@ -19,6 +19,7 @@ from typing import Literal, Protocol
 
 from comity.cpim.address import Address
 from comity.cpim.operations import MessageOperation, Response
+from comity.cpim.protection import Finding
 
 # --- store -----------------------------------------------------------------------------------------------
 
@@ -331,6 +332,16 @@ class Registrar(Protocol):
 
     def contacts(self, aor: Address) -> Sequence[Contact]:
         """Live contacts of ``aor``, best priority first."""
+
+
+# --- a look at signatures ----------------------------------------------------------------------------------------
+
+
+class Inspector(Protocol):
+    """Looks at the signature of a message that passes, where a rule asks for it; ``secure`` has one."""
+
+    def inspect(self, operation: MessageOperation, when: datetime) -> Finding:
+        """Say what the object proves by the operator's anchors; bounded work, never raises for bad octets."""
 
 
 # --- the service as bindings see it ---------------------------------------------------------------------------

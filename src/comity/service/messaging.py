@@ -50,8 +50,10 @@ def dedup_keys(secret: bytes, operation: MessageOperation, origin: Origin, view:
     return tuple(keys)
 
 
-def envelope_of(operation: MessageOperation, origin: Origin, view: CpimMessage | None, asserted_by: str) -> bytes:
-    """The packed envelope of an operation just admitted."""
+def envelope_of(
+    operation: MessageOperation, origin: Origin, view: CpimMessage | None, asserted_by: str, note: str = ""
+) -> bytes:
+    """The packed envelope of an operation just admitted; ``note`` goes into our history entry."""
     return pack(
         operation,
         principal=origin.principal,
@@ -59,6 +61,7 @@ def envelope_of(operation: MessageOperation, origin: Origin, view: CpimMessage |
         is_protected=origin.is_protected,
         asserted_by=asserted_by,
         message_id="" if view is None else view.message_id or "",
+        note=note,
     )
 
 

@@ -61,7 +61,7 @@ class Pending:
         """The operation as it leaves by ``binding``: our history entry appended, the object as it is (GW-8)."""
         operation = self._egress.get(binding)
         if operation is None:
-            entry = HistoryEntry(node, self.envelope.in_protocol, binding, when)
+            entry = HistoryEntry(node, self.envelope.in_protocol, binding, when, self.envelope.note)
             operation = replace(self.operation, history=(*self.operation.history, entry))
             self._egress[binding] = operation
         return operation

@@ -48,6 +48,7 @@ from comity.service.interfaces import (
 from comity.service.messaging import dedup_keys, envelope_of, record_of, report_operation, report_record
 from comity.service.pending import Pending, Report
 from comity.service.policy import Limits
+from comity.service.protection import Protection
 from comity.service.registrar import ContactRegistrar
 from comity.service.routing import contacts_for
 
@@ -75,6 +76,8 @@ class Submission:
     outcome: asyncio.Future[Response]
     """What it may wait for afterwards."""
     envelope: bytes = b""
+    note: str = ""
+    """What a look at its signature left to say (see ``protection.py``)."""
 
     def say(self, value: Accepted | Response) -> None:
         """Answer, unless the caller gave up and cancelled."""
@@ -85,11 +88,21 @@ class Submission:
 class Pipeline:
     """The service (RFC 3860's word): see ``service.interfaces.Service`` for what bindings may ask of it."""
 
-    def __init__(self, store: Store, accounts: Accounts, clock: Clock, node: str, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        accounts: Accounts,
+        clock: Clock,
+        node: str,
+        limits: Limits | None = None,
+        *,
+        protection: Protection | None = None,
+    ) -> None:
         self.accounts = accounts
         self.clock = clock
         self.node = node
         self.limits = limits or Limits()
+        self.protection = protection or Protection()
         self.registrar = ContactRegistrar(store, clock)
         self.delivery = DeliveryEngine(store, clock, node, self._report)
         self.counts = dict.fromkeys(("accepted", "repeated", "refused", "reported"), 0)
@@ -110,6 +123,7 @@ class Pipeline:
         self._secret = await self.secret(_DEDUP)
         self.delivery.deliverers.update(deliverers)
         await self.registrar.load()
+        await self.protection.load(self._store)
         self.registrar.on_present = self.delivery.present
         self.registrar.on_absent = self.delivery.absent
         failpoint("service.recovery")
@@ -134,6 +148,8 @@ class Pipeline:
         """Admit, resolve and store a message operation (see ``Service.submit``)."""
         loop = asyncio.get_running_loop()
         operation, origin = self._folded(operation, origin)
+        if not self.protection.is_idle:
+            operation = self.protection.required(operation)
         refusal = policy.check_addresses(operation) or self._resolve_domain(operation)
         refusal = refusal or policy.check_sender(operation, origin) or policy.check_size(operation, self.limits)
         view: CpimMessage | None = None
@@ -141,7 +157,10 @@ class Pipeline:
             view, refusal = policy.check_object(operation, self.clock.when(), self.limits)
         if refusal is None and operation.requirements:
             refusal = policy.check_requirements(operation, origin)
-        submission = Submission(operation, origin, view, loop.create_future(), loop.create_future())
+        note = ""
+        if refusal is None and not self.protection.is_idle:
+            note, refusal = self.protection.look(operation, self.clock.when())
+        submission = Submission(operation, origin, view, loop.create_future(), loop.create_future(), note=note)
         if refusal is not None:
             self._refuse(submission, refusal)
         else:
@@ -212,7 +231,7 @@ class Pipeline:
             self._refuse(submission, failure(operation.trans_id, Reason.NO_SUCH_USER, text))
             return
         asserted_by = "" if view is None or is_secured(operation.object) else origin.principal.domain
-        submission.envelope = envelope_of(operation, origin, view, asserted_by)
+        submission.envelope = envelope_of(operation, origin, view, asserted_by, submission.note)
         if operation.context.transient:
             self.delivery.accept(operation.trans_id, 0, operation, unpack(submission.envelope), submission.outcome)
             submission.say(Accepted(operation.trans_id, submission.outcome))

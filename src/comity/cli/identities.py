@@ -1,0 +1,71 @@
+"""One's own keys for a command: the one that signs, and those that open what was encrypted.
+
+Place on the path: beside it, between ``secure/own_keys.py`` and the commands. Passphrases are asked for here, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+
+import click
+
+from comity.cli.output import fail, printable
+from comity.cli.passphrases import Passphrase
+from comity.cpim.address import Address
+from comity.errors import SecurityError
+from comity.secure import Identity, KeyStore, openpgp
+from comity.secure.openpgp import PgpIdentity
+
+openpgp_option = click.option("--openpgp", "is_openpgp", is_flag=True, help="With OpenPGP keys, not S/MIME ones.")
+
+
+def need_openpgp() -> None:
+    """End with a sentence if OpenPGP is not installed."""
+    if not openpgp.is_available:
+        fail("OpenPGP needs an extra package. Install it with: pip install 'comity[pgp]'")
+
+
+def signing_identity(
+    store: KeyStore, address: Address, passphrase: Passphrase, *, is_openpgp: bool = False
+) -> Identity | PgpIdentity:
+    """The identity that signs as ``address``; asks for its passphrase if it has one."""
+    if is_openpgp:
+        need_openpgp()
+        sealed = address in store.pgp.addresses() and store.pgp.is_encrypted(address)
+        return passphrase.open(str(address), sealed, partial(store.pgp.load, address))
+    return own_identity(store, address, passphrase)
+
+
+def own_identity(store: KeyStore, address: Address, passphrase: Passphrase) -> Identity:
+    """The S/MIME identity of ``address``; asks for its passphrase if it has one."""
+    sealed = address in store.identities() and store.own.is_encrypted(address)
+    return passphrase.open(str(address), sealed, partial(store.load, address))
+
+
+def reading_keys(
+    store: KeyStore, passphrase: Passphrase, addresses: Iterable[Address] = (), *, is_strict: bool = True
+) -> list[Identity | PgpIdentity]:
+    """The keys that may open what was encrypted for ``addresses``, S/MIME and OpenPGP, old ones too.
+
+    Args:
+        store: where they lie.
+        passphrase: opens them.
+        addresses: whose; none means everybody who has keys here.
+        is_strict: False goes on without a key that does not open, and says so on stderr.
+    """
+    wanted = list(addresses)
+    found: list[Identity | PgpIdentity] = []
+    for folder in (store.own, store.pgp) if openpgp.is_available else (store.own,):
+        for address in folder.reading_addresses():
+            if wanted and address not in wanted:
+                continue
+            try:
+                sealed = folder.needs_passphrase(address)
+                found += passphrase.open(str(address), sealed, partial(folder.decrypting, address))
+            except SecurityError as error:
+                if is_strict:
+                    raise
+                text = printable(f"{error} What is encrypted for {address} will not be opened.")
+                click.echo(f"comity: {text}", err=True)
+    return found

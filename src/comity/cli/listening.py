@@ -1,0 +1,202 @@
+"""``comity listen``.
+
+Place on the path: at its end. It is a person's client, never part of a server: keys and trust come from ``COMITY_HOME``, and
+a verdict is made here, from the octets as they arrived. Who signed with which key is remembered (T33).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from comity.cli.arguments import address_of
+from comity.cli.identities import reading_keys
+from comity.cli.messages import SignIn, Via, connected, sign_in_options, signing_in
+from comity.cli.output import NEGATIVE, as_json, fail, print_json, printable
+from comity.cli.passphrases import Passphrase, passphrase_option
+from comity.client import Received
+from comity.cpim.native import readable_part
+from comity.cpim.operations import HistoryEntry
+from comity.secure import Identity, KeyStore, ReplayCache, TrustStore, Verdict, VerdictKind, verify
+from comity.secure.judge import is_same_user
+from comity.secure.openpgp import PgpIdentity
+
+
+@click.command()
+@click.argument("address")
+@sign_in_options
+@click.option("--count", type=click.IntRange(1), help="End after so many messages.")
+@click.option("--timeout", type=click.FloatRange(0, min_open=True), help="End after so many seconds.")
+@passphrase_option
+@as_json
+def listen(
+    *,
+    address: str,
+    via: Via,
+    count: int | None,
+    timeout: float | None,
+    passphrase_file: Path | None,
+    as_json: bool,
+    **sign_in: Any,
+) -> None:
+    """Sign in as ADDRESS and print each message with its verdict, a line for each.
+
+    The verdict is made here, by the keys and the trust of COMITY_HOME: what is encrypted for ADDRESS is opened, and who
+    signed with which key is remembered, so that a changed key shows. Without --count and --timeout it goes on until Ctrl-C.
+    Exit code 0: as many messages came as --count says; 1: they did not.
+
+    \b
+    Examples:
+      comity listen im:bob@example.org --via xmpp
+      comity listen im:alice@example.org --via sip --count 1 --timeout 30 --json
+    """
+    whose = address_of(address)
+    store = KeyStore()
+    keys = reading_keys(store, Passphrase(passphrase_file), [whose], is_strict=False)
+    listener = Listener(store, keys, via, as_json)
+    try:
+        asyncio.run(_listen(signing_in(via, whose, sign_in), listener, count, timeout))
+    except asyncio.CancelledError:
+        click.echo("comity: stopped listening", err=True)
+    if count is not None and listener.seen < count:
+        fail(f"{listener.seen} of {count} messages came.", NEGATIVE)
+
+
+class Listener:
+    """Judges and prints what arrives for one person.
+
+    Args:
+        store: their keys, trust and memory; what another process changes there counts from the next message on.
+        keys: what opens messages that are encrypted for them.
+        via: the protocol by which messages come.
+        as_json: one JSON object a line, for scripts.
+    """
+
+    def __init__(self, store: KeyStore, keys: Sequence[Identity | PgpIdentity], via: Via, as_json: bool) -> None:
+        self.seen = 0
+        self._store = store
+        self._version = store.version()
+        self._trust = store.trust_store()
+        self._keys = keys
+        self._via = via
+        self._replay = ReplayCache()
+        self._as_json = as_json
+
+    def show(self, received: Received, now: datetime) -> None:
+        """Print one message, or on stderr that one of theirs was not delivered; ``now`` is aware UTC."""
+        if received.report is not None:
+            report = received.report
+            sentence = f"not delivered to {report.recipient}: {report.reason.value}: {report.text}"
+            click.echo(f"comity: {printable(sentence)}", err=True)
+            return
+        verdict = verify(
+            received.object,
+            self._current_trust(),
+            now=now,
+            expected_from=received.from_,
+            expected_to=received.to,
+            replay=self._replay,
+            asserted_by=received.asserted_by,
+            arrived=received.arrived,
+            keys=self._keys,
+        )
+        contact = self._remember(received, verdict, now)
+        self.seen += 1
+        text = _text(received, verdict)
+        if self._as_json:
+            print_json(_fields(received, verdict, text, contact))
+        else:
+            shown = printable(text) if text is not None else f"({printable(received.object.media_type)})"
+            click.echo(
+                f"{printable(str(received.from_))}: {shown}  [{phrase(verdict, contact)}; sha256 {verdict.sha256[:16]}]"
+            )
+
+    def _current_trust(self) -> TrustStore:
+        """The trust as it lies on disk; read again only after somebody changed it."""
+        version = self._store.version()
+        if version != self._version:
+            self._version, self._trust = version, self._store.trust_store()
+        return self._trust
+
+    def _remember(self, received: Received, verdict: Verdict, now: datetime) -> str:
+        """Note who signed, if it is whom the envelope names; how that stands to what was seen before, in words."""
+        if not is_same_user(str(received.from_), verdict.from_):
+            return ""
+        contact = self._store.standing(verdict)
+        self._store.note(verdict, now, self._via)
+        return contact
+
+
+async def _listen(sign_in: SignIn, listener: Listener, count: int | None, seconds: float | None) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGINT, signal.SIGTERM):  # sign out before it ends, so that the server need not find out
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    try:
+        async with asyncio.timeout(seconds) as limit, connected(sign_in, receive=True) as client:
+            click.echo(f"comity: listening as {printable(str(sign_in.address))} by {sign_in.via}", err=True)
+            messages = aiter(client.messages())
+            async for received in messages:
+                listener.show(received, datetime.now(UTC))
+                if listener.seen == count:
+                    await _take_last(messages)
+                    return
+    except TimeoutError:
+        if not limit.expired():  # the network's own, not ours
+            raise
+
+
+async def _take_last(messages: AsyncIterator[Received]) -> None:
+    """Tell the server that the last message is ours: asking for the next one does, waiting for it is not needed."""
+    asking = asyncio.ensure_future(anext(messages))
+    await asyncio.sleep(0)
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+
+
+def _text(received: Received, verdict: Verdict) -> str | None:
+    """What to show as the text: under "valid" nothing but what the signature covers (T8); else too if it came encrypted."""
+    if (verdict.is_valid or verdict.is_encrypted) and verdict.content is not None:
+        return readable_part(verdict.content)
+    return received.text
+
+
+def phrase(verdict: Verdict, contact: str = "") -> str:
+    """The verdict in words for a person, the names in it escaped; ``contact``: how the key stands to those before."""
+    if verdict.is_valid:
+        encrypted = ", came encrypted" if verdict.is_encrypted else ""
+        return printable(f"valid, signed by {verdict.signer}{encrypted}{f', {contact}' if contact else ''}")
+    if verdict.verdict is VerdictKind.UNSIGNED and verdict.asserted_by:
+        return printable(f"unsigned, asserted by {verdict.asserted_by}")
+    return printable(f"{verdict.verdict.value}: {verdict.reason}{f' ({contact})' if contact else ''}")
+
+
+def _fields(received: Received, verdict: Verdict, text: str | None, contact: str) -> dict[str, object]:
+    return {
+        "from": str(received.from_),
+        "to": str(received.to),
+        "type": received.object.media_type,
+        "sha256": verdict.sha256,
+        "verdict": verdict.verdict.value,
+        "text": text,
+        "signer": verdict.signer,
+        "reason": verdict.reason,
+        "contact": contact,
+        "fingerprint": verdict.fingerprint,
+        "encrypted": verdict.is_encrypted,
+        "layers": [layer.text for layer in verdict.layers],
+        "asserted_by": received.asserted_by,
+        "delayed": received.is_delayed,
+        "history": [_hop(entry) for entry in received.history],
+    }
+
+
+def _hop(entry: HistoryEntry) -> dict[str, str]:
+    when = entry.when.isoformat()
+    return {"node": entry.node, "in": entry.in_protocol, "out": entry.out_protocol, "time": when, "note": entry.note}

@@ -1,0 +1,155 @@
+"""One's own OpenPGP keys on disk, under the same passphrase protection as the S/MIME ones.
+
+Place on the path: beside it; ``KeyStore`` hands on to it. ``COMITY_HOME/keys/openpgp/NAME.pem`` holds two blocks: the certificate,
+readable without a passphrase, and the secret packets, sealed (``passphrase.py``) or open; ``keys/openpgp/old`` what was
+replaced or revoked. One file, so that no crash can part the two.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from comity.cpim.address import Address
+from comity.errors import SecurityError
+from comity.secure import openpgp
+from comity.secure.home import Home, file_name
+from comity.secure.openpgp import PgpIdentity
+from comity.secure.own_keys import named, readable
+from comity.secure.passphrase import open_octets, pem, pem_blocks, pem_octets, protect_octets
+
+CURRENT, OLD = "keys/openpgp", "keys/openpgp/old"
+SUFFIX = ".pem"
+CERTIFICATE, OPEN, SEALED = "COMITY OPENPGP CERTIFICATE", "COMITY OPENPGP KEY", "COMITY SEALED OPENPGP KEY"
+
+
+class OwnPgp:
+    """The OpenPGP identities in a home; every method raises SecurityError with a sentence."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+
+    def addresses(self) -> list[Address]:
+        """Addresses that have an OpenPGP key."""
+        return named(file.name.removesuffix(SUFFIX) for file in self._home.files(CURRENT, SUFFIX))
+
+    def save(self, identity: PgpIdentity, passphrase: bytes | None = None, *, is_new: bool = False) -> None:
+        """Keep an identity, in place of an older one of the same address, which goes to the old ones."""
+        data = _written(identity, passphrase)
+        name = file_name(identity.address) + SUFFIX
+        with self._home.locked():
+            if self._home.exists(CURRENT, name):
+                if is_new:
+                    raise SecurityError(
+                        f"{identity.address} has an OpenPGP key already. Use it, or replace it with --replace."
+                    )
+                self._keep_old(identity.address, identity.fingerprint)
+            self._home.write(CURRENT, name, data)
+
+    def load(self, address: Address, passphrase: bytes | None = None) -> PgpIdentity:
+        """Read the OpenPGP identity of ``address``."""
+        return _read(self._data(address), address, passphrase)
+
+    def certificate(self, address: Address) -> bytes:
+        """Its certificate, binary packets, without the key."""
+        return pem_octets(_block(self._data(address), CERTIFICATE, str(address)))
+
+    def is_encrypted(self, address: Address) -> bool:
+        """True if the key of ``address`` is under a passphrase."""
+        return _is_sealed(self._data(address))
+
+    def change_passphrase(self, address: Address, old: bytes | None, new: bytes | None) -> None:
+        """Put the keys of ``address`` under another passphrase; None takes it off."""
+        with self._home.locked():
+            changed = [(file, _written(_read(self._home.read(file), address, old), new)) for file in self._all(address)]
+            for file, data in changed:
+                self._home.write(str(file.parent.relative_to(self._home.path)), file.name, data)
+
+    def replace_certificate(self, address: Address, certificate: bytes) -> None:
+        """Keep another version of the own certificate, such as the revoked one; the key stays as it lies."""
+        with self._home.locked():
+            secret = next(block for label, block in pem_blocks(self._data(address)) if label in (OPEN, SEALED))
+            self._home.write(CURRENT, file_name(address) + SUFFIX, pem(CERTIFICATE, certificate) + secret)
+
+    def retire(self, address: Address) -> None:
+        """Sign no more as ``address``; what was encrypted for the key can still be opened."""
+        with self._home.locked():
+            self._keep_old(address, "")
+            self._home.remove(CURRENT, file_name(address) + SUFFIX)
+
+    def old_certificates(self) -> list[bytes]:
+        """Own certificates that were replaced or revoked, binary packets."""
+        files = self._home.files(OLD, SUFFIX)
+        return [pem_octets(_block(self._home.read(file), CERTIFICATE, file.name)) for file in files]
+
+    def reading_addresses(self) -> list[Address]:
+        """Addresses that have a key to open something with, be it an old one."""
+        old = [file.name.removesuffix(SUFFIX).rpartition(".")[0] for file in self._home.files(OLD, SUFFIX)]
+        return list(dict.fromkeys((*self.addresses(), *named(old))))
+
+    def needs_passphrase(self, address: Address) -> bool:
+        """True if one of the keys that may open something for ``address`` is under a passphrase."""
+        return any(_is_sealed(self._home.read(file)) for file in self._all(address))
+
+    def decrypting(self, address: Address, passphrase: bytes | None = None) -> list[PgpIdentity]:
+        """The identities of ``address`` that may open what was encrypted for it: the current one, then the old ones.
+
+        Raises:
+            SecurityError: none of them can be read; an old one under another passphrase is passed over."""
+        return readable(self._all(address), lambda file: _read(self._home.read(file), address, passphrase))
+
+    # --- files ---
+
+    def _data(self, address: Address) -> bytes:
+        file = self._home.path / CURRENT / (file_name(address) + SUFFIX)
+        if not file.exists():
+            raise SecurityError(
+                f"There is no OpenPGP key for {address}. Make one with: comity keys new {address} --kind openpgp"
+            )
+        return self._home.read(file)
+
+    def _all(self, address: Address) -> list[Path]:
+        name = file_name(address)
+        current = self._home.path / CURRENT / (name + SUFFIX)
+        old = [f for f in self._home.files(OLD, SUFFIX) if f.name.removesuffix(SUFFIX).rpartition(".")[0] == name]
+        return [current, *old] if current.exists() else old
+
+    def _keep_old(self, address: Address, successor: str) -> None:
+        """Keep the current key among the old ones, unless its successor is the same key."""
+        data = self._data(address)
+        fingerprint = _fingerprint(pem_octets(_block(data, CERTIFICATE, str(address))))
+        if fingerprint != successor:
+            self._home.write(OLD, f"{file_name(address)}.{fingerprint[:16]}{SUFFIX}", data)
+
+
+def _is_sealed(data: bytes) -> bool:
+    return any(label == SEALED for label, _ in pem_blocks(data))
+
+
+def _written(identity: PgpIdentity, passphrase: bytes | None) -> bytes:
+    secret = identity.to_bytes()
+    key = pem(SEALED, protect_octets(secret, passphrase)) if passphrase else pem(OPEN, secret)
+    return pem(CERTIFICATE, identity.certificate) + key
+
+
+def _read(data: bytes, address: Address, passphrase: bytes | None) -> PgpIdentity:
+    what = f"{address} (OpenPGP)"
+    for label, block in pem_blocks(data):
+        if label == SEALED and not passphrase:
+            raise SecurityError(f"The private key of {what} is under a passphrase: give it.")
+        if label == SEALED:
+            assert passphrase is not None
+            return PgpIdentity.from_bytes(open_octets(pem_octets(block), passphrase, what), address)
+        if label == OPEN:
+            return PgpIdentity.from_bytes(pem_octets(block), address)
+    raise SecurityError(f"The private key of {what} cannot be read: the file is damaged.")
+
+
+def _block(data: bytes, label: str, what: str) -> bytes:
+    for found, block in pem_blocks(data):
+        if found == label:
+            return block
+    raise SecurityError(f"The OpenPGP key of {what} cannot be read: the file is damaged.")
+
+
+def _fingerprint(certificate: bytes) -> str:
+    return openpgp.read_certificates(certificate)[0].fingerprint

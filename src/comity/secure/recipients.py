@@ -1,0 +1,151 @@
+"""For whom may be encrypted: from an address to a certificate that somebody trusts (RFC 3923 section 6.2, RFC 8550).
+
+Place on the path: before step 1, at the sender; ``comity encrypt`` and ``comity send --encrypt`` ask here, then ``sealing.encrypt``.
+The rule its readers must keep: a certificate that merely came along is a candidate, not trusted (reliability.md T33).
+Who encrypts to it tells a secret to whoever made it; so that takes a word of the user for each occasion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from cryptography import x509
+
+from comity.cpim.address import Address
+from comity.errors import SecurityError
+from comity.secure import chain, cms_seal, openpgp
+from comity.secure.identity import contact_key
+from comity.secure.kept import Kept
+from comity.secure.keystore import KeyStore
+
+Technology = Literal["smime", "openpgp"]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """One certificate to encrypt for."""
+
+    address: Address
+    certificate: x509.Certificate | openpgp.PgpCertificate
+    fingerprint: str
+    capabilities: tuple[str, ...] = ()
+    """Ciphers that it announced; see ``sealing.encrypt``."""
+    is_trusted: bool = True
+    """False only where the user asked for it."""
+
+
+def find_recipient(
+    store: KeyStore,
+    address: Address,
+    *,
+    now: datetime,
+    technology: Technology = "smime",
+    to_unverified: bool = False,
+) -> Recipient:
+    """The certificate to encrypt for ``address``: own, pinned, or vouched for by an authority; of several the newest.
+
+    Args:
+        store: keys and trust.
+        address: whom it shall be readable for.
+        now: aware UTC; it has to be valid then.
+        technology: S/MIME or OpenPGP.
+        to_unverified: True takes, if there is none that is trusted, the only one that ever signed as this address.
+
+    Raises:
+        SecurityError: there is none; the sentence says what to do.
+    """
+    wanted = contact_key(str(address))
+    everything = [each for each in store.everything() if each.technology == technology and wanted in each.contact_keys]
+    usable = [each for each in everything if each.entry.shelf in ("own", "pinned", "known")]
+    trust = store.trust_store()
+    judged = [(each, _problem(each, usable, trust, now)) for each in usable if _can_read(each)]
+    trusted = [each for each, problem in judged if not problem]
+    if trusted:
+        return _recipient(store, address, max(trusted, key=_newest), is_trusted=True)
+    if to_unverified:
+        return _recipient(store, address, _only_seen(store, address, judged), is_trusted=False)
+    raise SecurityError(_refusal(address, judged, technology))
+
+
+def _can_read(each: Kept) -> bool:
+    """True if something can be encrypted for it; OpenPGP says so itself, when it is tried."""
+    return each.x509 is None or not cms_seal.encryption_problem(each.x509)
+
+
+def _newest(each: Kept) -> tuple[bool, datetime]:
+    """What the user pinned goes before what is vouched for, then the later one."""
+    return each.entry.shelf != "known", each.entry.not_before
+
+
+def _problem(each: Kept, others: Iterable[Kept], trust: chain.TrustStore, now: datetime) -> str:
+    """Why a certificate is not trusted, as the rest of a sentence; "" if it is."""
+    if each.x509 is None:
+        return _openpgp_problem(each, now)
+    certificates = [other.x509 for other in others if other.x509 is not None]
+    if not each.only_encrypts:
+        result = chain.check_chain(each.x509, trust, now, others=certificates, purpose="encryption")
+        return "" if result.distrust is None else result.text
+    text = "no trusted certificate of the same person stands beside it"
+    for maker in others:  # the one that signs vouches for the one that only reads, if it is trusted itself
+        if maker.x509 is None or maker.only_encrypts or maker.contact_keys != each.contact_keys:
+            continue
+        signing = chain.check_chain(maker.x509, trust, now, others=certificates)
+        if signing.distrust is None:
+            result = chain.check_chain(
+                each.x509, trust, now, others=certificates, purpose="encryption", maker=maker.x509
+            )
+            if result.distrust is None:
+                return ""
+            text = result.text
+        else:
+            text = signing.text
+    return text
+
+
+def _openpgp_problem(each: Kept, now: datetime) -> str:
+    certificate = openpgp.read_certificates(each.octets)[0]
+    if certificate.is_revoked:
+        return f"{certificate.title} has been revoked by its owner"
+    if certificate.expires is not None and certificate.expires < now:
+        return f"{certificate.title} expired on {certificate.expires:%Y-%m-%d}"
+    return "" if each.entry.shelf in ("own", "pinned") else f"you have not said that you trust {certificate.title}"
+
+
+def _only_seen(store: KeyStore, address: Address, judged: list[tuple[Kept, str]]) -> Kept:
+    """The one certificate that an unverified address can mean: of the only key that ever signed, or the only one known."""
+    history = store.contacts().of(str(address))
+    candidates = [each for each, _ in judged]
+    if len(history) == 1:
+        signed = [each for each in candidates if each.key == history[0].key]
+        candidates = signed or [each for each in candidates if each.only_encrypts]
+    if not judged:
+        raise SecurityError(_refusal(address, judged, "smime"))
+    if len(history) > 1 or len(candidates) != 1:
+        raise SecurityError(
+            f"Which key is that of {address} is not clear: {max(len(history), len(candidates))} are known. Compare the "
+            "fingerprints with its owner (comity keys list), then: comity keys trust FINGERPRINT"
+        )
+    return candidates[0]
+
+
+def _recipient(store: KeyStore, address: Address, found: Kept, *, is_trusted: bool) -> Recipient:
+    capabilities = next((c.capabilities for c in store.contacts().of(str(address)) if c.key == found.key), ())
+    certificate = found.x509 or openpgp.read_certificates(found.octets)[0]
+    return Recipient(address, certificate, found.fingerprint, capabilities, is_trusted)
+
+
+def _refusal(address: Address, judged: list[tuple[Kept, str]], technology: Technology) -> str:
+    what = "OpenPGP certificate" if technology == "openpgp" else "certificate"
+    if not judged:
+        return (
+            f"There is no {what} of {address} to encrypt for. Ask for a signed message or for the file, then: comity keys "
+            "import FILE, compare the fingerprint, comity keys trust FINGERPRINT"
+        )
+    found, problem = max(judged, key=lambda pair: _newest(pair[0]))
+    return (
+        f"The {what} of {address} is not trusted, so nothing is encrypted for it: {problem}. Compare its fingerprint with "
+        f"its owner, then: comity keys trust {found.fingerprint[:16]}"
+    )
