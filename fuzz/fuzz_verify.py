@@ -9,6 +9,7 @@ Run: ``python fuzz/fuzz_verify.py fuzz/corpus/verify``. The test suite calls ``o
 from __future__ import annotations
 
 import sys
+import zlib
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -28,6 +29,10 @@ from comity.secure import (
     TrustStore,
     Verdict,
     VerdictKind,
+    ber,
+    cms,
+    cms_keys,
+    cms_open,
     cms_seal,
     cms_write,
     encrypt,
@@ -123,6 +128,12 @@ def one_input(data: bytes) -> None:
         return
 
 
+def compressed(entity: bytes) -> MimeObject:
+    content = ber.sequence(ber.oid(cms.ID_DATA), ber.tlv(0xA0, ber.octet_string(zlib.compress(entity))))
+    inner = ber.sequence(ber.integer(0), ber.sequence(ber.oid(cms_open.ZLIB)), content)
+    return wrapped("compressed-data", ber.sequence(ber.oid(cms_keys.ID_COMPRESSED_DATA), ber.tlv(0xA0, inner)))
+
+
 def seeds() -> dict[str, bytes]:
     """One entity of each shape."""
     plain, text = message(), MimeObject.of("text/plain", b"hi")
@@ -145,6 +156,8 @@ def seeds() -> dict[str, bytes]:
         "encrypted": sealed,
         "encrypted-signed": sign(sealed, A, when=NOW),
         "triple": sign(encrypt(data, to_bob), A, when=NOW, form="signed-data"),
+        "compressed-signed": compressed(data.entity),
+        "signed-compressed": sign(compressed(plain.entity), A, when=NOW, form="signed-data"),
         "signed-by-eve": sign(plain, E, when=NOW),
         "signed-twice": sign(by_alice, A, when=NOW),
         "content-signed": message(content=text_by_alice.octets, content_type=text_by_alice.content_type),
