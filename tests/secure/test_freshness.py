@@ -51,13 +51,13 @@ def test_time_in_a_known_queue_does_not_count() -> None:
     assert check_timestamp(NOW + 6 * MINUTE, NOW, arrived=NOW + 10 * MINUTE).verdict is VerdictKind.FUTURE
 
 
-@pytest.fixture(params=["memory", "disk"])
+@pytest.fixture(params=["memory", "disk", "deferred"])
 def cache(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ReplayMemory]:
-    """Both forms keep one contract."""
+    """All forms keep one contract."""
     if request.param == "memory":
         yield ReplayCache(limit=10)
         return
-    stored = StoredReplayCache("im:bob@b.test", tmp_path, limit=10)
+    stored = StoredReplayCache("im:bob@b.test", tmp_path, limit=10, is_deferred=request.param == "deferred")
     yield stored
     stored.close()
 

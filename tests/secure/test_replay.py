@@ -115,3 +115,19 @@ def test_it_is_bounded_in_number_and_age(tmp_path: Path) -> None:
     cache.accept("a", "new", None, later + REPLAY_WINDOW)
     assert len(cache) == 1
     cache.close()
+
+
+def test_what_is_accepted_and_not_kept_is_shown_again(tmp_path: Path) -> None:
+    """At least once: a crash before the message was shown, and told to the server, must not make it a replay."""
+    obj = sign(cpim(), identity(), when=NOW)
+    first = StoredReplayCache(BOB, tmp_path, is_deferred=True)
+    assert judged(obj, replay=first).is_valid
+    assert judged(obj, replay=first).verdict is VerdictKind.REPLAYED
+    first.close()
+    second = StoredReplayCache(BOB, tmp_path, is_deferred=True)
+    assert judged(obj, replay=second).is_valid
+    second.keep()
+    second.close()
+    third = StoredReplayCache(BOB, tmp_path, is_deferred=True)
+    assert judged(obj, replay=third).verdict is VerdictKind.REPLAYED
+    third.close()

@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from comity.errors import SecurityError
-from comity.secure.freshness import DECREASING_WINDOW, REPLAY_ENTRIES, REPLAY_WINDOW, is_decreasing
+from comity.secure.freshness import DECREASING_WINDOW, REPLAY_ENTRIES, REPLAY_WINDOW, ReplayCache, is_decreasing
 from comity.secure.home import default_home
 from comity.secure.verdict import VerdictKind
 
@@ -46,6 +46,9 @@ class StoredReplayCache:
         path: directory of the file; None: ``COMITY_HOME``.
         window: how long an object is remembered.
         limit: most objects remembered for one owner.
+        is_deferred: what is accepted is written with ``keep``, which belongs after the message was shown and before its
+            server is told so. A crash between the two then shows it again; written at once, it would be lost: the server
+            sends it again, and it looks like a replay.
 
     Every method raises SecurityError with a sentence if the file cannot be used.
     """
@@ -57,12 +60,16 @@ class StoredReplayCache:
         *,
         window: timedelta = REPLAY_WINDOW,
         limit: int = REPLAY_ENTRIES,
+        is_deferred: bool = False,
     ) -> None:
         self.file = (default_home() if path is None else Path(path)) / FILE
         self._owner = owner
         self._window = window
         self._limit = limit
         self._untrimmed = 0
+        self._deferred: list[tuple[str, str, datetime | None, datetime]] | None = [] if is_deferred else None
+        self._unwritten = ReplayCache(window, limit)
+        """What was accepted and not yet kept."""
         self._lock = threading.Lock()
         """Threads take turns at one connection."""
         with self._said():
@@ -88,6 +95,9 @@ class StoredReplayCache:
 
     def check(self, signer: str, identifier: str, stamp: datetime | None, now: datetime) -> VerdictKind | None:
         """Say REPLAYED for an object seen before, STALE for a DateTime that does not increase, else None."""
+        found = self._unwritten.check(signer, identifier, stamp, now)
+        if found is not None:
+            return found
         oldest = _number(now - self._window)
         with self._said():
             seen = self._connection.execute(
@@ -103,7 +113,22 @@ class StoredReplayCache:
         return VerdictKind.STALE if is_decreasing(stamp, latest, now) else None
 
     def accept(self, signer: str, identifier: str, stamp: datetime | None, now: datetime) -> bool:
-        """Remember an accepted object, durably; False if another process has accepted it since ``check``."""
+        """Remember an accepted object; False if another process, or thread, has accepted it since ``check``."""
+        if self._deferred is None:
+            return self._write(signer, identifier, stamp, now)
+        if not self._unwritten.accept(signer, identifier, stamp, now):
+            return False
+        self._deferred.append((signer, identifier, stamp, now))
+        return True
+
+    def keep(self) -> None:
+        """Write what was accepted since the last time, durably."""
+        while self._deferred:
+            self._write(*self._deferred[0])
+            del self._deferred[0]
+        self._unwritten = ReplayCache(self._window, self._limit)
+
+    def _write(self, signer: str, identifier: str, stamp: datetime | None, now: datetime) -> bool:
         at = _number(now)
         with self._said(), self._atomic():
             execute = self._connection.execute
