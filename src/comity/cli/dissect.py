@@ -105,6 +105,10 @@ def as_entity(raw: bytes) -> tuple[MimeObject, int]:
         The object and the offset of its MIME headers in ``raw``; -1 for a bare object, which has none there.
     """
     try:
+        # COMPAT: openssl cms writes files with LF. Around a CMS object, which stands in base64, that harms nothing.
+        obj = split_entity(raw, allow_lf=True)
+        if obj.media_type.endswith("pkcs7-mime"):
+            return obj, 0
         obj = split_entity(raw)
         if _ENTITY_TYPES.match(obj.media_type):
             return obj, 0
