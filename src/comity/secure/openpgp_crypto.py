@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.decrepit.ciphers.modes import CFB
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.x448 import X448PrivateKey, X448PublicKey
@@ -32,6 +31,11 @@ from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap
 from comity.errors import MalformedMessage
 from comity.secure import openpgp_packets as wire
 from comity.secure.openpgp_facts import Refused, key_facts
+
+try:
+    from cryptography.hazmat.decrepit.ciphers.modes import CFB
+except ImportError:  # before cryptography 47
+    from cryptography.hazmat.primitives.ciphers.modes import CFB
 
 KEY_SIZES = {7: 16, 8: 24, 9: 32}
 """AES by its OpenPGP number."""
