@@ -23,6 +23,7 @@ from comity.secure.openpgp_certs import (
     PgpCertificate,
     encrypts_until,
     load,
+    merged,
     read_certificates,
     split_keys,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "PgpIdentity",
     "digests_of",
     "is_available",
+    "merged",
     "new_identity",
     "open_message",
     "open_octets",

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from comity.errors import MalformedMessage, SecurityError
 from comity.secure import openpgp_packets as wire
@@ -116,6 +116,20 @@ def read_certificates(data: bytes) -> list[PgpCertificate]:
         return [_checked(piece) for piece in split_keys(octets)]
     except (MalformedMessage, Refused) as error:
         raise SecurityError(f"This is no OpenPGP certificate that can be read: {error}.") from error
+
+
+def merged(one: PgpCertificate, other: PgpCertificate) -> PgpCertificate:
+    """Everything that either version of a certificate says: a revocation is not lost by importing an older version.
+
+    Raises:
+        TooLarge: the two together are over the limits of one certificate.
+        SecurityError: they are not versions of one certificate.
+    """
+    cert, second = (ask(partial(pysequoia.Cert.from_bytes, each.octets)) for each in (one, other))
+    try:
+        return read_certificates(bytes(ask(lambda: cert.merge(second))))[0]
+    except Refused as error:
+        raise SecurityError(f"{other.title} is another certificate than {one.title}.") from error
 
 
 def split_keys(octets: bytes) -> Iterator[bytes]:

@@ -22,8 +22,8 @@ from comity.cpim.operations import MimeObject
 from comity.errors import MalformedMessage
 from comity.secure import ber, chain, cms, openpgp
 from comity.secure.chain import TrustStore
+from comity.secure.cms_compressed import decompress
 from comity.secure.cms_keys import ID_AUTH_ENVELOPED_DATA, ID_COMPRESSED_DATA
-from comity.secure.cms_open import decompress
 from comity.secure.evidence import (
     DecryptionFailed,
     NoKey,
