@@ -399,7 +399,7 @@ HEAD = """# OpenPGP peers
 
 What Comity and two other programs read of each other: `gpg` of Debian 12 (GnuPG 2.2) and rpgp (`rpgp-py`), beside pysequoia,
 with which Comity signs, encrypts and verifies. `tests/secure/test_openpgp_matrix.py` tries every cell again and compares it
-with this page. S/MIME has a page of its own, `security-peers.md`.
+with this page. S/MIME has [a page of its own](security-peers.md).
 
 *yes*: read, and the octets are the same. *no*: the reader refuses. *not written*: the writer has no such thing, or refuses.
 """
