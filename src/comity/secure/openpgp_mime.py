@@ -21,8 +21,6 @@ MULTIPART_ENCRYPTED = "multipart/encrypted"
 MICALG = "pgp-sha512"
 """What pysequoia signs with, whatever the key."""
 
-#: Octets over 7 bits, NUL, line ends other than CR LF, white space at a line's end, "From " at its start.
-_UNSAFE = re.compile(rb"[\x80-\xff\0]|\r(?!\n)|(?<!\r)\n|[ \t](?=\r\n|\Z)|(?:\A|(?<=\n))From ")
 MAX_LINE = 998
 """Octets of a line without its CR LF (RFC 2045 section 2.7)."""
 _ENCODING = re.compile(rb"content-transfer-encoding[ \t]*:[^\n]*\n(?:[ \t][^\n]*\n)*", re.IGNORECASE)
@@ -50,7 +48,17 @@ def seven_bit(raw: bytes) -> bytes:
 
 def _is_safe(octets: bytes) -> bool:
     """True if no gateway for mail has a reason to change it (RFC 3156 section 3)."""
-    return not _UNSAFE.search(octets) and all(len(line) <= MAX_LINE for line in octets.split(b"\r\n"))
+    return (
+        octets.isascii()
+        and b"\0" not in octets
+        and octets.count(b"\n") == octets.count(b"\r") == octets.count(b"\r\n")
+        and b" \r\n" not in octets
+        and b"\t\r\n" not in octets
+        and not octets.endswith((b" ", b"\t"))
+        and not octets.startswith(b"From ")
+        and b"\nFrom " not in octets
+        and all(len(line) <= MAX_LINE for line in octets.split(b"\r\n"))
+    )
 
 
 _DONE = frozenset({"base64", "quoted-printable"})
