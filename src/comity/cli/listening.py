@@ -16,14 +16,25 @@ from typing import Any
 import click
 
 from comity.cli.arguments import address_of
-from comity.cli.identities import reading_keys
+from comity.cli.identities import reading_keys, remember
 from comity.cli.messages import SignIn, Via, connected, sign_in_options, signing_in
 from comity.cli.output import NEGATIVE, as_json, fail, print_json, printable
 from comity.cli.passphrases import Passphrase, passphrase_option
 from comity.client import Received
+from comity.cpim.address import Address
 from comity.cpim.native import readable_part
 from comity.cpim.operations import HistoryEntry
-from comity.secure import Identity, KeyStore, ReplayCache, TrustStore, Verdict, VerdictKind, verify
+from comity.secure import (
+    Action,
+    Identity,
+    KeyStore,
+    StoredReplayCache,
+    TrustStore,
+    Verdict,
+    VerdictKind,
+    load_policy,
+    verify,
+)
 from comity.secure.judge import is_same_user
 from comity.secure.openpgp import PgpIdentity
 
@@ -49,6 +60,7 @@ def listen(
 
     The verdict is made here, by the keys and the trust of COMITY_HOME: what is encrypted for ADDRESS is opened, and who
     signed with which key is remembered, so that a changed key shows. Without --count and --timeout it goes on until Ctrl-C.
+    policy.toml there says what is shown, marked with "!" or refused by verdict (docs: howto/require-protection).
     Exit code 0: as many messages came as --count says; 1: they did not.
 
     \b
@@ -59,7 +71,7 @@ def listen(
     whose = address_of(address)
     store = KeyStore()
     keys = reading_keys(store, Passphrase(passphrase_file), [whose], is_strict=False)
-    listener = Listener(store, keys, via, as_json)
+    listener = Listener(store, keys, via, whose, as_json)
     try:
         asyncio.run(_listen(signing_in(via, whose, sign_in), listener, count, timeout))
     except asyncio.CancelledError:
@@ -75,17 +87,22 @@ class Listener:
         store: their keys, trust and memory; what another process changes there counts from the next message on.
         keys: what opens messages that are encrypted for them.
         via: the protocol by which messages come.
+        address: whose messages they are.
         as_json: one JSON object a line, for scripts.
     """
 
-    def __init__(self, store: KeyStore, keys: Sequence[Identity | PgpIdentity], via: Via, as_json: bool) -> None:
+    def __init__(
+        self, store: KeyStore, keys: Sequence[Identity | PgpIdentity], via: Via, address: Address, as_json: bool
+    ) -> None:
         self.seen = 0
         self._store = store
         self._version = store.version()
         self._trust = store.trust_store()
         self._keys = keys
         self._via = via
-        self._replay = ReplayCache()
+        self._policy = load_policy(store.path)
+        # The same message may come to another person or device of this home, and is no replay there.
+        self._replay = StoredReplayCache(f"{address.with_scheme('im')} {via}", store.path, is_deferred=True)
         self._as_json = as_json
 
     def show(self, received: Received, now: datetime) -> None:
@@ -108,14 +125,25 @@ class Listener:
         )
         contact = self._remember(received, verdict, now)
         self.seen += 1
-        text = _text(received, verdict)
+        decision = self._policy.decide(verdict, received.from_, received.requirements)
+        is_refused = decision.action is Action.REFUSE
+        if is_refused and decision.reason is not None:
+            received.refuse(decision.reason, decision.told)
+        text = None if is_refused else _text(received, verdict)
         if self._as_json:
-            print_json(_fields(received, verdict, text, contact))
+            print_json({**_fields(received, verdict, text, contact), "action": decision.action.value})
         else:
             shown = printable(text) if text is not None else f"({printable(received.object.media_type)})"
+            shown = f"(refused: {printable(decision.text)})" if is_refused else shown
+            mark = "! " if decision.action is Action.MARK else ""
             click.echo(
-                f"{printable(str(received.from_))}: {shown}  [{phrase(verdict, contact)}; sha256 {verdict.sha256[:16]}]"
+                f"{mark}{printable(str(received.from_))}: {shown}  "
+                f"[{phrase(verdict, contact)}; sha256 {verdict.sha256[:16]}]"
             )
+        if is_refused:  # the sender may mend it and send it again
+            self._replay.drop()
+        else:
+            self._replay.keep()
 
     def _current_trust(self) -> TrustStore:
         """The trust as it lies on disk; read again only after somebody changed it."""
@@ -128,9 +156,7 @@ class Listener:
         """Note who signed, if it is whom the envelope names; how that stands to what was seen before, in words."""
         if not is_same_user(str(received.from_), verdict.from_):
             return ""
-        contact = self._store.standing(verdict)
-        self._store.note(verdict, now, self._via)
-        return contact
+        return remember(self._store, verdict, now, self._via)
 
 
 async def _listen(sign_in: SignIn, listener: Listener, count: int | None, seconds: float | None) -> None:

@@ -5,6 +5,7 @@ from comity.secure.freshness import ReplayCache, SigningClock
 from comity.secure.identity import Identity, LocalCa, new_identity
 from comity.secure.keystore import KeyEntry, KeyStore
 from comity.secure.opening import decrypt
+from comity.secure.policy import Action, Decision, Policy, load_policy
 from comity.secure.replay import StoredReplayCache
 from comity.secure.sealing import encrypt
 from comity.secure.signing import canonical_text, sign
@@ -12,6 +13,8 @@ from comity.secure.verdict import IdentityMatch, Layer, LayerKind, Verdict, Verd
 from comity.secure.verifying import verify
 
 __all__ = [
+    "Action",
+    "Decision",
     "Identity",
     "IdentityMatch",
     "KeyEntry",
@@ -19,6 +22,7 @@ __all__ = [
     "Layer",
     "LayerKind",
     "LocalCa",
+    "Policy",
     "ReplayCache",
     "SigningClock",
     "StoredReplayCache",
@@ -28,6 +32,7 @@ __all__ = [
     "canonical_text",
     "decrypt",
     "encrypt",
+    "load_policy",
     "new_identity",
     "sign",
     "verify",

@@ -363,6 +363,8 @@ class Origin:
     principal, recipient and fingerprint. Empty: only the CPIM-level key applies."""
     marks: tuple[Mark, ...] = ()
     """Values to commit with the message, such as the stream's ``h``."""
+    domains: frozenset[str] = frozenset()
+    """Domains that a peer server proved to speak for; empty for a person's own session."""
 
 
 @dataclass(frozen=True, slots=True)
