@@ -296,6 +296,14 @@ class TestLimits:
         verdict = judged(signed(obj))
         assert (verdict.verdict, verdict.content) == (VerdictKind.MALFORMED, None)
 
+    def test_signers_are_counted_over_all_layers(self) -> None:
+        """M-26: no more paths are searched than one layer may ask for; four signers a layer, then twice as many."""
+        for number, expected in ((1, VerdictKind.VALID), (4, VerdictKind.MALFORMED)):
+            obj = cpim()
+            for _ in range(3):
+                obj = kit.forged(obj.entity, *[identity()] * number)
+            assert judged(obj).verdict is expected
+
     def test_a_bomb_is_malformed(self) -> None:
         """M-32."""
         verdict = judged(compressed(MimeObject.of("text/plain", bytes(8 * 1024 * 1024)).entity))

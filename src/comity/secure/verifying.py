@@ -211,6 +211,8 @@ def _signed_data(signed: cms.SignedData, question: Question) -> Verdict:
 
 def _signed(content: bytes, check: Callable[[], tuple[Signer, ...]], question: Question) -> Verdict:
     """Check the signatures over ``content``, then look at what is signed."""
+    if len(question.around.signers) >= cms.MAX_SIGNERS:  # what one signature may cost, all of them together may (M-26)
+        raise MalformedMessage(f"there are more than {cms.MAX_SIGNERS} signers in all its layers", hint="size")
     try:
         signers = check()
     except (UnknownSigner, UnknownAlgorithm) as error:
