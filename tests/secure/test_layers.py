@@ -122,6 +122,15 @@ class TestOrders:
 
     def test_encrypted_twice(self) -> None:
         assert layers(opened(sealed(sealed(signed(cpim()))))) == [GCM, GCM, BY_ALICE]
+        for obj in (
+            sealed_cbc(sealed(signed(cpim()))),
+            sealed(sealed_cbc(signed(cpim()))),
+            sealed_cbc(compressed(signed(cpim()))),
+        ):
+            verdict = opened(obj)
+            assert (verdict.verdict, verdict.content) == (VerdictKind.VALID, cpim()), verdict.reason
+        for obj in (sealed_cbc(sealed(cpim())), sealed(sealed_cbc(cpim())), sealed_cbc(compressed(cpim()))):
+            assert opened(obj).verdict is VerdictKind.DECRYPTED_UNAUTHENTICATED
 
     def test_json_shows_the_order(self) -> None:
         found = opened(sealed(signed(cpim()))).to_json()
