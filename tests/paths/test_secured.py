@@ -6,6 +6,7 @@ SEED-2, SEED-3, SEED-4, SEC-2, SEC-26, SEC-27, XMPP-18, XMPP-22, T8, G-02, G-03.
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import subprocess
 import sys
@@ -410,6 +411,29 @@ def test_over_udp_the_sender_chooses_the_form_that_fits_and_no_hop_does(
                 assert verify(received.object, known, now=datetime.now(UTC), expected_from=ALICE).is_valid
             while await asyncio.to_thread(server.waiting):
                 pass
+
+    run(story())
+
+
+def test_over_udp_an_encrypted_object_goes_in_its_fewest_octets(server: ServerProcess, safe: Safe) -> None:
+    """RFC 8591 sections 5 and 7.1: binary; the very octets that base64 would have held, so nothing is encrypted twice."""
+    thing = text_object(ALICE, BOB, "hi, Bob")
+    sealed = encrypt(thing, safe.bob.certificates[:1], encoding="base64")
+
+    async def story() -> None:
+        async with server.client("sip", ALICE, "udp", receive=False) as alice:
+            assert [alice.has_room(form, BOB) for form in (sealed, terse(sealed))] == [False, True]
+            assert (await alice.send(terse(sealed), BOB)).status is Status.INDETERMINANT
+        async with server.client("sip", BOB, "udp") as bob:
+            messages = bob.messages()
+            received = await anext(messages)
+            reading = asyncio.ensure_future(anext(messages))
+            while await asyncio.to_thread(server.waiting):
+                pass
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+        assert received.object.octets == base64.b64decode(sealed.octets)
+        assert safe.open_smime(received.object) == thing.entity
 
     run(story())
 
