@@ -24,6 +24,7 @@ from comity.bindings.sip.message import SipRequest
 from comity.cli import main
 from comity.client import Client, Options, Received, connect, terse, text_object
 from comity.client.sip import SipClient
+from comity.client.xmpp import XmppClient
 from comity.cpim.operations import MessageOperation, MimeObject, Reason, Response, Status
 from comity.secure import TrustStore, Verdict, sign, verify
 from comity.secure.evidence import DecryptionFailed, NoKey
@@ -228,11 +229,15 @@ def judged(received: Received, safe: Safe) -> Verdict:
 
 
 async def reported(client: Client) -> Response:
-    """The failure that comes as a report: XMPP has no other way once a stanza is acknowledged."""
-    async for received in client.messages():
-        assert received.report is not None
-        return Response("", Status.FAILURE, received.report.reason, received.report.text)
-    raise AssertionError("the client was closed")
+    """The failure that comes as a report, which is taken: an XMPP error after the acknowledgement, a MESSAGE over SIP."""
+    messages = client.messages()
+    received = await anext(messages)
+    reading = asyncio.ensure_future(anext(messages))
+    await asyncio.sleep(0)
+    reading.cancel()
+    await asyncio.gather(reading, return_exceptions=True)
+    assert received.report is not None
+    return Response("", Status.FAILURE, received.report.reason, received.report.text)
 
 
 def broken(thing: MimeObject) -> MimeObject:
@@ -308,6 +313,32 @@ def test_what_cannot_be_decrypted_is_refused_and_the_sender_told_so(
 
     run(story())
     assert not server.waiting()
+
+
+@pytest.mark.parametrize("source", ["sip", "xmpp"])
+def test_a_refusal_survives_a_broken_connection(server: ServerProcess, safe: Safe, source: Via) -> None:
+    """T8, XEP-0198: what was refused while the stream was down goes out when it is resumed, before the message counts."""
+
+    async def story() -> None:
+        async with server.client(source, ALICE) as alice, server.client("xmpp", BOB) as bob:
+            answer = alice.send(safe.pgp_encrypted(secret_object()), BOB)
+            messages = bob.messages()
+            received = await anext(messages)
+            assert isinstance(bob, XmppClient)
+            assert bob._link is not None
+            bob._link.abort()
+            received.refuse(Reason.DECRYPTION, "The object cannot be decrypted.")
+            reading = asyncio.ensure_future(anext(messages))
+            response = await answer
+            if response.status is not Status.FAILURE:
+                response = await reported(alice)
+            assert response.reason is Reason.DECRYPTION
+            while await asyncio.to_thread(server.waiting):
+                pass
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+
+    run(story())
 
 
 @pairs
