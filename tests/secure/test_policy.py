@@ -55,23 +55,41 @@ class TestDefaults:
         ("kind", "reason"),
         [
             (VerdictKind.BAD_SIGNATURE, Reason.SIGNATURE),
+            (VerdictKind.SIGNED_BY_OTHER, Reason.SIGNATURE),
+            (VerdictKind.STALE, Reason.TIMESTAMP),
             (VerdictKind.CANNOT_DECRYPT, Reason.DECRYPTION),
             (VerdictKind.MALFORMED, Reason.SYNTAX),
             (VerdictKind.NOT_ADDRESSED, Reason.DENIED),
         ],
     )
     def test_the_reason_is_that_of_table_t8(self, kind: VerdictKind, reason: Reason) -> None:
-        assert Policy().decide(verdict(kind), ALICE).reason is reason
+        refusing = read_policy({"verdicts": {kind.value: "refuse"}})
+        assert refusing.decide(verdict(kind), ALICE).reason is reason
 
 
-@pytest.mark.parametrize("kind", [kind for kind, action in DEFAULTS.items() if action is Action.REFUSE])
+@pytest.mark.parametrize("kind", VerdictKind)
 def test_of_what_came_encrypted_one_thing_is_said_whatever_was_wrong_inside(kind: VerdictKind) -> None:
-    """M-33: the answer is no oracle. R-01: to a repeat nothing is said."""
-    decision = Policy().decide(verdict(kind, is_encrypted=True), ALICE)
+    """M-33: the answer is no oracle, however a person set it. R-01: to a repeat nothing is said."""
+    refusing = read_policy({"verdicts": {each.value: "refuse" for each in VerdictKind}})
+    decision = refusing.decide(verdict(kind, is_encrypted=True), ALICE)
     if kind is VerdictKind.REPLAYED:
         assert decision.reason is None
     else:
         assert (decision.reason, decision.told) == (Reason.DECRYPTION, "")
+
+
+@pytest.mark.parametrize("action", Action)
+def test_a_change_that_is_noticed_late_is_answered_like_one_that_is_noticed_early(action: Action) -> None:
+    """Delivered here and refused there would tell an attacker how far his octets were read (M-28, M-33)."""
+    policy = (
+        read_policy({"verdicts": {"bad-signature": "mark", "cannot-decrypt": action.value}})
+        if (action is not Action.DELIVER)
+        else Policy()
+    )
+    early, late = VerdictKind.CANNOT_DECRYPT, VerdictKind.BAD_SIGNATURE
+    decisions = [policy.decide(verdict(kind, is_encrypted=True), ALICE) for kind in (early, late)]
+    assert decisions[0] == decisions[1]
+    assert policy.decide(verdict(late), ALICE).action is Action.MARK
 
 
 class TestRules:

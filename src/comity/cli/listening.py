@@ -16,14 +16,14 @@ from typing import Any
 import click
 
 from comity.cli.arguments import address_of
-from comity.cli.identities import reading_keys
+from comity.cli.identities import reading_keys, remember
 from comity.cli.messages import SignIn, Via, connected, sign_in_options, signing_in
 from comity.cli.output import NEGATIVE, as_json, fail, print_json, printable
 from comity.cli.passphrases import Passphrase, passphrase_option
 from comity.client import Received
 from comity.cpim.native import readable_part
 from comity.cpim.operations import HistoryEntry
-from comity.secure import Identity, KeyStore, ReplayCache, TrustStore, Verdict, VerdictKind, verify
+from comity.secure import Action, Identity, KeyStore, ReplayCache, TrustStore, Verdict, VerdictKind, load_policy, verify
 from comity.secure.judge import is_same_user
 from comity.secure.openpgp import PgpIdentity
 
@@ -49,6 +49,7 @@ def listen(
 
     The verdict is made here, by the keys and the trust of COMITY_HOME: what is encrypted for ADDRESS is opened, and who
     signed with which key is remembered, so that a changed key shows. Without --count and --timeout it goes on until Ctrl-C.
+    policy.toml there says what is shown, marked with "!" or refused by verdict (docs: howto/require-protection).
     Exit code 0: as many messages came as --count says; 1: they did not.
 
     \b
@@ -85,6 +86,7 @@ class Listener:
         self._trust = store.trust_store()
         self._keys = keys
         self._via = via
+        self._policy = load_policy(store.path)
         self._replay = ReplayCache()
         self._as_json = as_json
 
@@ -108,13 +110,20 @@ class Listener:
         )
         contact = self._remember(received, verdict, now)
         self.seen += 1
-        text = _text(received, verdict)
+        decision = self._policy.decide(verdict, received.from_, received.requirements)
+        is_refused = decision.action is Action.REFUSE
+        if is_refused and decision.reason is not None:
+            received.refuse(decision.reason, decision.told)
+        text = None if is_refused else _text(received, verdict)
         if self._as_json:
-            print_json(_fields(received, verdict, text, contact))
+            print_json({**_fields(received, verdict, text, contact), "action": decision.action.value})
         else:
             shown = printable(text) if text is not None else f"({printable(received.object.media_type)})"
+            shown = f"(refused: {printable(decision.text)})" if is_refused else shown
+            mark = "! " if decision.action is Action.MARK else ""
             click.echo(
-                f"{printable(str(received.from_))}: {shown}  [{phrase(verdict, contact)}; sha256 {verdict.sha256[:16]}]"
+                f"{mark}{printable(str(received.from_))}: {shown}  "
+                f"[{phrase(verdict, contact)}; sha256 {verdict.sha256[:16]}]"
             )
 
     def _current_trust(self) -> TrustStore:
@@ -128,9 +137,7 @@ class Listener:
         """Note who signed, if it is whom the envelope names; how that stands to what was seen before, in words."""
         if not is_same_user(str(received.from_), verdict.from_):
             return ""
-        contact = self._store.standing(verdict)
-        self._store.note(verdict, now, self._via)
-        return contact
+        return remember(self._store, verdict, now, self._via)
 
 
 async def _listen(sign_in: SignIn, listener: Listener, count: int | None, seconds: float | None) -> None:

@@ -214,6 +214,26 @@ class MessageOperation:
 
 
 @dataclass(frozen=True, slots=True)
+class SubscribeOperation:
+    """The subscribe operation (RFC 3859 section 3.4.1); duration 0 ends the subscription of that ``subscript_id``, or, if
+    there is none, asks once (section 3.4.3)."""
+
+    watcher: Address
+    """``pres:`` address of who wants to know."""
+    target: Address
+    """``pres:`` address of whom it is about."""
+    subscript_id: str
+    """Globally unique over time (RFC 3859 section 3.4)."""
+    trans_id: str
+    duration: int
+    """Seconds."""
+    context: Context = field(default_factory=Context)
+    history: tuple[HistoryEntry, ...] = ()
+    proof: MimeObject | None = None
+    """The operation signed by the watcher, carried beside it untouched (SEC-34); see ``secure/operation.py``."""
+
+
+@dataclass(frozen=True, slots=True)
 class Response:
     """The response to an operation: exactly one per TransID (RFC 3860 section 3.1)."""
 

@@ -40,9 +40,9 @@ DIGESTS = {
     "2.16.840.1.101.3.4.2.3": "sha512",
     "2.16.840.1.101.3.4.2.18": "shake256",  # with its 512 bits, for Ed448 (RFC 8419 section 3.1)
 }
-SHA256_OID, SHA512_OID = "2.16.840.1.101.3.4.2.1", "2.16.840.1.101.3.4.2.3"
+SHA256_OID, SHA384_OID, SHA512_OID = (f"2.16.840.1.101.3.4.2.{number}" for number in (1, 2, 3))
 RSA_ENCRYPTION, RSA_SHA256, RSA_PSS = "1.2.840.113549.1.1.1", "1.2.840.113549.1.1.11", "1.2.840.113549.1.1.10"
-ECDSA_SHA256, ED25519, ED448 = "1.2.840.10045.4.3.2", "1.3.101.112", "1.3.101.113"
+ECDSA_SHA256, ECDSA_SHA384, ED25519, ED448 = "1.2.840.10045.4.3.2", "1.2.840.10045.4.3.3", "1.3.101.112", "1.3.101.113"
 MGF1 = "1.2.840.113549.1.1.8"
 
 
@@ -70,10 +70,8 @@ class SignerInfo:
     signer: Name
     digest: str
     """OID."""
-    attributes: tuple[ber.Element, ...] | None
-    """Signed attributes; None if there are none."""
-    signed_forms: tuple[bytes, ...]
-    """The encodings of the signed attributes a signature may stand over: as received, and as DER."""
+    attributes: ber.Element | None
+    """The set of signed attributes; None if there are none."""
     algorithm: str
     parameters: ber.Element | None
     signature: bytes
@@ -192,11 +190,4 @@ def _signer_info(element: ber.Element) -> SignerInfo:
     signature = fields.next().octets()
     fields.optional(0xA1)
     fields.end()
-    forms: tuple[bytes, ...] = ()
-    if attributes is not None:
-        canonical = ber.set_of(child.der() for child in attributes.children)
-        received = bytes((ber.SET,)) + bytes(attributes.raw[1:])
-        # COMPAT: RFC 5652 section 5.4 wants the DER encoding; some signers hash their attributes in another order.
-        forms = (canonical, received) if attributes.is_definite and received != canonical else (canonical,)
-    children = None if attributes is None else attributes.children
-    return SignerInfo(signer, digest, children, forms, algorithm, parameters, signature)
+    return SignerInfo(signer, digest, attributes, algorithm, parameters, signature)

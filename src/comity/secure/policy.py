@@ -51,18 +51,28 @@ DEFAULTS: Mapping[VerdictKind, Action] = {
     VerdictKind.ENVELOPE_MISMATCH: Action.MARK,
     VerdictKind.NOT_CHECKED: Action.MARK,
     VerdictKind.ENCRYPTED: Action.MARK,
-    VerdictKind.BAD_SIGNATURE: Action.REFUSE,
-    VerdictKind.SIGNED_BY_OTHER: Action.REFUSE,
+    VerdictKind.BAD_SIGNATURE: Action.MARK,
+    VerdictKind.SIGNED_BY_OTHER: Action.MARK,
+    VerdictKind.NOT_ADDRESSED: Action.MARK,
+    VerdictKind.AMBIGUOUS_SENDER: Action.MARK,
     VerdictKind.REPLAYED: Action.REFUSE,
-    VerdictKind.NOT_ADDRESSED: Action.REFUSE,
     VerdictKind.MALFORMED: Action.REFUSE,
-    VerdictKind.AMBIGUOUS_SENDER: Action.REFUSE,
     VerdictKind.NO_KEY: Action.REFUSE,
     VerdictKind.CANNOT_DECRYPT: Action.REFUSE,
     VerdictKind.DECRYPTED_UNAUTHENTICATED: Action.REFUSE,
 }
-"""What holds unless said otherwise. Marked is what a person may still want to read, refused what says it is something it
-is not, or has nothing to show."""
+"""What holds unless said otherwise. Refused is only what has nothing to show, or was shown before: a person is told of what
+is broken or forged, and no answer goes out that they did not ask for (RFC 3923 section 7: "MAY return a stanza error")."""
+
+_ONE_ANSWER = frozenset(
+    {
+        VerdictKind.CANNOT_DECRYPT,
+        VerdictKind.DECRYPTED_UNAUTHENTICATED,
+        VerdictKind.BAD_SIGNATURE,
+        VerdictKind.MALFORMED,
+    }
+)
+"""Of what came encrypted these are one case: whether a changed octet was noticed early or late shows in nothing (M-33)."""
 
 DELIVERABLE = frozenset(
     {
@@ -130,8 +140,10 @@ class Policy:
             return _refused(verdict, f"{_SENTENCES[Requirement.SIGNED]} {verdict.reason}", Reason.PROTECTION)
         if Requirement.ENCRYPTED in required and not verdict.is_encrypted:
             return _refused(verdict, _SENTENCES[Requirement.ENCRYPTED], Reason.PROTECTION)
-        found = [rule.verdicts[verdict.verdict] for rule in rules if verdict.verdict in rule.verdicts]
-        action = found[0] if found else DEFAULTS[verdict.verdict]
+        kind = verdict.verdict
+        if verdict.is_encrypted and kind in _ONE_ANSWER:
+            kind = VerdictKind.CANNOT_DECRYPT
+        action = next((rule.verdicts[kind] for rule in rules if kind in rule.verdicts), DEFAULTS[kind])
         if action is Action.REFUSE:
             return _refused(verdict, verdict.reason, Reason.DENIED)
         return Decision(action, verdict.reason if action is Action.MARK else "")

@@ -20,6 +20,7 @@ from comity.cpim.operations import (
     Reason,
     Requirement,
     Response,
+    SubscribeOperation,
     failure,
     unfold,
 )
@@ -155,6 +156,35 @@ def check_link(operation: MessageOperation, contact: Contact) -> Response | None
     if Requirement.TLS in operation.requirements and not contact.is_protected:
         text = "The message requires TLS on every hop and the recipient's device is not connected under TLS."
         return failure(operation.trans_id, Reason.PROTECTION, text)
+    return None
+
+
+def check_watcher(operation: SubscribeOperation, origin: Origin) -> Response | None:
+    """Subscribe and unsubscribe come from the watcher's own session or her authenticated domain (SEC-31, SEC-33, T19)."""
+    for name, address in (("watcher", operation.watcher), ("target", operation.target)):
+        if address.scheme != "pres":
+            return failure(operation.trans_id, Reason.SYNTAX, f"The {name} of a subscription is a pres: address.")
+    if operation.duration < 0:
+        return failure(operation.trans_id, Reason.SYNTAX, "The duration of a subscription is not negative.")
+    watcher = operation.watcher.with_scheme("im")
+    if origin.domains:
+        is_hers = watcher.domain in origin.domains
+    else:
+        is_hers = watcher.key == origin.principal.with_scheme("im").key
+    if not is_hers:
+        return failure(operation.trans_id, Reason.DENIED, "The watcher is not the one who signed in.")
+    return None
+
+
+def check_holder(operation: SubscribeOperation, holder: Address) -> Response | None:
+    """A SubscriptID is its watcher's: who names another's changes nothing and learns nothing (SEC-32, N-08).
+
+    Args:
+        operation: checked by ``check_watcher``.
+        holder: watcher of the subscription that has the operation's SubscriptID.
+    """
+    if operation.watcher.key != holder.key:
+        return failure(operation.trans_id, Reason.NO_SUCH_USER, "There is no such subscription.")
     return None
 
 

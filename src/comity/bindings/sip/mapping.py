@@ -30,6 +30,7 @@ from comity.cpim.operations import (
     Reason,
     Response,
     Status,
+    SubscribeOperation,
     failure,
     success,
 )
@@ -194,6 +195,25 @@ def _operation(request: SipRequest, when: datetime, message_id: str) -> MessageO
         is_wrapped=not is_object,
         requirements=parse_protection(request),
     )
+
+
+def request_to_subscription(request: SipRequest) -> SubscribeOperation | Refusal:
+    """Make the subscribe operation of a SUBSCRIBE request: From watches the Request-URI (RFC 3856 section 6.6).
+
+    Without Expires the duration is an hour, the default of the presence package (RFC 3856 section 6.4).
+    """
+    try:
+        return SubscribeOperation(
+            _address(str(request.from_.uri))[0].with_scheme("pres"),
+            _address(request.uri_text)[0].with_scheme("pres"),
+            f"{request.call_id};{request.from_.tag}"[:256],
+            request.via.branch or f"{request.call_id}/{request.cseq.number}",
+            3600 if request.expires is None else request.expires,
+        )
+    except RemoteProtocolError as error:
+        return Refusal(int(error.hint) if error.hint.isdigit() else 400, error.reason)
+    except AddressError as error:
+        return Refusal(404 if error.text == request.uri_text else 400, error.reason)
 
 
 def _address(uri: str) -> tuple[Address, str]:
