@@ -74,7 +74,9 @@ def _params(value: str) -> tuple[str, tuple[tuple[str, str], ...]]:
         name, text = one[1].lower(), one[2]
         if name in params:
             raise MalformedMessage("a parameter of Content-Type is repeated")
-        params[name] = _QUOTED_PAIR.sub(r"\1", text[1:-1]) if text[0] == '"' else text
+        if text[0] == '"':
+            text = _QUOTED_PAIR.sub(r"\1", text[1:-1]) if "\\" in text else text[1:-1]
+        params[name] = text
     return found[0].lower(), tuple(params.items())
 
 
