@@ -49,7 +49,7 @@ SECONDS = 2.0
 def one_input(data: bytes) -> None:
     """Read ``data`` as everything that OpenPGP octets can be."""
     now = datetime.now(UTC)
-    started = time.monotonic()
+    started = time.process_time()
     try:
         for signer in openpgp.signers_of(ENTITY, data, TRUST, now):
             assert signer.fingerprint == IDENTITY.fingerprint, "a signer whom nobody knows"
@@ -78,7 +78,7 @@ def one_input(data: bytes) -> None:
     head = b"--b\r\nContent-Type: application/pgp-encrypted\r\n\r\nVersion: 1\r\n--b\r\n"
     octets = head + b"Content-Type: application/octet-stream\r\n\r\n" + data + b"\r\n--b--\r\n"
     verify(MimeObject.of(ENCRYPTED, octets), TRUST, now=now, keys=[IDENTITY])
-    assert time.monotonic() - started < SECONDS, "too slow"
+    assert time.process_time() - started < SECONDS, "too slow"
 
 
 if __name__ == "__main__":

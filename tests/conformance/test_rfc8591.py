@@ -10,10 +10,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import NameOID
 
 from comity.cpim.message import CpimMessage
 from comity.cpim.operations import MimeObject
-from comity.secure import TrustStore, VerdictKind, cms, cms_check, verify
+from comity.errors import MalformedMessage
+from comity.secure import Identity, TrustStore, VerdictKind, cms, cms_check, cms_enveloped, cms_keys, decrypt, verify
+from comity.secure.evidence import DecryptionFailed, NoKey
+from tests.secure import kit
 
 FOLDER = Path(__file__).parent / "rfc8591"
 DURING = datetime(2018, 6, 1, tzinfo=UTC)
@@ -29,6 +36,7 @@ def example(name: str) -> MimeObject:
 
 WITH, WITHOUT = example("10.1-signed-with-certificate"), example("10.2-signed-without-certificate")
 ALICE = cms.parse_signed_data(WITH.octets).certificates[0]
+ENCRYPTED = example("10.3-signed-and-encrypted")
 PINNED, KNOWN = TrustStore(pinned=(ALICE,)), TrustStore(known=(ALICE,))
 
 
@@ -80,5 +88,45 @@ def test_the_payload_of_a_message_may_be_the_example() -> None:
 
 
 def test_the_encrypted_example_is_named_encrypted() -> None:
-    obj = example("10.3-signed-and-encrypted")
-    assert verify(obj, PINNED, now=DURING).verdict is VerdictKind.ENCRYPTED
+    assert verify(ENCRYPTED, PINNED, now=DURING).verdict is VerdictKind.ENCRYPTED
+
+
+# --- 10.3 and 10.4: the RFC gives no private key, so they are read as far as appendix A.3.2 tells --------------------
+
+
+def test_the_two_chunks_are_the_one_object() -> None:
+    """10.4: "The S/MIME operations were performed prior to breaking the message into chunks."; Byte-Range 1-960/1940."""
+    chunks = [bytes.fromhex((FOLDER / f"10.4-{which}-chunk.hex").read_text()) for which in ("first", "second")]
+    assert [len(chunk) for chunk in chunks] == [960, 980]
+    assert b"".join(chunks) == ENCRYPTED.octets
+    for chunk in chunks:
+        with pytest.raises(MalformedMessage):
+            decrypt(MimeObject(ENCRYPTED.header_block, chunk), [kit.identity()])
+
+
+def test_the_encrypted_example_decodes_to_the_structure_of_the_appendix() -> None:
+    """Appendix A.3.2: AuthEnvelopedData for Alice, key by RSA PKCS #1 1.5, content in AES-128-GCM with a tag of 16 octets."""
+    sealed = cms_enveloped.parse(ENCRYPTED.octets)
+    (recipient,) = sealed.recipients
+    issuer = x509.Name(
+        [x509.NameAttribute(NameOID.ORGANIZATION_NAME, "example.com"), x509.NameAttribute(NameOID.COMMON_NAME, "Alice")]
+    )
+    assert (recipient.name.issuer, recipient.name.serial) == (issuer.public_bytes(), 9508519069068149774)
+    assert (recipient.algorithm, len(recipient.encrypted_key)) == (cms_keys.RSA_ENCRYPTION, 512)
+    nonce, size = sealed.parameters.children
+    assert (sealed.cipher.name, nonce.octets().hex(), size.integer()) == ("aes-128-gcm", "4d8757222eac5294117f0c12", 16)
+    assert (len(sealed.tag), sum(map(len, sealed.content.pieces(0x80)))) == (16, 1248)
+
+
+def test_others_have_no_key_for_it_and_a_wrong_key_of_alices_name_fails() -> None:
+    with pytest.raises(NoKey):
+        decrypt(ENCRYPTED, [kit.identity()])
+    key = rsa.generate_private_key(65537, 4096)
+    issuer = x509.Name(
+        [x509.NameAttribute(NameOID.ORGANIZATION_NAME, "example.com"), x509.NameAttribute(NameOID.COMMON_NAME, "Alice")]
+    )
+    builder = x509.CertificateBuilder().subject_name(issuer).issuer_name(issuer).public_key(key.public_key())
+    builder = builder.serial_number(9508519069068149774).not_valid_before(DURING).not_valid_after(AFTER)
+    pretender = Identity(kit.ALICE, key, (builder.sign(key, hashes.SHA256()),))
+    with pytest.raises(DecryptionFailed):
+        decrypt(ENCRYPTED, [pretender])

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from cryptography.hazmat.decrepit.ciphers.modes import CFB
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from cryptography.hazmat.primitives.keywrap import aes_key_wrap
@@ -60,6 +61,10 @@ def multipart_signed(entity: bytes, signature: bytes, micalg: str = "pgp-sha512"
     return MimeObject.of(header, octets + b"\r\n--b--")
 
 
+class PeerRefused(AssertionError):
+    """A peer did not do what it was asked to."""
+
+
 class Gpg:
     """GnuPG with its own home and keyring."""
 
@@ -73,7 +78,8 @@ class Gpg:
         command += ["--pinentry-mode", "loopback", "--passphrase", "", "--trust-model", "always", *options]
         environment = {**os.environ, "LC_ALL": "C"}
         done = subprocess.run(command, input=stdin, capture_output=True, timeout=60, check=False, env=environment)
-        assert (done.returncode != 0) == is_bad, done.stderr.decode("utf-8", "replace")
+        if (done.returncode != 0) != is_bad:
+            raise PeerRefused(done.stderr.decode("utf-8", "replace"))
         return done
 
     def __call__(self, *options: str, stdin: bytes = b"") -> bytes:
@@ -162,3 +168,30 @@ def encrypted(inside: bytes, identity: PgpIdentity) -> bytes:
     """Any packets, encrypted for ``identity`` as gpg 2.2 would."""
     session = os.urandom(32)
     return recipient_packet(session, identity) + protected(inside, session)
+
+
+def adopted(thief: PgpIdentity, subkey: wire.Packet, flags: int) -> bytes:
+    """The certificate of ``thief`` with a subkey of somebody else bound to it: true but for what only its owner can add."""
+    fields = wire.Fields(wire.read_packets(thief.secret)[0].body)
+    head = fields.take(6)
+    oid, point = fields.take(fields.number(1)), fields.mpi()
+    public = head + bytes((len(oid),)) + oid + (len(point) * 8 - 1).to_bytes(2, "big") + point
+    fields.take(1)
+    secret = Ed25519PrivateKey.from_private_bytes(fields.mpi().rjust(32, b"\0"))
+    created = bytes((5, 2)) + int(now().timestamp()).to_bytes(4, "big")
+    issuer = bytes((22, 33, 4)) + bytes.fromhex(thief.fingerprint)
+    hashed = created + bytes((2, 27, flags)) + issuer
+    body = bytes((4, 0x18, 22, 10)) + len(hashed).to_bytes(2, "big") + hashed
+    digest = hashlib.sha512()
+    for key in (public, subkey.body):
+        digest.update(b"\x99" + len(key).to_bytes(2, "big") + key)
+    digest.update(body + b"\x04\xff" + len(body).to_bytes(4, "big"))
+    value = secret.sign(digest.digest())
+    numbers = b"".join(
+        int.from_bytes(half, "big").bit_length().to_bytes(2, "big") + half.lstrip(b"\0")
+        for half in (value[:32], value[32:])
+    )
+    binding = wire.packet(wire.SIGNATURE, body + b"\0\0" + digest.digest()[:2] + numbers)
+    own = wire.read_packets(thief.certificate)
+    end = next(index for index, packet in enumerate(own) if packet.tag == wire.PUBLIC_SUBKEY)
+    return b"".join(packet.raw for packet in own[:end]) + subkey.raw + binding

@@ -6,7 +6,6 @@ import contextlib
 import random
 import statistics
 import time
-import zlib
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -17,7 +16,7 @@ from hypothesis import strategies as st
 
 from comity.cpim.address import Address
 from comity.errors import SecurityError
-from comity.secure import Identity, ber, chain, cms, cms_keys, cms_open, cms_seal, new_identity
+from comity.secure import Identity, ber, chain, cms_enveloped, cms_keys, cms_open, cms_seal, new_identity
 from comity.secure.evidence import DecryptionFailed, NoKey, TooLarge, UnknownAlgorithm
 from comity.secure.identity import KeyKind
 from tests.secure import kit
@@ -322,7 +321,7 @@ class TestLimits:
         assert cms_open.open_enveloped(raw, keys[10:]).entity == ENTITY
 
     def test_an_object_beyond_the_limit_is_not_looked_at(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(cms_open, "MAX_OCTETS", 100)
+        monkeypatch.setattr(cms_enveloped, "MAX_OCTETS", 100)
         with pytest.raises(TooLarge):
             cms_open.open_enveloped(seal(reader("p256")), [reader("p256")])
 
@@ -354,42 +353,3 @@ class TestNames:
 
             raw = wrapped_anew(seal(reader(kind)), by_key_id)
             assert cms_open.open_enveloped(raw, [reader(kind)]).entity == ENTITY
-
-
-# --- compression -------------------------------------------------------------------------------------------------
-
-
-def compressed(octets: bytes, *, algorithm: str = cms_open.ZLIB) -> bytes:
-    encapsulated = ber.sequence(ber.oid(cms.ID_DATA), ber.tlv(0xA0, ber.octet_string(octets)))
-    body = ber.sequence(ber.integer(0), ber.sequence(ber.oid(algorithm)), encapsulated)
-    return ber.sequence(ber.oid(cms_keys.ID_COMPRESSED_DATA), ber.tlv(0xA0, body))
-
-
-class TestCompression:
-    def test_what_was_compressed_comes_back(self) -> None:
-        """SEC-40."""
-        assert cms_open.decompress(compressed(zlib.compress(ENTITY * 3))) == ENTITY * 3
-
-    @pytest.mark.parametrize("size", [100_000, 50_000_000])
-    def test_a_bomb_is_refused_in_bounded_time(self, size: int) -> None:
-        """M-32: 16 times and 4 MiB."""
-        raw = compressed(zlib.compress(bytes(size), 9))
-        started = time.process_time()
-        with pytest.raises(TooLarge):
-            cms_open.decompress(raw)
-        assert time.process_time() - started < 0.5
-
-    def test_four_mebibytes_are_the_end_whatever_the_ratio(self) -> None:
-        noise = random.Random(3274).randbytes(cms_open.MAX_INFLATED)
-        assert cms_open.decompress(compressed(zlib.compress(noise))) == noise
-        with pytest.raises(TooLarge):
-            cms_open.decompress(compressed(zlib.compress(noise + b"x")))
-
-    @pytest.mark.parametrize("octets", [b"", b"nonsense", zlib.compress(ENTITY)[:-1], zlib.compress(ENTITY) + b"x"])
-    def test_damaged_content_is_not_ber(self, octets: bytes) -> None:
-        with pytest.raises(ber.BerError):
-            cms_open.decompress(compressed(octets))
-
-    def test_another_algorithm_is_unknown(self) -> None:
-        with pytest.raises(UnknownAlgorithm):
-            cms_open.decompress(compressed(zlib.compress(ENTITY), algorithm="1.2.3"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import cache
 
 import pysequoia
 import pytest
@@ -11,7 +12,7 @@ from comity.cpim.address import Address
 from comity.cpim.entity import decode_transfer, multipart_parts, split_entity
 from comity.cpim.operations import MimeObject
 from comity.errors import SecurityError
-from comity.secure import TrustStore, VerdictKind, openpgp, sign
+from comity.secure import Identity, LocalCa, TrustStore, VerdictKind, decrypt, encrypt, new_identity, openpgp, sign
 from comity.secure import openpgp_packets as wire
 from comity.secure.evidence import SignatureFailed, TooLarge, UnknownSigner
 from comity.secure.openpgp import PgpIdentity
@@ -119,6 +120,14 @@ class TestKeys:
             openpgp.read_certificates(b"".join(packets) + user_id + user_id)
         with pytest.raises(TooLarge, match="larger than"):
             openpgp.read_certificates(b"\x99" * (1024 * 1024 + 1))
+
+    @pytest.mark.parametrize(("modulus", "exponent"), [(8200, 17), (2048, 2048)])
+    def test_keys_that_cost_too_much_are_refused(self, modulus: int, exponent: int) -> None:
+        """M-26: before anything is computed with them."""
+        numbers = b"".join(bits.to_bytes(2, "big") + b"\xff" * ((bits + 7) // 8) for bits in (modulus, exponent))
+        key = wire.packet(wire.PUBLIC_KEY, b"\x04" + bytes(4) + b"\x01" + numbers)
+        with pytest.raises(TooLarge, match="bits"):
+            openpgp.read_certificates(key)
 
     def test_several_certificates_are_read_from_one_file(self) -> None:
         bob = person(kit.BOB)
@@ -248,3 +257,74 @@ class TestMultipartSigned:
     def test_an_expired_key_does_not_sign(self) -> None:
         with pytest.raises(SecurityError, match="expired already"):
             openpgp.new_identity(Address.parse("im:old@a.test"), when=now() - timedelta(days=30), days=20)
+
+
+class TestSealed:
+    """RFC 3156 sections 4 and 6: what the recipient's verdict is."""
+
+    def sealed(self, obj: MimeObject | None = None, **how: object) -> MimeObject:
+        recipients = openpgp.read_certificates(person(kit.BOB).certificate)
+        return encrypt(obj or message(), recipients, when=now(), **how)  # type: ignore[arg-type]  # keyword table
+
+    @pytest.mark.parametrize("is_combined", [True, False])
+    def test_signed_and_encrypted_is_valid_for_the_recipient(self, is_combined: bool) -> None:
+        """SEC-16: both forms."""
+        obj = message("Grüße.\r\n".encode())
+        sealed = self.sealed(obj, signer=person(), is_combined=is_combined)
+        assert "Grüße".encode() not in sealed.octets
+        assert sealed.content_type.startswith('multipart/encrypted; protocol="application/pgp-encrypted"')
+        verdict = judged(sealed, keys=[person(kit.BOB)])
+        assert (verdict.verdict, verdict.signer) == (VerdictKind.VALID, "im:alice@a.test")
+        assert verdict.content is not None
+        assert decode_transfer(verdict.content) == obj.octets
+
+    def test_encrypted_alone_proves_no_sender(self) -> None:
+        verdict = judged(self.sealed(), keys=[person(kit.BOB)])
+        assert (verdict.verdict, verdict.signer) == (VerdictKind.UNSIGNED, "")
+
+    def test_signed_inside_by_another_is_not_the_senders(self) -> None:
+        eve = person(kit.EVE)
+        verdict = judged(self.sealed(signer=eve), trusting(person(), eve), keys=[person(kit.BOB)])
+        assert verdict.verdict is VerdictKind.SIGNED_BY_OTHER
+
+    def test_without_a_key_it_is_only_named(self) -> None:
+        assert judged(self.sealed(signer=person())).verdict is VerdictKind.ENCRYPTED
+        assert judged(self.sealed(signer=person()), keys=[person(kit.EVE)]).verdict is VerdictKind.NO_KEY
+
+    def test_the_two_technologies_nest(self) -> None:
+        """S/MIME signed inside OpenPGP, and the other way round."""
+        obj = self.sealed(signer=kit_identity())
+        verdict = judged(obj, both(), keys=[person(kit.BOB)])
+        assert (verdict.verdict, verdict.technology) == (VerdictKind.VALID, "smime")
+        bob = new_identity(kit.BOB, when=now())
+        signed = sign(message(), person(), when=now())
+        verdict = judged(encrypt(signed, [bob.certificate]), both(), keys=[bob])
+        assert (verdict.verdict, verdict.technology) == (VerdictKind.VALID, "openpgp")
+
+    def test_recipients_of_both_kinds_need_an_object_each(self) -> None:
+        with pytest.raises(SecurityError, match="for each kind apart"):
+            encrypt(
+                message(),
+                [*openpgp.read_certificates(person().certificate), kit.identity().certificate],  # type: ignore[arg-type]  # what a careless caller gives
+                when=now(),
+            )
+
+    def test_several_recipients_each_open_it(self) -> None:
+        people = [person(), person(kit.BOB), person(kit.EVE)]
+        recipients = [openpgp.read_certificates(one.certificate)[0] for one in people]
+        sealed = encrypt(message(), recipients, signer=person(), when=now())
+        assert {decrypt(sealed, [one]).recipient for one in people} == {one.fingerprint for one in people}
+
+
+@cache
+def authority() -> LocalCa:
+    return LocalCa.create("Comity CA of a.test", when=now())
+
+
+@cache
+def kit_identity() -> Identity:
+    return new_identity(kit.ALICE, when=now(), ca=authority())
+
+
+def both() -> TrustStore:
+    return TrustStore(anchors=(authority().certificate,), openpgp_pinned=(person().certificate,))

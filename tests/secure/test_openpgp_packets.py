@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pysequoia
 import pytest
 from hypothesis import given
@@ -107,13 +109,17 @@ class TestArmor:
         assert text.rstrip(b" \t\r\n").endswith(b"-----END PGP SIGNATURE-----")
 
 
+@cache
+def objects() -> list[bytes]:
+    """One of each kind, the same for a whole run."""
+    signature = wire.dearmor(openpgp.sign_detached(b"x", person()), (b"SIGNATURE",))
+    return [signature, person().certificate, person().secret, encrypted(literal(b"x"), person())]
+
+
 @given(st.data())
 def test_a_changed_object_never_raises_anything_unforeseen(data: st.DataObject) -> None:
     """Signatures, certificates, keys and messages with one piece put elsewhere (issue 4: malformed packets of any kind)."""
-    signature = wire.dearmor(openpgp.sign_detached(b"x", person()), (b"SIGNATURE",))
-    whole = data.draw(
-        st.sampled_from([signature, person().certificate, person().secret, encrypted(literal(b"x"), person())])
-    )
+    whole = data.draw(st.sampled_from(objects()))
     at = data.draw(st.integers(0, len(whole) - 1))
     end = data.draw(st.integers(at, min(at + 40, len(whole))))
     octets = whole[:at] + data.draw(st.binary(max_size=20)) + whole[end:]

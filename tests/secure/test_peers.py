@@ -6,68 +6,27 @@ OpenSSL 3.0 has no Ed25519 in CMS, gpgsm 2.2 neither, and gpgsm 2.2 imports no E
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 import tempfile
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from functools import cache
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import pkcs12
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from comity.cpim.entity import decode_transfer, multipart_parts, split_entity
 from comity.cpim.operations import MimeObject
-from comity.secure import Identity, LocalCa, TrustStore, VerdictKind, new_identity, sign, verify
-from comity.secure.identity import end_entity
+from comity.secure import Identity, VerdictKind, cms, cms_seal, encrypt, sign, smime, verify
 from tests.peers import need_program
 from tests.secure import kit
+from tests.secure.smime_peers import NOW, Gpgsm, Openssl, authority, entity, run, signer, trust
 
 pytestmark = pytest.mark.peer
 
-#: The peers judge certificates by the machine's clock.
-NOW = datetime.now(UTC)
 KINDS = ["p256", "p384", "rsa2048", "rsa3072"]
-
-
-@cache
-def authority() -> LocalCa:
-    return LocalCa.create("Comity CA of a.test", when=NOW)
-
-
-@cache
-def signer(kind: str) -> Identity:
-    """An identity of that key, with a key identifier so that ``-keyid`` can be asked for."""
-    if kind == "ed25519":
-        return new_identity(kit.ALICE, when=NOW, ca=authority(), kind="ed25519")
-    curves = {"p256": ec.SECP256R1(), "p384": ec.SECP384R1()}
-    key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
-    if kind in curves:
-        key = ec.generate_private_key(curves[kind])
-    else:
-        key = rsa.generate_private_key(65537, int(kind.removeprefix("rsa")))
-    ca = authority()
-    key_id = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
-    names = {"subject": kit.name("alice"), "issuer": ca.certificate.subject}
-    builder = end_entity(kit.ALICE, key.public_key(), **names, when=NOW, days=1).add_extension(key_id, critical=False)
-    return Identity(kit.ALICE, key, (builder.sign(ca.key, hashes.SHA256()),))
-
-
-def entity(content: bytes = b"Watson, come here.\r\n") -> MimeObject:
-    return kit.cpim(when=NOW, content=content)
-
-
-def trust() -> TrustStore:
-    return TrustStore(anchors=(authority().certificate,))
-
-
-def run(*command: str, stdin: bytes = b"", env: dict[str, str] | None = None) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(command, input=stdin, capture_output=True, timeout=60, env=env, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -241,36 +200,64 @@ def test_openssl_proves_our_ed25519_signature_by_hand(openssl: str, box: Path) -
 # --- gpgsm -------------------------------------------------------------------------------------------------------
 
 
-class Gpgsm:
-    """gpgsm with a home directory of its own."""
+def test_openssl_unwraps_our_x25519_key_by_hand(openssl: str, box: Path) -> None:
+    """RFC 8418 section 2, by openssl's own Diffie-Hellman, HKDF, key unwrap and AES-CBC; its CMS has no X25519."""
+    me = signer("ed25519")
+    assert me.encryption is not None
+    raw = cms_seal.seal(entity().entity, [me.encryption.certificate], cipher="aes-256-cbc")
+    listing = run(openssl, "asn1parse", "-inform", "DER", stdin=raw).stdout.decode()
+    rows = [re.match(r"\s*(\d+):d=\d+\s+hl=(\d)\s+l=\s*(\d+)\s+\w+:\s+([^:]*)", line) for line in listing.splitlines()]
+    values = [(m[4].strip(), raw[int(m[1]) + int(m[2]) :][: int(m[3])]) for m in rows if m]
+    public = next(value for kind, value in values if kind == "BIT STRING")[1:]
+    wrapped, vector = [value for kind, value in values if kind.startswith("OCTET STRING")]
+    content = next(value for kind, value in reversed(values) if kind == "cont [ 0 ]")
+    # SubjectPublicKeyInfo of X25519, and ECC-CMS-SharedInfo for AES-256 key wrap and 256 bits, written out by hand.
+    (box / "public.der").write_bytes(bytes.fromhex("302a300506032b656e032100") + public)
+    shared_info = "3015300b060960864801650304012da206040400000100"
+    (box / "key.pem").write_bytes(
+        me.encryption.key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    keys = ["-inkey", str(box / "key.pem"), "-peerform", "DER", "-peerkey", str(box / "public.der")]
+    secret = run(openssl, "pkeyutl", "-derive", *keys).stdout
+    options = ["digest:SHA256", f"hexkey:{secret.hex()}", f"hexinfo:{shared_info}"]
+    derive = [part for option in options for part in ("-kdfopt", option)]
+    wrapping = run(openssl, "kdf", "-binary", "-keylen", "32", *derive, "HKDF").stdout
+    unwrap = ["-d", "-id-aes256-wrap", "-K", wrapping.hex(), "-iv", "a6" * 8]
+    content_key = run(openssl, "enc", *unwrap, stdin=wrapped).stdout
+    opened = run(openssl, "enc", "-d", "-aes-256-cbc", "-K", content_key.hex(), "-iv", vector.hex(), stdin=content)
+    assert opened.stdout == entity().entity, opened.stderr
 
-    def __init__(self, program: str, home: Path) -> None:
-        self.program = program
-        self.home = home
-        self.env = dict(os.environ, GNUPGHOME=str(home), LC_ALL="C.UTF-8")
-        home.chmod(0o700)
-        root = authority().certificate
-        (home / "trustlist.txt").write_text(root.fingerprint(hashes.SHA1()).hex().upper() + " S relax\n")
-        (home / "gpg-agent.conf").write_text("allow-loopback-pinentry\n")
-        (home / "ca.pem").write_bytes(root.public_bytes(serialization.Encoding.PEM))
-        self.run("--import", str(home / "ca.pem"))
 
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-        usual = ["--batch", "--yes", "--disable-crl-checks", "--pinentry-mode", "loopback", "--passphrase-fd", "0"]
-        return run(self.program, *usual, *arguments, stdin=b"x\n", env=self.env)
+@pytest.mark.parametrize("cipher", ["aes-128-gcm", "aes-256-gcm", "aes-128-cbc", "aes-256-cbc"])
+@pytest.mark.parametrize("kind", ["p256", "rsa2048"])
+def test_signed_and_encrypted_both_ways_with_openssl(box: Path, kind: str, cipher: str) -> None:
+    """SEC-9, SEC-10, SEC-16, as whole MIME entities: what each makes, the other opens and verifies."""
+    peer, me, other = Openssl(box), signer(kind), signer("p384")
+    ours = encrypt(entity(), [me.certificate], signer=other, when=NOW, cipher=cipher)
+    inside = peer.decrypt(ours.octets, me)
+    files = ["-in", peer.file("inside", inside), "-CAfile", str(box / "ca.pem")]
+    # Without -binary: openssl makes line ends canonical itself where the signed entity stands in a multipart.
+    assert run(peer.program, "cms", "-verify", *files).stdout == entity().entity
+    signed = MimeObject.of("application/pkcs7-mime; smime-type=signed-data", peer.sign(entity().entity, other))
+    theirs = peer.encrypt(signed.entity, me, options=(f"-{cipher}",))
+    obj = MimeObject.of("application/pkcs7-mime", theirs)
+    verdict = verify(obj, trust(), now=NOW, keys=[me])
+    assert verdict.verdict is VerdictKind.VALID, verdict.reason
+    assert verdict.content is not None
+    assert verdict.content.entity == entity().entity
 
-    def import_key(self, identity: Identity) -> None:
-        old = pkcs12.PBES.PBESv1SHA1And3KeyTripleDESCBC  # all that gpgsm 2.2 reads
-        builder = serialization.PrivateFormat.PKCS12.encryption_builder().kdf_rounds(2048)
-        encryption = builder.key_cert_algorithm(old).hmac_hash(hashes.SHA1()).build(b"x")
-        assert isinstance(identity.key, rsa.RSAPrivateKey)
-        data = pkcs12.serialize_key_and_certificates(b"alice", identity.key, identity.certificate, None, encryption)
-        (self.home / "key.p12").write_bytes(data)
-        done = self.run("--import", str(self.home / "key.p12"))
-        assert done.returncode == 0, done.stderr
 
-    def close(self) -> None:
-        run(need_program("gpgconf"), "--kill", "all", env=self.env)
+def test_the_capabilities_of_an_openssl_signer_steer_the_answer(box: Path) -> None:
+    """SEC-20: OpenSSL 3.0 announces AES-CBC and no GCM, so the answer goes in AES-256-CBC, signed; OpenSSL opens it."""
+    peer, me = Openssl(box), signer("p256")
+    signed = cms.parse_signed_data(peer.sign(entity().entity, me))
+    (found,) = smime.signers_of(signed, entity().entity, frozenset(), trust(), NOW)
+    assert found.capabilities[:3] == ("aes-256-cbc", "aes-192-cbc", "aes-128-cbc")
+    reader = x509.load_der_x509_certificate(found.encryption_certificate)
+    answer = encrypt(entity(), [reader], signer=signer("p384"), when=NOW, capabilities=[found.capabilities])
+    assert b"multipart/signed" in peer.decrypt(answer.octets, me)
 
 
 @pytest.fixture(scope="module")

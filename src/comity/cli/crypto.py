@@ -16,7 +16,7 @@ import click
 
 from comity.cli.arguments import address_of, file_argument, output_option, time_of, write
 from comity.cli.dissect import MAX_FILE, Dissection, Layer, as_entity, dissect
-from comity.cli.identities import openpgp_option, reading_keys, signing_identity
+from comity.cli.identities import openpgp_option, reading_keys, remember, signing_identity
 from comity.cli.output import NEGATIVE, as_json, fail, print_json, printable, read_input
 from comity.cli.passphrases import Passphrase, passphrase_option
 from comity.cpim.address import Address
@@ -194,8 +194,7 @@ def verify(
     verdict = ask()
     if verdict.verdict is VerdictKind.ENCRYPTED:
         verdict = ask(keys=reading_keys(store, Passphrase(passphrase_file), is_strict=False))
-    contact = store.standing(verdict)
-    store.note(verdict, now)
+    contact = remember(store, verdict, now)
     if output is not None and verdict.content is not None:
         write(verdict.content.entity, output)
     if as_json:

@@ -6,6 +6,7 @@ Place on the path: beside it, between ``secure/own_keys.py`` and the commands. P
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 from functools import partial
 
 import click
@@ -14,7 +15,7 @@ from comity.cli.output import fail, printable
 from comity.cli.passphrases import Passphrase
 from comity.cpim.address import Address
 from comity.errors import SecurityError
-from comity.secure import Identity, KeyStore, openpgp
+from comity.secure import Identity, KeyStore, Verdict, openpgp
 from comity.secure.openpgp import PgpIdentity
 
 openpgp_option = click.option("--openpgp", "is_openpgp", is_flag=True, help="With OpenPGP keys, not S/MIME ones.")
@@ -69,3 +70,15 @@ def reading_keys(
                 text = printable(f"{error} What is encrypted for {address} will not be opened.")
                 click.echo(f"comity: {text}", err=True)
     return found
+
+
+def remember(store: KeyStore, verdict: Verdict, now: datetime, protocol: str = "") -> str:
+    """Note who signed with which key; gives how that stands to what was seen before, "" if no signature holds.
+
+    A disk that takes nothing is said on stderr: the verdict stands without the memory."""
+    contact = store.standing(verdict)
+    try:
+        store.note(verdict, now, protocol)
+    except SecurityError as error:
+        click.echo(f"comity: not remembered: {printable(str(error))}", err=True)
+    return contact

@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from comity.cli.arguments import address_of
-from comity.cli.identities import reading_keys
+from comity.cli.identities import reading_keys, remember
 from comity.cli.messages import SignIn, Via, connected, sign_in_options, signing_in
 from comity.cli.output import NEGATIVE, as_json, fail, print_json, printable
 from comity.cli.passphrases import Passphrase, passphrase_option
@@ -137,9 +137,7 @@ class Listener:
         """Note who signed, if it is whom the envelope names; how that stands to what was seen before, in words."""
         if not is_same_user(str(received.from_), verdict.from_):
             return ""
-        contact = self._store.standing(verdict)
-        self._store.note(verdict, now, self._via)
-        return contact
+        return remember(self._store, verdict, now, self._via)
 
 
 async def _listen(sign_in: SignIn, listener: Listener, count: int | None, seconds: float | None) -> None:

@@ -22,6 +22,8 @@ PIECE = 512
 """A piece of a split octet string of at least this size is not counted: reading it costs less than copying it. Streams come
 in pieces of 1 to 16 KiB (openssl cms -stream, gpgsm)."""
 
+CHUNK = 64 * 1024
+
 BOOLEAN, INTEGER, BIT_STRING, OCTET_STRING, NULL, OID, UTF8_STRING = 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x0C
 UTC_TIME, GENERALIZED_TIME = 0x17, 0x18
 SEQUENCE, SET = 0x30, 0x31
@@ -123,6 +125,12 @@ class Element:
                 yield from piece.pieces()
         else:
             raise BerError("expected an octet string", self.offset)
+
+    def chunks(self, tag: int = OCTET_STRING) -> Iterator[memoryview]:
+        """As ``pieces``, but none larger than ``CHUNK``, for what is done with much content a little at a time."""
+        for piece in self.pieces(tag):
+            for at in range(0, len(piece), CHUNK):
+                yield piece[at : at + CHUNK]
 
     def time(self) -> datetime:
         """Read as UTCTime or GeneralizedTime in the form DER allows (RFC 5652 section 11.3)."""

@@ -22,8 +22,13 @@ from comity.secure.identity import Identity
 
 
 def digest_of(identity: Identity) -> str:
-    """OID of the digest that signatures of ``identity`` use: SHA-512 for Ed25519 (RFC 8419 section 3.1), else SHA-256."""
-    return cms.SHA512_OID if isinstance(identity.key, ed25519.Ed25519PrivateKey) else cms.SHA256_OID
+    """OID of the digest that signatures of ``identity`` use: one as strong as the key, but at least SHA-256.
+
+    Ed25519 has SHA-512 (RFC 8419 section 3.1); P-384 has SHA-384, a shorter one is refused by gpgsm."""
+    if isinstance(identity.key, ed25519.Ed25519PrivateKey):
+        return cms.SHA512_OID
+    is_p384 = isinstance(identity.key, ec.EllipticCurvePrivateKey) and identity.key.key_size > 256
+    return cms.SHA384_OID if is_p384 else cms.SHA256_OID
 
 
 def sign_data(
@@ -120,6 +125,7 @@ def _make_signature(identity: Identity, octets: bytes, is_pss: bool) -> tuple[by
         return ber.sequence(ber.oid(cms.RSA_SHA256), ber.NULL_DER), signature
     if not isinstance(key.curve, ec.SECP256R1 | ec.SECP384R1):
         raise SecurityError(f"The curve {key.curve.name} is not used for signing: take P-256.")
-    return ber.sequence(ber.oid(cms.ECDSA_SHA256)), key.sign(
-        octets, ec.ECDSA(hashes.SHA256(), deterministic_signing=True)
+    algorithm, digest = (
+        (cms.ECDSA_SHA256, hashes.SHA256()) if key.key_size <= 256 else (cms.ECDSA_SHA384, hashes.SHA384())
     )
+    return ber.sequence(ber.oid(algorithm)), key.sign(octets, ec.ECDSA(digest, deterministic_signing=True))

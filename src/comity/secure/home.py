@@ -29,8 +29,8 @@ def default_home() -> Path:
 
 
 def file_name(address: Address) -> str:
-    """The im: address without its scheme, percent-encoded so that it never leaves its directory."""
-    name = quote(address.with_scheme("im").uri.removeprefix("im:"), safe="@")
+    """The im: address without its scheme, all but letters and digits percent-encoded; ``im:`` before it makes a URI again."""
+    name = f"{quote(address.local, safe='')}@{address.domain}"
     if len(name) > MAX_NAME:
         raise SecurityError(f"{str(address)[:64]}… is too long an address to keep a key for.")
     return name

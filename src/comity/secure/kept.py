@@ -19,6 +19,7 @@ from comity.secure import chain, openpgp
 from comity.secure.contacts import Contact, key_of
 from comity.secure.identity import Name, addresses_of, contact_key
 from comity.secure.keyfile import certificate_pem, read_certificates
+from comity.secure.openpgp_packets import SECRET_KEY, SKESK
 from comity.secure.passphrase import pem
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{16,64}")
@@ -96,7 +97,8 @@ class Kept:
         wanted = re.sub(r"[\s:]", "", reference).lower()
         if _FINGERPRINT.fullmatch(wanted):
             return self.fingerprint.startswith(wanted)
-        return reference in self.entry.addresses
+        address = contact_key(reference if ":" in reference.partition("@")[0] else f"im:{reference}")
+        return bool(address) and address in self.contact_keys
 
 
 def of_x509(certificate: x509.Certificate, shelf: str = "", *, is_encrypted: bool = False) -> Kept:
@@ -146,9 +148,34 @@ def of_openpgp(octets: bytes, shelf: str = "", *, is_encrypted: bool = False, fi
     return Kept(entry, found.octets, found.fingerprint, found.names)
 
 
+def joined(before: bytes, now: Kept) -> Kept:
+    """``now`` with everything that the version kept ``before`` says too; X.509 certificates have no versions."""
+    if now.x509 is not None or not openpgp.is_available or before == now.octets:
+        return now
+    old, new = (openpgp.read_certificates(each)[0] for each in (before, now.octets))
+    return of_openpgp(openpgp.merged(old, new).octets, now.entry.shelf)
+
+
 def is_openpgp(data: bytes) -> bool:
     """True for an armored or binary OpenPGP file: packets begin with the high bit, DER never does."""
     return data.lstrip()[: len(ARMOR)] == ARMOR or data[:1] >= b"\x80"
+
+
+def is_openpgp_message(data: bytes) -> bool:
+    """True for an OpenPGP message under a passphrase, such as ``PgpIdentity.to_bytes`` makes of a private key."""
+    return data.lstrip()[: len(ARMOR) + 7] == ARMOR + b"MESSAGE" or (data[:1] >= b"\x80" and _first_tag(data) == SKESK)
+
+
+def is_private_openpgp(data: bytes) -> bool:
+    """True for a private OpenPGP key, armored, binary or in a message."""
+    if is_openpgp_message(data) or data.lstrip()[: len(ARMOR) + 7] == ARMOR + b"PRIVATE":
+        return True
+    return data[:1] >= b"\x80" and _first_tag(data) == SECRET_KEY
+
+
+def _first_tag(data: bytes) -> int:
+    """The type of the first packet (RFC 9580 section 4.2)."""
+    return data[0] & 0x3F if data[0] & 0x40 else data[0] >> 2 & 0x0F
 
 
 def read(data: bytes) -> list[Kept]:

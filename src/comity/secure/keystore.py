@@ -47,6 +47,8 @@ __all__ = ["KeyEntry", "KeyStore", "default_home", "read_authority", "read_certi
 Shelf = Literal["anchors", "pinned", "known", "distrusted"]
 SHELVES: tuple[Shelf, ...] = ("anchors", "pinned", "known", "distrusted")
 PEM, PGP = ".pem", ".pgp"
+MAX_CONTACTS = 5000
+"""People remembered; whom somebody vouches for is always. Each costs two small files; all are read when one changes."""
 
 #: After these a signature holds and its certificate proves From: they are remembered. Trust is another question.
 _NOTED = frozenset({"valid", "valid-weak", "untrusted", "changed"})
@@ -181,7 +183,7 @@ class KeyStore:
         if len(data) > MAX_FILE:
             raise SecurityError(f"The file is larger than {MAX_FILE // 1024} KiB: it is no key or certificate.")
         if kept.is_openpgp(data):
-            return self._import_openpgp(data, new_passphrase)
+            return self._import_openpgp(data, passphrase, new_passphrase)
         crl = read_crl(data)
         if crl is not None:
             self.keep_crl(crl)
@@ -197,19 +199,21 @@ class KeyStore:
         if is_anchor:
             for certificate in found:
                 check_anchor(certificate)
-        return [self.put("anchors" if is_anchor else "known", kept.of_x509(each)) for each in found]
+        return [self._keep(kept.of_x509(each), "anchors" if is_anchor else None) for each in found]
 
-    def _import_openpgp(self, data: bytes, new_passphrase: bytes | None) -> list[KeyEntry]:
+    def _keep(self, found: Kept, shelf: Shelf | None = None) -> KeyEntry:
+        """Lay a certificate on ``shelf``; None: where it lies already, else with those that are only known."""
+        lies: Shelf = next((each for each in SHELVES if self.home.exists(each, found.file_name)), "known")
+        return self.put(shelf or lies, found)
+
+    def _import_openpgp(self, data: bytes, passphrase: bytes | None, new_passphrase: bytes | None) -> list[KeyEntry]:
         """Certificates are kept, and a newer version of a pinned one stays pinned; a private key becomes an own one."""
-        if b"-----BEGIN PGP PRIVATE KEY BLOCK" in data[:512] or data[:1] in (b"\x94", b"\x95", b"\x96", b"\xc5"):
-            identity = openpgp.read_identity(data)
+        if kept.is_private_openpgp(data):
+            secret = (passphrase or b"").decode("utf-8", "surrogateescape") if kept.is_openpgp_message(data) else ""
+            identity = openpgp.PgpIdentity.from_bytes(data, passphrase=secret)
             self.pgp.save(identity, new_passphrase)
             return [kept.of_openpgp(identity.certificate, "own", is_encrypted=bool(new_passphrase)).entry]
-        entries = []
-        for each in kept.read(data):
-            lies: Shelf = next((shelf for shelf in SHELVES if self.home.exists(shelf, each.file_name)), "known")
-            entries.append(self.put(lies, each))
-        return entries
+        return [self._keep(each) for each in kept.read(data)]
 
     def export(self, reference: str, technology: str = "") -> bytes:
         """A certificate as PEM, or as armored OpenPGP, to give to others; with that for encryption if it takes two."""
@@ -340,14 +344,18 @@ class KeyStore:
         with self.home.locked():
             before = self._contacts_of(address)
             after = contacts.noted(before, new)
-            if after == before:
+            if after == before or not (before or new.is_vouched or self._has_room()):
                 return False
             second = kept.read(verdict.encryption_certificate) if verdict.encryption_certificate else ()
-            for each in (found, *second):
-                if not any(self.home.exists(shelf, each.file_name) for shelf in SHELVES):
-                    self.put("known", each)
+            if any(contact.key == found.key for contact in after):
+                for each in (found, *second):
+                    self._keep(each)
             self._note(address, after)
         return True
+
+    def _has_room(self) -> bool:
+        """False once so many are remembered that it must be strangers who make up names."""
+        return len(self.home.files("contacts", ".json")) < MAX_CONTACTS
 
     def standing(self, verdict: Verdict) -> str:
         """How the signer of an object stands to what was seen before ("first contact"); "" if no signature holds."""
@@ -401,6 +409,9 @@ class KeyStore:
     def put(self, shelf: Shelf, certificate: Kept | x509.Certificate) -> KeyEntry:
         """Lay a certificate on a shelf."""
         found = kept.of_x509(certificate) if isinstance(certificate, x509.Certificate) else certificate
+        for each in SHELVES:
+            if found.x509 is None and self.home.exists(each, found.file_name):
+                found = kept.joined(self.home.read(self.path / each / found.file_name), found)
         self.home.write(shelf, found.file_name, found.file_octets)
         return replace(found.entry, shelf=shelf, is_encrypted=False)
 

@@ -23,6 +23,7 @@ from comity.secure.openpgp_certs import (
     PgpCertificate,
     encrypts_until,
     load,
+    merged,
     read_certificates,
     split_keys,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "PgpIdentity",
     "digests_of",
     "is_available",
+    "merged",
     "new_identity",
     "open_message",
     "open_octets",
@@ -121,6 +123,8 @@ def read_identity(data: bytes, address: Address | None = None) -> PgpIdentity:
     Raises:
         SecurityError: it is no usable private key, is under a passphrase of its own, or names no address.
     """
+    if not is_available:
+        raise NotInstalled
     if len(data) > 2 * MAX_CERTIFICATE:
         raise TooLarge("the file is too large to be an OpenPGP key")
     try:

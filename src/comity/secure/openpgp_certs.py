@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from comity.errors import MalformedMessage, SecurityError
 from comity.secure import openpgp_packets as wire
@@ -34,6 +34,8 @@ MAX_CERTIFICATE = 64 * 1024
 """Octets of one certificate (reliability.md M-35)."""
 MAX_FILE = 1024 * 1024
 """Octets of a file of certificates."""
+MAX_EXPONENT_BITS = 64
+"""Of a public RSA key: checking with a longer one costs as much as signing, and nobody makes them (M-26)."""
 MAX_BINDINGS = 4
 """Binding signatures of one subkey that are tried, newest first."""
 
@@ -116,6 +118,20 @@ def read_certificates(data: bytes) -> list[PgpCertificate]:
         raise SecurityError(f"This is no OpenPGP certificate that can be read: {error}.") from error
 
 
+def merged(one: PgpCertificate, other: PgpCertificate) -> PgpCertificate:
+    """Everything that either version of a certificate says: a revocation is not lost by importing an older version.
+
+    Raises:
+        TooLarge: the two together are over the limits of one certificate.
+        SecurityError: they are not versions of one certificate.
+    """
+    cert, second = (ask(partial(pysequoia.Cert.from_bytes, each.octets)) for each in (one, other))
+    try:
+        return read_certificates(bytes(ask(lambda: cert.merge(second))))[0]
+    except Refused as error:
+        raise SecurityError(f"{other.title} is another certificate than {one.title}.") from error
+
+
 def split_keys(octets: bytes) -> Iterator[bytes]:
     """Cut a keyring into certificates (or private keys), each within the limits; padding and the like is left out.
 
@@ -139,21 +155,25 @@ def split_keys(octets: bytes) -> Iterator[bytes]:
         whole = b"".join(packet.raw for packet in piece)
         if len(whole) > MAX_CERTIFICATE:
             raise TooLarge(f"an OpenPGP certificate is larger than {MAX_CERTIFICATE // 1024} KiB")
-        if any(_rsa_bits(packet) > MAX_RSA_BITS for packet in piece if packet.tag in _PRIMARY | _SUBKEYS):
-            raise TooLarge(f"an OpenPGP key has more than {MAX_RSA_BITS} bits")  # a second for each check (M-26)
+        for packet in piece:
+            if packet.tag in _PRIMARY | _SUBKEYS:
+                bits, exponent_bits = _rsa_sizes(packet)
+                if bits > MAX_RSA_BITS or exponent_bits > MAX_EXPONENT_BITS:
+                    raise TooLarge(f"an OpenPGP key has more than {MAX_RSA_BITS} bits, or an exponent of too many")
         yield whole
 
 
-def _rsa_bits(packet: wire.Packet) -> int:
-    """Size of an RSA key, 0 for another kind (RFC 9580 section 5.5.2)."""
+def _rsa_sizes(packet: wire.Packet) -> tuple[int, int]:
+    """Bits of modulus and exponent of an RSA key, zeros for another kind (RFC 9580 section 5.5.2)."""
     fields = wire.Fields(packet.body)
     version = fields.number(1)
     fields.take(4)
     if fields.number(1) not in _RSA:
-        return 0
+        return 0, 0
     if version == 6:
         fields.take(4)
-    return int.from_bytes(fields.mpi(), "big").bit_length()
+    modulus, exponent = (int.from_bytes(fields.mpi(), "big") for _ in range(2))
+    return modulus.bit_length(), exponent.bit_length()
 
 
 def _checked(octets: bytes) -> PgpCertificate:
@@ -220,7 +240,7 @@ def _keys_of(packets: list[wire.Packet]) -> tuple[PgpKey, ...]:
                 facts.key_id,
                 facts.created,
                 facts.algorithm,
-                _rsa_bits(packet),
+                _rsa_sizes(packet)[0],
                 packet,
                 tuple((later, found) for later in following if (found := _facts_of(later)) is not None),
             )

@@ -276,33 +276,35 @@ def session_key(recipient: Recipient, key: SecretKey) -> SessionKey:
     return SessionKey(cipher, session) if is_good else SessionKey(9 if recipient.version == 3 else 0, os.urandom(32))
 
 
-def open_data(body: bytes, session: SessionKey) -> tuple[bytes, str]:
+def open_data(body: bytes | memoryview, session: SessionKey) -> tuple[memoryview, str]:
     """Decrypt the body of an integrity-protected packet (SEIPD); give the packets inside and the algorithm's name.
 
     Raises:
         ValueError, InvalidTag, MalformedMessage: it does not open, or not as a whole.
     """
-    if body[:1] == b"\x01" and session.cipher:
+    body = memoryview(body)
+    version = bytes(body[:1])
+    if version == b"\x01" and session.cipher:
         return _open_with_mdc(body, session), f"aes-{len(session.key) * 8}-cfb-mdc"
-    if body[:1] == b"\x02" and not session.cipher:
+    if version == b"\x02" and not session.cipher:
         return _open_with_aead(body, session)
     raise ValueError("the session key is not one for this packet")
 
 
-def _open_with_mdc(body: bytes, session: SessionKey) -> bytes:
+def _open_with_mdc(body: memoryview, session: SessionKey) -> memoryview:
     """RFC 9580 section 5.13.1: AES in CFB mode, and at the end a SHA-1 over all of it."""
     decryptor = Cipher(algorithms.AES(session.key), CFB(bytes(16))).decryptor()
-    plain = decryptor.update(memoryview(body)[1:]) + decryptor.finalize()
-    if len(plain) < 18 + MDC_SIZE:
+    view = memoryview(decryptor.update(body[1:]))  # a stream cipher: finalize() has nothing to add
+    decryptor.finalize()
+    if len(view) < 18 + MDC_SIZE:
         raise ValueError("too short")
-    view = memoryview(plain)
     digest = hashlib.sha1(view[:-20], usedforsecurity=False).digest()
     if not hmac.compare_digest(b"\xd3\x14" + digest, view[-MDC_SIZE:]):
         raise ValueError("it was changed")
-    return bytes(view[18:-MDC_SIZE])
+    return view[18:-MDC_SIZE]
 
 
-def _open_with_aead(body: bytes, session: SessionKey) -> tuple[bytes, str]:
+def _open_with_aead(body: memoryview, session: SessionKey) -> tuple[memoryview, str]:
     """RFC 9580 section 5.13.2."""
     fields = wire.Fields(body)
     fields.take(1)
@@ -317,13 +319,14 @@ def _open_with_aead(body: bytes, session: SessionKey) -> tuple[bytes, str]:
     info = b"\xd2\x02" + bytes((cipher, mode, chunk_bits))
     derived = HKDF(hashes.SHA256(), size + nonce_size - 8, salt, info).derive(session.key)
     aead: AESOCB3 | AESGCM = AESOCB3(derived[:size]) if name == "ocb" else AESGCM(derived[:size])
-    data, chunk = memoryview(body)[fields.at : -_TAG], (1 << chunk_bits + 6) + _TAG
-    parts: list[bytes] = []
-    total = 0
-    for index, at in enumerate(range(0, len(data), chunk)):
-        nonce = derived[size:] + index.to_bytes(8, "big")
-        parts.append(aead.decrypt(nonce, data[at : at + chunk], info))
-        total += len(parts[-1])
-    nonce = derived[size:] + len(parts).to_bytes(8, "big")
+    data, chunk = body[fields.at : -_TAG], (1 << chunk_bits + 6) + _TAG
+    plain = bytearray(len(data))
+    total = count = 0
+    for count, at in enumerate(range(0, len(data), chunk), 1):
+        nonce = derived[size:] + (count - 1).to_bytes(8, "big")
+        part = aead.decrypt(nonce, data[at : at + chunk], info)
+        plain[total : total + len(part)] = part
+        total += len(part)
+    nonce = derived[size:] + count.to_bytes(8, "big")
     aead.decrypt(nonce, body[-_TAG:], info + total.to_bytes(8, "big"))
-    return b"".join(parts), f"aes-{size * 8}-{name}"
+    return memoryview(plain)[:total], f"aes-{size * 8}-{name}"

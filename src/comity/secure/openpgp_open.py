@@ -60,19 +60,22 @@ def open_octets(octets: bytes, identities: Sequence[Keys]) -> Opened:
         DecryptionFailed: it does not open.
     """
     packets = [p for p in wire.read_packets(wire.dearmor(octets, (b"MESSAGE",))) if p.tag not in wire.IGNORED]
+    del octets  # it may be the last to hold an armor that is as large as all the rest
     if not packets or any(packet.tag not in (wire.PKESK, wire.SKESK) for packet in packets[:-1]):
         raise MalformedMessage("the OpenPGP data is no encrypted message")
-    *before, data = packets
+    data = packets.pop()
     if data.tag in (wire.SED, OLD_AEAD):
         raise DecryptionFailed  # without integrity protection, or in a way we do not take (SEC-12, M-27)
     if data.tag != wire.SEIPD:
         raise MalformedMessage("the OpenPGP data is no encrypted message")
-    tries = _tries([packet for packet in before if packet.tag == wire.PKESK], identities)
+    tries = _tries([packet for packet in packets if packet.tag == wire.PKESK], identities)
     if not tries:
         raise NoKey("None of the OpenPGP keys it is encrypted for is here.")
+    content = data.content
+    del packets, data  # of what came in pieces only the joined content stays
     for recipient, key, fingerprint in tries:
         try:
-            plain, algorithm = open_data(data.body, session_key(recipient, key))
+            plain, algorithm = open_data(content, session_key(recipient, key))
             entity, signatures = inside(plain)
         except FAILURES:
             continue
@@ -94,11 +97,11 @@ def _tries(packets: Sequence[wire.Packet], identities: Sequence[Keys]) -> list[t
     return found[:MAX_TRIES]
 
 
-def inside(plain: bytes) -> tuple[bytes, bytes]:
+def inside(plain: bytes | memoryview) -> tuple[bytes, bytes]:
     """The content of the one literal, and the signatures beside it (RFC 9580 section 10.3)."""
     packets = _packets(plain)
     if len(packets) == 1 and packets[0].tag == wire.COMPRESSED:
-        packets = _packets(_decompressed(packets[0].body))
+        packets = _packets(_decompressed(packets[0].content))
     literals = [index for index, packet in enumerate(packets) if packet.tag == wire.LITERAL]
     if len(literals) != 1:
         raise MalformedMessage("the OpenPGP message has not exactly one content")
@@ -117,21 +120,21 @@ def inside(plain: bytes) -> tuple[bytes, bytes]:
         signatures = before  # the older form
     if any(packet.tag != wire.SIGNATURE for packet in signatures):
         raise MalformedMessage("there is something else than signatures beside the content")
-    literal = wire.Fields(packets[at].body)
+    literal = wire.Fields(packets[at].content)
     literal.take(1)
     literal.take(literal.number(1))  # a file name, which means nothing here (M-39)
     literal.take(4)
     return literal.rest(), b"".join(packet.raw for packet in signatures)
 
 
-def _packets(plain: bytes) -> list[wire.Packet]:
+def _packets(plain: bytes | memoryview) -> list[wire.Packet]:
     return [packet for packet in wire.read_packets(plain, MAX_INSIDE) if packet.tag not in wire.IGNORED]
 
 
-def _decompressed(body: bytes) -> bytes:
+def _decompressed(body: memoryview) -> bytes:
     """Undo a compressed packet, bounded (M-32)."""
     limit = min(max(MAX_RATIO * len(body), SMALL), MAX_DECOMPRESSED)
-    method, data = body[:1], body[1:]
+    method, data = bytes(body[:1]), body[1:]
     try:
         if method in (b"\x01", b"\x02"):
             inflater = zlib.decompressobj(-15 if method == b"\x01" else 15)

@@ -27,29 +27,33 @@ IGNORED = frozenset({MARKER, PADDING})
 """Packets that mean nothing anywhere (RFC 9580 sections 5.8 and 5.14)."""
 _MAY_BE_PARTIAL = frozenset({COMPRESSED, SED, LITERAL, SEIPD})  # RFC 9580 section 4.2.1.4: data packets only
 
-_BEGIN = re.compile(rb"-----BEGIN PGP ([A-Z ]{1,32})-----[ \t]*\r?\n")
+_BEGIN = re.compile(rb"[ \t\r\n]*-----BEGIN PGP ([A-Z ]{1,32})-----[ \t]*\r?\n")
 _HEADER = re.compile(rb"[A-Za-z][A-Za-z-]{0,31}:(?: [^\r\n\f\v\0]{0,256})?\r?\n")
 _EMPTY_LINE = re.compile(rb"[ \t]*\r?\n")
-_CHECKSUM = re.compile(rb"\r?\n=[A-Za-z0-9+/]{4}[ \t]*\r?\n\Z")
-_ALPHABET = re.compile(rb"[A-Za-z0-9+/= \t\r\n]*")
+_CHECKSUM = re.compile(rb"=[A-Za-z0-9+/]{4}[ \t]*\r?\n")
+_END = re.compile(rb"-----END PGP [A-Z ]{1,32}-----[ \t\r\n]*")
+_PIECE = 64 * 1024
+"""Octets of base64 that are decoded at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """One packet as received."""
+    """One packet as received; views of it, because encrypted ones are large."""
 
     tag: int
-    body: bytes = field(repr=False)
-    """Its content; partial lengths joined."""
-    source: bytes = field(repr=False)
-    """The octets it stands in, from ``start`` to ``end``."""
-    start: int
-    end: int
+    content: memoryview = field(repr=False)
+    """What is in it; partial lengths joined."""
+    encoded: memoryview = field(repr=False)
+
+    @property
+    def body(self) -> bytes:
+        """A copy of its content."""
+        return bytes(self.content)
 
     @property
     def raw(self) -> bytes:
-        """Header and body, octet for octet; a copy, made when asked for, because encrypted packets are large."""
-        return self.source[self.start : self.end]
+        """A copy of header and body, octet for octet."""
+        return bytes(self.encoded)
 
 
 def dearmor(data: bytes, labels: Collection[bytes]) -> bytes:
@@ -67,37 +71,50 @@ def dearmor(data: bytes, labels: Collection[bytes]) -> bytes:
     """
     if data[:1] >= b"\x80":  # every packet begins with this bit, no armor does
         return data
-    text = data.strip(b" \t\r\n")
-    begin = _BEGIN.match(text)
+    begin = _BEGIN.match(data)
     if begin is None:
         raise MalformedMessage("the OpenPGP data is neither packets nor ASCII armor", offset=0)
     if begin[1] not in labels:
         raise MalformedMessage("the ASCII armor is of another kind than is expected here", offset=0)
     at = begin.end()
-    while header := _HEADER.match(text, at):
+    while header := _HEADER.match(data, at):
         at = header.end()
-    empty = _EMPTY_LINE.match(text, at)
-    tail = b"-----END PGP " + begin[1] + b"-----"
-    if empty is None or not text.endswith(tail):
+    empty = _EMPTY_LINE.match(data, at)
+    tail = data.rfind(b"\n-----END PGP " + begin[1] + b"-----")
+    if empty is None or tail < empty.end() - 1 or not _END.fullmatch(data, tail + 1):
         raise MalformedMessage("the ASCII armor is not whole", offset=at)
-    coded = text[empty.end() - 1 : -len(tail)]
-    checksum = _CHECKSUM.search(coded)
-    if checksum is not None:
-        coded = coded[: checksum.start()]
-    if not _ALPHABET.fullmatch(coded):
-        raise MalformedMessage("there is something else than base64 in the ASCII armor", offset=empty.end())
-    try:
-        return binascii.a2b_base64(coded.translate(None, b" \t\r\n"), strict_mode=True)
-    except binascii.Error:
-        raise MalformedMessage("the ASCII armor is not base64", offset=empty.end()) from None
+    checksum = data.rfind(b"\n=", empty.end() - 1, tail)
+    if checksum >= 0 and _CHECKSUM.fullmatch(data, checksum + 1, tail + 1):
+        tail = checksum
+    return _decoded(data, empty.end(), tail)
 
 
-def read_packets(data: bytes, limit: int = MAX_PACKETS) -> list[Packet]:
+def _decoded(data: bytes, start: int, end: int) -> bytes:
+    """Undo base64 piece by piece: a large object is not held several times over."""
+    parts: list[bytes] = []
+    rest = b""
+    for at in range(start, end, _PIECE):
+        coded = rest + data[at : min(at + _PIECE, end)].translate(None, b" \t\r\n")
+        whole = len(coded) // 4 * 4
+        rest = coded[whole:]
+        try:
+            if parts and len(parts[-1]) % 3:
+                raise binascii.Error("something after the padding")
+            parts.append(binascii.a2b_base64(coded[:whole], strict_mode=True))
+        except binascii.Error:
+            raise MalformedMessage("the ASCII armor is not base64", offset=at) from None
+    if rest:
+        raise MalformedMessage("the ASCII armor is not base64", offset=end)
+    return b"".join(parts)
+
+
+def read_packets(octets: bytes | memoryview, limit: int = MAX_PACKETS) -> list[Packet]:
     """Split octets into packets; nothing is opened, nothing is left over.
 
     Raises:
         MalformedMessage: they are not packets; the hint is "size" when there are more than ``limit``.
     """
+    data = memoryview(octets)
     found: list[Packet] = []
     at = 0
     while at < len(data):
@@ -108,7 +125,7 @@ def read_packets(data: bytes, limit: int = MAX_PACKETS) -> list[Packet]:
     return found
 
 
-def _read_packet(data: bytes, start: int) -> tuple[Packet, int]:
+def _read_packet(data: memoryview, start: int) -> tuple[Packet, int]:
     first = data[start]
     if not first & 0x80:
         raise MalformedMessage("an OpenPGP packet does not begin with its mark", offset=start)
@@ -120,18 +137,18 @@ def _read_packet(data: bytes, start: int) -> tuple[Packet, int]:
     if first & 3 == 3:  # indeterminate length: up to the end (RFC 4880 section 4.2.1)
         if tag not in _MAY_BE_PARTIAL:
             raise MalformedMessage("an OpenPGP packet of this type needs a length", offset=start)
-        return Packet(tag, data[start + 1 :], data, start, len(data)), len(data)
+        return Packet(tag, data[start + 1 :], data[start:]), len(data)
     size = 1 << (first & 3)
     at = start + 1 + size
     length = int.from_bytes(data[start + 1 : at], "big")
     _check_end(data, at + length, start)
-    return Packet(tag, data[at : at + length], data, start, at + length), at + length
+    return Packet(tag, data[at : at + length], data[start : at + length]), at + length
 
 
-def _new_format(data: bytes, start: int, tag: int) -> tuple[Packet, int]:
+def _new_format(data: memoryview, start: int, tag: int) -> tuple[Packet, int]:
     if tag == 0:
         raise MalformedMessage("the OpenPGP packet type 0 is reserved", offset=start)
-    parts: list[bytes] = []
+    parts: list[memoryview] = []
     at = start + 1
     for _ in range(MAX_PARTS):
         at, length, is_partial = _length(data, at, start)
@@ -141,11 +158,12 @@ def _new_format(data: bytes, start: int, tag: int) -> tuple[Packet, int]:
         parts.append(data[at : at + length])
         at += length
         if not is_partial:
-            return Packet(tag, parts[0] if len(parts) == 1 else b"".join(parts), data, start, at), at
+            content = parts[0] if len(parts) == 1 else memoryview(b"".join(parts))
+            return Packet(tag, content, data[start:at]), at
     raise MalformedMessage("an OpenPGP packet has too many pieces", offset=start, hint="size")
 
 
-def _length(data: bytes, at: int, start: int) -> tuple[int, int, bool]:
+def _length(data: memoryview, at: int, start: int) -> tuple[int, int, bool]:
     """Read a length of the new format; give where it ends, the length and whether more pieces follow."""
     _check_end(data, at + 1, start)
     first = data[at]
@@ -160,7 +178,7 @@ def _length(data: bytes, at: int, start: int) -> tuple[int, int, bool]:
     return at + 5, int.from_bytes(data[at + 1 : at + 5], "big"), False
 
 
-def _check_end(data: bytes, end: int, start: int) -> None:
+def _check_end(data: memoryview, end: int, start: int) -> None:
     if end > len(data):
         raise MalformedMessage("an OpenPGP packet is longer than the data", offset=start)
 
@@ -168,8 +186,8 @@ def _check_end(data: bytes, end: int, start: int) -> None:
 class Fields:
     """Reads the fields of a packet's body from front to back; short ones are malformed."""
 
-    def __init__(self, body: bytes) -> None:
-        self.body = body
+    def __init__(self, body: bytes | memoryview) -> None:
+        self.body = memoryview(body)
         self.at = 0
 
     def take(self, size: int) -> bytes:
@@ -177,7 +195,7 @@ class Fields:
         end = self.at + size
         if end > len(self.body):
             raise MalformedMessage("an OpenPGP packet ends inside a field")
-        taken = self.body[self.at : end]
+        taken = bytes(self.body[self.at : end])
         self.at = end
         return taken
 

@@ -114,7 +114,7 @@ class _Check:
                     return self._value(certificate, key, min(ends, default=None), facts)
         if not candidates:
             raise UnknownSigner(f"the OpenPGP key {issuer or 'it was made with'} is not known here")
-        raise _why_not(candidates[0][1], facts)
+        raise _why_not(*candidates[0], facts)
 
     def _look_at(self, facts: SignatureFacts) -> None:
         """Version, type and hash, before any arithmetic."""
@@ -182,12 +182,14 @@ def _is_canonical(content: bytes) -> bool:
     return content.count(b"\r") == content.count(b"\n") == content.count(b"\r\n")
 
 
-def _why_not(key: PgpKey, facts: SignatureFacts) -> SecurityError:
+def _why_not(certificate: PgpCertificate, key: PgpKey, facts: SignatureFacts) -> SecurityError:
     """Put the likeliest reason into words; pysequoia has one for all."""
     if key.algorithm in _UNCHECKED_KEYS:
         return UnknownAlgorithm(f"its key is of a kind that is not taken ({key.algorithm.upper()})")
     if key.rsa_bits and key.rsa_bits < MIN_RSA_BITS:
         return UnknownAlgorithm(f"its RSA key has {key.rsa_bits} bits, which prove nothing any more")
+    if not certificate.user_ids:
+        return UnknownAlgorithm("nothing in its OpenPGP certificate holds that can be checked here")
     if key.has_revocation:
         return SignatureFailed("its key was revoked")
     ends = facts.expires

@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import unquote
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
@@ -211,8 +210,8 @@ def named(names: Iterable[str]) -> list[Address]:
     found: list[Address] = []
     for name in names:
         try:
-            found.append(Address.parse("im:" + unquote(name, errors="strict")))
-        except (AddressError, UnicodeError):
+            found.append(Address.parse(f"im:{name}"))
+        except AddressError:
             continue
     return found
 

@@ -7,7 +7,7 @@ Who encrypts to it tells a secret to whoever made it; so that takes a word of th
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -17,6 +17,7 @@ from cryptography import x509
 from comity.cpim.address import Address
 from comity.errors import SecurityError
 from comity.secure import chain, cms_seal, openpgp
+from comity.secure.chain import Distrust
 from comity.secure.identity import contact_key
 from comity.secure.kept import Kept
 from comity.secure.keystore import KeyStore
@@ -61,13 +62,27 @@ def find_recipient(
     everything = [each for each in store.everything() if each.technology == technology and wanted in each.contact_keys]
     usable = [each for each in everything if each.entry.shelf in ("own", "pinned", "known")]
     trust = store.trust_store()
-    judged = [(each, _problem(each, usable, trust, now)) for each in usable if _can_read(each)]
-    trusted = [each for each, problem in judged if not problem]
+    judged = [_judge(each, usable, trust, now) for each in usable if _can_read(each)]
+    trusted = [each.kept for each in judged if not each.problem]
     if trusted:
         return _recipient(store, address, max(trusted, key=_newest), is_trusted=True)
-    if to_unverified:
-        return _recipient(store, address, _only_seen(store, address, judged), is_trusted=False)
+    if to_unverified and any(each.is_only_unknown for each in judged):
+        candidates = [each.kept for each in judged if each.is_only_unknown]
+        return _recipient(store, address, _only_seen(store, address, candidates), is_trusted=False)
     raise SecurityError(_refusal(address, judged, technology))
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """A candidate and what speaks against it."""
+
+    kept: Kept
+    problem: str = ""
+    """The rest of a sentence; "" if it is trusted."""
+    is_only_unknown: bool = False
+    """True if nothing but that nobody vouches for it."""
+    maker: Kept | None = None
+    """For one that only reads: the certificate that signs for it."""
 
 
 def _can_read(each: Kept) -> bool:
@@ -80,49 +95,47 @@ def _newest(each: Kept) -> tuple[bool, datetime]:
     return each.entry.shelf != "known", each.entry.not_before
 
 
-def _problem(each: Kept, others: Iterable[Kept], trust: chain.TrustStore, now: datetime) -> str:
-    """Why a certificate is not trusted, as the rest of a sentence; "" if it is."""
+def _judge(each: Kept, others: Sequence[Kept], trust: chain.TrustStore, now: datetime) -> _Judged:
+    """Is a certificate trusted?"""
     if each.x509 is None:
-        return _openpgp_problem(each, now)
+        return _judge_openpgp(each, now)
     certificates = [other.x509 for other in others if other.x509 is not None]
     if not each.only_encrypts:
         result = chain.check_chain(each.x509, trust, now, others=certificates, purpose="encryption")
-        return "" if result.distrust is None else result.text
-    text = "no trusted certificate of the same person stands beside it"
+        return _Judged(each, "" if result.distrust is None else result.text, result.distrust is Distrust.UNKNOWN_CA)
+    found = _Judged(each, "the certificate that would sign for it is not here, or not trusted")
     for maker in others:  # the one that signs vouches for the one that only reads, if it is trusted itself
         if maker.x509 is None or maker.only_encrypts or maker.contact_keys != each.contact_keys:
             continue
         signing = chain.check_chain(maker.x509, trust, now, others=certificates)
-        if signing.distrust is None:
-            result = chain.check_chain(
-                each.x509, trust, now, others=certificates, purpose="encryption", maker=maker.x509
-            )
-            if result.distrust is None:
-                return ""
-            text = result.text
-        else:
-            text = signing.text
-    return text
+        if signing.distrust not in (None, Distrust.UNKNOWN_CA):
+            found = _Judged(each, signing.text, maker=maker)
+            continue
+        result = chain.check_chain(each.x509, trust, now, others=certificates, purpose="encryption", maker=maker.x509)
+        if result.distrust is None and signing.distrust is None:
+            return _Judged(each)
+        if result.distrust in (None, Distrust.UNKNOWN_CA):
+            found = _Judged(each, signing.text, is_only_unknown=True, maker=maker)
+    return found
 
 
-def _openpgp_problem(each: Kept, now: datetime) -> str:
+def _judge_openpgp(each: Kept, now: datetime) -> _Judged:
     certificate = openpgp.read_certificates(each.octets)[0]
     if certificate.is_revoked:
-        return f"{certificate.title} has been revoked by its owner"
+        return _Judged(each, f"{certificate.title} has been revoked by its owner")
     if certificate.expires is not None and certificate.expires < now:
-        return f"{certificate.title} expired on {certificate.expires:%Y-%m-%d}"
-    return "" if each.entry.shelf in ("own", "pinned") else f"you have not said that you trust {certificate.title}"
+        return _Judged(each, f"{certificate.title} expired on {certificate.expires:%Y-%m-%d}")
+    if each.entry.shelf in ("own", "pinned"):
+        return _Judged(each)
+    return _Judged(each, f"you have not said that you trust {certificate.title}", is_only_unknown=True)
 
 
-def _only_seen(store: KeyStore, address: Address, judged: list[tuple[Kept, str]]) -> Kept:
+def _only_seen(store: KeyStore, address: Address, candidates: list[Kept]) -> Kept:
     """The one certificate that an unverified address can mean: of the only key that ever signed, or the only one known."""
     history = store.contacts().of(str(address))
-    candidates = [each for each, _ in judged]
     if len(history) == 1:
         signed = [each for each in candidates if each.key == history[0].key]
         candidates = signed or [each for each in candidates if each.only_encrypts]
-    if not judged:
-        raise SecurityError(_refusal(address, judged, "smime"))
     if len(history) > 1 or len(candidates) != 1:
         raise SecurityError(
             f"Which key is that of {address} is not clear: {max(len(history), len(candidates))} are known. Compare the "
@@ -132,20 +145,21 @@ def _only_seen(store: KeyStore, address: Address, judged: list[tuple[Kept, str]]
 
 
 def _recipient(store: KeyStore, address: Address, found: Kept, *, is_trusted: bool) -> Recipient:
-    capabilities = next((c.capabilities for c in store.contacts().of(str(address)) if c.key == found.key), ())
+    history = [contact for contact in reversed(store.contacts().of(str(address))) if contact.is_accepted]
+    capabilities = next((c.capabilities for c in history if found.only_encrypts or c.key == found.key), ())
     certificate = found.x509 or openpgp.read_certificates(found.octets)[0]
     return Recipient(address, certificate, found.fingerprint, capabilities, is_trusted)
 
 
-def _refusal(address: Address, judged: list[tuple[Kept, str]], technology: Technology) -> str:
+def _refusal(address: Address, judged: Sequence[_Judged], technology: Technology) -> str:
     what = "OpenPGP certificate" if technology == "openpgp" else "certificate"
     if not judged:
         return (
             f"There is no {what} of {address} to encrypt for. Ask for a signed message or for the file, then: comity keys "
             "import FILE, compare the fingerprint, comity keys trust FINGERPRINT"
         )
-    found, problem = max(judged, key=lambda pair: _newest(pair[0]))
-    return (
-        f"The {what} of {address} is not trusted, so nothing is encrypted for it: {problem}. Compare its fingerprint with "
-        f"its owner, then: comity keys trust {found.fingerprint[:16]}"
-    )
+    found = max(judged, key=lambda each: (each.is_only_unknown, *_newest(each.kept)))
+    text = f"The {what} of {address} is not trusted, so nothing is encrypted for it: {found.problem}."
+    if not found.is_only_unknown:
+        return f"{text} Ask {address} for a new one."
+    return f"{text} Compare its fingerprint with its owner, then: comity keys trust {(found.maker or found.kept).fingerprint[:16]}"

@@ -22,7 +22,7 @@ from comity.secure.identity import Identity
 from comity.secure.question import CPIM
 
 _BARE_LINE_END = re.compile(rb"\r(?!\n)|(?<!\r)\n")
-_MICALG = {"sha256": "sha-256", "sha512": "sha-512"}
+_MICALG = {"sha256": "sha-256", "sha384": "sha-384", "sha512": "sha-512"}
 
 
 def canonical_text(text: bytes) -> bytes:

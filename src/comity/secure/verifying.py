@@ -22,8 +22,8 @@ from comity.cpim.operations import MimeObject
 from comity.errors import MalformedMessage
 from comity.secure import ber, chain, cms, openpgp
 from comity.secure.chain import TrustStore
+from comity.secure.cms_compressed import decompress
 from comity.secure.cms_keys import ID_AUTH_ENVELOPED_DATA, ID_COMPRESSED_DATA
-from comity.secure.cms_open import decompress
 from comity.secure.evidence import (
     DecryptionFailed,
     NoKey,
@@ -180,10 +180,8 @@ def _multipart_signed(obj: MimeObject, question: Question) -> Verdict:
         ask = partial(openpgp.signers_of, canonical, armored, question.trust, question.now, micalg)
         return _signed(canonical, ask, question)
     if protocol not in PKCS7_SIGNATURE:
-        inner = split_entity(content)
-        from_ = view_or_none(inner)
         text = f"It is signed by {escaped(protocol)}, which was not checked: the sender is not proved."
-        return question.answer(VerdictKind.NOT_CHECKED, text, from_="" if from_ is None else from_.from_, content=inner)
+        return _not_checked(content, text, question)
     try:
         signed = cms.parse_signed_data(decode_transfer(second))
     except TooLarge as error:
@@ -213,13 +211,20 @@ def _signed(content: bytes, check: Callable[[], tuple[Signer, ...]], question: Q
     try:
         signers = check()
     except (UnknownSigner, UnknownAlgorithm) as error:
-        return question.answer(VerdictKind.NOT_CHECKED, f"The signature was not checked: {error}.")
+        return _not_checked(content, f"The signature was not checked: {error}.", question)
     except TooLarge as error:
         return question.answer(VerdictKind.UNTRUSTED, f"The signature was not checked: {error}.")
     except (SignatureFailed, ber.BerError) as error:
         return question.answer(VerdictKind.BAD_SIGNATURE, f"The signature does not hold: {error}.")
     around = question.around.under(signers, content)
     return _look(content, replace(question, around=around))
+
+
+def _not_checked(content: bytes, text: str, question: Question) -> Verdict:
+    """What is signed in a way that we cannot check is shown, as unproved (SEC-5)."""
+    inner = split_entity(content)
+    view = view_or_none(inner)
+    return question.answer(VerdictKind.NOT_CHECKED, text, from_="" if view is None else view.from_, content=inner)
 
 
 # --- encrypted, compressed ---------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from comity.secure.openpgp_open import MAX_DECOMPRESSED
 from tests.secure import kit
 from tests.secure.pgpkit import (
     Gpg,
+    adopted,
     compressed,
     encrypted,
     gpg_home,
@@ -113,6 +114,19 @@ class TestSignatures:
             if packet.tag == wire.SIGNATURE:
                 with pytest.raises(SignatureFailed):
                     openpgp.signers_of(b"", packet.raw, trusting(person()), now())
+
+    def test_nobody_adopts_the_signing_key_of_another(self) -> None:
+        """Eve binds Alice's subkey to her own certificate: without Alice's consent in it (RFC 9580 section 5.2.1.9)."""
+        (alice,) = openpgp.read_certificates(person().certificate)
+        signing, encryption = (wire.read_packets(key.packet.raw)[0] for key in alice.keys[1:])
+        eve = person(kit.EVE)
+        signature = openpgp.sign_detached(b"x", person())
+        assert openpgp.seal(b"x", [adopted(eve, encryption, 0x0C)], when=now()), "the forger is able"
+        with pytest.raises(SignatureFailed):
+            openpgp.signers_of(b"x", signature, TrustStore(openpgp_pinned=(adopted(eve, signing, 0x02),)), now())
+        both = TrustStore(openpgp_pinned=(adopted(eve, signing, 0x02), person().certificate))
+        (signer,) = openpgp.signers_of(b"x", signature, both, now())
+        assert signer.fingerprint == person().fingerprint
 
     @pytest.mark.parametrize("digest", ["SHA1", "RIPEMD160"])
     def test_weak_hashes_are_not_checked(self, gpg: Gpg, digest: str) -> None:

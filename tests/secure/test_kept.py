@@ -1,0 +1,89 @@
+"""Certificates of both technologies in the same words."""
+
+from __future__ import annotations
+
+import contextlib
+from datetime import UTC, datetime
+
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
+from hypothesis import given
+from hypothesis import strategies as st
+
+from comity.errors import ComityError
+from comity.secure import KeyStore, new_identity, openpgp
+from comity.secure.kept import armored, is_openpgp, is_private_openpgp, principal, read
+from comity.secure.keyfile import certificate_pem
+from tests.secure import kit
+from tests.secure.kit import ALICE, NOW
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+@pytest.fixture(scope="module")
+def pgp() -> openpgp.PgpIdentity:
+    return openpgp.new_identity(ALICE, when=datetime.now(UTC))
+
+
+def test_both_say_whose_they_are(pgp: openpgp.PgpIdentity) -> None:
+    """SEC-17."""
+    certificate = kit.identity().certificate
+    for found in (
+        *read(certificate.public_bytes(Encoding.PEM)),
+        *read(certificate.public_bytes(Encoding.DER)),
+        *read(pgp.certificate),
+        *read(armored(pgp.certificate)),
+    ):
+        assert found.contact_keys == ["im:alice@a.test"]
+        assert "xmpp:alice@a.test" in found.entry.addresses
+        for reference in ("alice@a.test", "sip:alice@a.test", found.fingerprint, found.fingerprint[:16].upper()):
+            assert found.is_meant_by(reference), reference
+        for reference in ("bob@a.test", found.fingerprint[:15], found.fingerprint[1:], "", "im:"):
+            assert not found.is_meant_by(reference), reference
+        assert read(found.file_octets)[0].fingerprint == found.fingerprint
+
+
+def test_of_a_pair_the_one_that_signs_is_meant() -> None:
+    identity = new_identity(ALICE, when=NOW, kind="ed25519")
+    assert identity.encryption is not None
+    pair = read(certificate_pem(identity.certificate, identity.encryption.certificate))
+    assert [each.only_encrypts for each in pair] == [False, True]
+    assert [each.entry.use for each in pair] == ["sign", "encrypt"]
+    assert principal(pair).fingerprint == identity.fingerprint
+
+
+def test_a_private_key_is_told_from_a_certificate(pgp: openpgp.PgpIdentity) -> None:
+    assert is_openpgp(pgp.secret)
+    assert is_private_openpgp(pgp.secret)
+    assert is_private_openpgp(armored(pgp.secret, "PGP PRIVATE KEY BLOCK"))
+    assert is_private_openpgp(pgp.to_bytes("open sesame"))
+    assert not is_private_openpgp(pgp.certificate)
+    assert not is_openpgp(kit.identity().certificate.public_bytes(Encoding.DER))
+
+
+def test_an_older_version_takes_no_revocation_away(
+    tmp_path_factory: pytest.TempPathFactory, pgp: openpgp.PgpIdentity
+) -> None:
+    """Bob has the revoked certificate; somebody gives him the one from before."""
+    for shelf in ("known", "pinned", "distrusted"):
+        store = KeyStore(tmp_path_factory.mktemp("home"))
+        store.import_file(openpgp.revoke(pgp))
+        if shelf == "pinned":
+            store.trust(pgp.fingerprint)
+        if shelf == "distrusted":
+            store.distrust(pgp.fingerprint)
+        assert store.import_file(armored(pgp.certificate))[0].shelf == shelf, "it stays where it lies"
+        if shelf != "distrusted":
+            store.trust(pgp.certificate)
+        assert all("(revoked)" in entry.subject for entry in store.entries())
+        assert len(store.entries()) == 1
+
+
+@given(
+    st.binary(max_size=300) | st.binary(max_size=200).map(armored) | st.binary(max_size=100).map(lambda b: b"\x99" + b)
+)
+def test_any_file_is_a_sentence_or_certificates(data: bytes) -> None:
+    with contextlib.suppress(ComityError):  # anything else fails the test
+        assert read(data)
+    with contextlib.suppress(ComityError):
+        KeyStore("/nonexistent/comity").import_file(data)
