@@ -211,6 +211,22 @@ def test_a_directory_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> Non
         KeyStore(tmp_path / "file").save(kit.identity())
 
 
+def test_strangers_cannot_fill_the_memory(store: KeyStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """T33: whoever makes up names is forgotten before those that somebody vouches for, and before those who were there."""
+    monkeypatch.setattr("comity.secure.keystore.MAX_CONTACTS", 3)
+    for number in range(6):
+        address = Address.im(f"stranger{number}", "e.test")
+        signed = sign(kit.cpim(address.uri), new_identity(address, when=NOW), when=NOW)
+        assert store.note(verify(signed, store.trust_store(), now=NOW), NOW) is (number < 3)
+    for _ in range(100):
+        assert store.note(verify(signed, store.trust_store(), now=NOW), NOW) is False
+    store.import_file(kit.ca().certificate.public_bytes(PEM), is_anchor=True)
+    vouched = sign(kit.cpim(), kit.identity(), when=NOW)
+    assert store.note(verify(vouched, store.trust_store(), now=NOW), NOW) is True
+    assert len(store.contacts().by_address) == 4
+    assert len(store.certificates("known")) == 4
+
+
 # --- crashes and neighbours -------------------------------------------------------------------------------------------
 
 

@@ -17,6 +17,7 @@ from comity.cli.dissect import MAX_FILE
 from comity.cli.output import Group, as_json, print_json, print_table, printable, read_input
 from comity.cli.passphrases import Passphrase, passphrase_option
 from comity.secure import KeyEntry, KeyStore
+from comity.secure.kept import holds_key
 
 TRUST = {
     "own": "it is yours",
@@ -111,11 +112,14 @@ def grouped(fingerprint: str) -> list[str]:
 @file_argument
 @click.option("--trust-anchor", is_flag=True, help="Trust it as an authority: everybody it certifies is believed.")
 @passphrase_option
+@click.option("--no-passphrase", is_flag=True, help="Let the private key lie open here: whoever reads the file has it.")
 @as_json
-def keys_import(file: str, trust_anchor: bool, passphrase_file: Path | None, as_json: bool) -> None:
-    """Take in certificates, a key with its certificate (PEM, PKCS#12), or a revocation list.
+def keys_import(
+    *, file: str, trust_anchor: bool, passphrase_file: Path | None, no_passphrase: bool, as_json: bool
+) -> None:
+    """Take in certificates (PEM, DER, OpenPGP), a key with its certificate (PEM, PKCS#12, OpenPGP), a revocation list.
 
-    A certificate is kept, not trusted, unless --trust-anchor is given; see `comity keys trust`. One that a key of
+    A private key lies here under the passphrase that opened it, or gets one. A certificate is kept, not trusted, unless --trust-anchor is given; see `comity keys trust`. One that a key of
     yours was waiting for (`comity keys new --request`) is joined to that key.
 
     \b
@@ -124,9 +128,18 @@ def keys_import(file: str, trust_anchor: bool, passphrase_file: Path | None, as_
       comity keys import alice.p12 --passphrase-file pass.txt
       comity keys import revoked.crl
     """
-    data = read_input(file, MAX_FILE)
-    passphrase = Passphrase(passphrase_file).given
-    entries = KeyStore().import_file(data, is_anchor=trust_anchor, passphrase=passphrase, new_passphrase=passphrase)
+    data, store, passphrase = read_input(file, MAX_FILE), KeyStore(), Passphrase(passphrase_file)
+    sealed = holds_key(data)
+    if sealed is False:
+        new = passphrase.new(file, none_wanted=no_passphrase)
+        entries = store.import_file(data, is_anchor=trust_anchor, new_passphrase=new)
+    else:
+        keep = (lambda given: None) if no_passphrase else (lambda given: given)
+        entries = passphrase.open(
+            file,
+            bool(sealed),
+            lambda given: store.import_file(data, is_anchor=trust_anchor, passphrase=given, new_passphrase=keep(given)),
+        )
     if as_json:
         print_json(entries)
         return

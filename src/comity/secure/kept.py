@@ -18,7 +18,7 @@ from comity.errors import SecurityError
 from comity.secure import chain, openpgp
 from comity.secure.contacts import Contact, key_of
 from comity.secure.identity import Name, addresses_of, contact_key
-from comity.secure.keyfile import certificate_pem, read_certificates
+from comity.secure.keyfile import certificate_pem, needs_passphrase, read_certificates
 from comity.secure.openpgp_packets import SECRET_KEY, SKESK
 from comity.secure.passphrase import pem
 
@@ -171,6 +171,13 @@ def is_private_openpgp(data: bytes) -> bool:
     if is_openpgp_message(data) or data.lstrip()[: len(ARMOR) + 7] == ARMOR + b"PRIVATE":
         return True
     return data[:1] >= b"\x80" and _first_tag(data) == SECRET_KEY
+
+
+def holds_key(data: bytes) -> bool | None:
+    """True if the file holds a private key under a passphrase, False if one that lies open; None if there is none."""
+    if is_openpgp(data):
+        return is_openpgp_message(data) if is_private_openpgp(data) else None
+    return needs_passphrase(data)
 
 
 def _first_tag(data: bytes) -> int:

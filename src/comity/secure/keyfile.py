@@ -25,6 +25,17 @@ _PEM_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFIC
 _PEM_KEY = re.compile(rb"-----BEGIN ([A-Z ]*PRIVATE KEY)-----.*?-----END \1-----\n?", re.DOTALL)
 
 
+def needs_passphrase(data: bytes) -> bool | None:
+    """True if the file holds a private key under a passphrase, False if one that lies open; None if there is none."""
+    if key_blocks(data):
+        return is_encrypted(data)
+    try:
+        loaded, _, _ = pkcs12.load_key_and_certificates(data, None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        return True if "password" in str(error).lower() else None
+    return None if loaded is None else False
+
+
 def certificate_pem(*certificates: x509.Certificate) -> bytes:
     """Certificates as PEM, one after the other."""
     return b"".join(certificate.public_bytes(serialization.Encoding.PEM) for certificate in certificates)
