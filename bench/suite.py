@@ -10,12 +10,14 @@ the markers of docs/reference/performance.md are written anew from it. --tables 
   S5  users signed in who do nothing              the same
   floors     the promised rates and half of them  Comity
   overload   three times what it can carry        Comity
+  signed     signed objects beside unsigned ones  Comity
   recovery   kill -9 with a full store            Comity
 
 Each server and the rig share the cores of --cores. Peers that are not installed are named and left out.
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import platform
@@ -23,6 +25,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -32,10 +35,13 @@ import tables
 
 import peers
 
+sys.path[:0] = [str(Path(__file__).parent.parent)]
+from tests.load import relay  # noqa: E402  the tests stand beside this folder
+
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "suite.json"
 PROFILES = json.loads((HERE / "conf" / "profiles.json").read_text())
-PARTS = ("s1", "s2", "s3", "s5", "floors", "overload", "recovery")
+PARTS = ("s1", "s2", "s3", "s5", "floors", "overload", "signed", "recovery")
 PACKAGES = {"kamailio": "kamailio", "prosody": "prosody", "ejabberd": "ejabberdctl"}
 PORTS = {"udp": 7100, "tcp": 7100}
 
@@ -111,7 +117,7 @@ class Suite:
         self.overload_seconds = overload_seconds
         self.queued = queued
         self.found: dict[str, object] = {"machine": machine(), "rows": [], "offline": [], "idle": []}
-        self.found |= {"floors": [], "overload": [], "recovery": []}
+        self.found |= {"floors": [], "overload": [], "signed": [], "recovery": []}
 
     def note(self, part: str, row: dict[str, object]) -> None:
         """Keep a row, also on disk: a run that is cut short has not been for nothing."""
@@ -216,6 +222,13 @@ class Suite:
                     repeats.append({"max": most, "over": over, "after": after})
                 self.note("overload", {"scenario": scenario, "repeats": repeats})
 
+    def signed(self) -> None:
+        """Relaying a signed object beside an unsigned one of the same size; the clients are ours (tests/load/relay.py)."""
+        with tempfile.TemporaryDirectory() as directory:
+            for found in relay.measure(Path(directory), max(2, round(2 * self.repeats * self.seconds))):
+                print(f"  {found}", flush=True)
+                self.note("signed", dataclasses.asdict(found))
+
     def recovery(self) -> None:
         """Kill -9 with a full store: when is it there again, and how fast does what waited go out?"""
         self.note("recovery", recovery.measure(self.queued, self.repeats))
@@ -311,7 +324,7 @@ def main() -> None:
             suite.messages(part)
         if part == "s2":
             suite.offline()
-        if part in ("s5", "floors", "overload", "recovery"):
+        if part in ("s5", "floors", "overload", "signed", "recovery"):
             getattr(suite, {"s5": "idle"}.get(part, part))()
     print(tables.text(suite.found), flush=True)
     if options.publish:

@@ -198,6 +198,17 @@ def lost(run: Row, is_stream: bool) -> int:
     return run["lost"] if is_stream else run["accepted_not_delivered"]
 
 
+def signed(rows: list[Row]) -> list[str]:
+    """Issue 4: at most 1.1 times an unsigned object of the same size."""
+    out = head("scenario", "unsigned, CPU-s per 1,000", "signed, CPU-s per 1,000", "ratio")
+    for row in rows:
+        name = {"sip": "SIP/TCP", "xmpp": "XMPP"}[row["via"]]
+        ratios = [one / other for one, other in zip(row["signed"], row["unsigned"], strict=True)]
+        costs = (spread(row[kind], ".3f") for kind in ("unsigned", "signed"))
+        out.append(line(f"{name} → XMPP", *costs, spread(ratios, ".2f")))
+    return out
+
+
 def recovered(rows: list[Row]) -> list[str]:
     """LG-6 and LG-14, in a sentence each."""
     out = []
@@ -238,11 +249,12 @@ def text(found: Row) -> str:
         "offline": ("Stored for absent users", offline),
         "floors": ("Floors, 64 conversations", floors),
         "overload": ("Three times what it can carry, 64 conversations", overload),
+        "signed": ("Objects of 4 KiB, TLS on the XMPP side", signed),
         "idle": ("Users who do nothing", idle),
         "recovery": ("Recovery", recovered),
     }
     for key, (title, make) in sections.items():
-        if found[key]:
+        if found.get(key):
             parts += ["", f"## {title}", "", *make(found[key])]
     return "\n".join(parts) + "\n"
 

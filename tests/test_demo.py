@@ -20,7 +20,12 @@ from hypothesis import strategies as st
 from comity.cli import main
 from comity.client import Received, text_object
 from comity.cpim.address import Address
-from comity.demo.relay import Flipper
+from comity.demo.relay import Flipper, Recorder
+from comity.demo.stage import Stage
+from comity.demo.story import Story
+from comity.demo.thief import intercepted, rewrapped
+from comity.secure import openpgp, sign
+from tests.secure import kit
 
 ROOT = Path(__file__).parent.parent
 SEND = ("send", "--from", "im:alice@a.test", "--to", "im:bob@a.test")
@@ -31,7 +36,7 @@ def comity(*arguments: str, stdin: str | bytes = "", env: dict[str, str] | None 
 
 
 def test_every_step_of_the_demo_holds(tmp_path: Path) -> None:
-    """SEED-28, SEED-54, G3: separate processes, real sockets, and nothing left behind."""
+    """SEED-2, SEED-28, SEED-52, SEED-54, R-03, G3: separate processes, real sockets, and nothing left behind."""
     began = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "comity", "demo", "--once", "--json"],
@@ -44,13 +49,21 @@ def test_every_step_of_the_demo_holds(tmp_path: Path) -> None:
     assert done.stdout, done.stderr
     steps = json.loads(done.stdout)
     assert [step for step in steps if not step["ok"]] == []
-    assert (done.returncode, len(steps)) == (0, 11)
+    assert (done.returncode, len(steps)) == (0, 15)
     details = "\n".join(step["detail"] for step in steps)
     assert "valid, signed by im:alice@comity.test" in details
     assert "valid, signed by im:bob@comity.test" in details
     assert "bad-signature" in details
+    assert details.count("nothing of the text is in any file of the server") == 2
+    assert "replayed" in details
+    assert "signed-by-other" in details
     assert time.monotonic() - began < 120
     assert list(tmp_path.iterdir()) == []
+
+
+def test_without_the_extra_it_says_that_openpgp_is_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openpgp, "is_available", False)
+    assert "pip install comity[pgp]" in asyncio.run(Story(Stage(tmp_path)).encrypted_by_openpgp())
 
 
 class TestRelay:
@@ -65,10 +78,31 @@ class TestRelay:
         assert len(whole) == len(changed)
         assert flipper.found == 1
 
+    def test_a_record_holds_what_went_on(self, tmp_path: Path) -> None:
+        tap = Recorder(tmp_path / "record")
+        assert tap.feed(b"one") + tap.feed(b"two") + tap.end() == b"onetwo" == (tmp_path / "record").read_bytes()
+
     def test_a_stream_that_ends_in_the_middle_of_it_is_passed_on(self) -> None:
         flipper = Flipper(b"100 euros", 0)
         assert flipper.feed(b"pay 100 eu") + flipper.end() == b"pay 100 eu"
         assert flipper.found == 0
+
+
+class TestThief:
+    def test_what_was_signed_is_found_in_a_recorded_stream(self) -> None:
+        """A request that was challenged and sent again, between requests without a body."""
+        entity = b"Content-Type: text/plain\r\n\r\nhello\r\n\r\nyou"
+        message = b"MESSAGE sip:b@a.test SIP/2.0\r\nContent-Type: text/plain\r\nContent-Length: 12\r\n\r\n"
+        other = b"REGISTER sip:a.test SIP/2.0\r\nContent-Length: 0\r\n\r\n"
+        assert intercepted(other + message + entity.partition(b"\r\n\r\n")[2] + other) == entity
+        assert intercepted(other) == b""
+
+    def test_another_wrapping_is_other_octets_and_the_same_signature(self) -> None:
+        obj = kit.cpim()
+        signed = sign(obj, kit.identity(), when=kit.NOW)
+        other = rewrapped(signed.entity)
+        assert other != signed.entity
+        assert kit.judged(other).is_valid
 
 
 class TestSend:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import itertools
 import time
@@ -455,6 +456,47 @@ def test_documents_are_read_whole() -> None:
         with pytest.raises(RemoteProtocolError) as caught:
             parse_document(raw)
         assert caught.value.hint == hint
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize(
+    ("before", "wrong"),
+    [
+        (b"<a>", b"&lol;</a>"),
+        (b"<a>" + b"x" * 10_000, b"&lol;</a>"),
+        (b"<!DOCTYPE a", b"><a/>"),  # where expat is sure of it
+        (b"<a>", b"<?x y?></a>"),
+        (b"<a>" * 64, b"<a>"),
+    ],
+)
+def test_the_error_in_a_document_names_the_octet(mark: bytes, before: bytes, wrong: bytes) -> None:
+    with pytest.raises(RemoteProtocolError) as caught:
+        parse_document(mark + before + wrong)
+    assert caught.value.offset == len(mark + before)
+
+
+def test_reading_a_document_leaves_nothing_to_the_garbage_collector() -> None:
+    """A parser is 14 KiB; thousands of documents a second may not wait for a collection."""
+    gc.collect()
+    for raw in (b"<?xml version='1.0'?><a b='c'>d</a>", b"<a>&x;</a>", b"<!DOCTYPE a><a/>"):
+        gc.disable()
+        try:
+            with contextlib.suppress(RemoteProtocolError):
+                parse_document(raw)
+            assert not gc.collect()
+        finally:
+            gc.enable()
+
+
+def test_a_document_may_declare_another_encoding_if_the_caller_knows_better() -> None:
+    """RFC 3863 section 4.1: the charset of the MIME type beats the declaration (PRES-1)."""
+    raw = "<?xml version='1.0' encoding='ISO-8859-2'?><a>ž</a>".encode()
+    with pytest.raises(RemoteProtocolError) as caught:
+        parse_document(raw)
+    assert caught.value.hint == "unsupported-encoding"
+    assert parse_document(raw, ignore_encoding=True).text == "ž"
+    with pytest.raises(RemoteProtocolError):
+        parse_document(raw.replace("ž".encode(), b"\xbe"), ignore_encoding=True)
 
 
 def test_typical_stanza_is_read_quickly() -> None:

@@ -29,6 +29,8 @@ STRANGERS = [
     ("S-04 REGISTER", "REGISTER", "<sip:alice@a.test>;tag=1", 401),
     ("S-04 PUBLISH is not done yet", "PUBLISH", "<sip:alice@a.test>;tag=1", 405),
     ("S-13", "MESSAGE", "<tel:911>;tag=1", 403),
+    ("S-04 SEC-33", "SUBSCRIBE", "<sip:alice@a.test>;tag=1", 401),
+    ("S-02 SEC-31", "SUBSCRIBE", "<sip:mallory@b.test>;tag=1", 403),
 ]
 
 
@@ -242,3 +244,20 @@ def test_guessing_ends_with_a_closed_connection(target: Target) -> None:
             head, gap, body = request.partition(CRLF * 2)
             assert sip_status(agent.ask(head + CRLF + line.removesuffix(CRLF) + gap + body)) == 401
         assert agent.stream.until_closed() == b""
+
+
+@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("expires", ["600", "0"])
+@pytest.mark.parametrize(
+    ("sender", "status"),
+    [("<sip:bob@a.test>;tag=1", 403), ("<sip:carol@a.test>;tag=1", 403), ("<sip:alice@a.test>;tag=1", 405)],
+)
+def test_nobody_subscribes_or_unsubscribes_another(
+    sender: str, status: int, expires: str, wire: Wire, target: Target
+) -> None:
+    """SEC-32, SEC-33, T19: signed in as Alice; her own is not done yet, and says so."""
+    with target.row(f"SEC-33 {sender} {expires} {wire}"), Agent(target, wire) as agent:
+        lines = ("Event: presence", f"Expires: {expires}")
+        request = agent.build("SUBSCRIBE", "sip:bob@a.test", *lines, from_=f"From: {sender}")
+        for _ in range(2):  # the same each time: nothing was kept
+            assert sip_status(agent.ask(agent.sign(request))) == status

@@ -194,6 +194,15 @@ class TestSignature:
         assert composed.dropped_signatures == ("a",)
         assert composed.document.date_time == NOON
 
+    def test_a_signed_document_from_the_future_is_composed(self) -> None:
+        """N-22: whole it would make watchers ignore every later document until then."""
+        for minutes, is_whole in ((5, True), (6, False)):
+            stamp = (NOON + minutes * MINUTE).strftime("%Y-%m-%dT%H:%M:%SZ")
+            signed = published("a", tuple_of(more=f"<timestamp>{stamp}</timestamp>"), signed=True)
+            composed = compose(signed)
+            assert (composed.object is signed.signed) is is_whole
+            assert composed.dropped_signatures == (() if is_whole else ("a",))
+
     def test_an_unsigned_one_is_always_composed(self) -> None:
         """PRES-21: else its ids would change when a second device comes."""
         publication = published("a")

@@ -169,6 +169,16 @@ class TestTuple:
         view = parse(one_tuple(f"<status>{wrapped}</status>{wrapped}") + f"<w:w xmlns:w='urn:w'>{OPEN}</w:w>")
         assert [t.basic_status for t in view.tuples] == [None]
 
+    def test_a_status_of_another_time_is_kept_and_not_read(self) -> None:
+        """RFC 4481: what will be is no status; PRES-9."""
+        timed = (
+            "<t:timed-status xmlns:t='urn:ietf:params:xml:ns:pidf:timed-status' from='2026-11-24T12:00:00Z'>"
+            "<basic>closed</basic></t:timed-status>"
+        )
+        (only,) = parse(one_tuple(f"<status><basic>open</basic></status>{timed}")).tuples
+        assert only.basic_status is BasicStatus.OPEN
+        assert [e.local for e in only.extensions] == ["timed-status"]
+
     def test_an_unknown_element_of_the_own_namespace_is_ignored(self) -> None:
         """PRES-9: an unrecognized local name too."""
         view = parse(

@@ -15,6 +15,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "clients.md"
 
 SIP_NOTE = "[This message was signed by its sender. Your program cannot check that, so nothing here is proved.]"
 XMPP_NOTE = "[This message is signed, but this program did not check the signature.]"
+UNREAD_NOTE = "[This message is encrypted, and this program cannot read it.]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,8 @@ class Behaviour:
     """What it does with a message/cpim object, signed or not; it shows the readable part in any case."""
     typing: str = "none"
     receipts: str = "none"
+    encrypted: str = "not shown; the sender is told"
+    """What becomes of an encrypted object."""
     by_hand: frozenset[str] = frozenset()
     """Transports over which it does not come back by itself once the server is there again."""
 
@@ -55,7 +58,13 @@ BEHAVIOUR = {
         "never offered: it says 200 and shows nothing",
         typing="is-composing, with SIP clients",
     ),
-    "twinkle": Behaviour("1.10.2 (`twinkle-console`)", "MD5", "no TLS", _REFUSED, typing="its console shows none"),
+    "twinkle": Behaviour(
+        "1.10.2 (`twinkle-console`)",
+        "MD5",
+        "no TLS",
+        "never offered: it says 200 to what is encrypted and shows that it cannot",
+        typing="its console shows none",
+    ),
     "mcabber": Behaviour(
         "1.1.2", "PLAIN", "yes", _IGNORED, typing="shows no text of it", by_hand=frozenset({"starttls", "tls"})
     ),
@@ -81,6 +90,7 @@ BEHAVIOUR = {
         _IGNORED,
         typing="XEP-0085, with XMPP clients",
         receipts="XEP-0184, with XMPP clients",
+        encrypted="a statement that it is encrypted: it does not say what it knows (XEP-0115)",
     ),
 }
 
@@ -110,6 +120,7 @@ def page() -> str:
         "after the server was away": [_return(name, kind) for name, kind in CLIENTS.items()],
         "message/cpim objects": [BEHAVIOUR[name].objects for name in CLIENTS],
         "a signed text": ["readable part, and what is not proved" for _ in CLIENTS],
+        "an encrypted text": [BEHAVIOUR[name].encrypted for name in CLIENTS],
         "typing notices": [BEHAVIOUR[name].typing for name in CLIENTS],
         "receipts": [BEHAVIOUR[name].receipts for name in CLIENTS],
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -10,6 +11,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from comity.client import connect
+from comity.cpim.address import Address
+from comity.cpim.operations import MimeObject, Response
 from tests.interop.clients import Protocol, SignIn, Transport
 from tests.interop.program import Program, free_port
 
@@ -124,6 +128,17 @@ class ComityServer:
         door = ["--via", "sip", "--server", f"localhost:{self.ports['sip', 'tls']}", "--transport", "tls"]
         people = ["--from", f"im:{sender}", "--to", f"im:{to}", "--password-file", str(password)]
         self.comity("send", *people, *door, "--ca", str(self.ca_file), "--sign", text, env=env)
+
+    def send_object(self, sender: str, to: str, thing: MimeObject) -> Response:
+        """Send an object by our own client, as ``sender``; what became of it."""
+
+        async def send() -> Response:
+            address, password = Address.parse(f"im:{sender}"), password_of(sender)
+            door = "localhost", self.ports["sip", "tls"]
+            async with connect("sip", address, password, server=door, ca_file=self.ca_file, receive=False) as client:
+                return await client.send(thing, Address.parse(f"im:{to}"))
+
+        return asyncio.run(send())
 
     def kill(self) -> None:
         """kill -9: nothing is drained, nothing is said to anybody."""

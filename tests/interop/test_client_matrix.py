@@ -8,11 +8,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from tests.interop.behaviour import BEHAVIOUR, PAGE, SIP_NOTE, XMPP_NOTE, page
+from comity.client import text_object
+from comity.cpim.address import Address
+from comity.cpim.operations import MimeObject, Reason, Status
+from comity.secure import new_identity
+from comity.secure.sealing import encrypt
+from tests.interop.behaviour import BEHAVIOUR, PAGE, SIP_NOTE, UNREAD_NOTE, XMPP_NOTE, page
 from tests.interop.catalogue import CLIENTS
 from tests.interop.clients import Received, StockClient
 from tests.interop.conftest import client_for
@@ -138,6 +144,36 @@ def test_a_signed_text_is_shown_with_what_is_not_proved(town: Town, name: str, t
         client.wait_received(signer.sign_in.address, "after it")
         signed, after = shown_from(client, signer)
         assert (signed.rstrip("\n"), after) == (f"Signed, sealed\n\n{note}", "after it")
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize(("name", "transport"), EVERY_SEAT)
+def test_an_encrypted_text_is_refused_or_said_to_be_encrypted(town: Town, name: str, transport: str) -> None:
+    """G-03, XMPP-25, T8: no client here knows the forms; the sender is told, nothing else is shown, what follows arrives."""
+    address, sender = town.server.new_account("locked"), town.friends[0]
+    people = Address.parse(f"im:{sender.sign_in.address}"), Address.parse(f"im:{address}")
+    key = new_identity(people[1], when=datetime.now(UTC)).certificates
+    sealed = encrypt(text_object(*people, "Nobody else"), key, encoding="base64")
+    control = "--b\r\nContent-Type: application/pgp-encrypted\r\n\r\nVersion: 1\r\n--b\r\n"
+    octets = f"{control}Content-Type: application/octet-stream\r\n\r\n-----BEGIN PGP MESSAGE-----\r\n\r\n--b--\r\n"
+    pgp = MimeObject.of('multipart/encrypted; protocol="application/pgp-encrypted"; boundary=b', octets.encode())
+    with town.visit():
+        client = town.sign_in(name, transport, address)
+        sender.send(address, "before it")
+        client.wait_received(sender.sign_in.address, "before it")
+        noted = []
+        for thing in (sealed, encrypt(text_object(*people, "Nobody else"), key), pgp):
+            response = town.server.send_object(sender.sign_in.address, address, thing)
+            if "statement" in BEHAVIOUR[name].encrypted and thing.header("content-transfer-encoding") != "binary":
+                assert response.status is Status.SUCCESS
+                noted.append(UNREAD_NOTE)
+            else:
+                too_large = transport == "udp" and len(thing.octets) > 700
+                assert response.status is Status.FAILURE
+                assert response.reason is Reason.CONTENT or (too_large and response.reason is Reason.SIZE)
+        sender.send(address, "after it")
+        client.wait_received(sender.sign_in.address, "after it")
+        assert shown_from(client, sender) == ["before it", *noted, "after it"]
 
 
 @pytest.mark.peer

@@ -13,8 +13,10 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import cycle
 from pathlib import Path
 
 from comity.client import Client, Received
@@ -27,6 +29,8 @@ from tests.paths.kit import ALICE, BOB, ServerProcess, Via
 SIZE = 4096
 BLOCK = 200
 WINDOW = 32
+DEVICES = 8
+"""Of Alice, each with a connection: a SIP client has one request under way at a time."""
 LIMITS = """user_messages = 1000000
 user_message_burst = 1000000
 user_octets = "1024 MiB"
@@ -74,16 +78,16 @@ def unsigned_object(number: int, size: int) -> MimeObject:
     return _message(text + b"x" * (size - len(_message(text).entity)))
 
 
-async def _block(alice: Client, bob: asyncio.Queue[Received], objects: Sequence[MimeObject]) -> None:
+async def _block(alice: Sequence[Client], bob: asyncio.Queue[Received], objects: Sequence[MimeObject]) -> None:
     """Send all, and wait until they were answered and have arrived, octet for octet."""
     room = asyncio.Semaphore(WINDOW)
 
-    async def one(obj: MimeObject) -> None:
+    async def one(obj: MimeObject, device: Client) -> None:
         async with room:
-            response = await alice.send(obj, BOB)
+            response = await device.send(obj, BOB)
             assert response.status is not Status.FAILURE, response
 
-    await asyncio.gather(*map(one, objects))
+    await asyncio.gather(*map(one, objects, cycle(alice)))
     arrived = {(await bob.get()).object.entity for _ in objects}
     assert arrived == {obj.entity for obj in objects}
 
@@ -93,7 +97,10 @@ async def relay(server: ServerProcess, via: Via, rounds: int) -> Relayed:
     identity = new_identity(ALICE, when=datetime.now(UTC), ca=LocalCa.create("CA of a.test", when=datetime.now(UTC)))
     costs: dict[bool, list[float]] = {False: [], True: []}
     inbox: asyncio.Queue[Received] = asyncio.Queue()
-    async with server.client("xmpp", BOB) as bob, server.client(via, ALICE, receive=False) as alice:
+    async with AsyncExitStack() as stack:
+        bob = await stack.enter_async_context(server.client("xmpp", BOB))
+        devices = [server.client(via, ALICE, receive=False) for _ in range(DEVICES)]
+        alice = [await stack.enter_async_context(device) for device in devices]
 
         async def listen() -> None:
             async for received in bob.messages():

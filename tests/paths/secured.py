@@ -18,6 +18,8 @@ from comity.client import text_object
 from comity.cpim.entity import decode_transfer, multipart_parts, signed_part, split_entity
 from comity.cpim.operations import MimeObject
 from comity.secure import Identity, LocalCa, TrustStore, new_identity, sign
+from comity.secure.opening import decrypt
+from comity.secure.sealing import encrypt
 from tests.paths.kit import ALICE, BOB
 from tests.peers import need_program
 
@@ -112,6 +114,16 @@ class Safe:
     def signed_then_encrypted(self, thing: MimeObject) -> MimeObject:
         return self.auth_enveloped(self.multipart_signed(thing))
 
+    def ours(self, thing: MimeObject) -> MimeObject:
+        """Signed, then encrypted by our own program, in base64."""
+        return encrypt(thing, self.bob.certificates[:1], signer=self.alice, when=datetime.now(UTC), encoding="base64")
+
+    def open_ours(self, received: MimeObject) -> bytes:
+        """By openssl and by our own program, which have to agree."""
+        by_peer = self.open_smime(received)
+        assert decrypt(received, [self.bob]).entity == by_peer
+        return unsigned(by_peer)
+
     def _encrypt(self, thing: MimeObject, cipher: str) -> bytes:
         words = ("-encrypt", "-binary", "-outform", "DER", cipher, self.path("bob.pem"))
         return self.openssl(*words, stdin=thing.entity)
@@ -204,6 +216,7 @@ FORMS: dict[str, tuple[Make, Read]] = {
     "auth-enveloped": (Safe.auth_enveloped, Safe.open_smime),
     "auth-enveloped-base64": (Safe.auth_enveloped_base64, Safe.open_smime),
     "signed-then-encrypted": (Safe.signed_then_encrypted, lambda safe, got: unsigned(safe.open_smime(got))),
+    "ours": (Safe.ours, Safe.open_ours),
     "pgp-signed": (Safe.pgp_signed, Safe.read_pgp_signed),
     "pgp-encrypted": (Safe.pgp_encrypted, Safe.open_pgp),
 }

@@ -31,7 +31,9 @@ def test_what_we_write_is_der_and_has_the_attributes_asked_for() -> None:
     assert ber.read(raw).der() == raw
     signed = cms.parse_signed_data(raw)
     assert signed.content == CONTENT
-    names = {ber.Cursor(item).next().oid() for item in signed.signers[0].attributes or ()}
+    attributes = signed.signers[0].attributes
+    assert attributes is not None
+    names = {ber.Cursor(item).next().oid() for item in attributes.children}
     assert names == {cms.CONTENT_TYPE, cms.MESSAGE_DIGEST, cms.SIGNING_TIME, cms.SIGNING_CERTIFICATE_V2}
     assert cms_check.check(signed, CONTENT)[0].signing_time == NOW
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -23,20 +24,22 @@ from comity.cli.encryption import encrypted_for, recipients_of, unverified_optio
 from comity.cli.identities import need_openpgp, openpgp_option, signing_identity
 from comity.cli.output import NEGATIVE, as_json, fail, print_json, printable, read_input
 from comity.cli.passphrases import Passphrase, passphrase_option
-from comity.client import Client, ClientError, connect, text_object
+from comity.client import Client, ClientError, connect, terse, text_object
 from comity.cpim.address import Address
 from comity.cpim.compose import PLAIN
 from comity.cpim.operations import MimeObject, Requirement, Response, Status
 from comity.cpim.protection import read_requirements
-from comity.secure import KeyStore, canonical_text
+from comity.secure import Identity, KeyStore, canonical_text
 from comity.secure import sign as make_signature
 from comity.secure.clock import next_time
+from comity.secure.openpgp import PgpIdentity
 
 Via = Literal["sip", "xmpp"]
 Transport = Literal["udp", "tcp", "tls"]
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 MAX_PASSWORD_FILE = 4096
+PKCS7 = "application/pkcs7-mime"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +139,9 @@ def signing_in(via: Via, address: Address, options: dict[str, Any]) -> SignIn:
 @click.option("--to", metavar="ADDRESS", required=True, help="Who shall get it.")
 @sign_in_options
 @click.option("--sign", "is_signed", is_flag=True, help="Sign it with the key that COMITY_HOME has for --from.")
+@click.option(
+    "--no-certificate", "is_bare", is_flag=True, help="Sign without the certificate, for who has it: over SIP by UDP."
+)
 @click.option("--encrypt", "is_encrypted", is_flag=True, help="Encrypt it, so that only --to can read it.")
 @openpgp_option
 @unverified_option
@@ -157,6 +163,7 @@ def send(
     to: str,
     via: Via,
     is_signed: bool,
+    is_bare: bool,
     is_encrypted: bool,
     is_openpgp: bool,
     to_unverified: bool,
@@ -189,13 +196,15 @@ def send(
         signer = signing_identity(store, sender, Passphrase(passphrase_file), is_openpgp=is_openpgp)
         when = next_time(store.home, sender, when)
     obj = text_object(claimed or sender, recipient, _content(text, content_type), content_type, when=when)
+    forms = [obj]
     if is_encrypted:
-        obj = encrypted_for(obj, readers, signer, when)
+        forms = [encrypted_for(obj, readers, signer, when)]
     elif signer is not None:
-        obj = make_signature(obj, signer, when=when)
-    response = asyncio.run(
-        _send(signing_in(via, sender, sign_in), recipient, obj, claimed, read_requirements(required))
-    )
+        forms = _signed(obj, signer, when, is_bare=is_bare)
+    if forms[-1].media_type == PKCS7:
+        forms.append(terse(forms[-1]))
+    requirements = read_requirements(required)
+    obj, response = asyncio.run(_send(signing_in(via, sender, sign_in), recipient, forms, claimed, requirements))
     is_refused = response.status is Status.FAILURE
     reason = response.reason.value if response.reason else ""
     if as_json:
@@ -219,15 +228,23 @@ def _content(text: str, content_type: str) -> bytes:
     return canonical_text(octets) if content_type.lower().startswith("text/") else octets
 
 
+def _signed(obj: MimeObject, signer: Identity | PgpIdentity, when: datetime, *, is_bare: bool) -> list[MimeObject]:
+    """The object signed: in the form that everybody can read, and in a smaller one for where there is no room (SEC-12)."""
+    sign = partial(make_signature, obj, signer, when=when, with_certificate=not is_bare)
+    return [sign()] if isinstance(signer, PgpIdentity) else [sign(), sign(form="signed-data")]
+
+
 async def _send(
     sign_in: SignIn,
     recipient: Address,
-    obj: MimeObject,
+    forms: Sequence[MimeObject],
     claimed: Address | None,
     requirements: frozenset[Requirement],
-) -> Response:
+) -> tuple[MimeObject, Response]:
+    """Send the first form that there is room for; what was sent, and what the server said."""
     async with connected(sign_in, receive=False) as client:
-        return await client.send(obj, recipient, from_=claimed, requirements=requirements)
+        obj = next((form for form in forms if client.has_room(form, recipient, requirements)), forms[0])
+        return obj, await client.send(obj, recipient, from_=claimed, requirements=requirements)
 
 
 @asynccontextmanager

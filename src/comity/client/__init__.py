@@ -13,10 +13,10 @@ from typing import Literal
 
 from comity.bindings.base import HostPort, Transport
 from comity.client.base import Client, ClientError, Options, Received
-from comity.client.compose import text_object
+from comity.client.compose import terse, text_object
 from comity.cpim.address import Address
 
-__all__ = ["Client", "ClientError", "Options", "Received", "connect", "text_object"]
+__all__ = ["Client", "ClientError", "Options", "Received", "connect", "terse", "text_object"]
 
 
 def connect(

@@ -143,6 +143,9 @@ class Client(Protocol):
             requirements: what every hop must keep, this one to begin with: nothing is sent where it cannot be (T11).
         """
 
+    def has_room(self, obj: MimeObject, to: Address, requirements: Collection[Requirement] = ()) -> bool:
+        """False if ``send`` would have to refuse the object for its size: a MESSAGE over UDP holds 1300 octets."""
+
     def messages(self) -> AsyncIterator[Received]:
         """Messages in the order they arrive; asking for the next one takes the former."""
 

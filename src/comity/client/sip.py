@@ -38,7 +38,14 @@ from comity.net.network import AsyncNetwork
 from comity.net.tls import TlsContexts
 from comity.net.udp import local_address
 
-ACCEPT = "message/cpim, text/plain, multipart/signed, application/pkcs7-mime, */*"
+ACCEPT = (
+    "message/cpim, text/plain, multipart/signed, multipart/encrypted, application/pkcs7-mime, "
+    "application/pkcs7-signature, */*"
+)
+"""RFC 8591 section 6: pkcs7-signature says that clear signatures are not only shown but verified."""
+COMPACT = {"From": "f", "To": "t", "Call-ID": "i", "Content-Type": "c", "Subject": "s"}
+CREDENTIALS = 230
+"""Octets of an Authorization by SHA-256 with a nonce of 32, without user, realm and URI."""
 EXPIRES = 3600
 DELAYED = timedelta(seconds=10)
 """A message that our server took longer ago than this waited for us."""
@@ -162,6 +169,19 @@ class SipClient(SignedIn):
         refusal = check_requirements(operation.object, operation.requirements, key, is_protected=is_protected)
         if refusal is not None:
             return refusal
+        request = self._request(operation, key)
+        async with self._turn:
+            try:
+                answer = await self._ask(request)
+            except LocalProtocolError as error:
+                return failure(key, Reason.SIZE, f"{error}; sign in by TLS or TCP")
+        if answer.status_code == 202:  # taken, the end is not known (RFC 3428 section 7)
+            return indeterminant(key)
+        if answer.status_code == 420 and operation.requirements:
+            return failure(key, Reason.PROTECTION, "The server does not know what the message requires.")
+        return status_to_response(key, answer, Form.OBJECT)
+
+    def _request(self, operation: MessageOperation, key: str) -> SipRequest:
         request = operation_to_request(
             operation,
             Form.OBJECT,
@@ -171,16 +191,20 @@ class SipClient(SignedIn):
             accepted=datetime.now(UTC),
         )
         assert request is not None
-        async with self._turn:
-            try:
-                answer = await self._ask(request)
-            except LocalProtocolError as error:
-                return failure(key, Reason.SIZE, str(error))
-        if answer.status_code == 202:  # taken, the end is not known (RFC 3428 section 7)
-            return indeterminant(key)
-        if answer.status_code == 420 and operation.requirements:
-            return failure(key, Reason.PROTECTION, "The server does not know what the message requires.")
-        return status_to_response(key, answer, Form.OBJECT)
+        if self._options.transport != "udp":
+            return request
+        # Where 1300 octets are all there is, names are written short (RFC 3261 section 7.3.3).
+        headers = [(COMPACT.get(name, name), value) for name, value in request.headers]
+        return SipRequest(request.method, request.uri_text, headers, request.body)
+
+    def has_room(self, obj: MimeObject, to: Address, requirements: Collection[Requirement] = ()) -> bool:
+        """See ``Client.has_room``; the credentials a server will ask for take their part."""
+        own, key = self._options.address, _token(12)
+        request = self._request(MessageOperation(own, to, key, obj, requirements=frozenset(requirements)), key)
+        space = len(own.local) + len(own.domain) + len(request.uri_text) + CREDENTIALS
+        headers = [*request.headers, ("Authorization", " " * space)]
+        whole = SipRequest(request.method, request.uri_text, headers, request.body)
+        return self._session is None or not self._session.is_too_large(whole)
 
     async def _ask(self, request: SipRequest) -> SipResponse:
         """Send a request, with our credentials when they are asked for. Raises ClientError without an answer."""

@@ -197,6 +197,10 @@ class XmppClient(SignedIn):
             finally:
                 self._pending.pop(key, None)
 
+    def has_room(self, obj: MimeObject, to: Address, requirements: Collection[Requirement] = ()) -> bool:
+        """See ``Client.has_room``: a stream has room; what a stanza may hold is the server's to say."""
+        return True
+
     @property
     def _is_protected(self) -> bool:
         return self._session is not None and self._session.is_tls
@@ -296,10 +300,10 @@ class XmppClient(SignedIn):
         if error is None or self._session is None:
             return
         error = _reply(stanza, error)
-        if self._session.is_ended:
-            self._session.sm_state.outgoing.add(wire.encode(error), None)  # goes out when the stream is resumed
-        else:
+        if self._bound.done() and not self._session.is_ended:
             self._write(error)
+        else:  # goes out when the stream is resumed
+            (self._resume or self._session.sm_state).outgoing.add(wire.encode(error), None)
 
     def _taker(self, index: int) -> Callable[[], None]:
         """What says that a message is ours, on the stream it came by, wherever that stream is by then."""

@@ -8,10 +8,10 @@ function: the same publications at the same time give the same octets.
 * Ids are made unique by the publication they came in, never by who else is there, so they stay over updates (PRES-21).
 * What is over is left out: a publication past its lease, an RPID element past its ``until``.
 * No time lies in the future, and the document is newer than the one before it (PRES-8, PRES-12): a watcher that
-  ignores outdated documents must not ignore that a device has gone.
-  For that the newest tuple is dated anew where nothing else in the document is newer.
-* A signed document that is all there is, and not outdated, goes whole. Otherwise the signature is gone, and the result
-  says whose (PRES-22).
+  ignores outdated documents must not ignore that a device has gone. For that the newest tuple is dated anew where
+  nothing else in the document is newer.
+* A signed document that is all there is, neither outdated nor from the future, goes whole. Otherwise the signature is
+  gone, and the result says whose (PRES-22).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
 from comity.cpim.address import Address
@@ -34,6 +34,8 @@ from comity.xml import Element
 
 #: What a composed document is carried as; always UTF-8 (PRES-1).
 COMPOSED_TYPE: Final = f"{PIDF_TYPE}; {PLAIN.partition('; ')[2]}"
+#: How far a presentity's clock may be ahead of ours: the window of RFC 3923 section 6.9.
+SKEW: Final = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ def compose_presence(
     _check(entity, live)
     times = _Times(now, distinct(now, last), last)
     first = live[0] if live else None
-    if len(live) == 1 and first and first.signed is not None and not first.document.is_outdated(last):
+    if len(live) == 1 and first and first.signed is not None and _is_timely(first.document, times):
         return Composed(first.document, first.signed, next_change=first.expires)
     document, kept = _fitted(entity, live, times, limits)
     return Composed(
@@ -109,6 +111,12 @@ class _Times(NamedTuple):
     stamp: datetime
     """Of the document: now, but later than ``last``."""
     last: datetime | None
+
+
+def _is_timely(document: PresenceDocument, times: _Times) -> bool:
+    """False for a document that watchers would ignore, or that would make them ignore all that come after it."""
+    when = document.date_time
+    return when is None or (not document.is_outdated(times.last) and when <= times.now + SKEW)
 
 
 def _check(entity: Address, live: Sequence[Publication]) -> None:
@@ -236,8 +244,7 @@ def _is_over(element: Element, now: datetime) -> bool:
 def _next_change(live: Iterable[Publication], now: datetime) -> datetime | None:
     times = [p.expires for p in live]
     for p in live:
-        for part in (*p.document.persons, *p.document.devices):
-            times += [when for e in part.extensions if _is_timed(e) for when in limits_of(e) if when and when > now]
-        for one in p.document.tuples:
-            times += [when for e in one.extensions if _is_timed(e) for when in limits_of(e) if when and when > now]
+        elements = [e for one in p.document.tuples for e in (*one.status_extensions, *one.extensions)]
+        elements += [e for part in (*p.document.persons, *p.document.devices) for e in part.extensions]
+        times += [when for e in elements if _is_timed(e) for when in limits_of(e) if when and when > now]
     return min(times, default=None)

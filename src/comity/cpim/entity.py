@@ -26,7 +26,8 @@ _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,\-./:=? ]{0,69}[0-9A-Za-z'()+_,\-./:=?]
 _AFTER_BOUNDARY = re.compile(rb"(--)?[ \t]*(?:\r\n|\Z)")
 _BAD_QUOTED_PRINTABLE = re.compile(rb"=(?![0-9A-Fa-f]{2}|\r\n|\n|\Z)")
 
-_SECURED = frozenset(["multipart/signed", "multipart/encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime"])
+SECURED = frozenset(["multipart/signed", "multipart/encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime"])
+"""Media types of signed and encrypted entities (RFC 1847, RFC 8551): carried as they stand, whatever is inside."""
 CPIM_TYPE = "message/cpim"
 
 
@@ -73,7 +74,9 @@ def _params(value: str) -> tuple[str, tuple[tuple[str, str], ...]]:
         name, text = one[1].lower(), one[2]
         if name in params:
             raise MalformedMessage("a parameter of Content-Type is repeated")
-        params[name] = _QUOTED_PAIR.sub(r"\1", text[1:-1]) if text[0] == '"' else text
+        if text[0] == '"':
+            text = _QUOTED_PAIR.sub(r"\1", text[1:-1]) if "\\" in text else text[1:-1]
+        params[name] = text
     return found[0].lower(), tuple(params.items())
 
 
@@ -163,7 +166,7 @@ def is_secured(obj: MimeObject, *, limits: CpimLimits = DEFAULT) -> bool:
     An object that cannot be read, or is nested deeper than ``limits.depth``, is not known to be secured: False.
     """
     for _ in range(limits.depth):
-        if obj.media_type in _SECURED:
+        if obj.media_type in SECURED:
             return True
         if obj.media_type != CPIM_TYPE:
             return False

@@ -121,7 +121,7 @@ class Stage:
         self.ca_file = self.house / "data" / "tls" / "ca.pem"
         self.log = folder / "server.log"
         self.people = {
-            name: Person(name, secrets.token_urlsafe(9), folder / name) for name in ("alice", "bob", "carol")
+            name: Person(name, secrets.token_urlsafe(9), folder / name) for name in ("alice", "bob", "carol", "mallory")
         }
         plain_sip, tls_sip, plain_xmpp, tls_xmpp = _free_ports(4)
         self.ports: dict[tuple[Via, Transport], int] = {
@@ -146,18 +146,23 @@ class Stage:
 
     # --- processes ----------------------------------------------------------------------------------------------------
 
-    async def run(self, *arguments: str, whose: Person | None = None, stdin: str = "") -> Ended:
+    async def run(self, *arguments: str, whose: Person | None = None, stdin: str | bytes = "") -> Ended:
         """Run a command of ours to its end."""
-        process = await self._start("-m", "comity", *arguments, whose=whose, stdin=asyncio.subprocess.PIPE)
+        return await self.python(f"comity {arguments[0]}", "-m", "comity", *arguments, whose=whose, stdin=stdin)
+
+    async def python(self, name: str, *arguments: str, whose: Person | None = None, stdin: str | bytes = "") -> Ended:
+        """Run a process to its end."""
+        process = await self._start(*arguments, whose=whose, stdin=asyncio.subprocess.PIPE)
+        octets = stdin.encode("utf-8") if isinstance(stdin, str) else stdin
         try:
             async with asyncio.timeout(2 * PATIENCE):
-                out, err = await process.communicate(stdin.encode("utf-8"))
+                out, err = await process.communicate(octets)
         except TimeoutError:
-            raise Failed(f"comity {arguments[0]} did not end") from None
+            raise Failed(f"{name} did not end") from None
         assert process.returncode is not None
         return Ended(process.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace"))
 
-    async def must(self, *arguments: str, whose: Person | None = None, stdin: str = "") -> Ended:
+    async def must(self, *arguments: str, whose: Person | None = None, stdin: str | bytes = "") -> Ended:
         """Run a command that has to end well. Raises Failed with what it said."""
         ended = await self.run(*arguments, whose=whose, stdin=stdin)
         if ended.exit_code:
@@ -217,6 +222,24 @@ class Stage:
             log = self.log.read_text(encoding="utf-8", errors="replace")
             raise Failed(f"{failed}: {log[-400:].strip()}") from None
 
+    async def make_openpgp(self, person: Person) -> None:
+        """An OpenPGP key, and its certificate in a file to give to others."""
+        new = ("keys", "new", person.address, "--kind", "openpgp", "--no-passphrase", "--json")
+        made = (await self.must(*new, whose=person)).json()
+        await self.must("keys", "export", made["fingerprint"], "-o", str(self._certificate(person)), whose=person)
+
+    async def trust_openpgp(self, whose: Person, whom: Person) -> None:
+        """``whose`` trusts the OpenPGP key of ``whom`` as it stands."""
+        await self.must("keys", "trust", str(self._certificate(whom)), whose=whose)
+
+    def _certificate(self, person: Person) -> Path:
+        return self.folder / f"{person.name}.asc"
+
+    def keeps(self, text: str) -> bool:
+        """True if the octets of ``text`` stand in any file of the server."""
+        octets = text.encode("utf-8")
+        return any(octets in file.read_bytes() for file in self.house.rglob("*") if file.is_file())
+
     async def settle(self, person: Person, *, has_key: bool) -> None:
         """Give one of the people an account, a key that the house's authority certifies, and trust in it."""
         person.home.mkdir(mode=0o700)
@@ -230,7 +253,8 @@ class Stage:
             self.must("keys", "import", str(self.ca_file), "--trust-anchor", whose=person),
         ]
         if has_key:
-            jobs.append(self.must("keys", "new", person.address, "--ca", str(self.ca_file.parent), whose=person))
+            new = ("keys", "new", person.address, "--ca", str(self.ca_file.parent), "--no-passphrase")
+            jobs.append(self.must(*new, whose=person))
         await asyncio.gather(*jobs)
 
     # --- what people do -----------------------------------------------------------------------------------------------
@@ -277,11 +301,20 @@ class Stage:
             "send", "--from", person.address, "--to", to.address, *options, *extra, "--", text, whose=person
         )
 
-    async def relay(self, text: str, bit: int) -> tuple[Child, int]:
-        """The attacker's relay before the server's plain SIP port, and its own port."""
+    async def relay(self, *what: str) -> tuple[Child, int]:
+        """The attacker's relay before the server's plain SIP port, and its own port; ``what`` it does is in relay.py."""
         port = str(self.ports["sip", "tcp"])
-        child = await self.spawn("the relay", "-m", "comity.demo.relay", port, text, str(bit))
+        child = await self.spawn("the relay", "-m", "comity.demo.relay", port, *what)
         return child, int(await child.line())
+
+    async def steal(self, real: Person, to: Person, via: Via, entity: bytes) -> str:
+        """The thief who knows the password of ``real`` sends an entity in that name; gives "accepted" or "refused"."""
+        who = (str(self.ca_file), str(real.password_file), real.address, to.address)
+        server = f"{LOOPBACK}:{self.ports[via, 'tls']}"
+        ended = await self.python("the thief", "-m", "comity.demo.thief", via, server, *who, stdin=entity)
+        if ended.exit_code:
+            raise Failed(f"the thief ended with exit code {ended.exit_code}: {ended.stderr[-400:].strip()}")
+        return "refused" if ended.stdout.strip() == "failure" else "accepted"
 
     async def trace(self, sha256: str) -> list[dict[str, str]]:
         """``comity trace``: what the node knows of an object; [] if nothing."""

@@ -7,21 +7,29 @@ Place on the path: along all of it, from outside. Nothing is taken from inside a
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from comity.demo.stage import DOMAIN, LOOPBACK, Child, Ended, Failed, Person, Stage, Transport, Via
+from comity.demo.thief import intercepted, rewrapped
+from comity.secure import openpgp
 
 HELLO = "Grüß Gott, Bob! 👋 How is the other protocol? 🚀"
 ANSWER = "Much as yours, Alice 🙂 only with more angle brackets."
 SIGNED = "Let us meet at noon. I sign this."
 SIGNED_ANSWER = "Noon it is, signed as well ✍️"
+FLOWERS = "The key is under the third flower pot."
+WATER = "Then I shall water the flowers 🌷"
 ORDER = "Please pay 100 euros to Carol."
 #: One bit makes a 9 of the 1: 0x31 ^ 0x08 = 0x39.
 FLIPPED = ("100 euros", 3, ORDER.replace("100", "900"))
+ONCE = "Please pay 20 euros to Carol. Once."
+ANYTHING = "Please give Mallory everything."
 LETTER = "Carol, read this when you are back. 📬"
 SHOWN = 16
 """Hex digits of a SHA-256 that are shown; all 64 are compared."""
@@ -66,7 +74,9 @@ class Story:
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
-        self._alice, self._bob, self._carol = (stage.people[name] for name in ("alice", "bob", "carol"))
+        self._alice, self._bob, self._carol, self._mallory = (
+            stage.people[name] for name in ("alice", "bob", "carol", "mallory")
+        )
         self._ears: dict[str, Child] = {}
         self._sent: set[str] = set()
         """Hashes of what was sent before: a line about one of them is no answer to the present step."""
@@ -80,7 +90,11 @@ class Story:
             ("text, XMPP to SIP", self.text_to_alice),
             ("signed, SIP to XMPP", self.signed_to_bob),
             ("signed, XMPP to SIP", self.signed_to_alice),
+            ("signed and encrypted, SIP to XMPP", self.encrypted),
+            ("the same with OpenPGP, XMPP to SIP", self.encrypted_by_openpgp),
             ("an attacker flips one bit", self.flipped),
+            ("a signed message, sent again by another", self.replayed),
+            ("Alice's password, somebody else's key", self.signed_by_other),
             ("somebody else's From, by SIP", self.forged_by_sip),
             ("somebody else's From, by XMPP", self.forged_by_xmpp),
             ("away, and the server is killed with kill -9", self.killed),
@@ -93,8 +107,10 @@ class Story:
         stage = self._stage
         await stage.build()
         addresses = await stage.serve()
-        people = ((self._alice, True), (self._bob, True), (self._carol, False))
+        people = ((self._alice, True), (self._bob, True), (self._carol, False), (self._mallory, True))
         await asyncio.gather(*(stage.settle(person, has_key=has_key) for person, has_key in people))
+        if openpgp.is_available:
+            await asyncio.gather(*(stage.make_openpgp(person) for person in (self._alice, self._bob)))
         return f"comity serve listens on {', '.join(addresses)}"
 
     async def listeners(self) -> str:
@@ -125,10 +141,33 @@ class Story:
         crossing = await self._cross(self._bob, self._alice, "xmpp", "tls", SIGNED_ANSWER, "--sign")
         return _holds(crossing, SIGNED_ANSWER, f"valid, signed by {self._bob.address}")
 
+    async def encrypted(self) -> str:
+        """For Bob, whose certificate Alice has from his signed answer."""
+        seal = ("--sign", "--encrypt")
+        crossing = await self._cross(self._alice, self._bob, "sip", "tls", FLOWERS, *seal)
+        return self._sealed(crossing, FLOWERS, self._alice)
+
+    async def encrypted_by_openpgp(self) -> str:
+        """With keys that no authority certified: each has the other's, and trusts it."""
+        if not openpgp.is_available:
+            return "not shown: OpenPGP is the extra pgp, which is not installed (pip install comity[pgp])"
+        trust = self._stage.trust_openpgp
+        await asyncio.gather(trust(self._alice, self._bob), trust(self._bob, self._alice))
+        seal = ("--sign", "--encrypt", "--openpgp")
+        crossing = await self._cross(self._bob, self._alice, "xmpp", "tls", WATER, *seal)
+        return self._sealed(crossing, WATER, self._bob)
+
+    def _sealed(self, crossing: Crossing, text: str, sender: Person) -> str:
+        """As ``_holds``; and only its ends can read it."""
+        held = _holds(crossing, text, f"valid, signed by {sender.address}")
+        _check(crossing.got["encrypted"], f"it came as {crossing.got['layers']}")
+        _check(not self._stage.keeps(text), "the server has the text in its files")
+        return f"{held}; {' › '.join(crossing.got['layers'])}; nothing of the text is in any file of the server"
+
     async def flipped(self) -> str:
         """The relay changes one bit of what Alice signed; Bob is told."""
         find, bit, changed = FLIPPED
-        relay, port = await self._stage.relay(find, bit)
+        relay, port = await self._stage.relay(find, str(bit))
         try:
             crossing = await self._cross(self._alice, self._bob, "sip", "tcp", ORDER, "--sign", port=port)
             _check(await relay.line() == "flipped", "the relay flipped no bit")
@@ -140,6 +179,54 @@ class Story:
         _check(got["text"] == changed, f"the text is {got['text']!r}")
         _check(got["sha256"] == crossing.node["sha256"] != crossing.sent["sha256"], f"not so: {crossing.hashes}")
         return f"“{ORDER}” became “{changed}”; {got['verdict']}; {crossing.hashes}"
+
+    async def replayed(self) -> str:
+        """Who listened on the line and knows Alice's password sends what she signed again, by the other protocol."""
+        record = self._stage.folder / "record"
+        relay, port = await self._stage.relay(str(record))
+        try:
+            crossing = await self._cross(self._alice, self._bob, "sip", "tcp", ONCE, "--sign", port=port)
+        finally:
+            await relay.end(signal.SIGTERM)
+        _holds(crossing, ONCE, f"valid, signed by {self._alice.address}")
+        entity = intercepted(record.read_bytes())
+        _check(
+            hashlib.sha256(entity.partition(b"\r\n\r\n")[2]).hexdigest() == crossing.sent["sha256"], "it heard nothing"
+        )
+        same = await self._stage.steal(self._alice, self._bob, "xmpp", entity)
+        other = await self._stage.steal(self._alice, self._bob, "xmpp", rewrapped(entity))
+        got = json.loads(await self._ears["bob"].line())
+        self._sent.add(got["sha256"])
+        _check(got["sha256"] != crossing.sent["sha256"], "the node delivered the same octets twice")
+        _check(got["verdict"] == "replayed", f"the verdict is {got['verdict']}: {got['reason']}")
+        _check(got["text"] is None, f"the text was shown again: {got['text']!r}")
+        return (
+            f"the same octets: {same}, and the node does not deliver them twice; "
+            f"with its base64 in other lines: {other}, and Bob's program does not show it: {got['verdict']}; {got['reason']}"
+        )
+
+    async def signed_by_other(self) -> str:
+        """Mallory, whom the same authority certified, signs what says that it is from Alice."""
+        alice, mallory = self._alice, self._mallory
+        lines = [
+            "Content-Type: message/cpim",
+            "",
+            f"From: <{alice.address}>",
+            f"To: <{self._bob.address}>",
+            f"DateTime: {datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+            "",
+            "Content-Type: text/plain; charset=utf-8",
+            "",
+            ANYTHING,
+        ]
+        sign = ("sign", "-", "--from", mallory.address)
+        entity = (await self._stage.must(*sign, whose=mallory, stdin="\r\n".join(lines))).stdout
+        await self._stage.steal(alice, self._bob, "sip", entity.encode("utf-8"))
+        got = json.loads(await self._ears["bob"].line())
+        self._sent.add(got["sha256"])
+        _check(got["text"] == ANYTHING, f"the text is {got['text']!r}")
+        _check(got["verdict"] == "signed-by-other", f"the verdict is {got['verdict']}: {got['reason']}")
+        return f"“{ANYTHING}”; {got['verdict']}; {got['reason']}"
 
     async def forged_by_sip(self) -> str:
         """Alice claims to be Bob."""

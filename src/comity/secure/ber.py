@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from comity.errors import SecurityError
 
@@ -99,20 +100,10 @@ class Element:
     def oid(self) -> str:
         """Read as OBJECT IDENTIFIER, in dotted form."""
         self.expect(OID)
-        body = self.body
-        if not 1 <= len(body) <= 64 or body[-1] & 0x80:
-            raise BerError("an object identifier of this length is not taken", self.offset)
-        arcs: list[int] = []
-        value = 0
-        for octet in body:
-            if value == 0 and octet == 0x80:
-                raise BerError("an object identifier is padded", self.offset)
-            value = value << 7 | octet & 0x7F
-            if not octet & 0x80:
-                arcs.append(value)
-                value = 0
-        first = min(arcs[0] // 40, 2)
-        return ".".join(str(arc) for arc in (first, arcs[0] - 40 * first, *arcs[1:]))
+        try:
+            return _dotted(bytes(self.body[:65]))
+        except ValueError as error:
+            raise BerError(str(error), self.offset) from None
 
     def integer(self) -> int:
         """Read as INTEGER of at most 64 octets."""
@@ -162,6 +153,24 @@ class Element:
             return tlv(OCTET_STRING, self.octets())
         parts = [child.der() for child in self.children]
         return tlv(self.tag, *(sorted(parts) if self.tag == SET else parts))
+
+
+@lru_cache(maxsize=256)
+def _dotted(body: bytes) -> str:
+    """The contents of an OBJECT IDENTIFIER in dotted form; the same few come again and again. Raises ValueError."""
+    if not 1 <= len(body) <= 64 or body[-1] & 0x80:
+        raise ValueError("an object identifier of this length is not taken")
+    arcs: list[int] = []
+    value = 0
+    for octet in body:
+        if value == 0 and octet == 0x80:
+            raise ValueError("an object identifier is padded")
+        value = value << 7 | octet & 0x7F
+        if not octet & 0x80:
+            arcs.append(value)
+            value = 0
+    first = min(arcs[0] // 40, 2)
+    return ".".join(str(arc) for arc in (first, arcs[0] - 40 * first, *arcs[1:]))
 
 
 class _Reader:
@@ -238,13 +247,14 @@ class Cursor:
 
     def __init__(self, parent: Element) -> None:
         self._parent = parent
+        self._children = parent.children
         self._at = 0
 
     def next(self, tag: int | None = None) -> Element:
         """The next child, which must be there (and be ``tag`` if given)."""
-        if self._at >= len(self._parent.children):
+        if self._at >= len(self._children):
             raise BerError("a required field is missing", self._parent.offset)
-        element = self._parent.children[self._at]
+        element = self._children[self._at]
         if tag is not None:
             element.expect(tag)
         self._at += 1
@@ -252,14 +262,14 @@ class Cursor:
 
     def optional(self, *tags: int) -> Element | None:
         """The next child if its tag is one of ``tags``, else None and nothing moves."""
-        if self._at < len(self._parent.children) and self._parent.children[self._at].tag in tags:
+        if self._at < len(self._children) and self._children[self._at].tag in tags:
             return self.next()
         return None
 
     def end(self) -> None:
         """Make sure that nothing is left."""
-        if self._at < len(self._parent.children):
-            raise BerError("there is a field too many", self._parent.children[self._at].offset)
+        if self._at < len(self._children):
+            raise BerError("there is a field too many", self._children[self._at].offset)
 
 
 # --- writing ---------------------------------------------------------------------------------------------------

@@ -81,6 +81,7 @@ def fingerprint(certificate: x509.Certificate) -> str:
     return certificate.fingerprint(hashes.SHA256()).hex()
 
 
+@lru_cache(KEPT)
 def display_name(certificate: x509.Certificate) -> str:
     """How a certificate is called in a sentence: escaped subject, or its fingerprint if it has none."""
     text = certificate.subject.rfc4514_string() or f"certificate {fingerprint(certificate)[:16]}"

@@ -70,10 +70,8 @@ class SignerInfo:
     signer: Name
     digest: str
     """OID."""
-    attributes: tuple[ber.Element, ...] | None
-    """Signed attributes; None if there are none."""
-    signed_forms: tuple[bytes, ...]
-    """The encodings of the signed attributes a signature may stand over: as received, and as DER."""
+    attributes: ber.Element | None
+    """The set of signed attributes; None if there are none."""
     algorithm: str
     parameters: ber.Element | None
     signature: bytes
@@ -192,11 +190,4 @@ def _signer_info(element: ber.Element) -> SignerInfo:
     signature = fields.next().octets()
     fields.optional(0xA1)
     fields.end()
-    forms: tuple[bytes, ...] = ()
-    if attributes is not None:
-        canonical = ber.set_of(child.der() for child in attributes.children)
-        received = bytes((ber.SET,)) + bytes(attributes.raw[1:])
-        # COMPAT: RFC 5652 section 5.4 wants the DER encoding; some signers hash their attributes in another order.
-        forms = (canonical, received) if attributes.is_definite and received != canonical else (canonical,)
-    children = None if attributes is None else attributes.children
-    return SignerInfo(signer, digest, children, forms, algorithm, parameters, signature)
+    return SignerInfo(signer, digest, attributes, algorithm, parameters, signature)

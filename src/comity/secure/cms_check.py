@@ -135,18 +135,14 @@ def _check_signer(signed: SignedData, info: SignerInfo, content: bytes, known: S
         raise SignatureFailed(f"its signature names {named_digest}, its digest {digest}")
     attributes = _attributes(info)
     signing_time = _check_attributes(info, attributes, digest, content)
-    if info.attributes is None:
-        if content[:1] == bytes((ber.SET,)):
-            raise SignatureFailed("its content is a set of signed attributes passed off as content")
-        forms: tuple[bytes, ...] = (content,)
-    else:
-        forms = info.signed_forms
+    if info.attributes is None and content[:1] == bytes((ber.SET,)):
+        raise SignatureFailed("its content is a set of signed attributes passed off as content")
     candidates = [c for c in (*signed.certificates, *known) if info.signer.fits(c)][:MAX_CANDIDATES]
     if not candidates:
         raise UnknownSigner("the signer's certificate did not come along and is not known here")
     for certificate in candidates:
         key = certificate.public_key()
-        if _is_bound(attributes, certificate) and any(_holds(info, kind, digest, key, form) for form in forms):
+        if _is_bound(attributes, certificate) and _holds_somehow(info, kind, digest, key, content):
             weak = digest in WEAK_DIGESTS or chain.is_weak_key(key)
             return Signature(
                 certificate, digest, weak, signing_time, _capabilities(attributes), _preferred_key(attributes)
@@ -154,10 +150,24 @@ def _check_signer(signed: SignedData, info: SignerInfo, content: bytes, known: S
     raise SignatureFailed("the signature was not made over these octets by this key")
 
 
+def _holds_somehow(info: SignerInfo, kind: str, digest: str, key: object, content: bytes) -> bool:
+    """Over the content, or over its signed attributes in one of the encodings that a signature may stand over.
+
+    RFC 5652 section 5.4 wants DER, which nearly all send: then what came is tried as it came, and not written again.
+    COMPAT: some signers send BER and sign DER, others sign their attributes in an order that is not DER's."""
+    if info.attributes is None:
+        return _holds(info, kind, digest, key, content)
+    received = bytes((ber.SET,)) + bytes(info.attributes.raw[1:])
+    if info.attributes.is_definite and _holds(info, kind, digest, key, received):
+        return True
+    canonical = ber.set_of(child.der() for child in info.attributes.children)
+    return canonical != received and _holds(info, kind, digest, key, canonical)
+
+
 def _attributes(info: SignerInfo) -> dict[str, ber.Element]:
     """Signed attributes by OID; each at most once with exactly one value (RFC 5652 section 11)."""
     found: dict[str, ber.Element] = {}
-    for attribute in info.attributes or ():
+    for attribute in info.attributes.children if info.attributes is not None else ():
         fields = ber.Cursor(attribute.expect(ber.SEQUENCE))
         name = fields.next().oid()
         values = fields.next(ber.SET).children

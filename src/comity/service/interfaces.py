@@ -18,7 +18,7 @@ from datetime import datetime
 from typing import Literal, Protocol
 
 from comity.cpim.address import Address
-from comity.cpim.operations import MessageOperation, Response
+from comity.cpim.operations import MessageOperation, Response, SubscribeOperation
 from comity.cpim.protection import Finding
 
 # --- store -----------------------------------------------------------------------------------------------
@@ -411,6 +411,9 @@ class Service(Protocol):
 
         Resolves with ``Accepted`` once durable, or with a failure ``Response`` and nothing stored. Operations of
         one caller are stored in the order of the calls. A repeat of an accepted operation resolves like the first."""
+
+    def check_watcher(self, operation: SubscribeOperation, origin: Origin) -> Response | None:
+        """The refusal of a subscribe or unsubscribe that is not the watcher's own (SEC-31 to SEC-33); None for hers."""
 
     def follow(self, follower: Follower) -> None:
         """Call ``follower`` with every operation from now on that is accepted anew, after "yes" is durable."""

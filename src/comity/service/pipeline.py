@@ -20,7 +20,16 @@ from functools import partial
 from comity.cpim.address import Address
 from comity.cpim.entity import is_secured
 from comity.cpim.message import CpimMessage
-from comity.cpim.operations import MessageOperation, MimeObject, Reason, Response, failure, indeterminant, success
+from comity.cpim.operations import (
+    MessageOperation,
+    MimeObject,
+    Reason,
+    Response,
+    SubscribeOperation,
+    failure,
+    indeterminant,
+    success,
+)
 from comity.errors import AddressError, StoreError
 from comity.failpoints import failpoint
 from comity.service import policy
@@ -320,6 +329,11 @@ class Pipeline:
         failpoint("service.report.after-commit")
         if isinstance(result, Done):
             self.delivery.accept(id, result.rev, report, envelope)
+
+    def check_watcher(self, operation: SubscribeOperation, origin: Origin) -> Response | None:
+        """See ``Service.check_watcher``."""
+        own = replace(operation, watcher=self._own(operation.watcher), target=self._own(operation.target))
+        return policy.check_watcher(own, replace(origin, principal=self._own(origin.principal)))
 
     def follow(self, follower: Follower) -> None:
         """See ``Service.follow``."""

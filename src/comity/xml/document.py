@@ -5,11 +5,18 @@ Place on the path: beside it, for what is not a stream; the rules are the reader
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Final
 from xml.parsers import expat
 
 from comity.errors import RemoteProtocolError
 from comity.xml.element import Element, XmlLimits
 from comity.xml.reader import SLICE, StreamReader
+
+_REFUSING: Final = (
+    *("XmlDeclHandler", "StartDoctypeDeclHandler", "ProcessingInstructionHandler", "SkippedEntityHandler"),
+    *("StartNamespaceDeclHandler", "StartElementHandler"),
+)
 
 
 class _DocumentReader(StreamReader):
@@ -21,6 +28,8 @@ class _DocumentReader(StreamReader):
         self._depth = 1
         self._make_parser()
         self._parser.CommentHandler = None
+        for handler in _REFUSING:
+            setattr(self._parser, handler, self._placed(getattr(self._parser, handler)))
 
     def read(self, data: bytes) -> Element:
         if len(data) > self.limits.octets:
@@ -38,11 +47,28 @@ class _DocumentReader(StreamReader):
             why = self._explain(error, data[max(place - 2, 0) : place + 3])
             raise RemoteProtocolError(why.reason, offset=mark + place, hint=why.hint) from None
         except RemoteProtocolError as error:
-            place = max(self._parser.CurrentByteIndex, 0)
-            raise RemoteProtocolError(error.reason, offset=mark + place, hint=error.hint) from None
+            raise RemoteProtocolError(error.reason, offset=mark + (error.offset or 0), hint=error.hint) from None
         unit = self.next_unit()
         assert isinstance(unit, Element)
         return unit
+
+    def close(self) -> None:
+        """Read no more, and let the parser go: its handlers hold it."""
+        for handler in _REFUSING:
+            setattr(self._parser, handler, None)
+        super().close()
+
+    def _placed(self, handler: Callable[..., None]) -> Callable[..., None]:
+        """``handler`` with the octet in its errors: expat reads its slice to the end before an exception gets out."""
+        parser = self._parser
+
+        def call(*args: object) -> None:
+            try:
+                handler(*args)
+            except RemoteProtocolError as error:
+                raise RemoteProtocolError(error.reason, offset=parser.CurrentByteIndex, hint=error.hint) from None
+
+        return call
 
     def _xml_declaration(self, version: str, encoding: str | None, standalone: int) -> None:
         super()._xml_declaration(version, None if self._ignore_encoding else encoding, standalone)

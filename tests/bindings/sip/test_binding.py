@@ -471,6 +471,23 @@ class TestDevices:
         assert (request.value("comity-history") or "").startswith("a.test;in=sip;out=sip;time=2026-01-01T00:00:00")
 
     @story
+    async def test_what_stands_outside_an_object_is_a_copy_and_changes_nothing_inside(self) -> None:
+        """SEED-27, T4: Subject, Date and From beside the object come from the envelope; its octets are the sender's."""
+        world = await World().start()
+        bob, alice = Phone(world, "bob", BOB), Phone(world, "alice", ALICE, "tcp")
+        await bob.register(("Accept", "message/cpim"))
+        outside = (("Subject", "other than inside"), ("Date", "Thu, 01 Jan 2026 00:00:00 GMT"))
+        inside = CPIM.replace(b"\r\n\r\n", b"\r\nSubject: inside\r\n\r\n", 1)
+        assert status(await alice.message("sip:bob@a.test", inside, "message/cpim", *outside)) == 200
+        (request,) = bob.received
+        assert request.body == inside
+        assert request.value("subject") == "other than inside"
+        assert str(request.from_.uri) == "sip:alice@a.test"
+        date = request.value("date") or ""  # when we took it: nobody else's word, and not the object's DateTime
+        assert date.endswith(" GMT")
+        assert date != outside[1][1]
+
+    @story
     async def test_a_signed_object_is_offered_whole_first_and_then_as_text_with_a_plain_statement(self) -> None:
         """design.md section 2."""
         world = await World().start()

@@ -295,6 +295,11 @@ class TestOut:
         """COMPAT Linphone, PJSUA."""
         assert is_harmed_by_objects(branch, accepts) is is_harmed
 
+    def test_twinkle_is_known_by_its_name(self) -> None:
+        """COMPAT Twinkle."""
+        assert is_harmed_by_objects("z9hG4bK-1", set(), "Twinkle/1.10.2")
+        assert not is_harmed_by_objects("z9hG4bK-1", set(), "Not Twinkle/1")
+
     def test_an_object_leaves_octet_by_octet(self) -> None:
         for obj in (OBJECT, SIGNED, ENCRYPTED, IMAGE):
             made = sent(carrying(obj), Form.OBJECT)
@@ -402,6 +407,7 @@ class TestAnswers:
             (400, "Incorrect Date or Time", Reason.TIMESTAMP),
             (400, " incorrect date OR time ", Reason.TIMESTAMP),
             (403, "Signature Not Verified", Reason.SIGNATURE),
+            (403, "Protection Not Available", Reason.PROTECTION),
             (400, "Signature Not Verified", Reason.SYNTAX),
             (403, "Incorrect Date or Time", Reason.DENIED),
             (403, "Forbidden", Reason.DENIED),

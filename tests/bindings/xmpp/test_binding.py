@@ -481,6 +481,37 @@ def test_what_a_device_refuses_before_it_confirms_is_its_answer(name: str, detai
     run(story())
 
 
+@pytest.mark.parametrize("is_first", [True, False])
+def test_what_one_device_cannot_decrypt_another_may(is_first: bool) -> None:
+    """T8: the message fails only if no device takes it; who refuses before another confirms changes nothing."""
+
+    async def story() -> None:
+        world = await World().start()
+        laptop, phone = await world.online("bob@a.test/laptop"), await world.online("bob@a.test/phone")
+        laptop.acknowledges = phone.acknowledges = False
+        secret = MimeObject.of("application/pkcs7-mime; smime-type=enveloped-data", b"MIIB\r\n")
+        people = Address.parse("im:alice@a.test"), Address.parse("im:bob@a.test")
+        accepted = await world.submit(MessageOperation(*people, "t", secret))
+        assert isinstance(accepted, Accepted)
+
+        async def take() -> None:
+            for event in phone.of(events.StanzaReceived):
+                assert isinstance(event, events.StanzaReceived)
+                phone.session.stanza_handled(event.index)
+            await world.settle()
+
+        if not is_first:
+            await take()
+        await laptop.send(refusal_of(laptop.messages()[0], "bad-request", "decryption-failed"))
+        if is_first:
+            assert not accepted.outcome.done()
+            await take()
+        assert accepted.outcome.result().status is Status.SUCCESS
+        assert world.pipeline.counts["reported"] == 0
+
+    run(story())
+
+
 def test_a_refusal_that_may_pass_ends_no_flight() -> None:
     """A device that says "wait" is not handed the same again at once; the sender is told."""
 

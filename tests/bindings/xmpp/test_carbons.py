@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from comity.bindings.xmpp import events
-from comity.bindings.xmpp.e2e import E2E_ELEMENT, unwrap_entity
+from comity.bindings.xmpp.e2e import E2E, E2E_ELEMENT, unwrap_entity
 from comity.bindings.xmpp.queries import CARBONS
 from comity.cpim.address import Address
 from comity.cpim.native import wrap
@@ -119,6 +119,25 @@ def test_copies_are_switched_off_and_unknown_requests_refused() -> None:
             assert answer.get("type") == expected
         await phone.say("bob@a.test", "x", type="chat")
         assert not pad.messages()
+
+    run(story())
+
+
+def test_a_device_that_is_still_asked_what_it_knows_gets_the_message_and_no_copy() -> None:
+    """Found with mcabber: the message waits for its answer (XEP-0115), and came as a copy before."""
+
+    async def story() -> None:
+        world = await World().start()
+        alice, bob = await world.connect("alice@a.test/x"), await world.connect("bob@a.test/desk")
+        await bob.ask(Element(f"{{{CARBONS}}}enable"), kind="set", id="carbons")
+        caps, query = announce([E2E])
+        await bob.present(0, caps)
+        asked = next(s for s in reversed(bob.stanzas) if s.local == "iq" and s.get("type") == "get")
+        await alice.say("bob@a.test", "only once", type="chat")
+        assert bob.messages() == []
+        await bob.send(Element("{jabber:client}iq", {"type": "result", "id": asked.get("id"), "to": "a.test"}, [query]))
+        assert copies(bob, "received") == []
+        assert bob.texts() == ["only once"]
 
     run(story())
 

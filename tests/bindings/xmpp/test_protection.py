@@ -8,7 +8,7 @@ import pytest
 
 from comity.bindings.xmpp import wire
 from comity.bindings.xmpp.e2e import E2E, OCTETS, wrap_entity
-from comity.bindings.xmpp.events import Resumed
+from comity.bindings.xmpp.events import Resumed, StreamEnded
 from comity.bindings.xmpp.extensions import PROTECTION
 from comity.bindings.xmpp.jid import Jid
 from comity.bindings.xmpp.mapping import Refusal, stanza_to_operation
@@ -252,5 +252,43 @@ class TestServer:
             assert isinstance(answer, Accepted)
             assert answer.outcome.result().reason is Reason.PROTECTION
             assert not bob.messages()
+
+        run(story())
+
+
+class TestForgedSubscriptions:
+    """A presence stanza is the sender's own, or ends the stream (SEC-31 to SEC-33, X-46, X-47, N-07, T19)."""
+
+    @pytest.mark.parametrize("kind", ["subscribe", "unsubscribe", "subscribed", "unsubscribed", "probe"])
+    @pytest.mark.parametrize("claimed", ["bob@a.test", "carol@a.test/pad", "alice@x.org", "alice@a.test/other"])
+    def test_in_anothers_name_it_ends_the_stream_and_reaches_nobody(self, kind: str, claimed: str) -> None:
+        async def story() -> None:
+            world = await World().start()
+            alice, bob = await world.connect("alice@a.test/desk"), await world.online("bob@a.test/pad")
+            carol = await world.online("carol@a.test/pad")
+            heard = [len(bob.stanzas), len(carol.stanzas)]
+            forged = Element(wire.PRESENCE, {"type": kind, "from": claimed, "to": "bob@a.test"})
+            await alice.send(forged)
+            (ended,) = alice.of(StreamEnded)
+            assert isinstance(ended, StreamEnded)
+            assert ended.condition == "invalid-from"
+            assert [len(bob.stanzas), len(carol.stanzas)] == heard
+            assert not await world.store.lanes()
+
+        run(story())
+
+    @pytest.mark.parametrize("kind", ["subscribe", "unsubscribe", "subscribed", "unsubscribed", "probe"])
+    def test_in_her_own_name_it_changes_nothing_yet(self, kind: str) -> None:
+        """N-07: unsolicited "subscribed" too. Nobody is told, nothing is stored, the stream goes on."""
+
+        async def story() -> None:
+            world = await World().start()
+            alice, bob = await world.online("alice@a.test/desk"), await world.online("bob@a.test/pad")
+            heard = len(bob.stanzas)
+            await alice.send(Element(wire.PRESENCE, {"type": kind, "to": "bob@a.test"}))
+            assert len(bob.stanzas) == heard
+            assert not await world.store.lanes()
+            await alice.say("bob@a.test", "still here")
+            assert bob.texts() == ["still here"]
 
         run(story())

@@ -5,6 +5,7 @@ Input is made by gpg, by rpgp and by hand. None gets "valid", none raises anythi
 
 from __future__ import annotations
 
+import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from comity.secure import openpgp_packets as wire
 from comity.secure.evidence import DecryptionFailed, NoKey, SignatureFailed, UnknownAlgorithm, UnknownSigner
 from comity.secure.openpgp_certs import NOTATION
 from comity.secure.openpgp_open import MAX_DECOMPRESSED
-from tests.secure import kit
+from tests.secure import kit, pgp_matrix
 from tests.secure.pgpkit import (
     Gpg,
     adopted,
@@ -337,6 +338,30 @@ class TestEncrypted:
         ]
         texts = {(type(error), str(error)) for error in map(failure, attacks)}
         assert texts == {(DecryptionFailed, "The object cannot be decrypted.")}
+
+    @pytest.mark.parametrize("kind", ["Curve25519", "P-256", "RSA 2048", "Ed25519 and X25519, version 6"])
+    def test_a_thousand_failures_say_one_thing_and_none_is_quicker(self, kind: str) -> None:
+        """M-33: a session key that does not come out is replaced; so the work is the same whatever is wrong."""
+        reader = pgp_matrix.ours(kind)
+        raw = wire.dearmor(openpgp.seal(bytes(200_000), [reader.certificate], when=now()), (b"MESSAGE",))
+        key, data = wire.read_packets(raw)
+        wrapped = len(key.raw)
+        places = {"wrapped key": wrapped - 3, "data": wrapped + 100, "middle": wrapped + 100_000, "tag": len(raw) - 1}
+        said: set[tuple[object, ...]] = set()
+        spent: dict[str, list[float]] = {where: [] for where in places}
+        for _ in range(60):
+            for where, at in places.items():
+                damaged = raw[:at] + bytes((raw[at] ^ 1,)) + raw[at + 1 :]
+                started = time.process_time()
+                try:
+                    openpgp.open_octets(damaged, [reader])
+                except DecryptionFailed as error:
+                    said.add((str(error), error.__cause__, error.__context__))
+                spent[where].append(time.process_time() - started)
+        assert said == {("The object cannot be decrypted.", None, None)}
+        medians = {where: statistics.median(times) for where, times in spent.items()}
+        assert max(medians.values()) < 2 * min(medians.values()), medians
+        assert data.tag == wire.SEIPD
 
     def test_chunks_cannot_be_left_out_or_exchanged(self) -> None:
         """RFC 9580 section 5.13.2: number and total are authenticated."""

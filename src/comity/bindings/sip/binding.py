@@ -23,7 +23,13 @@ from comity.bindings.sip.config import SipConfig
 from comity.bindings.sip.delivery import DeviceDelivery
 from comity.bindings.sip.digest import DigestServer
 from comity.bindings.sip.events import MalformedReceived, PacketDropped, RequestReceived
-from comity.bindings.sip.mapping import ACCEPT, can_be_user
+from comity.bindings.sip.mapping import (
+    ACCEPT,
+    Refusal,
+    can_be_user,
+    request_to_subscription,
+    response_to_status,
+)
 from comity.bindings.sip.outbound import OPTION
 from comity.bindings.sip.protection import OPTION as PROTECTION
 from comity.bindings.sip.registrar import Registrar
@@ -37,11 +43,13 @@ from comity.bindings.sip.wire import Limits
 from comity.cpim.address import Address
 from comity.cpim.operations import Response
 from comity.errors import ConfigError, RemoteProtocolError, StoreError
-from comity.service.interfaces import Delivery, Service
+from comity.service.interfaces import Delivery, Origin, Service
 
 log = logging.getLogger(__name__)
 
 METHODS = frozenset({"MESSAGE", "OPTIONS", "REGISTER"})
+#: Subscriptions are not done yet; asked for in another's name they are refused as forged, with no state (SEC-31, SEC-33).
+ASKED = frozenset({"SUBSCRIBE"})
 #: Requests of one flow waiting for their turn; more are answered 503.
 MOST_WAITING = 256
 
@@ -57,6 +65,7 @@ class SipBinding:
         self._listeners = [parse_listener(url) for url in config.listen]
         self._settings = SessionSettings(
             methods=METHODS,
+            asked=ASKED,
             extensions=frozenset({OPTION, PROTECTION}),
             t1=config.t1,
             t2=config.t2,
@@ -255,7 +264,8 @@ class SipBinding:
                 return
             principal = who.verify(received, realm, given, await who.look_up(given, realm))
             if principal is not None:
-                self._submission.take(received, principal)
+                take = self._submission.take if received.request.method == "MESSAGE" else self._subscribe
+                take(received, principal)
         except RemoteProtocolError as error:
             self.respond(received, int(error.hint or "400"), reason=error.reason, forget=True)
 
@@ -279,6 +289,24 @@ class SipBinding:
         except RemoteProtocolError as error:
             self.respond(received, int(error.hint or "400"), reason=error.reason, forget=True)
         return True
+
+    # --- SUBSCRIBE ---------------------------------------------------------------------------------------
+
+    def _subscribe(self, received: Request, principal: Address) -> None:
+        """Refuse a subscription: as forged if it is in another's name (SEC-31, SEC-33), else as not done yet. No state."""
+        made = request_to_subscription(received.request)
+        if isinstance(made, Refusal):
+            self.respond(received, made.status_code, reason=made.text)
+            return
+        origin = Origin(principal, self.name, received.source[0], received.state.transport == "tls")
+        refusal = self.service.check_watcher(made, origin)
+        if refusal is not None:
+            status_code, reason, headers = response_to_status(refusal)
+            self.respond(received, status_code, reason=reason, headers=headers)
+        elif received.request.to.tag:
+            self.respond(received, 481)  # in a dialog that nobody has (N-08)
+        else:
+            self.respond(received, 405, headers=[("Allow", ", ".join(sorted(METHODS)))])
 
     # --- OPTIONS -----------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from comity.bindings.sip.message import SipRequest, SipResponse, long_name
 from comity.bindings.sip.protection import parse_protection, protection_headers
 from comity.bindings.sip.uri import SipUri
 from comity.cpim.address import Address, from_sip_uri, to_sip_uri
-from comity.cpim.entity import content_type_params
+from comity.cpim.entity import CPIM_TYPE, SECURED, content_type_params
 from comity.cpim.native import wrap
 from comity.cpim.operations import (
     Context,
@@ -29,14 +29,13 @@ from comity.cpim.operations import (
     Reason,
     Response,
     Status,
+    SubscribeOperation,
     failure,
     success,
 )
 from comity.errors import AddressError, ComityError, LocalProtocolError, RemoteProtocolError
 
 COMPOSING = "application/im-iscomposing+xml"
-CPIM = "message/cpim"
-SECURED = frozenset({"multipart/signed", "multipart/encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime"})
 
 #: Failure reason to status code (T1, T8); the wording of T8 where the RFC gives one.
 STATUS_CODES: dict[Reason, tuple[int, str]] = {
@@ -97,7 +96,7 @@ REASONS: dict[int, Reason] = {
     606: Reason.CONTENT,
 }
 _BY_CLASS = {3: Reason.NO_ROUTE, 4: Reason.SYNTAX, 5: Reason.INTERNAL, 6: Reason.AWAY}
-#: What only the phrase tells: RFC 3428 section 11.4 has the first, T8 the second, T11 the third (ours).
+#: What only the phrase tells: RFC 3428 section 11.4 has the first, T8 the second (ours), T11 the third (ours).
 PHRASES: dict[tuple[int, str], Reason] = {
     (STATUS_CODES[reason][0], STATUS_CODES[reason][1].lower()): reason
     for reason in (Reason.TIMESTAMP, Reason.SIGNATURE, Reason.PROTECTION)
@@ -158,7 +157,7 @@ def _operation(request: SipRequest, when: datetime, message_id: str) -> MessageO
     languages = request.listed("content-language")
     language = languages[0] if languages and _LANGUAGE.fullmatch(languages[0]) else ""
     subject = clean_text(request.value("subject") or "")
-    is_object = media_type == CPIM or media_type in SECURED
+    is_object = media_type == CPIM_TYPE or media_type in SECURED
     if is_object:
         obj = MimeObject(_header_block(request), request.body)
     else:
@@ -195,6 +194,25 @@ def _operation(request: SipRequest, when: datetime, message_id: str) -> MessageO
         is_wrapped=not is_object,
         requirements=parse_protection(request),
     )
+
+
+def request_to_subscription(request: SipRequest) -> SubscribeOperation | Refusal:
+    """Make the subscribe operation of a SUBSCRIBE request: From watches the Request-URI (RFC 3856 section 6.6).
+
+    Without Expires the duration is an hour, the default of the presence package (RFC 3856 section 6.4).
+    """
+    try:
+        return SubscribeOperation(
+            _address(str(request.from_.uri))[0].with_scheme("pres"),
+            _address(request.uri_text)[0].with_scheme("pres"),
+            f"{request.call_id};{request.from_.tag}"[:256],
+            request.via.branch or f"{request.call_id}/{request.cseq.number}",
+            3600 if request.expires is None else request.expires,
+        )
+    except RemoteProtocolError as error:
+        return Refusal(int(error.hint) if error.hint.isdigit() else 400, error.reason)
+    except AddressError as error:
+        return Refusal(404 if error.text == request.uri_text else 400, error.reason)
 
 
 def _address(uri: str) -> tuple[Address, str]:
@@ -338,7 +356,7 @@ def response_to_status(response: Response) -> tuple[int, str, list[tuple[str, st
 
 
 #: What a MESSAGE to us may hold; the last is meant: every single type is carried (SIP-1, SIP-8).
-ACCEPT = "message/cpim, text/plain, multipart/signed, application/pkcs7-mime, */*"
+ACCEPT = "message/cpim, text/plain, multipart/signed, multipart/encrypted, application/pkcs7-mime, */*"
 
 
 def reason_of(status_code: int, phrase: str = "") -> Reason:

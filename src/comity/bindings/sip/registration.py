@@ -228,7 +228,7 @@ def _device(request: SipRequest, contact: NameAddr, flow: Flow, until: float) ->
         request.cseq.number,
         until,
         "message/cpim" in accepts,
-        is_harmed_by_objects(request.via.branch, accepts),
+        is_harmed_by_objects(request.via.branch, accepts, request.value("user-agent") or ""),
         PJSIP_OCTETS if request.via.branch.startswith(PJSIP_BRANCH) else 0,
         came_directly(request),
     )
@@ -237,13 +237,18 @@ def _device(request: SipRequest, contact: NameAddr, flow: Flow, until: float) ->
 _OBJECTS = frozenset({"*/*", "message/*", "multipart/*", "multipart/signed", "application/pkcs7-mime"})
 
 
-def is_harmed_by_objects(branch: str, accepts: Collection[str]) -> bool:
+def is_harmed_by_objects(branch: str, accepts: Collection[str], user_agent: str = "") -> bool:
     """True if a client does not refuse what it cannot show, as others do with 415, but comes to harm or hides it.
 
     Args:
         branch: of the Via of its REGISTER.
         accepts: media types in the Accept of its REGISTER, without parameters.
+        user_agent: what it calls itself there.
     """
+    # COMPAT Twinkle 1.10: says 200 to application/pkcs7-mime and shows "Unsupported content type.": its sender would
+    # hear that an encrypted message was delivered.
+    if user_agent.startswith("Twinkle/"):
+        return True
     # COMPAT Linphone 5.1 (belle-sip 5.1): a multipart whose boundary is quoted makes it crash, at each sign-in again.
     # It says text/plain there and nothing that an object could come as, so it is taken at its word.
     if "text/plain" in accepts and not _OBJECTS.intersection(accepts):

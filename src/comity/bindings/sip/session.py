@@ -340,7 +340,8 @@ class SipSession:
     def _refusal(self, request: SipRequest) -> tuple[int, list[tuple[str, str]]] | None:
         """What RFC 3261 section 8.2 refuses before any policy: (status code, headers); code 0 means silence."""
         settings = self.settings
-        refusal = refuse_method(request, settings.methods) or refuse_address(request, settings.schemes)
+        refusal = None if request.method in settings.asked else refuse_method(request, settings.methods)
+        refusal = refusal or refuse_address(request, settings.schemes)
         if refusal is None and self._servers.is_merged(request):
             refusal = 482, []
         refusal = refusal or refuse_extension(request, settings.extensions)

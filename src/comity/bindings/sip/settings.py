@@ -13,6 +13,9 @@ class SessionSettings:
 
     methods: frozenset[str] = frozenset({"MESSAGE", "OPTIONS"})
     """Methods handed up; every other one is refused."""
+    asked: frozenset[str] = frozenset()
+    """Methods handed up although they are not done: who sends them is looked at first, as RFC 3261 section 8.2 has it ("Once
+    a request is authenticated … the UAS MUST inspect the method"). What is asked in another's name is refused as that."""
     schemes: frozenset[str] = frozenset({"sip", "sips", "im", "pres"})
     """Request-URI schemes handed up; every other one is answered 416."""
     extensions: frozenset[str] = frozenset()

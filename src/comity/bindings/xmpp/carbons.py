@@ -73,7 +73,10 @@ class Carbons:
             return
         context = operation.context
         sender = context.source_resource if origin.binding == PROTOCOL else ""
-        served = {c.resource for c in self._ground.service.reached(operation) if c.binding == PROTOCOL}
+        reached = self._ground.service.reached(operation)
+        served = {contact.resource for contact in reached if contact.binding == PROTOCOL}
+        if not reached:
+            recipients = ()  # it waits for the first device that comes, which may be one of these: it gets it, not a copy
         is_own = operation.source.key == operation.destination.key
         for device in list(senders):
             assert device.jid is not None
