@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import serialization
 
 from comity.cpim.address import Address
 from comity.errors import SecurityError
-from comity.secure import KeyStore, TrustStore, VerdictKind, new_identity, sign, verify
+from comity.secure import KeyStore, VerdictKind, new_identity, sign, verify
 from comity.secure.chain import fingerprint
 from comity.secure.identity import KeyKind, new_key, public_octets
 from comity.secure.keyfile import key_blocks
@@ -211,22 +211,6 @@ def test_a_directory_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> Non
         KeyStore(tmp_path / "file").save(kit.identity())
 
 
-def test_strangers_cannot_fill_the_memory(store: KeyStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """T33: whoever makes up names is forgotten before those that somebody vouches for, and before those who were there."""
-    monkeypatch.setattr("comity.secure.keystore.MAX_CONTACTS", 3)
-    for number in range(6):
-        address = Address.im(f"stranger{number}", "e.test")
-        signed = sign(kit.cpim(address.uri), new_identity(address, when=NOW), when=NOW)
-        assert store.note(verify(signed, store.trust_store(), now=NOW), NOW) is (number < 3)
-    for _ in range(100):
-        assert store.note(verify(signed, store.trust_store(), now=NOW), NOW) is False
-    store.import_file(kit.ca().certificate.public_bytes(PEM), is_anchor=True)
-    vouched = sign(kit.cpim(), kit.identity(), when=NOW)
-    assert store.note(verify(vouched, store.trust_store(), now=NOW), NOW) is True
-    assert len(store.contacts().by_address) == 4
-    assert len(store.certificates("known")) == 4
-
-
 # --- crashes and neighbours -------------------------------------------------------------------------------------------
 
 
@@ -325,13 +309,3 @@ class TestNeighbours:
         codes = sorted(map(ended, children))
         assert codes == [0, 1, 1, 1]
         assert store.load(ALICE).fingerprint in {each.fingerprint for each in identities}
-
-    def test_what_several_processes_note_at_once_is_all_remembered(self, store: KeyStore) -> None:
-        identities = [new_identity(ALICE, when=NOW) for _ in range(6)]
-        verdicts = [verify(sign(kit.cpim(), each, when=NOW), TrustStore(), now=NOW) for each in identities]
-        children = [started(partial(store.note, each, NOW)) for each in verdicts]
-
-        assert set(map(ended, children)) == {0}
-        noted = store.contacts().of("im:alice@a.test")
-        assert {contact.fingerprint for contact in noted} == {each.fingerprint for each in identities}
-        assert [contact.is_accepted for contact in noted] == [True] + [False] * 5

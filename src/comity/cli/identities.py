@@ -17,6 +17,7 @@ from comity.cpim.address import Address
 from comity.errors import SecurityError
 from comity.secure import Identity, KeyStore, Verdict, openpgp
 from comity.secure.openpgp import PgpIdentity
+from comity.secure.remembering import note, standing
 
 openpgp_option = click.option("--openpgp", "is_openpgp", is_flag=True, help="With OpenPGP keys, not S/MIME ones.")
 
@@ -76,9 +77,9 @@ def remember(store: KeyStore, verdict: Verdict, now: datetime, protocol: str = "
     """Note who signed with which key; gives how that stands to what was seen before, "" if no signature holds.
 
     A disk that takes nothing is said on stderr: the verdict stands without the memory."""
-    contact = store.standing(verdict)
+    contact = standing(store, verdict)
     try:
-        store.note(verdict, now, protocol)
+        note(store, verdict, now, protocol)
     except SecurityError as error:
         click.echo(f"comity: not remembered: {printable(str(error))}", err=True)
     return contact

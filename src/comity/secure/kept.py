@@ -92,6 +92,11 @@ class Kept:
         """True for the second certificate of somebody whose first can only sign."""
         return self.x509 is not None and isinstance(self.x509.public_key(), x25519.X25519PublicKey)
 
+    def is_current(self, when: datetime) -> bool:
+        """True if ``when`` lies in its validity."""
+        end = self.entry.not_after
+        return self.entry.not_before <= when and (end is None or when <= end)
+
     def is_meant_by(self, reference: str) -> bool:
         """True if ``reference`` is (the first 16 digits or more of) its fingerprint, or one of its addresses."""
         wanted = re.sub(r"[\s:]", "", reference).lower()
