@@ -12,6 +12,7 @@ import pytest
 
 from comity.client import ClientError, Received, connect, text_object
 from comity.cpim.address import Address
+from comity.cpim.message import CpimMessage
 from comity.cpim.operations import MimeObject, Reason, Status
 from comity.secure import Identity, LocalCa, TrustStore, new_identity, sign, verify
 from tests.paths.kit import ALICE, BOB, ServerProcess, Via
@@ -201,3 +202,34 @@ def clear(server: ServerProcess) -> None:
             pass
 
     run(take())
+
+
+@pairs
+def test_odd_boundaries_inside_a_signed_message_arrive_as_they_are(
+    server: ServerProcess, source: Via, sink: Via, alice: Identity, authority: LocalCa
+) -> None:
+    """SEC-2: what stands inside is nobody's to tidy up: white space after boundaries, folded headers, a preamble."""
+
+    async def story() -> None:
+        when = datetime.now(UTC)
+        inside = (
+            b"This is a preamble.\r\n\r\n--=_ odd :boundary \t\r\ncontent-TYPE:\r\n\ttext/plain;\r\n charset = utf-8\r\n\r\n"
+            b"first \t\r\n--=_ odd :boundary\r\n\r\nsecond\r\n--=_ odd :boundary--  \r\nan epilogue"
+        )
+        message = CpimMessage.build(
+            from_=ALICE,
+            to=BOB,
+            date_time=when,
+            content=inside,
+            content_type='multipart/mixed ; boundary="=_ odd :boundary"',
+        )
+        signed = sign(MimeObject.of("message/cpim", message.raw), alice, when=when)
+        [received] = await exchange(server, source, sink, [signed])
+        assert received.object.octets == signed.octets
+        trust = TrustStore(anchors=(authority.certificate,))
+        verdict = verify(received.object, trust, now=datetime.now(UTC), expected_from=ALICE, expected_to=BOB)
+        assert verdict.is_valid, verdict.reason
+        assert verdict.content is not None
+        assert verdict.content.octets == message.raw
+
+    run(story())

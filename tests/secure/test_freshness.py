@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from comity.cpim.message import CpimMessage
-from comity.secure import ReplayCache, SigningClock, VerdictKind
-from comity.secure.freshness import DECREASING_WINDOW, REPLAY_WINDOW, check_timestamp
+from comity.secure import ReplayCache, SigningClock, StoredReplayCache, VerdictKind
+from comity.secure.freshness import DECREASING_WINDOW, REPLAY_WINDOW, ReplayMemory, check_timestamp
 from tests.secure.kit import NOW
 
 MINUTE = timedelta(minutes=1)
@@ -48,19 +51,28 @@ def test_time_in_a_known_queue_does_not_count() -> None:
     assert check_timestamp(NOW + 6 * MINUTE, NOW, arrived=NOW + 10 * MINUTE).verdict is VerdictKind.FUTURE
 
 
-class TestReplayCache:
-    def test_the_same_object_within_the_window(self) -> None:
+@pytest.fixture(params=["memory", "disk", "deferred"])
+def cache(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ReplayMemory]:
+    """All forms keep one contract."""
+    if request.param == "memory":
+        yield ReplayCache(limit=10)
+        return
+    stored = StoredReplayCache("im:bob@b.test", tmp_path, limit=10, is_deferred=request.param == "deferred")
+    yield stored
+    stored.close()
+
+
+class TestReplayMemory:
+    def test_the_same_object_within_the_window(self, cache: ReplayMemory) -> None:
         """SEC-25, R-01, R-03."""
-        cache = ReplayCache()
         assert cache.check("a", "1", NOW, NOW) is None
         cache.accept("a", "1", NOW, NOW)
         assert cache.check("a", "1", NOW, NOW + timedelta(hours=1)) is VerdictKind.REPLAYED
         assert cache.check("b", "1", NOW, NOW) is None
         assert cache.check("a", "1", NOW, NOW + REPLAY_WINDOW + MINUTE) is None
 
-    def test_times_must_increase_for_ten_minutes(self) -> None:
+    def test_times_must_increase_for_ten_minutes(self, cache: ReplayMemory) -> None:
         """SEC-22."""
-        cache = ReplayCache()
         cache.accept("a", "1", NOW, NOW)
         assert cache.check("a", "2", NOW, NOW) is VerdictKind.STALE
         assert cache.check("a", "2", NOW - MINUTE, NOW) is VerdictKind.STALE
@@ -68,16 +80,33 @@ class TestReplayCache:
         assert cache.check("a", "2", None, NOW) is None
         assert cache.check("a", "2", NOW - MINUTE, NOW + DECREASING_WINDOW + MINUTE) is None
 
-    def test_memory_is_bounded(self) -> None:
-        cache = ReplayCache(limit=10)
-        for number in range(1000):
-            cache.accept(f"signer{number}", str(number), NOW, NOW)
-        assert len(cache) == 10
-        assert cache.check("signer999", "999", None, NOW) is VerdictKind.REPLAYED
+    def test_an_older_time_does_not_lower_the_greatest(self, cache: ReplayMemory) -> None:
+        """SEC-22."""
+        cache.accept("a", "1", NOW, NOW)
+        cache.accept("a", "2", NOW - MINUTE, NOW)
+        assert cache.check("a", "3", NOW, NOW) is VerdictKind.STALE
+        later = NOW + DECREASING_WINDOW + MINUTE
+        cache.accept("a", "4", NOW - MINUTE, later)
+        assert cache.check("a", "5", NOW, later) is None
 
-    def test_a_clock_set_back_forgets_nothing(self) -> None:
+    def test_memory_is_bounded(self, cache: ReplayMemory) -> None:
+        for number in range(95):
+            cache.accept(f"signer{number}", str(number), NOW, NOW + timedelta(seconds=number))
+        later = NOW + timedelta(seconds=100)
+        known = [number for number in range(95) if cache.check(f"signer{number}", str(number), None, later)]
+        assert len(known) <= 20
+        assert known[-1] == 94
+
+    def test_of_two_that_ask_at_once_one_is_told_yes(self, cache: ReplayMemory) -> None:
+        """M-46."""
+        assert cache.check("a", "1", NOW, NOW) is None
+        assert cache.check("a", "1", NOW, NOW) is None
+        with ThreadPoolExecutor(8) as threads:
+            said = list(threads.map(lambda _: cache.accept("a", "1", NOW, NOW), range(16)))
+        assert said.count(True) == 1
+
+    def test_a_clock_set_back_forgets_nothing(self, cache: ReplayMemory) -> None:
         """F-27."""
-        cache = ReplayCache()
         cache.accept("a", "1", NOW, NOW)
         assert cache.check("a", "1", None, NOW - timedelta(days=400)) is VerdictKind.REPLAYED
 

@@ -12,8 +12,10 @@ from comity.cpim.operations import MimeObject
 from comity.secure import (
     ReplayCache,
     TrustStore,
+    Verdict,
     VerdictKind,
     ber,
+    encrypt,
     new_identity,
     sign,
     verify,
@@ -315,3 +317,81 @@ class TestTime:
         verdict = verify(signed, trust(), now=later, arrived=NOW + timedelta(seconds=2))
         assert (verdict.verdict, verdict.freshness) == (VerdictKind.VALID, "delayed")
         assert "waited 47 hours in a queue" in verdict.reason
+
+
+class TestPresence:
+    """A presence document under a signature (SEC-7, SEC-18, SEC-22; RFC 3923 section 4, RFC 3859 section 4)."""
+
+    @staticmethod
+    def document(entity: str = "pres:alice@a.test", stamp: str = "2026-03-01T12:00:00Z") -> MimeObject:
+        timestamp = f"<timestamp>{stamp}</timestamp>" if stamp else ""
+        return MimeObject.of(
+            "application/pidf+xml",
+            f'<?xml version="1.0" encoding="UTF-8"?><presence xmlns="urn:ietf:params:xml:ns:pidf" entity="{entity}">'
+            f'<tuple id="x"><status><basic>open</basic></status>{timestamp}</tuple></presence>'.encode(),
+        )
+
+    def judged(self, document: MimeObject, **more: object) -> Verdict:
+        return judged(sign(document, identity(), when=NOW), **more)
+
+    def test_the_entity_is_who_must_have_signed(self) -> None:
+        verdict = self.judged(self.document())
+        assert (verdict.verdict, verdict.signer) == (VerdictKind.VALID, "pres:alice@a.test")
+        assert verdict.reason == "pres:alice@a.test signed the whole presence document."
+        assert verdict.content == self.document()
+        other = self.judged(self.document("pres:eve@e.test"))
+        assert (other.verdict, other.from_) == (VerdictKind.SIGNED_BY_OTHER, "pres:eve@e.test")
+
+    def test_a_certificate_for_messages_only_does_not_prove_it(self) -> None:
+        """SEC-19: schemes are kept apart."""
+        signer = kit.certificate_with([x509.UniformResourceIdentifier("im:alice@a.test")])
+        verdict = judged(sign(self.document(), signer, when=NOW))
+        assert verdict.verdict is VerdictKind.SIGNED_BY_OTHER
+
+    @pytest.mark.parametrize(
+        ("stamp", "expected"),
+        [
+            ("", VerdictKind.NO_FRESHNESS),
+            ("2026-03-01T11:54:00Z", VerdictKind.STALE),
+            ("2026-03-01T12:06:00Z", VerdictKind.FUTURE),
+            ("2026-03-01T12:04:00Z", VerdictKind.VALID),
+        ],
+    )
+    def test_its_newest_timestamp_counts(self, stamp: str, expected: VerdictKind) -> None:
+        """SEC-22."""
+        assert self.judged(self.document(stamp=stamp)).verdict is expected
+
+    def test_an_older_one_after_a_newer_one(self) -> None:
+        """SEC-22, N-16."""
+        cache = ReplayCache()
+        assert self.judged(self.document(), replay=cache).is_valid
+        verdict = self.judged(self.document(stamp="2026-03-01T11:59:59Z"), replay=cache)
+        assert (verdict.verdict, verdict.freshness) == (VerdictKind.STALE, "decreasing timestamp")
+        assert self.judged(self.document(), replay=cache).verdict is VerdictKind.REPLAYED
+
+    def test_whoever_notifies_for_somebody_else(self) -> None:
+        """SEED-28, N-19."""
+        verdict = self.judged(self.document(), expected_from="pres:eve@e.test", expected_to="pres:bob@b.test")
+        assert verdict.verdict is VerdictKind.ENVELOPE_MISMATCH
+        assert self.judged(self.document(), expected_from="pres:alice@a.test", expected_to=BOB).is_valid
+
+    def test_unsigned_it_names_who_asserts_it(self) -> None:
+        verdict = judged(self.document(), asserted_by="gw.example")
+        assert (verdict.verdict, verdict.from_, verdict.asserted_by) == (
+            VerdictKind.UNSIGNED,
+            "pres:alice@a.test",
+            "gw.example",
+        )
+
+    @pytest.mark.parametrize(
+        "raw", [b"", b"<presence/>", b'<!DOCTYPE p><presence xmlns="urn:ietf:params:xml:ns:pidf"/>']
+    )
+    def test_what_is_no_document_is_malformed(self, raw: bytes) -> None:
+        """N-18."""
+        obj = MimeObject.of("application/pidf+xml", raw)
+        assert judged(kit.forged(obj.entity, identity())).verdict is VerdictKind.MALFORMED
+        assert judged(obj).verdict is VerdictKind.MALFORMED
+
+    def test_it_is_read_encrypted_too(self) -> None:
+        sealed = encrypt(sign(self.document(), identity(), when=NOW), [identity(BOB).certificate])
+        assert judged(sealed, keys=(identity(BOB),)).is_valid

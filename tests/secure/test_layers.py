@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import zlib
+from collections.abc import Callable
 from datetime import timedelta
+from functools import cache
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from comity.cpim.message import CpimMessage
 from comity.cpim.operations import MimeObject, Reason
@@ -349,3 +353,54 @@ class TestChangedKeys:
     def test_content_only(self) -> None:
         obj = TestContentOnly.around(signed(TEXT))
         assert verify(obj, kit.trust(contacts=self.KEPT), now=NOW).verdict is VerdictKind.CHANGED
+
+
+SHAPES: dict[str, Callable[[], MimeObject]] = {
+    "signed": lambda: signed(cpim()),
+    "signed-data": lambda: signed(cpim(), form="signed-data"),
+    "encrypted": lambda: sealed(cpim()),
+    "encrypted by cbc": lambda: sealed_cbc(cpim()),
+    "signed then encrypted": lambda: sealed(signed(cpim(), form="signed-data")),
+    "signed then encrypted by cbc": lambda: sealed_cbc(signed(cpim(), form="signed-data")),
+    "encrypted then signed": lambda: signed(sealed(cpim()), form="signed-data"),
+    "triple wrap": lambda: signed(sealed(signed(cpim(), form="signed-data")), form="signed-data"),
+    "compressed": lambda: signed(compressed(cpim()), form="signed-data"),
+    "content signed": lambda: TestContentOnly.around(signed(TEXT, form="signed-data")),
+}
+
+
+@cache
+def shape_octets(shape: str) -> bytes:
+    """Made once: keys and nonces are random, and an example must be the same when it is run again."""
+    return SHAPES[shape]().entity
+
+
+@settings(max_examples=600, deadline=None)
+@given(st.sampled_from(sorted(SHAPES)), st.data())
+def test_no_change_of_any_shape_makes_something_else_valid(shape: str, data: st.DataObject) -> None:
+    """T7, T8, SEED-2, SEED-22: whichever octet is changed, removed or put in, of headers or octets, in whatever layer."""
+    raw = bytearray(shape_octets(shape))
+    at = data.draw(st.integers(0, len(raw) - 1))
+    match data.draw(st.sampled_from(["flip", "drop", "insert", "copy"])):
+        case "flip":
+            raw[at] ^= data.draw(st.integers(1, 255))
+        case "drop":
+            del raw[at : at + data.draw(st.integers(1, 20))]
+        case "insert":
+            raw[at:at] = data.draw(st.binary(min_size=1, max_size=20))
+        case _:
+            raw[at:at] = raw[at : at + data.draw(st.integers(1, 60))]
+    verdict = opened(bytes(raw))
+    if verdict.verdict in (VerdictKind.VALID, VerdictKind.VALID_WEAK):
+        assert (verdict.content, verdict.signer) == (cpim(), "im:alice@a.test")
+    if verdict.verdict is VerdictKind.DECRYPTED_UNAUTHENTICATED:
+        assert verdict.content is None
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=300), st.booleans())
+def test_arbitrary_octets_inside_get_a_verdict(raw: bytes, is_authenticated: bool) -> None:
+    octets = cms_seal.seal(raw, [bob().certificate], cipher="aes-128-gcm" if is_authenticated else "aes-128-cbc")
+    verdict = opened(MimeObject.of("application/pkcs7-mime", octets))
+    assert not verdict.is_valid
+    assert is_authenticated or verdict.verdict is VerdictKind.DECRYPTED_UNAUTHENTICATED

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +16,7 @@ from comity.secure import (
     sign,
     verify,
 )
+from tests.secure import kit
 from tests.secure.kit import (
     FORMS,
     NOW,
@@ -165,6 +168,26 @@ class TestMimeLayer:
         assert judged(MimeObject.of(kind, three)).verdict is VerdictKind.MALFORMED
 
     @pytest.mark.parametrize(
+        ("first", "second", "expected"),
+        [
+            ("application/x", "application/octet-stream", VerdictKind.ENCRYPTED),
+            ("application/octet-stream", "application/x", VerdictKind.MALFORMED),
+            ("application/y", "application/octet-stream", VerdictKind.MALFORMED),
+            ("application/x", "text/plain", VerdictKind.MALFORMED),
+        ],
+    )
+    def test_the_parts_of_an_encrypted_multipart_are_in_order(
+        self, first: str, second: str, expected: VerdictKind
+    ) -> None:
+        """SEC-6, RFC 1847 section 2.2."""
+        octets = f"--b\r\nContent-Type: {first}\r\n\r\n\r\n--b\r\nContent-Type: {second}\r\n\r\n\r\n--b--\r\n".encode()
+        for kind, answer in (
+            ('multipart/encrypted; protocol="application/x"; boundary=b', expected),
+            ("multipart/encrypted; boundary=b", VerdictKind.MALFORMED),
+        ):
+            assert judged(MimeObject.of(kind, octets)).verdict is answer
+
+    @pytest.mark.parametrize(
         "raw", [b"", b"Content-Type", b"\r\n", b"Content-Type: multipart/signed\r\n\r\n", b"\xff" * 40]
     )
     def test_garbage_gets_a_verdict_not_an_exception(self, raw: bytes) -> None:
@@ -176,3 +199,13 @@ class TestMimeLayer:
 def test_arbitrary_octets_get_a_verdict(raw: bytes) -> None:
     for obj in (raw, opaque(raw), multipart(cpim().entity, raw), MimeObject.of("message/cpim", raw)):
         assert not verify(obj, TrustStore(), now=NOW).is_valid
+
+
+def test_threads_with_different_trust_do_not_mix() -> None:
+    """M-46: nothing is kept between two calls but what the caller hands in."""
+    obj = sign(cpim(), identity(), when=NOW)
+    stores = [kit.trust(), TrustStore(), kit.trust(distrusted=frozenset({identity().fingerprint}))]
+    expected = [VerdictKind.VALID, VerdictKind.UNTRUSTED, VerdictKind.UNTRUSTED]
+    with ThreadPoolExecutor(6) as threads:
+        found = list(threads.map(lambda number: verify(obj, stores[number % 3], now=NOW).verdict, range(300)))
+    assert found == expected * 100

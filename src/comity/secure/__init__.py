@@ -6,6 +6,7 @@ from comity.secure.identity import Identity, LocalCa, new_identity
 from comity.secure.keystore import KeyEntry, KeyStore
 from comity.secure.opening import decrypt
 from comity.secure.policy import Action, Decision, Policy, load_policy
+from comity.secure.replay import StoredReplayCache
 from comity.secure.sealing import encrypt
 from comity.secure.signing import canonical_text, sign
 from comity.secure.verdict import IdentityMatch, Layer, LayerKind, Verdict, VerdictKind
@@ -24,6 +25,7 @@ __all__ = [
     "Policy",
     "ReplayCache",
     "SigningClock",
+    "StoredReplayCache",
     "TrustStore",
     "Verdict",
     "VerdictKind",

@@ -31,8 +31,13 @@ MAX_TRIES = 10
 """Keys tried on one object, each once (M-31)."""
 
 
-def open_enveloped(octets: bytes | memoryview | ber.Element, identities: Sequence[Identity]) -> Opened:
+def open_enveloped(
+    octets: bytes | memoryview | ber.Element, identities: Sequence[Identity], *, is_padding_judged: bool = True
+) -> Opened:
     """Decrypt a ContentInfo for the first of our keys that it is for and that opens it.
+
+    ``is_padding_judged``: False gives out what CBC left with bad padding as it is. Padding proves nothing, and a caller who
+    shows only what an inner signature covers then does the same work whether it is good or bad: no padding oracle (M-33).
 
     Raises:
         NoKey: it is for none of ``identities``.
@@ -49,7 +54,7 @@ def open_enveloped(octets: bytes | memoryview | ber.Element, identities: Sequenc
     if not usable:
         raise UnknownAlgorithm(f"its key is encrypted by the algorithm {tries[0][0].algorithm}")
     for recipient, key in usable[:MAX_TRIES]:
-        content = _decrypt(sealed, _content_key(recipient, key, sealed.cipher.key_size))
+        content = _decrypt(sealed, _content_key(recipient, key, sealed.cipher.key_size), is_padding_judged)
         if content is not None:
             cipher = sealed.cipher
             return Opened(content, cipher.name, cipher.is_authenticated, chain.fingerprint(key.certificate))
@@ -173,13 +178,13 @@ def _agreed(recipient: Recipient, key: DecryptionKey) -> bytes:
 # --- the content -------------------------------------------------------------------------------------------------
 
 
-def _decrypt(sealed: Sealed, content_key: bytes) -> bytes | None:
+def _decrypt(sealed: Sealed, content_key: bytes, is_padding_judged: bool) -> bytes | None:
     """The content, or None if it does not open with this key."""
     if sealed.cipher.mode == "gcm":
         return _decrypt_gcm(sealed, content_key)
     if sealed.cipher.mode == "chacha":
         return _decrypt_chacha(sealed, content_key)
-    return _decrypt_cbc(sealed, content_key)
+    return _decrypt_cbc(sealed, content_key, is_padding_judged)
 
 
 def _decrypt_gcm(sealed: Sealed, content_key: bytes) -> bytes | None:
@@ -213,7 +218,7 @@ def _decrypt_chacha(sealed: Sealed, content_key: bytes) -> bytes | None:
         return None
 
 
-def _decrypt_cbc(sealed: Sealed, content_key: bytes) -> bytes | None:
+def _decrypt_cbc(sealed: Sealed, content_key: bytes, is_padding_judged: bool) -> bytes | None:
     """AES or triple DES in CBC; all of the content is decrypted before its padding is looked at."""
     vector = sealed.parameters.octets()
     block = 8 if sealed.cipher.mode == "3des" else cms_keys.AES_BLOCK
@@ -231,6 +236,6 @@ def _decrypt_cbc(sealed: Sealed, content_key: bytes) -> bytes | None:
     try:
         last = unpadder.update(content.read()) + unpadder.finalize()
     except ValueError:
-        return None
+        return None if is_padding_judged else content.getvalue()
     content.truncate(size - block + len(last))
     return content.getvalue()

@@ -7,9 +7,11 @@ clock: ``now`` comes in. The rule: nothing enters the cache before its signature
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Protocol
 
 from comity.secure.verdict import VerdictKind
 
@@ -68,8 +70,25 @@ def _span(delta: timedelta) -> str:
     return f"{minutes // 60} hours" if minutes < 2880 else f"{minutes // 1440} days"
 
 
+def is_decreasing(stamp: datetime | None, latest: tuple[datetime, datetime] | None, now: datetime) -> bool:
+    """True if ``stamp`` is not greater than the greatest of the last ten minutes; ``latest``: that one, and when it came."""
+    return stamp is not None and latest is not None and now - latest[1] <= DECREASING_WINDOW and stamp <= latest[0]
+
+
+class ReplayMemory(Protocol):
+    """What ``verify`` asks about what was accepted before: ``ReplayCache``, or ``replay.StoredReplayCache`` on disk."""
+
+    def check(self, signer: str, identifier: str, stamp: datetime | None, now: datetime) -> VerdictKind | None:
+        """Say REPLAYED for an object seen before, STALE for a DateTime that does not increase, else None."""
+
+    def accept(self, signer: str, identifier: str, stamp: datetime | None, now: datetime) -> bool:
+        """Remember an accepted object; False if somebody else has accepted it since ``check``."""
+
+
 class ReplayCache:
     """Remembers accepted objects by signer and message ID (or hash) for the window, in bounded memory.
+
+    Threads may share one: of two that ask about the same object, ``accept`` says yes to one.
 
     Args:
         window: how long an object is remembered.
@@ -79,6 +98,7 @@ class ReplayCache:
     def __init__(self, window: timedelta = REPLAY_WINDOW, limit: int = REPLAY_ENTRIES) -> None:
         self._window = window
         self._limit = limit
+        self._lock = threading.Lock()
         self._seen: OrderedDict[tuple[str, str], datetime] = OrderedDict()
         self._latest: OrderedDict[str, tuple[datetime, datetime]] = OrderedDict()
         """Signer → (greatest DateTime, when it was accepted)."""
@@ -90,16 +110,21 @@ class ReplayCache:
         """Say REPLAYED for an object seen before, STALE for a DateTime that does not increase, else None.
 
         Nothing is remembered: call ``accept`` once the object is accepted."""
-        self._forget(now)
-        if (signer, identifier) in self._seen:
-            return VerdictKind.REPLAYED
-        latest = self._latest.get(signer)
-        if stamp is not None and latest is not None and now - latest[1] <= DECREASING_WINDOW and stamp <= latest[0]:
-            return VerdictKind.STALE
-        return None
+        with self._lock:
+            self._forget(now)
+            if (signer, identifier) in self._seen:
+                return VerdictKind.REPLAYED
+            latest = self._latest.get(signer)
+        return VerdictKind.STALE if is_decreasing(stamp, latest, now) else None
 
-    def accept(self, signer: str, identifier: str, stamp: datetime | None, now: datetime) -> None:
-        """Remember an accepted object."""
+    def accept(self, signer: str, identifier: str, stamp: datetime | None, now: datetime) -> bool:
+        """Remember an accepted object; False if somebody else has accepted it since ``check``."""
+        with self._lock:
+            return self._accept(signer, identifier, stamp, now)
+
+    def _accept(self, signer: str, identifier: str, stamp: datetime | None, now: datetime) -> bool:
+        if (signer, identifier) in self._seen:
+            return False
         self._seen[(signer, identifier)] = now
         if stamp is not None:
             latest = self._latest.pop(signer, None)
@@ -109,6 +134,7 @@ class ReplayCache:
             self._seen.popitem(last=False)
         while len(self._latest) > self._limit:
             self._latest.popitem(last=False)
+        return True
 
     def _forget(self, now: datetime) -> None:
         """Drop what is older than the window; a clock set back drops nothing (reliability.md F-27)."""

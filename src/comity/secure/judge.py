@@ -97,7 +97,7 @@ def _judge_inside(view: View, question: Question) -> Verdict:
     other = _other_than(view.from_, question)
     if other is not None:
         who = first_name(other.names)
-        text = f"The message says it is from {escaped(view.from_)}, but {who or 'a certificate without address'} signed it."
+        text = f"The {view.noun} says it is from {escaped(view.from_)}, but {who or 'a certificate without address'} signed it."
         return question.answer(
             VerdictKind.SIGNED_BY_OTHER,
             text,
@@ -156,22 +156,23 @@ def _judge_time(view: View, signer: str, question: Question) -> Verdict:
         return answer(timeliness.verdict, f"{signer} signed it, but {timeliness.text}.", timeliness.mark)
     # What is inside an unsigned message is never "valid", so it is not remembered either.
     replay = question.replay if question.around.outer is None else None
+    again = f"{signer} signed it, but the same {view.noun} was accepted before."
     # What waited in a queue comes later than what went directly: its time need not increase (SEC-24).
     stamp = None if timeliness.mark == "delayed" else view.date_time
     if replay is not None:
         repeated = replay.check(signer, view.identifier, stamp, question.now)
         if repeated is VerdictKind.REPLAYED:
-            return answer(repeated, f"{signer} signed it, but the same message was accepted before.")
+            return answer(repeated, again)
         if repeated is not None:
             text = f"{signer} signed it, but its time is not later than that of the last message accepted."
             return answer(repeated, text, "decreasing timestamp")
     if any(one.is_weak for one in question.around.signers):
         text = f"A signature of {signer} holds, but its algorithm or key is too weak to prove anything."
         return answer(VerdictKind.VALID_WEAK, text)
-    if replay is not None:
-        replay.accept(signer, view.identifier, stamp, question.now)
+    if replay is not None and not replay.accept(signer, view.identifier, stamp, question.now):
+        return answer(VerdictKind.REPLAYED, again)
     is_encrypted = any(layer.kind is LayerKind.ENCRYPTED for layer in question.around.layers)
-    what = "the whole message, which came encrypted" if is_encrypted else "the whole message"
+    what = f"the whole {view.noun}" + (", which came encrypted" if is_encrypted else "")
     remarks = "".join(f" {one.remark}." for one in question.around.signers if one.remark)
     text = f"{signer} signed {what}" + (f"; {timeliness.text}." if timeliness.text else ".") + remarks
     return answer(VerdictKind.VALID, text, timeliness.mark)
@@ -184,7 +185,7 @@ def envelope_problem(view: View, question: Question) -> tuple[VerdictKind, str] 
     what was signed for others (surreptitious forwarding, RFC 8551 section 3.7)."""
     if question.expected_from and not is_same_user(question.expected_from, view.from_):
         outside, inside = escaped(question.expected_from), escaped(view.from_)
-        return VerdictKind.ENVELOPE_MISMATCH, f"The message says it is from {inside}, but {outside} sent it."
+        return VerdictKind.ENVELOPE_MISMATCH, f"The {view.noun} says it is from {inside}, but {outside} sent it."
     if view.kind != CPIM:
         return None
     expected = [question.expected_to] if question.expected_to else question.around.recipients
@@ -230,4 +231,5 @@ def closed(obj: MimeObject, question: Question, verdict: VerdictKind, text: str)
         return problem
     signer = question.signer_text("")
     text = f"{text} {signer or 'Somebody'} signed it as it is, encrypted."
-    return question.answer(verdict, text, signer=signer, identity=IdentityMatch.NOT_COVERED, content=obj)
+    content = None if verdict is VerdictKind.CANNOT_DECRYPT else obj
+    return question.answer(verdict, text, signer=signer, identity=IdentityMatch.NOT_COVERED, content=content)

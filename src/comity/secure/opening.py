@@ -19,8 +19,13 @@ from comity.secure.openpgp import PgpIdentity
 from comity.secure.smime import PKCS7_MIME
 
 
-def decrypt(obj: MimeObject | bytes, keys: Sequence[Identity | PgpIdentity]) -> Opened:
+def decrypt(
+    obj: MimeObject | bytes, keys: Sequence[Identity | PgpIdentity], *, is_damage_judged: bool = True
+) -> Opened:
     """Open ``obj``, which is encrypted, with the first of ``keys`` that it is for.
+
+    ``is_damage_judged``: False is for ``verify``, which shows nothing of an unauthenticated object but what a signature
+    inside covers: then bad padding and what is no entity are given out like anything else (M-33).
 
     Raises:
         NoKey: it is for none of them.
@@ -38,10 +43,11 @@ def decrypt(obj: MimeObject | bytes, keys: Sequence[Identity | PgpIdentity]) -> 
     if obj.media_type not in PKCS7_MIME:
         raise MalformedMessage("the entity is not encrypted")
     try:
-        opened = cms_open.open_enveloped(decode_transfer(obj), [key for key in keys if isinstance(key, Identity)])
+        own = [key for key in keys if isinstance(key, Identity)]
+        opened = cms_open.open_enveloped(decode_transfer(obj), own, is_padding_judged=is_damage_judged)
     except ber.BerError as error:
         raise MalformedMessage(f"the CMS structure cannot be read: {error}") from error
-    return _checked(opened)
+    return _checked(opened) if is_damage_judged or opened.is_authenticated else opened
 
 
 def _checked(opened: Opened) -> Opened:

@@ -17,10 +17,11 @@ from comity.cpim.address import Address
 from comity.cpim.entity import decode_transfer
 from comity.cpim.message import CpimLimits, CpimMessage, check_profile
 from comity.cpim.operations import MimeObject
+from comity.cpim.presence import PIDF_TYPE, PresenceDocument
 from comity.errors import MalformedMessage
 from comity.secure.chain import TrustStore
 from comity.secure.evidence import Signer
-from comity.secure.freshness import ReplayCache
+from comity.secure.freshness import ReplayMemory
 from comity.secure.identity import Identity, Name, proves
 
 if TYPE_CHECKING:
@@ -48,6 +49,11 @@ class View:
     is_ambiguous: bool = False
     has_headers: bool = False
     """True for message/cpim and PIDF: the kinds that say from whom they are."""
+
+    @property
+    def noun(self) -> str:
+        """What to call it in a sentence."""
+        return "presence document" if self.kind == PIDF_TYPE else "message"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +116,7 @@ class Question:
     now: datetime
     expected_from: str
     expected_to: str
-    replay: ReplayCache | None
+    replay: ReplayMemory | None
     asserted_by: str
     arrived: datetime | None
     sha256: str
@@ -199,6 +205,10 @@ def view_of(obj: MimeObject) -> View:
         to = tuple(address.uri for address in (*message.to, *message.cc))
         identifier = message.message_id or obj.fingerprint
         return View(CPIM, sender.uri if sender else "", to, message.date_time, identifier, has_headers=True)
+    if obj.media_type == PIDF_TYPE:
+        document = PresenceDocument.of(obj)
+        from_ = document.entity if document.presentity is None else document.presentity.uri
+        return View(PIDF_TYPE, from_, (), document.date_time, obj.fingerprint, has_headers=True)
     return View(obj.media_type)
 
 

@@ -34,7 +34,7 @@ from comity.secure.evidence import (
     UnknownAlgorithm,
     UnknownSigner,
 )
-from comity.secure.freshness import ReplayCache
+from comity.secure.freshness import ReplayMemory
 from comity.secure.identity import Identity
 from comity.secure.judge import closed, judge, unsigned
 from comity.secure.opening import decrypt
@@ -59,7 +59,7 @@ def verify(
     now: datetime,
     expected_from: str | Address | None = None,
     expected_to: str | Address | None = None,
-    replay: ReplayCache | None = None,
+    replay: ReplayMemory | None = None,
     asserted_by: str = "",
     arrived: datetime | None = None,
     keys: Sequence[Identity | PgpIdentity] = (),
@@ -149,6 +149,9 @@ def _check_headers(obj: MimeObject) -> None:
     for name in (b"content-type", b"content-transfer-encoding"):
         if names.count(name) > 1:
             raise MalformedMessage(f"there is more than one {name.decode()} header")
+    encoding = obj.header("content-transfer-encoding").lower()
+    if obj.media_type.startswith("multipart/") and encoding not in ("", "7bit", "8bit", "binary"):
+        raise MalformedMessage("a multipart has a transfer encoding")  # RFC 2045 section 6.4
 
 
 def _holds_secured_part(obj: MimeObject) -> bool:
@@ -295,7 +298,7 @@ def _encrypted(obj: MimeObject, question: Question, *, is_authenticated: bool) -
     if not question.keys:
         return closed(obj, question, VerdictKind.ENCRYPTED, "The object is encrypted and was not opened.")
     try:
-        opened = decrypt(obj, question.keys)
+        opened = decrypt(obj, question.keys, is_damage_judged=False)
     except NoKey:
         return closed(obj, question, VerdictKind.NO_KEY, "The object is encrypted for others: no key here opens it.")
     except (UnknownAlgorithm, TooLarge) as error:

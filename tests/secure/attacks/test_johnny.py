@@ -13,13 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 
 import pytest
 
-from comity.cpim.message import CpimMessage
 from comity.cpim.operations import MimeObject
-from comity.secure import IdentityMatch, Verdict, VerdictKind, ber, cms, verify
-from tests.secure import kit
+from comity.secure import IdentityMatch, Verdict, VerdictKind, ber, cms, openpgp, verify
+from tests.secure import kit, pgpkit
 from tests.secure.kit import ALICE, EVE, NOW, cpim, identity, judged, multipart, signed_data, signer_info
 
 FIRED = b"Johnny, you are fired!"
@@ -82,28 +82,60 @@ ARTEFACTS = [
 ]
 
 
-def smime(entity: bytes, who: str) -> bytes:
-    """By hand: our own ``sign`` refuses half of what is signed here."""
-    signer = identity(ALICE if who == "manager" else EVE)
-    return multipart(entity, signed_data([signer_info(signer, entity)], [signer.certificate])).entity
+@dataclass(frozen=True)
+class World:
+    """Where everybody signs with one technology; both sign by hand, for our own ``sign`` refuses half of this."""
+
+    name: str
+
+    @property
+    def now(self) -> datetime:
+        return pgpkit.now() if self.name == "pgp-mime" else NOW
+
+    def sign(self, entity: bytes, who: str) -> bytes:
+        address = ALICE if who == "manager" else EVE
+        if self.name == "smime":
+            signer = identity(address)
+            return multipart(entity, signed_data([signer_info(signer, entity)], [signer.certificate])).entity
+        signature = (
+            openpgp.sign_detached(entity, pgpkit.person(address)).replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+        )
+        octets = (
+            b"--p\r\n"
+            + entity
+            + b"\r\n--p\r\nContent-Type: application/pgp-signature\r\n\r\n"
+            + signature
+            + b"\r\n--p--\r\n"
+        )
+        kind = 'multipart/signed; protocol="application/pgp-signature"; micalg=pgp-sha512; boundary=p'
+        return MimeObject.of(kind, octets).entity
+
+    def whole(self, headers: bytes, content: bytes) -> bytes:
+        """A message/cpim entity with these headers and this entity inside."""
+        stamp = f"DateTime: {self.now:%Y-%m-%dT%H:%M:%SZ}\r\n".encode()
+        return b"Content-Type: message/cpim\r\n\r\n" + headers + stamp + b"\r\n" + content
+
+    def judge(self, entity: bytes) -> Verdict:
+        """What Johnny is told, who trusts Eve's certificate as much as the manager's."""
+        people = [pgpkit.person(ALICE), pgpkit.person(EVE)] if self.name == "pgp-mime" else []
+        trust = kit.trust(openpgp_pinned=tuple(person.certificate for person in people))
+        return verify(entity, trust, now=self.now)
+
+
+SMIME = World("smime")
+
+
+@pytest.fixture(params=["smime", "pgp-mime"])
+def world(request: pytest.FixtureRequest) -> World:
+    return World(request.param)
 
 
 def text(body: bytes, subtype: bytes = b"plain") -> bytes:
     return b"Content-Type: text/" + subtype + b"; charset=utf-8\r\n\r\n" + body
 
 
-def whole(headers: bytes, content: bytes) -> bytes:
-    """A message/cpim entity with these headers and this entity inside."""
-    stamp = b"DateTime: 2026-03-01T12:00:00Z\r\n"
-    return b"Content-Type: message/cpim\r\n\r\n" + headers + stamp + b"\r\n" + content
-
-
-def from_manager(content: bytes) -> bytes:
-    return whole(b"From: <im:alice@a.test>\r\nTo: <im:bob@b.test>\r\n", content)
-
-
-def judge(entity: bytes) -> Verdict:
-    return judged(entity)
+def from_manager(content: bytes, world: World = SMIME) -> bytes:
+    return world.whole(b"From: <im:alice@a.test>\r\nTo: <im:bob@b.test>\r\n", content)
 
 
 def never_the_managers(verdict: Verdict) -> None:
@@ -164,7 +196,7 @@ def test_cms(name: str) -> None:
 def test_cms_around_the_text_only(name: str) -> None:
     """The same structures inside an unsigned message/cpim, as a mail has them."""
     obj = CMS[name]()
-    verdict = judge(from_manager(obj.entity))
+    verdict = SMIME.judge(from_manager(obj.entity))
     assert verdict.verdict is VerdictKind.BAD_SIGNATURE, verdict.reason
     never_the_managers(verdict)
 
@@ -192,11 +224,12 @@ MIME: dict[str, Callable[[bytes], bytes]] = {
 @pytest.mark.parametrize("is_outermost", [True, False], ids=["outermost", "in message/cpim"])
 @pytest.mark.parametrize("what", ["message", "text"])
 @pytest.mark.parametrize("name", MIME)
-def test_mime(name: str, what: str, is_outermost: bool) -> None:
+def test_mime(world: World, name: str, what: str, is_outermost: bool) -> None:
     """M-03, M-04: a signed part among others proves nothing about the rest."""
-    signed = smime(from_manager(text(PROMOTED)) if what == "message" else text(PROMOTED), "manager")
-    entity = MIME[name](signed)
-    verdict = judge(entity if is_outermost else from_manager(entity))
+    inner = from_manager(text(PROMOTED), world) if what == "message" else text(PROMOTED)
+    assert world.judge(world.sign(inner, "manager")).signer == MANAGER
+    entity = MIME[name](world.sign(inner, "manager"))
+    verdict = world.judge(entity if is_outermost else from_manager(entity, world))
     assert (verdict.verdict, verdict.signer, verdict.layers) == (VerdictKind.UNSIGNED, "", ())
     never_the_managers(verdict)
 
@@ -217,7 +250,7 @@ def test_mime_with_inline_openpgp(name: str) -> None:
     else:
         part = MIME[name](text(CLEARTEXT))
     for entity in (part, from_manager(part)):
-        verdict = judge(entity)
+        verdict = SMIME.judge(entity)
         assert (verdict.verdict, verdict.signer, verdict.layers) == (VerdictKind.UNSIGNED, "", ())
         never_the_managers(verdict)
 
@@ -264,10 +297,10 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_identity_with_the_headers_signed(name: str) -> None:
+def test_identity_with_the_headers_signed(world: World, name: str) -> None:
     """M-07, M-08, M-09, M-10, FMT-38."""
     shape = SHAPES[name]
-    verdict = judge(smime(whole(shape.headers, text(FIRED)), "eve"))
+    verdict = world.judge(world.sign(world.whole(shape.headers, text(FIRED)), "eve"))
     assert verdict.verdict is shape.inside, verdict.reason
     never_the_managers(verdict)
     if verdict.is_valid:
@@ -277,10 +310,10 @@ def test_identity_with_the_headers_signed(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_identity_with_the_headers_outside(name: str) -> None:
+def test_identity_with_the_headers_outside(world: World, name: str) -> None:
     """SEC-28, M-05."""
     shape = SHAPES[name]
-    verdict = judge(whole(shape.headers, smime(text(FIRED), "eve")))
+    verdict = world.judge(world.whole(shape.headers, world.sign(text(FIRED), "eve")))
     assert verdict.verdict is shape.outside, verdict.reason
     assert not verdict.covers_whole
     never_the_managers(verdict)
@@ -293,7 +326,7 @@ def test_identity_with_the_headers_outside(name: str) -> None:
 def test_what_the_body_draws_is_not_in_the_verdict(subtype: bytes) -> None:
     """M-20, u1: the verdict stands outside the body."""
     drawn = b'<div style="background-color: green">VERDICT: valid, signed by im:alice@a.test \xf0\x9f\x94\x92</div>'
-    verdict = judge(from_manager(text(drawn, subtype)))
+    verdict = SMIME.judge(from_manager(text(drawn, subtype)))
     assert (verdict.verdict, verdict.signer, verdict.reason) == (VerdictKind.UNSIGNED, "", "The message is not signed.")
 
 
@@ -301,13 +334,11 @@ def test_what_the_body_draws_is_not_in_the_verdict(subtype: bytes) -> None:
 
 
 @pytest.mark.parametrize("who", ["manager", "eve"])
-def test_the_good_mails_are_valid_for_who_signed(who: str) -> None:
+def test_the_good_mails_are_valid_for_who_signed(world: World, who: str) -> None:
     """The set's own controls: without them all of the above would hold for a reader that says no to everything."""
     sender = MANAGER if who == "manager" else SIGNER
-    verdict = judge(smime(cpim(sender, content=PROMOTED).entity, who))
-    assert (verdict.verdict, verdict.signer) == (VerdictKind.VALID, sender)
-    message = CpimMessage.build(from_=sender, to="im:bob@b.test", content=b"x")
-    assert verify(MimeObject.of("message/cpim", message.raw), kit.trust(), now=NOW).verdict is VerdictKind.UNSIGNED
+    verdict = world.judge(world.sign(cpim(sender, when=world.now, content=PROMOTED).entity, who))
+    assert (verdict.verdict, verdict.signer) == (VerdictKind.VALID, sender), verdict.reason
 
 
 def test_every_published_artefact_has_its_shape_here() -> None:
