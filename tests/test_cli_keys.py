@@ -8,7 +8,7 @@ import os
 import stat
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import serialization
 
 from comity.cli import main
 from comity.cpim.address import Address
-from comity.secure import KeyStore
+from comity.secure import KeyStore, new_identity
 from comity.secure.openpgp_packets import SECRET_KEY, SECRET_SUBKEY, read_packets
 from comity.secure.passphrase import pem_blocks
 from tests.terminal import Conversation
@@ -422,6 +422,10 @@ class TestMemory:
         assert json.loads(comity("verify", "--json", "-", stdin=first).stdout)["verdict"] == "untrusted"
         history = comity("keys", "show", changed["fingerprint"]).stdout
         assert "this key, not confirmed by you" in history
+        comity("keys", "trust", seen[0]["fingerprint"])
+        unclear = comity("keys", "trust", ALICE)
+        assert unclear.exit_code == 2
+        assert "by its fingerprint" in unclear.stderr, "an address alone never accepts a changed key"
         comity("keys", "trust", changed["fingerprint"])
         assert comity("verify", "-", stdin=second).exit_code == 0
 
@@ -525,6 +529,14 @@ def test_an_imported_private_key_gets_a_passphrase_or_somebody_is_told(
     asked.answer("Passphrase", "open sesame")
     assert asked.end() == 0
     assert b"ENCRYPTED" in next((tmp_path / "asked/keys").glob("*.pem")).read_bytes()
+
+
+def test_a_key_that_ended_signs_no_more_and_says_what_to_do(home: Path) -> None:
+    """Nobody would trust what it signs (M-21)."""
+    KeyStore(home).save(new_identity(Address.parse(ALICE), when=datetime.now(UTC) - timedelta(days=9), days=8))
+    result = comity("sign", "-", stdin=message())
+    assert result.exit_code == 2
+    assert "--replace" in result.stderr
 
 
 def test_a_full_disk_does_not_hide_the_verdict(home: Path) -> None:

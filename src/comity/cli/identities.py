@@ -6,7 +6,7 @@ Place on the path: beside it, between ``secure/own_keys.py`` and the commands. P
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 
 import click
@@ -42,7 +42,13 @@ def signing_identity(
 def own_identity(store: KeyStore, address: Address, passphrase: Passphrase) -> Identity:
     """The S/MIME identity of ``address``; asks for its passphrase if it has one."""
     sealed = address in store.identities() and store.own.is_encrypted(address)
-    return passphrase.open(str(address), sealed, partial(store.load, address))
+    identity = passphrase.open(str(address), sealed, partial(store.load, address))
+    end = identity.certificate.not_valid_after_utc
+    if end < datetime.now(UTC):
+        fail(
+            f"The certificate of {address} expired on {end:%Y-%m-%d}. Make a new one: comity keys new {address} --replace"
+        )
+    return identity
 
 
 def reading_keys(

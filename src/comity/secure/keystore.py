@@ -245,7 +245,7 @@ class KeyStore:
         """
         others: list[Kept] = []
         if isinstance(what, str):
-            found = self.find(what)
+            found = self._candidate(what)
         else:
             others = kept.read(what)
             found = kept.principal(others)
@@ -261,6 +261,21 @@ class KeyStore:
                     new = Contact(address, found.key, found.fingerprint, when, "", found.technology, is_vouched=True)
                     self.write_contacts(address, contacts.accepted(self.contacts_of(address), new))
         return entry
+
+    def _candidate(self, reference: str) -> Kept:
+        """Which of others' certificates shall be trusted. Of who has a trusted one the new one is named by its fingerprint."""
+        theirs = [each for each in self.everything() if each.entry.shelf not in ("own", "old")]
+        meant = [each for each in theirs if each.is_meant_by(reference) and not each.only_encrypts]
+        found = {each.fingerprint: each for each in meant}
+        trusted = any(each.entry.shelf == "pinned" for each in meant)
+        if len(found) == 1:
+            return meant[0]
+        if found and trusted:
+            raise SecurityError(
+                f"You trust a key of {reference[:128]} already. Name the new one by its fingerprint, once you have compared "
+                "it: comity keys trust FINGERPRINT"
+            )
+        return self.find(reference)
 
     def distrust(self, what: bytes | str) -> KeyEntry:
         """Never trust a certificate again, nor anything it issued; taken off the other shelves."""
