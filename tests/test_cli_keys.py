@@ -264,6 +264,7 @@ class TestAuthorities:
         assert made.exit_code == 0, made.output
         assert "keys import" in made.stdout
         assert "waits for its certificate" in comity("sign", "-", stdin=message()).stderr
+        assert "waits for its certificate" in comity("keys", "list").stdout
         text = openssl("req", "-in", request, "-noout", "-text", "-verify").stdout.decode()
         assert all(f"URI:{scheme}:alice@example.org" in text for scheme in ("im", "pres", "sip"))
         assert "1.3.6.1.5.5.7.8.5" in text or "XmppAddr" in text or "othername" in text

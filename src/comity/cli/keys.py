@@ -22,7 +22,6 @@ from comity.secure.kept import holds_key
 TRUST = {
     "own": "it is yours",
     "old": "it was yours; it opens old messages and signs no more",
-    "waiting": "it waits for its certificate: comity keys import FILE",
     "anchors": "you believe whomever it certifies",
     "pinned": "you trust this very certificate",
     "known": "kept, not trusted; compare the fingerprint with its owner, then: comity keys trust",
@@ -50,13 +49,16 @@ def keys_list(as_json: bool) -> None:
     Example:
       comity keys list --json
     """
-    entries = KeyStore().entries()
+    store = KeyStore()
+    entries, waiting = store.entries(), store.own.waiting()
     if as_json:
         print_json(entries)
         return
     rows = [(e.shelf, e.technology, e.fingerprint[:16], _whose(e), _until(e)[:10]) for e in entries]
     titles = ("shelf", "kind", "fingerprint", "whose", "until")
     print_table(titles, rows, "There is no key. Make one: comity keys new ADDRESS")
+    for address in waiting:
+        click.echo(f"The key of {printable(str(address))} waits for its certificate: comity keys import FILE")
 
 
 @keys.command("show")

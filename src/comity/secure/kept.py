@@ -34,7 +34,7 @@ class KeyEntry:
     fingerprint: str
     """SHA-256 of an X.509 certificate, or an OpenPGP fingerprint; lower-case hex."""
     shelf: str
-    """"own", "old", "waiting", "anchors", "pinned", "known" or "distrusted"."""
+    """"own", "old", "anchors", "pinned", "known" or "distrusted"."""
     subject: str
     addresses: tuple[str, ...]
     not_before: datetime
