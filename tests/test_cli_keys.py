@@ -288,7 +288,8 @@ class TestAuthorities:
         joined = comity("keys", "import", issued)
         assert joined.stdout.startswith("own: "), joined.output
         comity("keys", "import", tmp_path / "ca.pem", "--trust-anchor")
-        signed = comity("sign", "-", "--passphrase-file", tmp_path / "pass", stdin=message())
+        written = message(datetime.now(UTC))  # not before the certificate, which began a moment ago
+        signed = comity("sign", "-", "--passphrase-file", tmp_path / "pass", stdin=written)
         assert signed.exit_code == 0, signed.output
         assert comity("verify", "-", stdin=signed.stdout_bytes).exit_code == 0
 
