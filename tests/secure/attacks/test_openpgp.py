@@ -241,6 +241,20 @@ class TestSubkeys:
         gpg("--faked-system-time", "20250102T000000!", "--quick-set-expire", primary, "5d", subkey)
         assert self.check(gpg, primary, signature).distrust_code == "expired"
 
+    @pytest.mark.parametrize(
+        ("options", "text"),
+        [
+            (["--faked-system-time", "20990101T000000!"], "not over this content"),
+            (["--faked-system-time", "20250103T000000!", "--default-sig-expire", "1d"], "expired on 2025-01-04"),
+        ],
+    )
+    def test_a_signature_holds_in_its_time_only(self, gpg: Gpg, options: list[str], text: str) -> None:
+        """Not made in the future, and not after the day it was made for."""
+        primary, subkey = self.key(gpg)
+        signature = self.sign(gpg, subkey, *options)
+        with pytest.raises(SignatureFailed, match=text):
+            self.check(gpg, primary, signature)
+
     @pytest.mark.parametrize("reason", ["0", "1", "2", "3"])
     @pytest.mark.parametrize("is_dated_back", [True, False])
     def test_a_revoked_subkey_does_not_sign(self, gpg: Gpg, reason: str, is_dated_back: bool) -> None:
