@@ -176,6 +176,17 @@ class TestSignatures:
         assert signer.title.isprintable()
         assert judged(multipart_signed(message().entity, signature), trust).reason.isprintable()
 
+    @pytest.mark.peer
+    def test_what_a_signature_says_of_its_signer_proves_nothing(self, gpg: Gpg) -> None:
+        """M-40: notations and the signer's User ID in a signature are put there by whoever signs."""
+        options = ["--sig-notation", f"{NOTATION}=im:boss@a.test", "--sig-policy-url", "https://a.test/%1b[2K"]
+        obj = message(from_="im:boss@a.test")
+        signature = signed_by(gpg, "--armor", *options, "--detach-sign", content=obj.entity)
+        (signer,) = openpgp.signers_of(obj.entity, signature, trusting(person()), now())
+        assert [str(name) for name in signer.names if name.scheme == "im"] == ["im:alice@a.test"]
+        verdict = judged(multipart_signed(obj.entity, signature))
+        assert (verdict.verdict, verdict.signer) == (VerdictKind.SIGNED_BY_OTHER, "im:alice@a.test")
+
     def test_two_threads_with_different_keyrings_do_not_mix(self) -> None:
         """M-46."""
         alice, eve = person(), person(kit.EVE)
