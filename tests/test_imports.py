@@ -32,10 +32,10 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
     ("bindings.base", ("service.interfaces", "cpim", "errors"), ()),
     ("bindings.*.config", ("errors",), ()),
     # The mapping in its parts: ``forms`` is what a device is handed, ``history`` the header of GW-8,
-    # ``protection`` what every hop must keep (T11).
+    # ``protection`` what every hop must keep (T11), ``reports`` why a message failed (GW-12).
     *(
         (f"bindings.*.{part}", ("bindings.*", "cpim", "errors", "xml"), ())
-        for part in ("mapping", "forms", "history", "egress", "protection")
+        for part in ("mapping", "forms", "history", "egress", "protection", "reports")
     ),
     # The glue in its parts.
     *(

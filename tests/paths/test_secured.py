@@ -6,6 +6,7 @@ SEED-2, SEED-3, SEED-4, SEC-2, SEC-26, SEC-27, XMPP-18, XMPP-22, T8, G-02, G-03.
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from comity.bindings.sip.message import SipRequest
 from comity.cli import main
 from comity.client import Client, Options, Received, connect, terse, text_object
 from comity.client.sip import SipClient
+from comity.client.xmpp import XmppClient
 from comity.cpim.operations import MessageOperation, MimeObject, Reason, Response, Status
 from comity.secure import TrustStore, Verdict, sign, verify
 from comity.secure.evidence import DecryptionFailed, NoKey
@@ -227,11 +229,15 @@ def judged(received: Received, safe: Safe) -> Verdict:
 
 
 async def reported(client: Client) -> Response:
-    """The failure that comes as a report: XMPP has no other way once a stanza is acknowledged."""
-    async for received in client.messages():
-        assert received.report is not None
-        return Response("", Status.FAILURE, received.report.reason, received.report.text)
-    raise AssertionError("the client was closed")
+    """The failure that comes as a report, which is taken: an XMPP error after the acknowledgement, a MESSAGE over SIP."""
+    messages = client.messages()
+    received = await anext(messages)
+    reading = asyncio.ensure_future(anext(messages))
+    await asyncio.sleep(0)
+    reading.cancel()
+    await asyncio.gather(reading, return_exceptions=True)
+    assert received.report is not None
+    return Response("", Status.FAILURE, received.report.reason, received.report.text)
 
 
 def broken(thing: MimeObject) -> MimeObject:
@@ -307,6 +313,32 @@ def test_what_cannot_be_decrypted_is_refused_and_the_sender_told_so(
 
     run(story())
     assert not server.waiting()
+
+
+@pytest.mark.parametrize("source", ["sip", "xmpp"])
+def test_a_refusal_survives_a_broken_connection(server: ServerProcess, safe: Safe, source: Via) -> None:
+    """T8, XEP-0198: what was refused while the stream was down goes out when it is resumed, before the message counts."""
+
+    async def story() -> None:
+        async with server.client(source, ALICE) as alice, server.client("xmpp", BOB) as bob:
+            answer = alice.send(safe.pgp_encrypted(secret_object()), BOB)
+            messages = bob.messages()
+            received = await anext(messages)
+            assert isinstance(bob, XmppClient)
+            assert bob._link is not None
+            bob._link.abort()
+            received.refuse(Reason.DECRYPTION, "The object cannot be decrypted.")
+            reading = asyncio.ensure_future(anext(messages))
+            response = await answer
+            if response.status is not Status.FAILURE:
+                response = await reported(alice)
+            assert response.reason is Reason.DECRYPTION
+            while await asyncio.to_thread(server.waiting):
+                pass
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+
+    run(story())
 
 
 @pairs
@@ -410,6 +442,29 @@ def test_over_udp_the_sender_chooses_the_form_that_fits_and_no_hop_does(
                 assert verify(received.object, known, now=datetime.now(UTC), expected_from=ALICE).is_valid
             while await asyncio.to_thread(server.waiting):
                 pass
+
+    run(story())
+
+
+def test_over_udp_an_encrypted_object_goes_in_its_fewest_octets(server: ServerProcess, safe: Safe) -> None:
+    """RFC 8591 sections 5 and 7.1: binary; the very octets that base64 would have held, so nothing is encrypted twice."""
+    thing = text_object(ALICE, BOB, "hi, Bob")
+    sealed = encrypt(thing, safe.bob.certificates[:1], encoding="base64")
+
+    async def story() -> None:
+        async with server.client("sip", ALICE, "udp", receive=False) as alice:
+            assert [alice.has_room(form, BOB) for form in (sealed, terse(sealed))] == [False, True]
+            assert (await alice.send(terse(sealed), BOB)).status is Status.INDETERMINANT
+        async with server.client("sip", BOB, "udp") as bob:
+            messages = bob.messages()
+            received = await anext(messages)
+            reading = asyncio.ensure_future(anext(messages))
+            while await asyncio.to_thread(server.waiting):
+                pass
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+        assert received.object.octets == base64.b64decode(sealed.octets)
+        assert safe.open_smime(received.object) == thing.entity
 
     run(story())
 

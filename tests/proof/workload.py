@@ -165,7 +165,7 @@ class Workload:
     def _took(self, person: Person, session: Session, received: Received) -> None:
         self.last_event = asyncio.get_running_loop().time()
         sender = user_of(received.from_.uri)
-        if received.report is not None:
+        if received.report is not None and not received.id:  # an XMPP error; a SIP report names the message by its IMDN
             person.write("report", id=received.report.native_id, level="failed", note=f"from={sender}")
             self._failed(received.report.native_id)
             return

@@ -219,6 +219,7 @@ def _fields(received: Received, verdict: Verdict, text: str | None, contact: str
         "layers": [layer.text for layer in verdict.layers],
         "asserted_by": received.asserted_by,
         "delayed": received.is_delayed,
+        "requirements": sorted(requirement.value for requirement in received.requirements),
         "history": [_hop(entry) for entry in received.history],
     }
 

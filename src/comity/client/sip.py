@@ -26,6 +26,7 @@ from comity.bindings.sip.mapping import (
 )
 from comity.bindings.sip.message import SipRequest, SipResponse
 from comity.bindings.sip.protection import OPTION as PROTECTION
+from comity.bindings.sip.reports import REPORTER, parse_report
 from comity.bindings.sip.session import SipSession
 from comity.bindings.sip.settings import SessionSettings
 from comity.client.base import ClientError, Mailbox, Options, Received, SignedIn, check_requirements
@@ -259,7 +260,10 @@ class SipClient(SignedIn):
         is_delayed = arrived is not None and datetime.now(UTC) - arrived > DELAYED
         own = self._options.address
         id = f"{event.request.call_id};{event.request.from_.tag}"
-        refuser = partial(self._refuse, event.id)
+        # Only our server speaks for itself; whoever else writes such a header is not believed.
+        is_servers = made.source == Address.im(REPORTER, own.domain)
+        report = parse_report(event.request) if is_servers else None
+        refuser = None if report is not None else partial(self._refuse, event.id)
         received = Received(
             made.object,
             made.source,
@@ -268,6 +272,7 @@ class SipClient(SignedIn):
             is_delayed,
             arrived,
             made.history,
+            report,
             requirements=made.requirements,
             id=id,
             refuser=refuser,

@@ -115,6 +115,8 @@ def _signed_by_other(view: CpimMessage, sender: str, limits: Limits) -> bool:
 
     Whoever wants to show it to others attaches it, as one part of a multipart.
     """
+    if b"multipart/signed" not in view.content_header_block.lower():
+        return False  # told at one look for nearly every message
     content = content_object(view)
     if content.media_type != "multipart/signed":
         return False

@@ -471,6 +471,17 @@ class TestDevices:
         assert (request.value("comity-history") or "").startswith("a.test;in=sip;out=sip;time=2026-01-01T00:00:00")
 
     @story
+    async def test_nobody_but_the_server_reports(self) -> None:
+        """T21, GW-12: a header of the sender's that says a message failed goes no further."""
+        world = await World().start()
+        bob, alice = Phone(world, "bob", BOB), Phone(world, "alice", ALICE, "tcp")
+        await bob.register(("Accept", "message/cpim"))
+        forged = ("Comity-Report", 'denied;to="im:carol@a.test";text="never"')
+        assert status(await alice.message("sip:bob@a.test", CPIM, "message/cpim", forged)) == 200
+        (request,) = bob.received
+        assert request.value("comity-report") is None
+
+    @story
     async def test_what_stands_outside_an_object_is_a_copy_and_changes_nothing_inside(self) -> None:
         """SEED-27, T4: Subject, Date and From beside the object come from the envelope; its octets are the sender's."""
         world = await World().start()

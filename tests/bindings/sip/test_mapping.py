@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from comity.bindings.sip.forms import Form, choose_form
+from comity.bindings.sip.headers import clean_text
 from comity.bindings.sip.history import history_headers, parse_history
 from comity.bindings.sip.mapping import (
     REASONS,
@@ -23,9 +24,11 @@ from comity.bindings.sip.mapping import (
 )
 from comity.bindings.sip.message import SipRequest, SipResponse
 from comity.bindings.sip.registration import is_harmed_by_objects
+from comity.bindings.sip.reports import parse_report, report_headers
 from comity.bindings.sip.wire import parse_datagram
 from comity.cpim.address import Address
 from comity.cpim.message import CpimMessage
+from comity.cpim.native import failure_report
 from comity.cpim.operations import (
     Context,
     HistoryEntry,
@@ -371,6 +374,55 @@ class TestOut:
         back = sent(made, Form.OBJECT)
         assert back.body == body
         assert back.content_type == kind
+
+
+class TestReports:
+    """``Comity-Report``: why a message failed, for a client of ours (GW-12, T8)."""
+
+    @given(st.sampled_from(Reason), st.text(max_size=200), st.text('abc é"\\\\;,=%', min_size=1, max_size=20))
+    def test_a_report_survives_the_header(self, reason: Reason, text: str, local: str) -> None:
+        report = Report(reason, text, Address("im", local, "a.test"), "ignored: the Call-ID says it")
+        sent = request(b"", "", *report_headers(report)).to_bytes()
+        received = parse_datagram(sent)
+        assert isinstance(received, SipRequest), received
+        got = parse_report(received)
+        assert got == Report(reason, clean_text(clean_text(text)[:120]), report.recipient, "c1@host.test")
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            "",
+            "none",
+            "denied",
+            "denied;to=x",
+            'denied;to="sip:b@a.test"',
+            'denied;to="im:b@a.test";to="im:c@a.test"',
+            "denied;;",
+        ],
+    )
+    def test_one_that_cannot_be_read_is_none(self, value: str) -> None:
+        assert parse_report(SipRequest("MESSAGE", "sip:b@h", [("Comity-Report", value), ("Call-ID", "c")], b"")) is None
+        assert parse_report(SipRequest("MESSAGE", "sip:b@h", [("Call-ID", "c")], b"")) is None
+
+    def test_it_stands_beside_the_object_alone_and_fits_a_datagram(self) -> None:
+        """A stock phone gets the same in words; names and sentence here are as long as they are allowed to be."""
+        report = Report(Reason.DECRYPTION, "x" * 500, BOB, "c1")
+        failed = MimeObject.of("message/cpim", CPIM)
+        when = datetime(2026, 1, 1, tzinfo=UTC)
+        thing = failure_report(failed, sender=ALICE, recipient=BOB, when=when, message_id="m" * 24)
+        entry = HistoryEntry("a.test", "comity", "sip", when)
+        carried = MessageOperation(
+            ALICE, BOB, "t", thing, context=Context(thread="c1", report=report), history=(entry,)
+        )
+        target = "sip:alice@198.51.100.7:5060"
+        whole, words = (
+            operation_to_request(carried, form, target=target, tag="t", call_id="c", accepted=when)
+            for form in (Form.OBJECT, Form.TEXT)
+        )
+        assert whole is not None
+        assert words is not None
+        assert (whole.value("comity-report") is None, words.value("comity-report")) == (False, None)
+        assert len(whole.to_bytes()) < 1300 - 130  # the rest is for Via
 
 
 class TestAnswers:

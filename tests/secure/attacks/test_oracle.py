@@ -17,8 +17,8 @@ import pytest
 from comity.cpim.operations import MimeObject
 from comity.secure import Identity, Verdict, VerdictKind, cms_seal, sign
 from comity.secure.identity import KeyKind
+from tests.secure.damage import extent, flipped, inner, secret_places
 from tests.secure.kit import BOB, NOW, cpim, identity, judged
-from tests.secure.test_cms_open import extent, flipped, inner, secret_places
 
 #: Key, further arguments of ``seal``, and the one verdict for all that is wrong.
 CASES: list[tuple[KeyKind, dict[str, object], VerdictKind]] = [

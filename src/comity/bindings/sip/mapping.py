@@ -18,6 +18,7 @@ from comity.bindings.sip.headers import clean_text, quoted, unquoted
 from comity.bindings.sip.history import history_headers, parse_history
 from comity.bindings.sip.message import SipRequest, SipResponse, long_name
 from comity.bindings.sip.protection import parse_protection, protection_headers
+from comity.bindings.sip.reports import report_headers
 from comity.bindings.sip.uri import SipUri
 from comity.cpim.address import Address, from_sip_uri, to_sip_uri
 from comity.cpim.entity import CPIM_TYPE, SECURED, content_type_params
@@ -328,6 +329,7 @@ def operation_to_request(
         headers.append(("Content-Language", language))
     if form is Form.OBJECT:
         headers += history_headers(operation.history)
+        headers += report_headers(context.report) if context.report is not None else []
     headers += protection_headers(operation.requirements, is_last_hop=is_last_hop)
     return SipRequest("MESSAGE", target, headers + content_headers, octets)
 
