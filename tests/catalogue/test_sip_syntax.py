@@ -116,6 +116,7 @@ ROWS = [
     bad("S-52 100rel", lines("Require: 100rel"), 420),
     bad("S-52 unknown extension", lines("Require: nothing-we-know"), 420),
     *(bad(f"S-53 {name}", method(name), 405) for name in ("REFER", "INVITE", "UPDATE", "INFO", "PUBLISH")),
+    bad("SEC-36 NOTIFY without a subscription", method("NOTIFY"), 481),
     bad("S-53 SUBSCRIBE is asked who it is before that", method("SUBSCRIBE"), 401),
     bad("S-53 unknown method", method("DANCE"), 501),
     bad("S-53 method of 65 letters", method("M" * 65)),

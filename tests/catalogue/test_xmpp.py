@@ -308,6 +308,20 @@ def test_a_forged_sender_closes(target: Target, bob: Inbox, name: str, sender: s
     assert set(bob.senders) == {"im:alice@a.test"}
 
 
+@pytest.mark.parametrize("kind", ["subscribe", "unsubscribe", "subscribed", "unsubscribed"])
+@pytest.mark.parametrize("sender", ["bob@a.test", "carol@b.test", "alice@a.test/other"])
+def test_a_forged_subscription_closes_and_nobody_hears_of_it(
+    target: Target, bob: Inbox, kind: str, sender: str
+) -> None:
+    """SEC-31 to SEC-33, T19."""
+    text = f"{kind} before {sender}"
+    with target.row("SEC-33", stores=True), RawXmpp(target, "bound") as peer:
+        peer.send(f"<message to='bob@a.test'><body>{text}</body></message>".encode())
+        peer.send(f"<presence type='{kind}' from='{sender}' to='bob@a.test'/>".encode())
+        assert read_answer(peer.until_closed()).condition == "invalid-from"
+        bob.expect(text)
+
+
 @pytest.mark.parametrize(
     ("stage", "octets", "expected"),
     [

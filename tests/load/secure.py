@@ -132,13 +132,25 @@ def signing(kind: KeyKind, rounds: int, when: datetime) -> Iterator[Cost]:
 
 
 def sealing(kind: KeyKind, rounds: int, when: datetime) -> Iterator[Cost]:
-    """Encrypt for a key of ``kind`` and decrypt."""
+    """Encrypt for a key of ``kind`` (of an Ed25519 identity its X25519 one) and decrypt."""
     bob = new_identity(BOB, when=when, kind=kind)
     entity = text_entity(when)
-    yield cost("encrypt", kind, lambda: encrypt(entity, [bob.certificate]), rounds)
-    sealed = encrypt(entity, [bob.certificate])
+    recipient = bob.certificate if bob.encryption is None else bob.encryption.certificate
+    yield cost("encrypt", kind, lambda: encrypt(entity, [recipient]), rounds)
+    sealed = encrypt(entity, [recipient])
     assert decrypt(sealed, [bob]).entity == entity.entity
     yield cost("decrypt", kind, lambda: decrypt(sealed, [bob]), rounds)
+
+
+def pgp_sealing(rounds: int, when: datetime) -> Iterator[Cost]:
+    """The same with OpenPGP (X25519)."""
+    bob = openpgp.new_identity(BOB, when=when)
+    recipients = openpgp.read_certificates(bob.certificate)
+    entity = text_entity(when)
+    yield cost("encrypt", "openpgp", lambda: encrypt(entity, recipients, when=when), rounds)
+    sealed = encrypt(entity, recipients, when=when)
+    assert decrypt(sealed, [bob]).entity == entity.entity
+    yield cost("decrypt", "openpgp", lambda: decrypt(sealed, [bob]), rounds)
 
 
 def pgp_signing(rounds: int, when: datetime) -> Iterator[Cost]:
@@ -146,12 +158,12 @@ def pgp_signing(rounds: int, when: datetime) -> Iterator[Cost]:
     alice = openpgp.new_identity(ALICE, when=when)
     trust = TrustStore(openpgp_pinned=(alice.certificate,))
     entity = text_entity(when)
-    yield cost("sign", "openpgp ed25519", lambda: sign(entity, alice, when=when), rounds)
+    yield cost("sign", "openpgp", lambda: sign(entity, alice, when=when), rounds)
     signed = sign(entity, alice, when=when)
     now = datetime.now(UTC)
     verdict = verify(signed, trust, now=now)
     assert verdict.is_valid, verdict.reason
-    yield cost("verify", "openpgp ed25519", lambda: verify(signed, trust, now=now), rounds)
+    yield cost("verify", "openpgp", lambda: verify(signed, trust, now=now), rounds)
 
 
 def all_costs(rounds: int, when: datetime) -> Iterator[Cost]:
@@ -160,8 +172,9 @@ def all_costs(rounds: int, when: datetime) -> Iterator[Cost]:
     for kind in kinds:
         yield from signing(kind, rounds, when)
     yield from pgp_signing(rounds, when)
-    for kind in ("p256", "rsa"):
+    for kind in kinds:
         yield from sealing(kind, rounds, when)
+    yield from pgp_sealing(rounds, when)
 
 
 def main(rounds: int) -> None:

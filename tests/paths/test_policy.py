@@ -74,10 +74,12 @@ def test_what_the_recipient_refuses_is_not_shown_and_its_sender_told(
             assert reason is Reason.SIGNATURE
             assert "signature" in text
             reason, text = await failure_of(sender, text_object(ALICE, BOB, "unsigned"))
-            assert reason in (Reason.PROTECTION, Reason.DENIED)
+            assert reason is Reason.PROTECTION
             assert "must be signed" in text
             await sender.send(good, BOB, requirements={Requirement.SIGNED})
-            told = [(line["action"], line["verdict"], line["text"]) for line in await bob.lines()]
+            lines = await bob.lines()
+            assert [line["requirements"] for line in lines] == [[], [], ["signed"]]
+            told = [(line["action"], line["verdict"], line["text"]) for line in lines]
             assert told == [
                 ("refuse", "bad-signature", None),
                 ("refuse", "unsigned", None),

@@ -129,12 +129,12 @@ def _gpg_verifies(gpg: Gpg, signature: bytes) -> bool:
     return "VALIDSIG" in gpg.status("--verify", *map(str, files))
 
 
-def _rpgp_verifies(signature: bytes, certificate: bytes) -> bool:
+def rpgp_verifies(signature: bytes, content: bytes, certificate: bytes) -> bool:
     parsed, _ = rpgp.DetachedSignature.from_armor(signature.decode())
     key = rpgp.SignedPublicKey.from_bytes(certificate)
     for candidate in (key, *key.public_subkeys):
         try:
-            parsed.verify(candidate, DATA)
+            parsed.verify(candidate, content)
         except (RpgpError, TypeError):
             continue
         return True
@@ -168,7 +168,7 @@ def signature_row(peers: Peers, kind: str, *options: str, digest: str = "", is_t
     return [
         _try(mine, gpg_reads),
         _try(by_gpg if has.gpg else None, lambda made: _we_verify(made, peers.key(kind)[1])),
-        _try(mine, lambda made: own is not None and _rpgp_verifies(made, own.certificate)),
+        _try(mine, lambda made: own is not None and rpgp_verifies(made, DATA, own.certificate)),
         _try(by_rpgp if has.rpgp else None, lambda made: _we_verify(made, theirs(kind).to_public_key().to_bytes())),
     ]
 
@@ -182,7 +182,7 @@ def _we_open(octets: bytes, identity: PgpIdentity, certificate: bytes | None) ->
     return opened.entity == DATA and [one.distrust for one in signers] == ([] if certificate is None else [""])
 
 
-def _rpgp_key(identity: PgpIdentity) -> Any:
+def rpgp_key(identity: PgpIdentity) -> Any:
     """The subkey of our certificate that rpgp encrypts to."""
     key = rpgp.SignedPublicKey.from_bytes(identity.certificate)
     kinds = ("ecdh", "rsa", "x25519", "x448")
@@ -207,7 +207,7 @@ def recipient_row(peers: Peers, kind: str) -> list[str]:
     def by_rpgp() -> bytes:
         builder = rpgp.MessageBuilder.from_bytes("", DATA)
         builder = builder.seipd_v2("aes256", "ocb") if has.is_v6 else builder.seipd_v1("aes256")
-        made: bytes = builder.encrypt_to_key(_rpgp_key(ours(kind))).to_vec()
+        made: bytes = builder.encrypt_to_key(rpgp_key(ours(kind))).to_vec()
         return made
 
     def rpgp_opens(octets: bytes) -> bool:
@@ -277,7 +277,7 @@ def content_row(
 
 
 def _to(builder: Any) -> Any:
-    return builder.encrypt_to_key(_rpgp_key(ours("Curve25519")))
+    return builder.encrypt_to_key(rpgp_key(ours("Curve25519")))
 
 
 def _seipd1(cipher: str) -> Callable[[Any], Any]:
@@ -293,7 +293,7 @@ def _compressed(method: str) -> Callable[[Any], Any]:
 
 
 def _anonymous(builder: Any) -> Any:
-    return builder.seipd_v1("aes256").encrypt_to_key_anonymous(_rpgp_key(ours("Curve25519")))
+    return builder.seipd_v1("aes256").encrypt_to_key_anonymous(rpgp_key(ours("Curve25519")))
 
 
 Row = Callable[[Peers], list[str]]
@@ -399,7 +399,7 @@ HEAD = """# OpenPGP peers
 
 What Comity and two other programs read of each other: `gpg` of Debian 12 (GnuPG 2.2) and rpgp (`rpgp-py`), beside pysequoia,
 with which Comity signs, encrypts and verifies. `tests/secure/test_openpgp_matrix.py` tries every cell again and compares it
-with this page. S/MIME has a page of its own, `security-peers.md`.
+with this page. S/MIME has [a page of its own](security-peers.md).
 
 *yes*: read, and the octets are the same. *no*: the reader refuses. *not written*: the writer has no such thing, or refuses.
 """

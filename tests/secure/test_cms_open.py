@@ -6,7 +6,6 @@ import contextlib
 import random
 import statistics
 import time
-from collections.abc import Callable, Sequence
 
 import pytest
 from cryptography import x509
@@ -20,6 +19,7 @@ from comity.secure import Identity, ber, chain, cms_enveloped, cms_keys, cms_ope
 from comity.secure.evidence import DecryptionFailed, NoKey, TooLarge, UnknownAlgorithm
 from comity.secure.identity import KeyKind
 from tests.secure import kit
+from tests.secure.damage import extent, flipped, inner, secret_places, wrapped_anew
 from tests.secure.kit import NOW
 
 ENTITY = b"Content-Type: text/plain\r\n\r\nWatson, come here - I want to see you."
@@ -121,42 +121,6 @@ def oids(raw: bytes) -> set[str]:
         return set().union(*(walk(child) for child in element.children))
 
     return walk(ber.read(raw))
-
-
-# --- taking objects apart to change them ---------------------------------------------------------------------------
-
-
-def inner(raw: bytes) -> ber.Element:
-    return ber.read(raw).children[1].children[0]
-
-
-def secret_places(raw: bytes) -> dict[str, range]:
-    """Where the encrypted key, the content and the tag stand in ``raw``."""
-    fields = inner(raw).children
-    recipient = fields[1].children[0]
-    place = recipient.children[3] if recipient.tag == ber.SEQUENCE else recipient.children[3].children[0].children[1]
-    found = {"key": extent(place), "content": extent(fields[2].children[2])}
-    if len(fields) > 3:
-        found["tag"] = extent(fields[3])
-    return found
-
-
-def extent(element: ber.Element) -> range:
-    end = element.offset + len(element.raw)
-    return range(end - len(element.body), end)
-
-
-def flipped(raw: bytes, at: int, mask: int = 1) -> bytes:
-    return raw[:at] + bytes((raw[at] ^ mask,)) + raw[at + 1 :]
-
-
-def wrapped_anew(raw: bytes, change: Callable[[list[bytes]], Sequence[bytes]]) -> bytes:
-    """``raw`` with the list of RecipientInfos changed."""
-    content_type, _ = ber.read(raw).children
-    fields = inner(raw).children
-    infos = change([bytes(info.raw) for info in fields[1].children])
-    body = (*(bytes(f.raw) for f in fields[:1]), ber.tlv(ber.SET, *infos), *(bytes(f.raw) for f in fields[2:]))
-    return ber.sequence(bytes(content_type.raw), ber.tlv(0xA0, ber.sequence(*body)))
 
 
 SEALED: list[tuple[KeyKind, dict[str, object]]] = [

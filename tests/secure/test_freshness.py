@@ -62,7 +62,7 @@ def cache(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ReplayMemo
     stored.close()
 
 
-class TestReplayMemory:
+class TestReplayCache:
     def test_the_same_object_within_the_window(self, cache: ReplayMemory) -> None:
         """SEC-25, R-01, R-03."""
         assert cache.check("a", "1", NOW, NOW) is None

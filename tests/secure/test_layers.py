@@ -122,6 +122,15 @@ class TestOrders:
 
     def test_encrypted_twice(self) -> None:
         assert layers(opened(sealed(sealed(signed(cpim()))))) == [GCM, GCM, BY_ALICE]
+        for obj in (
+            sealed_cbc(sealed(signed(cpim()))),
+            sealed(sealed_cbc(signed(cpim()))),
+            sealed_cbc(compressed(signed(cpim()))),
+        ):
+            verdict = opened(obj)
+            assert (verdict.verdict, verdict.content) == (VerdictKind.VALID, cpim()), verdict.reason
+        for obj in (sealed_cbc(sealed(cpim())), sealed(sealed_cbc(cpim())), sealed_cbc(compressed(cpim()))):
+            assert opened(obj).verdict is VerdictKind.DECRYPTED_UNAUTHENTICATED
 
     def test_json_shows_the_order(self) -> None:
         found = opened(sealed(signed(cpim()))).to_json()
@@ -295,6 +304,14 @@ class TestLimits:
         assert judged(obj).is_valid
         verdict = judged(signed(obj))
         assert (verdict.verdict, verdict.content) == (VerdictKind.MALFORMED, None)
+
+    def test_signers_are_counted_over_all_layers(self) -> None:
+        """M-26: no more paths are searched than one layer may ask for; four signers a layer, then twice as many."""
+        for number, expected in ((1, VerdictKind.VALID), (4, VerdictKind.MALFORMED)):
+            obj = cpim()
+            for _ in range(3):
+                obj = kit.forged(obj.entity, *[identity()] * number)
+            assert judged(obj).verdict is expected
 
     def test_a_bomb_is_malformed(self) -> None:
         """M-32."""

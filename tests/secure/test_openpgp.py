@@ -7,12 +7,25 @@ from functools import cache
 
 import pysequoia
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from comity.cpim.address import Address
 from comity.cpim.entity import decode_transfer, multipart_parts, split_entity
 from comity.cpim.operations import MimeObject
 from comity.errors import SecurityError
-from comity.secure import Identity, LocalCa, TrustStore, VerdictKind, decrypt, encrypt, new_identity, openpgp, sign
+from comity.secure import (
+    Identity,
+    LocalCa,
+    TrustStore,
+    VerdictKind,
+    decrypt,
+    encrypt,
+    new_identity,
+    openpgp,
+    openpgp_mime,
+    sign,
+)
 from comity.secure import openpgp_packets as wire
 from comity.secure.evidence import SignatureFailed, TooLarge, UnknownSigner
 from comity.secure.openpgp import PgpIdentity
@@ -328,3 +341,18 @@ def kit_identity() -> Identity:
 
 def both() -> TrustStore:
     return TrustStore(anchors=(authority().certificate,), openpgp_pinned=(person().certificate,))
+
+
+@given(
+    st.binary(max_size=3000)
+    | st.lists(st.sampled_from([b"From ", b" ", b"\t", b"\r\n", b"=", b"x" * 500, b"\xc3\xbc", b"."])).map(b"".join)
+)
+def test_any_octets_come_back_from_under_seven_bits(content: bytes) -> None:
+    """X34: the transfer encoding gives the object's octets again, and is what RFC 3156 section 3 asks for."""
+    raw = b"Content-Type: message/cpim\r\n\r\n" + content
+    wrapped = split_entity(openpgp_mime.seven_bit(raw))
+    assert decode_transfer(wrapped) == content
+    assert wrapped.entity.isascii()
+    lines = wrapped.octets.split(b"\r\n")
+    assert not any(b"\r" in line or b"\n" in line or len(line) > 998 for line in lines)
+    assert not any(line.endswith((b" ", b"\t")) or line.startswith(b"From ") for line in lines)

@@ -19,10 +19,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from comity.cpim.entity import decode_transfer, multipart_parts, split_entity
 from comity.cpim.operations import MimeObject
-from comity.secure import Identity, VerdictKind, cms, cms_seal, encrypt, sign, smime, verify
+from comity.secure import Identity, VerdictKind, cms, cms_seal, decrypt, encrypt, sign, smime, verify
 from tests.peers import need_program
 from tests.secure import kit
-from tests.secure.smime_peers import NOW, Gpgsm, Openssl, authority, entity, run, signer, trust
+from tests.secure.smime_peers import NOW, Gpgsm, Openssl, authority, entity, pem, run, signer, trust
 
 pytestmark = pytest.mark.peer
 
@@ -247,6 +247,19 @@ def test_signed_and_encrypted_both_ways_with_openssl(box: Path, kind: str, ciphe
     assert verdict.verdict is VerdictKind.VALID, verdict.reason
     assert verdict.content is not None
     assert verdict.content.entity == entity().entity
+
+
+@pytest.mark.parametrize("cipher", ["-aes128", "-aes256", "-des3"])
+def test_openssl_smime_of_old_both_ways(openssl: str, box: Path, cipher: str) -> None:
+    """SEC-9: PKCS #7 as mail programs of twenty years ago write it; RSA and AES-CBC is all it has in common with today."""
+    peer, me = Openssl(box), signer("rsa2048")
+    files = ["-in", peer.file("in", entity().entity), peer.file("cert.pem", pem(me.certificate))]
+    theirs = run(openssl, "smime", "-encrypt", "-binary", "-outform", "DER", cipher, *files).stdout
+    opened = decrypt(MimeObject.of("application/x-pkcs7-mime", theirs), [me])
+    assert (opened.entity, opened.is_authenticated) == (entity().entity, False)
+    ours = cms_seal.seal(entity().entity, [me.certificate], cipher="aes-256-cbc", has_old_rsa=True)
+    files = ["-in", peer.file("in", ours), "-inkey", peer.file("key.pem", pem(me)), "-recip", str(box / "cert.pem")]
+    assert run(openssl, "smime", "-decrypt", "-binary", "-inform", "DER", *files).stdout == entity().entity
 
 
 def test_the_capabilities_of_an_openssl_signer_steer_the_answer(box: Path) -> None:

@@ -174,6 +174,7 @@ class TestFile:
             ('[[rule]]\nfrom = "a b"', "neither a domain nor an address"),
             ('[[rule]]\nfrom = "a.test"\n[[rule]]\nfrom = "A.test"', "two rules"),
             ('[[rule]]\nfrom = "a.test"\ncolour = "red"', '"colour" means nothing'),
+            ("x = " + "[" * 20_000, "nested too deeply"),
             ("#" * MAX_OCTETS + "#", "larger than"),
         ],
     )

@@ -126,7 +126,10 @@ def test_what_is_accepted_and_not_kept_is_shown_again(tmp_path: Path) -> None:
     first.close()
     second = StoredReplayCache(BOB, tmp_path, is_deferred=True)
     assert judged(obj, replay=second).is_valid
+    second.drop()
+    assert judged(obj, replay=second).is_valid
     second.keep()
+    assert judged(obj, replay=second).verdict is VerdictKind.REPLAYED
     second.close()
     third = StoredReplayCache(BOB, tmp_path, is_deferred=True)
     assert judged(obj, replay=third).verdict is VerdictKind.REPLAYED

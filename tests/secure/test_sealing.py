@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
+import time
+
 import pytest
 
 from comity.cpim.entity import signed_part
@@ -9,7 +12,9 @@ from comity.cpim.operations import MimeObject
 from comity.errors import MalformedMessage, SecurityError
 from comity.secure import Identity, VerdictKind, cms_seal, decrypt, encrypt, sealing, sign, verify
 from comity.secure.evidence import DecryptionFailed, NoKey
+from comity.secure.identity import KeyKind
 from tests.secure import kit
+from tests.secure.damage import flipped, secret_places
 from tests.secure.kit import NOW
 
 ALICE, BOB = kit.identity(), kit.identity(kit.BOB, "ed25519")
@@ -124,3 +129,24 @@ def test_what_is_no_entity_is_not_encrypted() -> None:
     for raw in (b"text", b"\r\ntext"):
         with pytest.raises(SecurityError, match="cannot be encrypted"):
             encrypt(raw, TO_BOB)
+
+
+@pytest.mark.parametrize("kind", ["p256", "rsa", "ed25519"])
+def test_an_unreadable_entity_inside_takes_as_long_as_a_wrong_key(kind: KeyKind) -> None:
+    """M-33, as the caller of ``decrypt`` sees it: the wrapped key, the tag and what is inside wrong, in turn."""
+    me = kit.identity(kit.ALICE, kind)
+    recipients = [me.decryption_keys[0].certificate]
+    good, noise = (
+        cms_seal.seal(entity, recipients) for entity in (b"Content-Type: a/b\r\n\r\n" + bytes(99_979), bytes(100_000))
+    )
+    places = secret_places(good)
+    wrong = {"inside": noise, "tag": flipped(good, places["tag"][0]), "key": flipped(good, places["key"][9])}
+    spent: dict[str, list[float]] = {which: [] for which in wrong}
+    for _ in range(60):
+        for which, octets in wrong.items():
+            started = time.process_time()
+            with pytest.raises(DecryptionFailed):
+                decrypt(MimeObject.of("application/pkcs7-mime", octets), [me])
+            spent[which].append(time.process_time() - started)
+    medians = {which: statistics.median(times) for which, times in spent.items()}
+    assert max(medians.values()) < 2 * min(medians.values()), medians

@@ -15,7 +15,7 @@ from typing import Literal
 import click
 
 from comity.cli.arguments import address_of, file_argument, output_option, time_of, write
-from comity.cli.dissect import MAX_FILE, Dissection, Layer, as_entity, dissect
+from comity.cli.dissect import MAX_ENTITY, MAX_FILE, Dissection, Layer, as_entity, dissect
 from comity.cli.identities import openpgp_option, reading_keys, remember, signing_identity
 from comity.cli.output import NEGATIVE, as_json, fail, print_json, printable, read_input
 from comity.cli.passphrases import Passphrase, passphrase_option
@@ -128,7 +128,7 @@ def sign(
       comity sign --from im:alice@example.org message.cpim -o signed.eml
       comity sign --form signed-data - < message.cpim > signed.eml
     """
-    raw = read_input(file, MAX_FILE)
+    raw = read_input(file, MAX_ENTITY)
     obj, _ = as_entity(canonical_text(raw) if crlf else raw)
     address = address_of(from_) if from_ else sender_of(obj.entity)
     identity = signing_identity(KeyStore(), address, Passphrase(passphrase_file), is_openpgp=is_openpgp)
@@ -182,7 +182,7 @@ def verify(
       comity verify --json - < signed.eml
     """
     store, now = KeyStore(), datetime.now(UTC)
-    obj, _ = as_entity(read_input(file, MAX_FILE))
+    obj, _ = as_entity(read_input(file, MAX_ENTITY))
     ask = partial(
         judge,
         obj,

@@ -17,6 +17,8 @@ from comity.errors import MalformedMessage
 
 #: A file up to this size is looked at: sixteen times the largest object that travels.
 MAX_FILE = 16 * DEFAULT.message
+MAX_ENTITY = 32 * 1024 * 1024
+"""Octets of an entity to sign, verify, encrypt or decrypt: a file of 10 MiB, signed, encrypted and in base64."""
 _PREVIEW = 200
 _CONTEXT = 48
 _ENTITY_TYPES = re.compile(r"message/cpim|multipart/|application/(x-)?pkcs7-|application/pidf\+xml")
@@ -103,6 +105,10 @@ def as_entity(raw: bytes) -> tuple[MimeObject, int]:
         The object and the offset of its MIME headers in ``raw``; -1 for a bare object, which has none there.
     """
     try:
+        # COMPAT: openssl cms writes files with LF. Around a CMS object, which stands in base64, that harms nothing.
+        obj = split_entity(raw, allow_lf=True)
+        if obj.media_type.endswith("pkcs7-mime"):
+            return obj, 0
         obj = split_entity(raw)
         if _ENTITY_TYPES.match(obj.media_type):
             return obj, 0

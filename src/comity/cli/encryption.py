@@ -15,7 +15,7 @@ import click
 
 from comity.cli.arguments import address_of, file_argument, output_option, write
 from comity.cli.crypto import sender_of
-from comity.cli.dissect import MAX_FILE, as_entity
+from comity.cli.dissect import MAX_ENTITY, as_entity
 from comity.cli.identities import need_openpgp, openpgp_option, reading_keys, signing_identity
 from comity.cli.output import NEGATIVE, as_json, fail, print_json, printable, read_input
 from comity.cli.passphrases import Passphrase, passphrase_option
@@ -104,7 +104,7 @@ def encrypt(
     if is_openpgp:
         need_openpgp()
     now, store = datetime.now(UTC), KeyStore()
-    raw = read_input(file, MAX_FILE)
+    raw = read_input(file, MAX_ENTITY)
     obj, _ = as_entity(canonical_text(raw) if crlf else raw)
     addresses = [address_of(each) for each in to]
     recipients = recipients_of(store, addresses, is_openpgp=is_openpgp, to_unverified=to_unverified, now=now)
@@ -145,7 +145,7 @@ def decrypt(*, file: str, as_: str | None, passphrase_file: Path | None, output:
       comity decrypt - --json < sealed.eml
     """
     store = KeyStore()
-    obj, _ = as_entity(read_input(file, MAX_FILE))
+    obj, _ = as_entity(read_input(file, MAX_ENTITY))
     keys = reading_keys(store, Passphrase(passphrase_file), [address_of(as_)] if as_ else [])
     try:
         opened = open_layer(obj, keys)

@@ -21,9 +21,20 @@ from comity.cli.messages import SignIn, Via, connected, sign_in_options, signing
 from comity.cli.output import NEGATIVE, as_json, fail, print_json, printable
 from comity.cli.passphrases import Passphrase, passphrase_option
 from comity.client import Received
+from comity.cpim.address import Address
 from comity.cpim.native import readable_part
 from comity.cpim.operations import HistoryEntry
-from comity.secure import Action, Identity, KeyStore, ReplayCache, TrustStore, Verdict, VerdictKind, load_policy, verify
+from comity.secure import (
+    Action,
+    Identity,
+    KeyStore,
+    StoredReplayCache,
+    TrustStore,
+    Verdict,
+    VerdictKind,
+    load_policy,
+    verify,
+)
 from comity.secure.judge import is_same_user
 from comity.secure.openpgp import PgpIdentity
 
@@ -60,7 +71,7 @@ def listen(
     whose = address_of(address)
     store = KeyStore()
     keys = reading_keys(store, Passphrase(passphrase_file), [whose], is_strict=False)
-    listener = Listener(store, keys, via, as_json)
+    listener = Listener(store, keys, via, whose, as_json)
     try:
         asyncio.run(_listen(signing_in(via, whose, sign_in), listener, count, timeout))
     except asyncio.CancelledError:
@@ -76,10 +87,13 @@ class Listener:
         store: their keys, trust and memory; what another process changes there counts from the next message on.
         keys: what opens messages that are encrypted for them.
         via: the protocol by which messages come.
+        address: whose messages they are.
         as_json: one JSON object a line, for scripts.
     """
 
-    def __init__(self, store: KeyStore, keys: Sequence[Identity | PgpIdentity], via: Via, as_json: bool) -> None:
+    def __init__(
+        self, store: KeyStore, keys: Sequence[Identity | PgpIdentity], via: Via, address: Address, as_json: bool
+    ) -> None:
         self.seen = 0
         self._store = store
         self._version = store.version()
@@ -87,7 +101,8 @@ class Listener:
         self._keys = keys
         self._via = via
         self._policy = load_policy(store.path)
-        self._replay = ReplayCache()
+        # The same message may come to another person or device of this home, and is no replay there.
+        self._replay = StoredReplayCache(f"{address.with_scheme('im')} {via}", store.path, is_deferred=True)
         self._as_json = as_json
 
     def show(self, received: Received, now: datetime) -> None:
@@ -125,6 +140,10 @@ class Listener:
                 f"{mark}{printable(str(received.from_))}: {shown}  "
                 f"[{phrase(verdict, contact)}; sha256 {verdict.sha256[:16]}]"
             )
+        if is_refused:  # the sender may mend it and send it again
+            self._replay.drop()
+        else:
+            self._replay.keep()
 
     def _current_trust(self) -> TrustStore:
         """The trust as it lies on disk; read again only after somebody changed it."""
@@ -200,6 +219,7 @@ def _fields(received: Received, verdict: Verdict, text: str | None, contact: str
         "layers": [layer.text for layer in verdict.layers],
         "asserted_by": received.asserted_by,
         "delayed": received.is_delayed,
+        "requirements": sorted(requirement.value for requirement in received.requirements),
         "history": [_hop(entry) for entry in received.history],
     }
 

@@ -8,7 +8,7 @@ the octets, only ``BerError`` is raised; it may come as late as when something i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 
@@ -277,11 +277,21 @@ class Cursor:
 
 def tlv(tag: int, *parts: bytes | memoryview) -> bytes:
     """Write one element with definite, minimal length."""
-    size = sum(map(len, parts))
+    return b"".join((_head(tag, sum(map(len, parts))), *parts))
+
+
+def unjoined(tag: int, *parts: bytes | Sequence[bytes]) -> list[bytes]:
+    """As ``tlv``, but in pieces: large contents are copied once, when the outermost element is joined."""
+    pieces = [piece for part in parts for piece in ((part,) if isinstance(part, bytes) else part)]
+    return [_head(tag, sum(map(len, pieces))), *pieces]
+
+
+def _head(tag: int, size: int) -> bytes:
+    """Identifier and length octets."""
     if size < 0x80:
-        return b"".join((bytes((tag, size)), *parts))
+        return bytes((tag, size))
     length = size.to_bytes((size.bit_length() + 7) // 8, "big")
-    return b"".join((bytes((tag, 0x80 | len(length))), length, *parts))
+    return bytes((tag, 0x80 | len(length))) + length
 
 
 def sequence(*parts: bytes) -> bytes:

@@ -57,7 +57,7 @@ def seal(
     if kind.is_authenticated:
         nonce = os.urandom(cms_keys.GCM_NONCE)
         encryptor = Cipher(algorithms.AES(content_key), modes.GCM(nonce)).encryptor()
-        octets = encryptor.update(entity) + encryptor.finalize()
+        octets = [encryptor.update(entity), encryptor.finalize()]
         parameters = ber.sequence(ber.octet_string(nonce), ber.integer(len(encryptor.tag)))
         info = _encrypted_content(kind.oid, parameters, octets)
         fields = (ber.integer(0), recipient_infos, info, ber.octet_string(encryptor.tag))
@@ -147,17 +147,19 @@ def _agree(key: object, content_key: bytes) -> tuple[bytes, bytes, bytes]:
 # --- structure ---------------------------------------------------------------------------------------------------
 
 
-def _encrypt_cbc(entity: bytes, content_key: bytes, vector: bytes) -> bytes:
+def _encrypt_cbc(entity: bytes, content_key: bytes, vector: bytes) -> list[bytes]:
     encryptor = Cipher(algorithms.AES(content_key), modes.CBC(vector)).encryptor()
     padder = block_padding.PKCS7(cms_keys.AES_BLOCK * 8).padder()
     whole = len(entity) // cms_keys.AES_BLOCK * cms_keys.AES_BLOCK
     last = padder.update(entity[whole:]) + padder.finalize()
-    return b"".join((encryptor.update(memoryview(entity)[:whole]), encryptor.update(last), encryptor.finalize()))
+    return [encryptor.update(memoryview(entity)[:whole]), encryptor.update(last), encryptor.finalize()]
 
 
-def _encrypted_content(cipher: str, parameters: bytes, octets: bytes) -> bytes:
-    return ber.sequence(ber.oid(cms.ID_DATA), ber.sequence(ber.oid(cipher), parameters), ber.tlv(0x80, octets))
+def _encrypted_content(cipher: str, parameters: bytes, octets: Sequence[bytes]) -> list[bytes]:
+    algorithm = ber.sequence(ber.oid(cipher), parameters)
+    return ber.unjoined(ber.SEQUENCE, ber.oid(cms.ID_DATA), algorithm, ber.unjoined(0x80, octets))
 
 
-def _content_info(kind: str, *fields: bytes) -> bytes:
-    return ber.sequence(ber.oid(kind), ber.tlv(0xA0, ber.sequence(*fields)))
+def _content_info(kind: str, *fields: bytes | Sequence[bytes]) -> bytes:
+    body = ber.unjoined(0xA0, ber.unjoined(ber.SEQUENCE, *fields))
+    return b"".join(ber.unjoined(ber.SEQUENCE, ber.oid(kind), body))

@@ -209,7 +209,7 @@ class KeyStore:
     def _import_openpgp(self, data: bytes, passphrase: bytes | None, new_passphrase: bytes | None) -> list[KeyEntry]:
         """Certificates are kept, and a newer version of a pinned one stays pinned; a private key becomes an own one."""
         if kept.is_private_openpgp(data):
-            secret = (passphrase or b"").decode("utf-8", "surrogateescape") if kept.is_openpgp_message(data) else ""
+            secret = (passphrase or b"").decode("utf-8", "surrogateescape")
             identity = openpgp.PgpIdentity.from_bytes(data, passphrase=secret)
             self.pgp.save(identity, new_passphrase)
             return [kept.of_openpgp(identity.certificate, "own", is_encrypted=bool(new_passphrase)).entry]

@@ -27,8 +27,10 @@ from comity.secure.openpgp_certs import (
     read_certificates,
     split_keys,
 )
+from comity.secure.openpgp_crypto import secret_keys
 from comity.secure.openpgp_facts import NotInstalled, Refused, ask, is_available
 from comity.secure.openpgp_open import open_octets
+from comity.secure.openpgp_unlock import WrongPassphrase, is_locked, unlock
 from comity.secure.openpgp_verify import digests_of, signers_of
 
 if is_available:
@@ -37,6 +39,7 @@ if is_available:
 __all__ = [
     "PgpCertificate",
     "PgpIdentity",
+    "WrongPassphrase",
     "digests_of",
     "is_available",
     "merged",
@@ -78,19 +81,37 @@ class PgpIdentity:
 
     @classmethod
     def from_bytes(cls, data: bytes, address: Address | None = None, passphrase: str = "") -> PgpIdentity:
-        """Read what ``to_bytes`` wrote, or a private key exported elsewhere without a passphrase.
+        """Read what ``to_bytes`` wrote, or a private key that another program exported, under a passphrase or not.
 
         Raises:
-            SecurityError: the passphrase is wrong, or it is no private key that can be used.
+            WrongPassphrase: the passphrase is wrong, or one is needed.
+            SecurityError: it is no private key that can be used.
         """
-        if passphrase:
-            try:
-                data = ask(lambda: pysequoia.decrypt(data, passwords=[passphrase])).bytes or b""
-            except Refused:
-                raise SecurityError(
-                    "The OpenPGP key cannot be opened: the passphrase is wrong, or the file is damaged."
-                ) from None
-        return read_identity(data, address)
+        if not is_available:
+            raise NotInstalled
+        if len(data) > MAX_KEY_FILE:
+            raise TooLarge("the file is too large to be an OpenPGP key")
+        if not _is_message(data):
+            return read_identity(data, address, passphrase)
+        try:
+            opened = ask(lambda: pysequoia.decrypt(data, passwords=[passphrase])).bytes or b""
+        except Refused:
+            raise WrongPassphrase(
+                "The OpenPGP key cannot be opened: the passphrase is wrong, or the file is damaged."
+            ) from None
+        return read_identity(opened, address)
+
+
+MAX_KEY_FILE = 4 * MAX_CERTIFICATE
+
+
+def _is_message(data: bytes) -> bool:
+    """True for an encrypted message, as ``to_bytes`` writes; anything else is read as a key."""
+    try:
+        packets = wire.read_packets(wire.dearmor(data, (b"MESSAGE",)))
+    except MalformedMessage:
+        return False
+    return bool(packets) and packets[0].tag == wire.SKESK
 
 
 def new_identity(address: Address, *, when: datetime, days: int = END_ENTITY_DAYS) -> PgpIdentity:
@@ -117,20 +138,30 @@ def new_identity(address: Address, *, when: datetime, days: int = END_ENTITY_DAY
     return _identity(bytes(tsk), address)
 
 
-def read_identity(data: bytes, address: Address | None = None) -> PgpIdentity:
-    """Read a private key, binary or armored; ``address``: whose it is, None takes the first it names.
+def read_identity(data: bytes, address: Address | None = None, passphrase: str = "") -> PgpIdentity:
+    """Read a private key, binary or armored.
+
+    Args:
+        data: one key, with all its packets.
+        address: whose it is; None takes the first it names.
+        passphrase: of the key itself, as gpg exports it; the result has it in the clear.
 
     Raises:
-        SecurityError: it is no usable private key, is under a passphrase of its own, or names no address.
+        WrongPassphrase: it needs a passphrase, or another one.
+        SecurityError: it is no usable private key, or names no address.
     """
     if not is_available:
         raise NotInstalled
-    if len(data) > 2 * MAX_CERTIFICATE:
+    if len(data) > MAX_KEY_FILE:
         raise TooLarge("the file is too large to be an OpenPGP key")
     try:
         pieces = list(split_keys(wire.dearmor(data, (b"PRIVATE KEY BLOCK",))))
-        if len(pieces) != 1 or not wire.read_packets(pieces[0])[0].tag == wire.SECRET_KEY:
+        if len(pieces) != 1 or wire.read_packets(pieces[0])[0].tag != wire.SECRET_KEY:
             raise SecurityError("The file does not hold exactly one private OpenPGP key.")
+        if is_locked(pieces[0]):
+            if not passphrase:
+                raise WrongPassphrase("The OpenPGP key is under a passphrase: give it.")
+            pieces[0] = unlock(pieces[0], passphrase.encode("utf-8", "surrogateescape"))
         return _identity(pieces[0], address)
     except (MalformedMessage, Refused) as error:
         raise SecurityError(f"This is no private OpenPGP key that can be used: {error}.") from error
@@ -139,7 +170,8 @@ def read_identity(data: bytes, address: Address | None = None) -> PgpIdentity:
 def _identity(secret: bytes, address: Address | None) -> PgpIdentity:
     public = ask(lambda: bytes(pysequoia.Tsk.from_bytes(secret).extract_certificate()))
     certificate = load(public)
-    _signer(secret)  # fails now, not at the first message
+    if not secret_keys(secret):
+        _signer(secret)  # neither reads nor signs: fails now, not at the first message. An expired key still reads.
     if address is None:
         name = min(certificate.names, key=lambda name: name.scheme != "im", default=None)
         if name is None:

@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.decrepit.ciphers.modes import CFB
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.x448 import X448PrivateKey, X448PublicKey
@@ -32,6 +31,11 @@ from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap
 from comity.errors import MalformedMessage
 from comity.secure import openpgp_packets as wire
 from comity.secure.openpgp_facts import Refused, key_facts
+
+try:
+    from cryptography.hazmat.decrepit.ciphers.modes import CFB
+except ImportError:  # before cryptography 47
+    from cryptography.hazmat.primitives.ciphers.modes import CFB
 
 KEY_SIZES = {7: 16, 8: 24, 9: 32}
 """AES by its OpenPGP number."""
@@ -293,15 +297,21 @@ def open_data(body: bytes | memoryview, session: SessionKey) -> tuple[memoryview
 
 def _open_with_mdc(body: memoryview, session: SessionKey) -> memoryview:
     """RFC 9580 section 5.13.1: AES in CFB mode, and at the end a SHA-1 over all of it."""
-    decryptor = Cipher(algorithms.AES(session.key), CFB(bytes(16))).decryptor()
-    view = memoryview(decryptor.update(body[1:]))  # a stream cipher: finalize() has nothing to add
-    decryptor.finalize()
+    view = memoryview(decrypt_cfb(session.key, bytes(16), body[1:]))
     if len(view) < 18 + MDC_SIZE:
         raise ValueError("too short")
     digest = hashlib.sha1(view[:-20], usedforsecurity=False).digest()
     if not hmac.compare_digest(b"\xd3\x14" + digest, view[-MDC_SIZE:]):
         raise ValueError("it was changed")
     return view[18:-MDC_SIZE]
+
+
+def decrypt_cfb(key: bytes, iv: bytes, data: bytes | memoryview) -> bytes:
+    """AES in CFB mode; a stream cipher, so that ``finalize`` has nothing to add."""
+    decryptor = Cipher(algorithms.AES(key), CFB(iv)).decryptor()
+    plain = decryptor.update(data)
+    decryptor.finalize()
+    return plain
 
 
 def _open_with_aead(body: memoryview, session: SessionKey) -> tuple[memoryview, str]:

@@ -21,8 +21,8 @@ MULTIPART_ENCRYPTED = "multipart/encrypted"
 MICALG = "pgp-sha512"
 """What pysequoia signs with, whatever the key."""
 
-#: Octets over 7 bits, NUL, line ends other than CR LF, white space at a line's end, "From " at its start, a long line.
-_UNSAFE = re.compile(rb"[\x80-\xff\0]|\r(?!\n)|(?<!\r)\n|[ \t](?=\r\n|\Z)|(?:\A|(?<=\n))From |[^\r\n]{999}")
+MAX_LINE = 998
+"""Octets of a line without its CR LF (RFC 2045 section 2.7)."""
 _ENCODING = re.compile(rb"content-transfer-encoding[ \t]*:[^\n]*\n(?:[ \t][^\n]*\n)*", re.IGNORECASE)
 
 
@@ -33,9 +33,9 @@ def seven_bit(raw: bytes) -> bytes:
         SecurityError: its MIME headers are not 7 bits wide, or it is a multipart, whose parts would need it.
     """
     obj = split_entity(raw)
-    if _UNSAFE.search(obj.header_block):
+    if not _is_safe(obj.header_block):
         raise SecurityError("This entity cannot be signed with OpenPGP: its MIME headers are not plain ASCII lines.")
-    if not _UNSAFE.search(obj.octets):
+    if _is_safe(obj.octets):
         return raw
     if obj.media_type.startswith("multipart/") or obj.header("content-transfer-encoding").lower() in _DONE:
         raise SecurityError("This entity cannot be signed with OpenPGP: its parts are not 7 bits wide.")
@@ -44,6 +44,21 @@ def seven_bit(raw: bytes) -> bytes:
     result = MimeObject(header + b"Content-Transfer-Encoding: " + encoding + b"\r\n", octets)
     assert decode_transfer(result) == obj.octets, "a transfer encoding that does not give the same octets back"
     return result.entity
+
+
+def _is_safe(octets: bytes) -> bool:
+    """True if no gateway for mail has a reason to change it (RFC 3156 section 3)."""
+    return (
+        octets.isascii()
+        and b"\0" not in octets
+        and octets.count(b"\n") == octets.count(b"\r") == octets.count(b"\r\n")
+        and b" \r\n" not in octets
+        and b"\t\r\n" not in octets
+        and not octets.endswith((b" ", b"\t"))
+        and not octets.startswith(b"From ")
+        and b"\nFrom " not in octets
+        and all(len(line) <= MAX_LINE for line in octets.split(b"\r\n"))
+    )
 
 
 _DONE = frozenset({"base64", "quoted-printable"})
@@ -56,7 +71,7 @@ def _header_lines(block: bytes) -> list[bytes]:
 def _encoded(octets: bytes) -> tuple[bytes, bytes]:
     """The shorter of the two, quoted-printable if in doubt: one can still read it."""
     quoted = b"\r\n".join(_quoted(line) for line in octets.split(b"\r\n"))
-    if len(quoted) <= len(octets) * 4 // 3 + 76 and not _UNSAFE.search(quoted):
+    if len(quoted) <= len(octets) * 4 // 3 + 76 and _is_safe(quoted):
         return b"quoted-printable", quoted
     coded = base64.b64encode(octets)
     return b"base64", b"".join(coded[at : at + 76] + b"\r\n" for at in range(0, len(coded), 76))

@@ -191,6 +191,8 @@ def load_policy(home: Path) -> Policy:
         document = tomllib.loads(octets.decode("utf-8"))
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SecurityError(f"{path} is not TOML: {error}.") from error
+    except RecursionError as error:
+        raise SecurityError(f"{path} is nested too deeply.") from error
     try:
         return read_policy(document)
     except SecurityError as error:

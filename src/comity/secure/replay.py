@@ -128,6 +128,12 @@ class StoredReplayCache:
             del self._deferred[0]
         self._unwritten = ReplayCache(self._window, self._limit)
 
+    def drop(self) -> None:
+        """Forget what was accepted since the last time: the message was refused for another reason."""
+        if self._deferred is not None:
+            self._deferred.clear()
+            self._unwritten = ReplayCache(self._window, self._limit)
+
     def _write(self, signer: str, identifier: str, stamp: datetime | None, now: datetime) -> bool:
         at = _number(now)
         with self._said(), self._atomic():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from datetime import datetime
+from io import BytesIO
 from typing import Literal
 
 from cryptography import x509
@@ -71,7 +72,7 @@ def encrypt(
     x509_recipients = [recipient for recipient in recipients if isinstance(recipient, x509.Certificate)]
     cipher = cipher or choose_cipher(capabilities)
     if signer is not None and when is not None:
-        entity = sign(entity, signer, when=when)
+        entity = sign(entity, signer, when=when).entity
     raw = entity.entity if isinstance(entity, MimeObject) else entity
     _check_entity(raw)
     if signer is None and cipher in cms_keys.CIPHERS and not cms_keys.CIPHERS[cipher].is_authenticated:
@@ -79,15 +80,26 @@ def encrypt(
             f"The object cannot be encrypted with {cipher} unless it is signed: anybody could change it."
         )
     octets = cms_seal.seal(raw, x509_recipients, cipher=cipher, has_old_rsa=has_old_rsa)
+    del raw, entity  # of a large object not one copy more than needed
     kind = "authEnveloped-data" if cms_keys.CIPHERS[cipher].is_authenticated else "enveloped-data"
     headers = (
         f"Content-Type: application/pkcs7-mime; smime-type={kind}; name=smime.p7m\r\n"
         f"Content-Transfer-Encoding: {encoding}\r\n"
         "Content-Disposition: attachment; filename=smime.p7m\r\n"
     )
-    return MimeObject(
-        headers.encode(), octets if encoding == "binary" else base64.encodebytes(octets).replace(b"\n", b"\r\n")
-    )
+    return MimeObject(headers.encode(), octets if encoding == "binary" else _base64(octets))
+
+
+def _base64(octets: bytes) -> bytes:
+    """Base64 in lines, a little at a time: the objects that are encrypted may be large."""
+    text = BytesIO()
+    for at in range(0, len(octets), _WHOLE_LINES):
+        text.write(base64.encodebytes(octets[at : at + _WHOLE_LINES]).replace(b"\n", b"\r\n"))
+    return text.getvalue()
+
+
+_WHOLE_LINES = 57 * 1024
+"""Octets that make a number of whole lines of 76 characters."""
 
 
 def _encrypt_openpgp(

@@ -85,18 +85,20 @@ def sign(
     signature = write(is_detached=True)
     boundary = boundary_for(raw)
     # handling=required: RFC 3923 section 6.7 wants a Content-Disposition that says how to treat the signature.
-    octets = (
-        b"--" + boundary + b"\r\n" + raw + b"\r\n--" + boundary + b"\r\n"
+    parts = (
+        b"--" + boundary + b"\r\n",
+        raw,
+        b"\r\n--" + boundary + b"\r\n"
         b"Content-Type: application/pkcs7-signature; name=smime.p7s\r\n"
         b"Content-Transfer-Encoding: base64\r\n"
         b"Content-Disposition: attachment; handling=required; filename=smime.p7s\r\n"
-        b"\r\n" + _base64(signature) + b"--" + boundary + b"--\r\n"
+        b"\r\n" + _base64(signature) + b"--" + boundary + b"--\r\n",
     )
     micalg = _MICALG[cms.DIGESTS[cms_write.digest_of(identity)]]
     content_type = (
         f'multipart/signed; protocol="application/pkcs7-signature"; micalg={micalg}; boundary="{boundary.decode()}"'
     )
-    return MimeObject.of(content_type, octets)
+    return MimeObject.of(content_type, b"".join(parts))
 
 
 def _check_signable(raw: bytes) -> None:

@@ -83,11 +83,15 @@ def _encryption_certificate(
     signer, preferred = signature.certificate, signature.preferred_key
     if (preferred is None or preferred.fits(signer)) and not cms_seal.encryption_problem(signer):
         return signer.public_bytes(Encoding.DER)
-    for certificate in signed.certificates:
-        if certificate == signer or (preferred is not None and not preferred.fits(certificate)):
-            continue
-        if cms_seal.encryption_problem(certificate) or addresses_of(certificate) != addresses_of(signer):
-            continue
+    candidates = [
+        certificate
+        for certificate in signed.certificates
+        if certificate != signer
+        and (preferred is None or preferred.fits(certificate))
+        and not cms_seal.encryption_problem(certificate)
+        and addresses_of(certificate) == addresses_of(signer)
+    ]
+    for certificate in candidates[: cms_check.MAX_CANDIDATES]:
         path = chain.check_chain(
             certificate, trust, now, others=signed.certificates, crls=signed.crls, purpose="encryption", maker=signer
         )

@@ -72,7 +72,7 @@ def verify(
         now: aware UTC.
         expected_from: the sender according to the protocol around the object (SEED-28).
         expected_to: the recipient who got it: must stand in To or cc (SEED-34).
-        replay: remembers what was accepted; None does not look for repeats.
+        replay: remembers what was accepted, here or on disk; None does not look for repeats.
         asserted_by: domain that vouches for From where no signature does (SEED-5).
         arrived: when it entered a known store-and-forward queue (SEC-24).
         keys: own identities, to open what is encrypted; without them that is only named. If one of them opens it and
@@ -80,6 +80,9 @@ def verify(
 
     Returns:
         A verdict, whatever the octets; nothing is raised for bad input.
+
+    Raises:
+        SecurityError: ``replay`` is kept in a file that cannot be used.
     """
     whole = MimeObject(b"", obj) if isinstance(obj, bytes) else obj
     question = Question(
@@ -211,6 +214,8 @@ def _signed_data(signed: cms.SignedData, question: Question) -> Verdict:
 
 def _signed(content: bytes, check: Callable[[], tuple[Signer, ...]], question: Question) -> Verdict:
     """Check the signatures over ``content``, then look at what is signed."""
+    if len(question.around.signers) >= cms.MAX_SIGNERS:  # what one signature may cost, all of them together may (M-26)
+        raise MalformedMessage(f"there are more than {cms.MAX_SIGNERS} signers in all its layers", hint="size")
     try:
         signers = check()
     except (UnknownSigner, UnknownAlgorithm) as error:
@@ -330,9 +335,12 @@ def _unauthenticated(question: Question) -> Verdict:
 
 
 def _is_signed_inside(verdict: Verdict, depth: int) -> bool:
-    """True if a signature that holds covers all that was found inside the first ``depth`` layers."""
+    """True if a signature that holds covers all that was found inside the first ``depth`` layers.
+
+    Packed and sealed once more it may be; a message/cpim with headers of its own before it leaves those uncovered."""
+    wrappings = (LayerKind.COMPRESSED, LayerKind.ENCRYPTED)
     kinds = [layer.kind for layer in verdict.layers[depth:]]
-    return next((kind is LayerKind.SIGNED for kind in kinds if kind is not LayerKind.COMPRESSED), False)
+    return next((kind is LayerKind.SIGNED for kind in kinds if kind not in wrappings), False)
 
 
 def _owner(opened: Opened, question: Question) -> str:

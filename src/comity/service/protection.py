@@ -72,7 +72,7 @@ def unpack_rule(octets: bytes) -> Rule:
     try:
         kept = msgspec.json.decode(octets, type=_Stored)
         return Rule(read_requirements(kept.require), read_requirements(kept.require_from), kept.verify)
-    except (msgspec.MsgspecError, ValueError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise StoreError(f"a stored protection rule cannot be read: {error}") from error
 
 

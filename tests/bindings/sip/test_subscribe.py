@@ -80,6 +80,20 @@ class TestForged:
         assert status(thief.responses[await thief.send(captured)]) == 401
 
 
+@story
+async def test_a_notify_nobody_subscribed_for_goes_nowhere() -> None:
+    """SEC-36: 481, from a stranger and from one of ours, whatever it claims."""
+    world = await World().start()
+    bob = Phone(world, "bob", ("192.0.2.20", 5060), "tcp")
+    await bob.register()
+    for phone in (Phone(world, "alice", EVE), Phone(world, "alice", ALICE, "tcp")):
+        headers = [("Event", "presence"), ("Subscription-State", "active"), ("Content-Type", "application/pidf+xml")]
+        response = await phone.ask(phone.request("NOTIFY", "sip:bob@a.test", headers, b"<presence/>"))
+        assert status(response) == 481
+    assert not bob.received
+    keeps_nothing(world)
+
+
 class TestHerOwn:
     @story
     async def test_it_is_not_done_yet_and_says_so(self) -> None:

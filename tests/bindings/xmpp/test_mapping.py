@@ -9,6 +9,7 @@ import pytest
 from comity.bindings.xmpp import mapping, wire
 from comity.bindings.xmpp.e2e import E2E, E2E_ELEMENT, OCTETS, OCTETS_ELEMENT, unwrap_entity, unwrap_octets, wrap_entity
 from comity.bindings.xmpp.egress import UNREAD
+from comity.bindings.xmpp.extensions import PROTECTION
 from comity.bindings.xmpp.mapping import Outgoing, Refusal, operation_to_stanza, stanza_to_operation
 from comity.bindings.xmpp.reasons import CONDITIONS, REASONS
 from comity.bindings.xmpp.wire import STANZAS
@@ -395,7 +396,8 @@ class TestFailures:
         assert error.find(f"{{{STANZAS}}}{condition}") is not None
         assert error.get("type") == (kind or wire.CONDITION_TYPES[condition])
         assert wire.error_of(error)[1] == "because"
-        assert (error.find(f"{{{E2E}}}{detail}") is not None) is bool(detail)
+        namespace = PROTECTION if reason is Reason.PROTECTION else E2E
+        assert (error.find(f"{{{namespace}}}{detail}") is not None) is bool(detail)
 
     @pytest.mark.parametrize(
         ("reason", "condition", "kind"),

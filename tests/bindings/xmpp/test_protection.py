@@ -277,6 +277,20 @@ class TestForgedSubscriptions:
 
         run(story())
 
+    @pytest.mark.parametrize("kind", ["", "unavailable"])
+    def test_presence_from_somebody_not_subscribed_to_is_no_notify(self, kind: str) -> None:
+        """SEC-36."""
+
+        async def story() -> None:
+            world = await World().start()
+            alice, bob = await world.online("alice@a.test/desk"), await world.online("bob@a.test/pad")
+            heard = len(bob.stanzas)
+            await alice.send(Element(wire.PRESENCE, {"to": "bob@a.test", **({"type": kind} if kind else {})}))
+            await alice.present(5)
+            assert len(bob.stanzas) == heard
+
+        run(story())
+
     @pytest.mark.parametrize("kind", ["subscribe", "unsubscribe", "subscribed", "unsubscribed", "probe"])
     def test_in_her_own_name_it_changes_nothing_yet(self, kind: str) -> None:
         """N-07: unsolicited "subscribed" too. Nobody is told, nothing is stored, the stream goes on."""

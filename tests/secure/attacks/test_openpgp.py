@@ -84,6 +84,7 @@ class TestSignatures:
             openpgp.signers_of(obj.entity, both, trusting(person()), now())
         assert len(openpgp.signers_of(obj.entity, both, trusting(person(), person(kit.EVE)), now())) == 2
 
+    @pytest.mark.peer
     def test_text_that_looks_signed_is_plain_text(self, gpg: Gpg) -> None:
         """M-41: cleartext signatures are never looked at; no form feed or NotDashEscaped matters then."""
         text = (
@@ -98,6 +99,7 @@ class TestSignatures:
     @pytest.mark.parametrize(
         "options", [["--sign"], ["--sign", "--armor"], ["--sign", "--compress-algo", "none"], ["--store"]]
     )
+    @pytest.mark.peer
     def test_an_inline_signed_message_is_no_detached_signature(self, gpg: Gpg, options: list[str]) -> None:
         """M-42: it would be good, over a content of its own."""
         obj = message()
@@ -130,6 +132,7 @@ class TestSignatures:
         assert signer.fingerprint == person().fingerprint
 
     @pytest.mark.parametrize("digest", ["SHA1", "RIPEMD160"])
+    @pytest.mark.peer
     def test_weak_hashes_are_not_checked(self, gpg: Gpg, digest: str) -> None:
         """SEC-11: nothing can be concluded from them."""
         signature = signed_by(gpg, "--digest-algo", digest, "--detach-sign", content=b"x")
@@ -137,6 +140,7 @@ class TestSignatures:
             openpgp.signers_of(b"x", signature, trusting(person()), now())
 
     @pytest.mark.parametrize(("kind", "text"), [("rsa1024", "1024 bits"), ("dsa1024", "DSA")])
+    @pytest.mark.peer
     def test_weak_keys_are_not_checked(self, gpg: Gpg, kind: str, text: str) -> None:
         certificate = gpg.new_key(f"{kind} <im:{kind}@a.test>", kind=kind, subkey="")
         sign_as = ["--local-user", f"{kind} <im:{kind}@a.test>", "--digest-algo", "SHA256"]
@@ -144,6 +148,7 @@ class TestSignatures:
         with pytest.raises(UnknownAlgorithm, match=text):
             openpgp.signers_of(b"x", signature, TrustStore(openpgp_pinned=(certificate,)), now())
 
+    @pytest.mark.peer
     def test_a_text_signature_covers_canonical_text_only(self, gpg: Gpg) -> None:
         """Its hash is the same over LF and CR LF: octets that differ from what the signer wrote are not taken."""
         signature = signed_by(gpg, "--textmode", "--detach-sign", content=b"one\r\ntwo\r\n")
@@ -197,6 +202,7 @@ class TestSignatures:
         assert not any(thread.is_alive() for thread in threads)
 
 
+@pytest.mark.peer
 class TestSubkeys:
     """M-37, in keys of gpg with its clock moved."""
 

@@ -17,8 +17,8 @@ import pytest
 from comity.cpim.operations import MimeObject
 from comity.secure import Identity, Verdict, VerdictKind, cms_seal, sign
 from comity.secure.identity import KeyKind
+from tests.secure.damage import extent, flipped, inner, secret_places
 from tests.secure.kit import BOB, NOW, cpim, identity, judged
-from tests.secure.test_cms_open import extent, flipped, inner, secret_places
 
 #: Key, further arguments of ``seal``, and the one verdict for all that is wrong.
 CASES: list[tuple[KeyKind, dict[str, object], VerdictKind]] = [
@@ -86,6 +86,12 @@ def medians(octets: dict[str, bytes], kind: KeyKind, times: int) -> dict[str, fl
     return {name: statistics.median(found) for name, found in spent.items()}
 
 
+def difference(octets: dict[str, bytes], kind: KeyKind, times: int) -> float:
+    """How many times the cheapest the dearest costs; the least of three rounds, for noise can only add."""
+    rounds = (medians(octets, kind, times).values() for _ in range(3))
+    return min(max(found) / min(found) for found in rounds)
+
+
 @pytest.mark.parametrize("kind", ["p256", "rsa"])
 def test_bad_padding_takes_the_steps_of_good_padding(kind: KeyKind) -> None:
     """M-33: the two objects differ from a good one in the last block but one, only one of them in its padding.
@@ -94,8 +100,7 @@ def test_bad_padding_takes_the_steps_of_good_padding(kind: KeyKind) -> None:
     raw = seal(message(is_signed=True, size=20_000), kind, {"cipher": "aes-128-cbc"})
     content = secret_places(raw)["content"]
     same = {"good": flipped(raw, content[-32]), "bad": flipped(raw, content[-17], 0x80)}
-    found = medians(same, kind, 150)
-    assert max(found.values()) < 1.2 * min(found.values()), found
+    assert difference(same, kind, 100) < 1.15
 
 
 @pytest.mark.parametrize("kind", ["p256", "rsa"])
@@ -105,8 +110,7 @@ def test_a_wrong_key_takes_the_steps_of_a_broken_beginning(kind: KeyKind) -> Non
     raw = seal(message(is_signed=True, size=20_000), kind, how)
     places = secret_places(raw)
     key = flipped(raw, places["key"][len(places["key"]) // 2])
-    found = medians({"key": key, "content": flipped(raw, places["content"][3])}, kind, 150)
-    assert max(found.values()) < 1.2 * min(found.values()), found
+    assert difference({"key": key, "content": flipped(raw, places["content"][3])}, kind, 100) < 1.15
 
 
 @pytest.mark.parametrize(("kind", "how", "expected"), CASES[:4], ids=str)
@@ -117,8 +121,7 @@ def test_no_authenticated_failure_is_quicker_than_another(
     raw = seal(message(is_signed=True, size=20_000), kind, how)
     octets = {name: flipped(raw, place[len(place) // 2]) for name, place in secret_places(raw).items()}
     assert {ask(one, kind).verdict for one in octets.values()} == {expected}
-    found = medians(octets, kind, 100)
-    assert max(found.values()) < 1.3 * min(found.values()), found
+    assert difference(octets, kind, 100) < 1.15
 
 
 def test_the_vector_counts_as_content() -> None:

@@ -28,8 +28,8 @@ def refuse_method(request: SipRequest, methods: Collection[str]) -> Refused | No
     allow = [("Allow", ", ".join(sorted(methods)))]
     if request.method == "ACK":
         return 0, []
-    if request.method == "CANCEL":
-        return 481, []
+    if request.method in ("CANCEL", "NOTIFY"):
+        return 481, []  # nothing to cancel; nobody here holds a subscription (RFC 6665 section 4.1.3, SEC-36)
     return (405 if request.method in KNOWN_METHODS else 501), allow
 
 

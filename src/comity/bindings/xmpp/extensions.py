@@ -56,8 +56,9 @@ def language_tag(tag: str) -> str:
 
 
 def detail_element(name: str) -> Element | None:
-    """The e2e detail of an error condition (T3), None if it has none."""
-    return Element(f"{{{E2E}}}{name}") if name else None
+    """The detail of an error condition: of RFC 3923 (T3), or ours (T11); None if it has none."""
+    namespace = PROTECTION if name == "protection-unavailable" else E2E
+    return Element(f"{{{namespace}}}{name}") if name else None
 
 
 def shown(text: str) -> str:

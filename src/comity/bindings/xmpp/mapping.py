@@ -253,7 +253,7 @@ def error_to_response(stanza: Element, trans_id: str, *, is_secured_object: bool
     if error is None:
         return failure(trans_id, Reason.CONTENT, "the recipient's program refused the message")
     condition, text = wire.error_of(error)
-    details = {child.local for child in error.elements() if child.namespace in (E2E, E2E_OLD_ERRORS)}
+    details = {child.local for child in error.elements() if child.namespace in (E2E, E2E_OLD_ERRORS, PROTECTION)}
     reason = Reason(reason_for_condition(condition, details))
     if condition == "service-unavailable" and is_secured_object:
         reason = Reason.CONTENT  # RFC 3923 section 7: the format is not understood

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Set
 from typing import Final
 
-#: Reason → (condition, type if other than the condition's own, RFC 3923 detail element).
+#: Reason → (condition, type if other than the condition's own, detail element of RFC 3923 or, for "protection", our own).
 CONDITIONS: Final[dict[str, tuple[str, str, str]]] = {
     "syntax": ("bad-request", "", ""),
     "no-such-user": ("item-not-found", "", ""),
@@ -29,7 +29,7 @@ CONDITIONS: Final[dict[str, tuple[str, str, str]]] = {
     "timestamp": ("not-acceptable", "", "bad-timestamp"),
     "signature": ("not-acceptable", "", "unverified-signature"),
     "decryption": ("bad-request", "", "decryption-failed"),
-    "protection": ("policy-violation", "", ""),
+    "protection": ("policy-violation", "", "protection-unavailable"),
 }
 
 #: Condition → reason, by way of the SIP column of T3.
@@ -64,6 +64,7 @@ _DETAILS: Final[dict[str, str]] = {
     "unverified-signature": "signature",
     "signature-unverified": "signature",
     "decryption-failed": "decryption",
+    "protection-unavailable": "protection",
 }
 
 
