@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
 
 from comity.errors import SecurityError
-from comity.secure import Identity, KeyStore, TrustStore, new_identity, sign, verify
+from comity.secure import Identity, KeyStore, TrustStore, new_identity, openpgp, sign, verify
 from comity.secure.identity import KeyKind
 from comity.secure.recipients import find_recipient
 from comity.secure.remembering import note
@@ -107,3 +107,11 @@ def test_capabilities_of_the_last_signature_come_along(store: KeyStore) -> None:
         note(store, verify(sign(kit.cpim(), alice, when=NOW), store.trust_store(), now=NOW), NOW)
         assert "aes-256-gcm" in find_recipient(store, ALICE, now=NOW).capabilities
         store.distrust(alice.fingerprint)
+
+
+def test_who_has_only_the_other_kind_is_said(store: KeyStore) -> None:
+    pgp = openpgp.new_identity(ALICE, when=datetime.now(UTC))
+    store.trust(pgp.certificate)
+    with pytest.raises(SecurityError, match="--openpgp"):
+        found(store)
+    assert find_recipient(store, ALICE, now=datetime.now(UTC), technology="openpgp").fingerprint == pgp.fingerprint

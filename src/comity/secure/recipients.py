@@ -59,7 +59,8 @@ def find_recipient(
         SecurityError: there is none; the sentence says what to do.
     """
     wanted = contact_key(str(address))
-    everything = [each for each in store.everything() if each.technology == technology and wanted in each.contact_keys]
+    theirs = [each for each in store.everything() if wanted in each.contact_keys]
+    everything = [each for each in theirs if each.technology == technology]
     usable = [each for each in everything if each.entry.shelf in ("own", "pinned", "known")]
     trust = store.trust_store()
     judged = [_judge(each, usable, trust, now) for each in usable if _can_read(each)]
@@ -69,7 +70,12 @@ def find_recipient(
     if to_unverified and any(each.is_only_unknown for each in judged):
         candidates = [each.kept for each in judged if each.is_only_unknown]
         return _recipient(store, address, _only_seen(store, address, candidates), is_trusted=False)
-    raise SecurityError(_refusal(address, judged, technology))
+    text = _refusal(address, judged, technology)
+    if any(each.technology != technology and each.entry.shelf in ("own", "pinned") for each in theirs):
+        text += " You trust one of the other kind: " + (
+            "--openpgp." if technology == "smime" else "leave out --openpgp."
+        )
+    raise SecurityError(text)
 
 
 @dataclass(frozen=True, slots=True)
