@@ -63,7 +63,8 @@ class TestHelp:
         assert names >= {
             "init", "serve", "config check", "account add", "account list", "account password", "account remove", "trace",
             "queue list", "queue show", "queue retry", "queue drop", "inspect", "sign", "verify", "keys new", "keys list",
-            "keys show", "keys import", "keys export", "keys trust", "keys distrust",
+            "keys show", "keys import", "keys export", "keys trust", "keys distrust", "keys passphrase", "keys revoke",
+            "encrypt", "decrypt", "send", "listen",
         }  # fmt: skip
 
     @pytest.mark.parametrize(

@@ -177,6 +177,7 @@ class TestForWhom:
         assert "nobody vouches" in told.stderr
         assert b"at noon" in bob("decrypt", "-", stdin=told.stdout_bytes).stdout_bytes
         assert alice("keys", "trust", refused.stderr.split()[-1]).exit_code == 0, "the sentence names what to trust"
+        assert alice("encrypt", "-", "--to", BOB, *flags(kind), stdin=message()).exit_code == 0
 
     def test_two_candidates_are_never_chosen_between(self, people: Callable[[str], Person], tmp_path: Path) -> None:
         alice = people("alice")

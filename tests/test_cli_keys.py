@@ -8,7 +8,7 @@ import os
 import stat
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import serialization
 
 from comity.cli import main
 from comity.cpim.address import Address
-from comity.secure import KeyStore
+from comity.secure import KeyStore, new_identity
 from comity.secure.openpgp_packets import SECRET_KEY, SECRET_SUBKEY, read_packets
 from comity.secure.passphrase import pem_blocks
 from tests.terminal import Conversation
@@ -264,6 +264,7 @@ class TestAuthorities:
         assert made.exit_code == 0, made.output
         assert "keys import" in made.stdout
         assert "waits for its certificate" in comity("sign", "-", stdin=message()).stderr
+        assert "waits for its certificate" in comity("keys", "list").stdout
         text = openssl("req", "-in", request, "-noout", "-text", "-verify").stdout.decode()
         assert all(f"URI:{scheme}:alice@example.org" in text for scheme in ("im", "pres", "sip"))
         assert "1.3.6.1.5.5.7.8.5" in text or "XmppAddr" in text or "othername" in text
@@ -288,7 +289,8 @@ class TestAuthorities:
         joined = comity("keys", "import", issued)
         assert joined.stdout.startswith("own: "), joined.output
         comity("keys", "import", tmp_path / "ca.pem", "--trust-anchor")
-        signed = comity("sign", "-", "--passphrase-file", tmp_path / "pass", stdin=message())
+        letter = message(datetime.now(UTC))  # openssl's certificate begins now: nothing older is under it (M-21)
+        signed = comity("sign", "-", "--passphrase-file", tmp_path / "pass", stdin=letter)
         assert signed.exit_code == 0, signed.output
         assert comity("verify", "-", stdin=signed.stdout_bytes).exit_code == 0
 
@@ -421,6 +423,10 @@ class TestMemory:
         assert json.loads(comity("verify", "--json", "-", stdin=first).stdout)["verdict"] == "untrusted"
         history = comity("keys", "show", changed["fingerprint"]).stdout
         assert "this key, not confirmed by you" in history
+        comity("keys", "trust", seen[0]["fingerprint"])
+        unclear = comity("keys", "trust", ALICE)
+        assert unclear.exit_code == 2
+        assert "by its fingerprint" in unclear.stderr, "an address alone never accepts a changed key"
         comity("keys", "trust", changed["fingerprint"])
         assert comity("verify", "-", stdin=second).exit_code == 0
 
@@ -495,6 +501,54 @@ def test_a_private_key_moves_in_each_form(tmp_path: Path, monkeypatch: pytest.Mo
     flag = ["--openpgp"] if form == "openpgp" else []
     assert comity("sign", *flag, *secret, "-", stdin=message()).exit_code == 0
     assert comity("sign", *flag, "-", stdin=message()).exit_code == 2
+
+
+def test_an_imported_private_key_gets_a_passphrase_or_somebody_is_told(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """T30: a key from elsewhere that lay open does not go on lying open unnoticed."""
+    comity("keys", "new", ALICE, "--no-passphrase")
+    source = home / "keys" / "alice@example.org.pem"
+    for number, (extra, is_encrypted, said) in enumerate(
+        (
+            ([], False, "not under a passphrase"),
+            (["--no-passphrase"], False, ""),
+            (["--passphrase-file", "pass"], True, ""),
+        )
+    ):
+        (tmp_path / "pass").write_text("open sesame\n")
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("COMITY_HOME", str(tmp_path / f"home{number}"))
+        result = comity("keys", "import", source, *extra)
+        assert result.exit_code == 0, result.output
+        assert said in result.stderr
+        assert bool(said) is bool(result.stderr)
+        assert json.loads(comity("keys", "list", "--json").stdout)[0]["is_encrypted"] is is_encrypted
+    exported = tmp_path / "alice.p12"
+    comity("keys", "export", ALICE, "--private", "--passphrase-file", tmp_path / "pass", "-o", exported)
+    asked = Conversation("keys", "import", exported, home=tmp_path / "asked")
+    asked.answer("Passphrase", "open sesame")
+    assert asked.end() == 0
+    assert b"ENCRYPTED" in next((tmp_path / "asked/keys").glob("*.pem")).read_bytes()
+
+
+def test_a_key_that_ended_signs_no_more_and_says_what_to_do(home: Path) -> None:
+    """Nobody would trust what it signs (M-21)."""
+    KeyStore(home).save(new_identity(Address.parse(ALICE), when=datetime.now(UTC) - timedelta(days=9), days=8))
+    result = comity("sign", "-", stdin=message())
+    assert result.exit_code == 2
+    assert "--replace" in result.stderr
+
+
+def test_a_full_disk_does_not_hide_the_verdict(home: Path) -> None:
+    comity("keys", "new", ALICE)
+    signed = comity("sign", "-", stdin=message()).stdout_bytes
+    (home / "keys" / "alice@example.org.pem").unlink()
+    (home / ".lock").unlink()
+    (home / ".lock").mkdir()
+    result = comity("verify", "-", stdin=signed)
+    assert "verdict  untrusted" in result.stdout
+    assert "not remembered" in result.stderr
 
 
 def test_without_the_extra_openpgp_says_how_to_install_it(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -125,5 +126,36 @@ def test_openpgp_travels_as_well_and_protection_is_forced_on_nobody(tmp_path: Pa
             assert done.exit_code == 0, done.stderr
             letter = await received(stage, bob, "xmpp")
             assert (letter["verdict"], letter["text"], letter["encrypted"]) == ("valid", "sealed", True)
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(("alices", "bobs"), [*PATHS, ("sip", "sip"), ("xmpp", "xmpp")])
+def test_what_the_recipient_cannot_open_comes_back_to_the_sender_with_the_reason(
+    tmp_path: Path, alices: Via, bobs: Via
+) -> None:
+    """T8, SEC-27, GW-12: Bob lost his key and made a new one. Both are away while the other is there; each protocol has its own words."""
+
+    async def story() -> None:
+        async with house(tmp_path) as stage:
+            alice, bob = stage.people["alice"], stage.people["bob"]
+            certificate = tmp_path / "bob.pem"
+            await stage.must("keys", "new", bob.address, "--no-passphrase", whose=bob)
+            await stage.must("keys", "export", bob.address, "-o", str(certificate), whose=bob)
+            await stage.must("keys", "trust", str(certificate), whose=alice)
+            password = bob.password_file.read_text()
+            shutil.rmtree(bob.home)
+            bob.home.mkdir(mode=0o700)
+            bob.password_file.touch(mode=0o600)
+            bob.password_file.write_text(password)
+            await stage.must("keys", "new", bob.address, "--no-passphrase", whose=bob)
+            done = await sent(stage, alice, bob, alices, "The launch is at noon.", "--encrypt")
+            assert done.exit_code == 0, "it is stored: nobody there could have looked at it"
+            letter = await received(stage, bob, bobs)
+            assert (letter["verdict"], letter["action"], letter["text"]) == ("no-key", "refuse", None)
+            options = stage._sign_in(alice, alices, "tls", None)
+            told = await stage.run("listen", alice.address, *options, "--count", "1", "--timeout", "5", whose=alice)
+            assert f"not delivered to {bob.address}: decryption" in told.stderr
+            assert told.stdout == "", "a report is no message"
 
     asyncio.run(story())

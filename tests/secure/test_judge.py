@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from cryptography import x509
@@ -202,6 +202,28 @@ class TestEnvelope:
         assert judged(obj, expected_to="im:carol@c.test").verdict is VerdictKind.NOT_ADDRESSED
         assert judged(obj, expected_to="im:bob@b.test").verdict in (VerdictKind.VALID, VerdictKind.UNSIGNED)
 
+    def test_a_recipient_in_cc_is_addressed(self) -> None:
+        """C-23."""
+        message = CpimMessage.build(
+            from_="im:alice@a.test", to="im:carol@c.test", cc=["im:bob@b.test"], date_time=NOW, content=b"hi"
+        )
+        obj = sign(MimeObject.of("message/cpim", message.raw), identity(), when=NOW)
+        assert judged(obj, expected_to=BOB).is_valid
+
+    def test_a_proved_sender_needs_nobody_to_assert_him(self) -> None:
+        """SEED-5: also where the envelope disagrees; where only the content is signed, From is still the server's word."""
+        signed = sign(cpim(), identity(), when=NOW)
+        mismatch = judged(signed, expected_from="im:eve@e.test", asserted_by="gw.example")
+        assert (mismatch.verdict, mismatch.asserted_by) == (VerdictKind.ENVELOPE_MISMATCH, "")
+        text = sign(b"Content-Type: text/plain\r\n\r\nhi", identity(), when=NOW)
+        assert judged(text, asserted_by="gw.example").asserted_by == "gw.example"
+
+    def test_a_layer_names_no_address_that_nobody_vouches_for(self) -> None:
+        """Anybody can write it into a certificate."""
+        signer = new_identity(ALICE, when=NOW)
+        [layer] = judged(sign(cpim(), signer, when=NOW)).layers
+        assert str(layer) == f"signed by an untrusted key, {signer.fingerprint[:16]}"
+
     def test_only_the_content_is_signed(self) -> None:
         """M-05, SEC-28, RFC 8591 section 9.1."""
         text = MimeObject.of("text/plain; charset=utf-8", b"hi")
@@ -280,6 +302,27 @@ class TestTime:
         assert judged(signed, replay=cache).verdict is VerdictKind.REPLAYED
         again = sign(cpim(message_id="abc123def456"), identity(), when=NOW, form="signed-data")
         assert judged(again, replay=cache).verdict is VerdictKind.REPLAYED
+
+    def test_another_message_under_a_message_id_that_was_used(self) -> None:
+        """SEC-25: (signer, imdn.Message-ID) names a message; the same one of another signer is another message."""
+        cache = ReplayCache()
+        later = NOW + timedelta(seconds=1)
+        assert judged(sign(cpim(message_id="abc123def456"), identity(), when=NOW), replay=cache).is_valid
+        other = sign(cpim(content=b"other", message_id="abc123def456", when=later), identity(), when=NOW)
+        assert judged(other, replay=cache).verdict is VerdictKind.REPLAYED
+        of_eve = sign(cpim("im:eve@e.test", message_id="abc123def456"), identity(EVE), when=NOW)
+        assert judged(of_eve, replay=cache).is_valid
+
+    def test_what_another_thread_accepted_in_between(self) -> None:
+        """M-46: the answer is that of ``accept``, whatever ``check`` said a moment ago."""
+
+        class Between(ReplayCache):
+            def check(self, signer: str, identifier: str, stamp: datetime | None, now: datetime) -> VerdictKind | None:
+                answer = super().check(signer, identifier, stamp, now)
+                self.accept(signer, identifier, stamp, now)  # the other thread comes first
+                return answer
+
+        assert judged(sign(cpim(), identity(), when=NOW), replay=Between()).verdict is VerdictKind.REPLAYED
 
     def test_a_time_that_does_not_increase(self) -> None:
         """SEC-22."""

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import serialization
 
 from comity.cpim.address import Address
 from comity.errors import SecurityError
-from comity.secure import KeyStore, TrustStore, VerdictKind, new_identity, sign, verify
+from comity.secure import KeyStore, VerdictKind, new_identity, sign, verify
 from comity.secure.chain import fingerprint
 from comity.secure.identity import KeyKind, new_key, public_octets
 from comity.secure.keyfile import key_blocks
@@ -309,13 +309,3 @@ class TestNeighbours:
         codes = sorted(map(ended, children))
         assert codes == [0, 1, 1, 1]
         assert store.load(ALICE).fingerprint in {each.fingerprint for each in identities}
-
-    def test_what_several_processes_note_at_once_is_all_remembered(self, store: KeyStore) -> None:
-        identities = [new_identity(ALICE, when=NOW) for _ in range(6)]
-        verdicts = [verify(sign(kit.cpim(), each, when=NOW), TrustStore(), now=NOW) for each in identities]
-        children = [started(partial(store.note, each, NOW)) for each in verdicts]
-
-        assert set(map(ended, children)) == {0}
-        noted = store.contacts().of("im:alice@a.test")
-        assert {contact.fingerprint for contact in noted} == {each.fingerprint for each in identities}
-        assert [contact.is_accepted for contact in noted] == [True] + [False] * 5

@@ -161,6 +161,7 @@ class TestUnsigned:
         verdict = opened(signed(sealed_cbc(cpim("im:eve@e.test")), identity(EVE)))
         assert (verdict.verdict, verdict.content) == (VerdictKind.DECRYPTED_UNAUTHENTICATED, None)
         assert layers(verdict) == [BY_EVE, "encrypted, not authenticated"]
+        assert (verdict.signer, verdict.certificate, verdict.fingerprint, verdict.covered_sha256) == ("", b"", "", "")
 
     def test_a_signed_text_in_an_unauthenticated_message_is_kept_back(self) -> None:
         """M-28: the signature has to cover the whole of what was encrypted."""
@@ -201,6 +202,14 @@ class TestKeys:
         verdict = opened(MimeObject(obj.header_block, bytes(octets)))
         assert (verdict.verdict, verdict.reason) == (VerdictKind.CANNOT_DECRYPT, "The object cannot be decrypted.")
         assert (verdict.content, verdict.refusal) == (None, Reason.DECRYPTION)
+
+    def test_nothing_is_given_of_what_does_not_open_whoever_signed_it(self) -> None:
+        obj = sealed(cpim())
+        octets = bytearray(obj.octets)
+        octets[-1] ^= 1
+        verdict = opened(signed(MimeObject(obj.header_block, bytes(octets))))
+        assert (verdict.verdict, verdict.signer) == (VerdictKind.CANNOT_DECRYPT, "im:alice@a.test")
+        assert (verdict.content, verdict.identity) == (None, IdentityMatch.NOT_COVERED)
 
     def test_a_broken_signature_outside_is_not_opened(self) -> None:
         obj = signed(sealed(cpim()))
@@ -281,6 +290,19 @@ class TestContentOnly:
         inner = sealed(signed(cpim()))
         assert opened(self.around(inner)).verdict is VerdictKind.HEADERS_UNPROTECTED
         assert opened(self.around(inner, "im:eve@e.test")).verdict is VerdictKind.ENVELOPE_MISMATCH
+
+    def test_an_unsigned_message_inside_another(self) -> None:
+        """M-06: encrypted, the inner one is not more of its From's than the outer one."""
+        same = opened(self.around(sealed(cpim())))
+        assert (same.verdict, same.from_) == (VerdictKind.UNSIGNED, "im:alice@a.test")
+        other = opened(self.around(sealed(cpim()), "im:eve@e.test"))
+        assert (other.verdict, other.from_) == (VerdictKind.ENVELOPE_MISMATCH, "im:eve@e.test")
+
+    def test_one_message_around_it_is_looked_into_and_no_more(self) -> None:
+        twice = self.around(sealed(self.around(sealed(signed(TEXT)))))
+        verdict = opened(twice)
+        assert verdict.verdict is VerdictKind.UNSIGNED
+        assert [layer.kind for layer in verdict.layers] == [LayerKind.UNPROTECTED, LayerKind.ENCRYPTED]
 
     def test_encrypted_content_not_opened_names_the_sender_outside(self) -> None:
         verdict = judged(self.around(sealed(TEXT)))

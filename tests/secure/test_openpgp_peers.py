@@ -14,6 +14,7 @@ import pytest
 
 from comity.cpim.entity import multipart_parts, split_entity
 from comity.cpim.operations import MimeObject
+from comity.errors import SecurityError
 from comity.secure import TrustStore, VerdictKind, decrypt, encrypt, openpgp, sign
 from comity.secure import openpgp_packets as wire
 from comity.secure.evidence import DecryptionFailed
@@ -245,3 +246,25 @@ def test_both_forms_of_signing_and_encrypting_are_read() -> None:
     nested = decrypt(encrypt(obj, certificates, signer=identity, when=now(), is_combined=False), [identity])
     assert not nested.signatures
     assert judged(nested.entity, trusting(identity.certificate)).verdict is VerdictKind.VALID
+
+
+def test_nothing_is_encrypted_for_a_subkey_that_has_ended(gpg: Gpg) -> None:
+    """pysequoia takes an expired subkey where it finds no other; the certificate itself is good."""
+    then = ["--faked-system-time", "20250101T000000!"]
+    gpg(*then, "--quick-generate-key", f"ends <{UID}>", "ed25519", "sign,cert", "never")
+    fingerprint = gpg.fingerprint(f"ends <{UID}>")
+    gpg(*then, "--quick-add-key", fingerprint, "cv25519", "encr", "1d")
+    with pytest.raises(SecurityError, match="expired on 2025-01-02"):
+        openpgp.seal(b"x", [gpg("--export", fingerprint)], when=now())
+    gpg("--quick-add-key", fingerprint, "cv25519", "encr", "1y")
+    sealed = openpgp.seal(b"x", [gpg("--export", fingerprint)], when=now())
+    assert gpg("--decrypt", stdin=sealed) == b"x"
+
+
+def test_a_message_for_gpg_and_for_us_is_one_that_both_read(gpg: Gpg, peers: Peers) -> None:
+    """Version 2 only if all take it: gpg does not."""
+    mine = ours("Curve25519")
+    _, certificate = peers.key("P-256")
+    sealed = openpgp.seal(b"x", [mine.certificate, certificate], when=now())
+    assert openpgp.open_octets(sealed, [mine]).algorithm == "aes-256-cfb-mdc"
+    assert gpg("--decrypt", stdin=sealed) == b"x"

@@ -81,6 +81,9 @@ def test_an_old_key_under_another_passphrase_does_not_stop_the_others(own: Own) 
     assert [identity.fingerprint for identity in keys.decrypting(ALICE, b"known")] == [current.fingerprint]
     with pytest.raises(SecurityError):
         keys.decrypting(ALICE, b"neither")
+    keys.change_passphrase(ALICE, b"known", b"new")
+    assert [identity.fingerprint for identity in keys.decrypting(ALICE, b"new")] == [current.fingerprint]
+    assert len(keys.decrypting(ALICE, b"forgotten")) == 1
 
 
 def test_killed_anywhere_a_replaced_key_is_old_or_new_and_never_lost(own: Own) -> None:

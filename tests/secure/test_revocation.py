@@ -249,3 +249,27 @@ class TestScope:
         trust = TrustStore(anchors=(root.certificate,), crls=(crl(entry(middle.certificate), by=root),))
         result = check_chain(certificate, trust, NOW, others=[middle.certificate])
         assert (result.distrust, "CN=middle" in result.text) == (Distrust.REVOKED, True)
+
+    def test_who_made_a_certificate_for_encryption_can_revoke_it(self) -> None:
+        """An Ed25519 identity without an authority: its own key signs the list, and pinning it is enough to believe that."""
+        me = new_identity(kit.BOB, when=NOW, kind="ed25519")
+        assert me.encryption is not None
+        reader = me.encryption.certificate
+        builder = x509.CertificateRevocationListBuilder().issuer_name(me.certificate.subject)
+        builder = builder.last_update(NOW - DAY).next_update(NOW + DAY).add_revoked_certificate(entry(reader))
+        own = builder.sign(me.key, None)
+        pinned = TrustStore(pinned=(me.certificate,))
+        assert check_chain(reader, pinned, NOW, purpose="encryption").distrust is None
+        revoked = TrustStore(pinned=(me.certificate,), crls=(own,))
+        assert check_chain(reader, revoked, NOW, purpose="encryption").distrust is Distrust.REVOKED
+        assert check_chain(me.certificate, revoked, NOW).distrust is None
+
+    def test_a_revoked_or_expired_key_vouches_for_no_other(self) -> None:
+        """The certificate for encryption falls with the one that made it."""
+        me = new_identity(kit.BOB, when=NOW, kind="ed25519")
+        assert me.encryption is not None
+        reader = me.encryption.certificate
+        builder = x509.CertificateRevocationListBuilder().issuer_name(me.certificate.subject)
+        builder = builder.last_update(NOW - DAY).next_update(NOW + DAY).add_revoked_certificate(entry(me.certificate))
+        lost = TrustStore(pinned=(me.certificate,), crls=(builder.sign(me.key, None),))
+        assert check_chain(reader, lost, NOW, purpose="encryption").distrust is Distrust.REVOKED

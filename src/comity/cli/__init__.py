@@ -33,6 +33,12 @@ def main() -> None:
       comity init house --domain example.org
       comity account add alice@example.org -c house/comity.toml
       comity serve -c house/comity.toml
+
+    \b
+    A letter that only its reader opens, and that nobody changes on the way:
+      comity keys new alice@example.org
+      comity keys trust bob.pem                  (his certificate; compare fingerprints)
+      comity send --from alice@example.org --to bob@example.org --via sip --sign --encrypt 'Noon.'
     """
 
 

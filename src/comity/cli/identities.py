@@ -6,7 +6,7 @@ Place on the path: beside it, between ``secure/own_keys.py`` and the commands. P
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 
 import click
@@ -17,6 +17,7 @@ from comity.cpim.address import Address
 from comity.errors import SecurityError
 from comity.secure import Identity, KeyStore, Verdict, openpgp
 from comity.secure.openpgp import PgpIdentity
+from comity.secure.remembering import note, standing
 
 openpgp_option = click.option("--openpgp", "is_openpgp", is_flag=True, help="With OpenPGP keys, not S/MIME ones.")
 
@@ -41,7 +42,13 @@ def signing_identity(
 def own_identity(store: KeyStore, address: Address, passphrase: Passphrase) -> Identity:
     """The S/MIME identity of ``address``; asks for its passphrase if it has one."""
     sealed = address in store.identities() and store.own.is_encrypted(address)
-    return passphrase.open(str(address), sealed, partial(store.load, address))
+    identity = passphrase.open(str(address), sealed, partial(store.load, address))
+    end = identity.certificate.not_valid_after_utc
+    if end < datetime.now(UTC):
+        fail(
+            f"The certificate of {address} expired on {end:%Y-%m-%d}. Make a new one: comity keys new {address} --replace"
+        )
+    return identity
 
 
 def reading_keys(
@@ -76,9 +83,9 @@ def remember(store: KeyStore, verdict: Verdict, now: datetime, protocol: str = "
     """Note who signed with which key; gives how that stands to what was seen before, "" if no signature holds.
 
     A disk that takes nothing is said on stderr: the verdict stands without the memory."""
-    contact = store.standing(verdict)
+    contact = standing(store, verdict)
     try:
-        store.note(verdict, now, protocol)
+        note(store, verdict, now, protocol)
     except SecurityError as error:
         click.echo(f"comity: not remembered: {printable(str(error))}", err=True)
     return contact

@@ -17,11 +17,11 @@ from comity.cli.dissect import MAX_FILE
 from comity.cli.output import Group, as_json, print_json, print_table, printable, read_input
 from comity.cli.passphrases import Passphrase, passphrase_option
 from comity.secure import KeyEntry, KeyStore
+from comity.secure.kept import holds_key
 
 TRUST = {
     "own": "it is yours",
     "old": "it was yours; it opens old messages and signs no more",
-    "waiting": "it waits for its certificate: comity keys import FILE",
     "anchors": "you believe whomever it certifies",
     "pinned": "you trust this very certificate",
     "known": "kept, not trusted; compare the fingerprint with its owner, then: comity keys trust",
@@ -49,13 +49,16 @@ def keys_list(as_json: bool) -> None:
     Example:
       comity keys list --json
     """
-    entries = KeyStore().entries()
+    store = KeyStore()
+    entries, waiting = store.entries(), store.own.waiting()
     if as_json:
         print_json(entries)
         return
     rows = [(e.shelf, e.technology, e.fingerprint[:16], _whose(e), _until(e)[:10]) for e in entries]
     titles = ("shelf", "kind", "fingerprint", "whose", "until")
     print_table(titles, rows, "There is no key. Make one: comity keys new ADDRESS")
+    for address in waiting:
+        click.echo(f"The key of {printable(str(address))} waits for its certificate: comity keys import FILE")
 
 
 @keys.command("show")
@@ -111,11 +114,14 @@ def grouped(fingerprint: str) -> list[str]:
 @file_argument
 @click.option("--trust-anchor", is_flag=True, help="Trust it as an authority: everybody it certifies is believed.")
 @passphrase_option
+@click.option("--no-passphrase", is_flag=True, help="Let the private key lie open here: whoever reads the file has it.")
 @as_json
-def keys_import(file: str, trust_anchor: bool, passphrase_file: Path | None, as_json: bool) -> None:
-    """Take in certificates, a key with its certificate (PEM, PKCS#12), or a revocation list.
+def keys_import(
+    *, file: str, trust_anchor: bool, passphrase_file: Path | None, no_passphrase: bool, as_json: bool
+) -> None:
+    """Take in certificates (PEM, DER, OpenPGP), a key with its certificate (PEM, PKCS#12, OpenPGP), a revocation list.
 
-    A certificate is kept, not trusted, unless --trust-anchor is given; see `comity keys trust`. One that a key of
+    A private key lies here under the passphrase that opened it, or gets one. A certificate is kept, not trusted, unless --trust-anchor is given; see `comity keys trust`. One that a key of
     yours was waiting for (`comity keys new --request`) is joined to that key.
 
     \b
@@ -124,9 +130,18 @@ def keys_import(file: str, trust_anchor: bool, passphrase_file: Path | None, as_
       comity keys import alice.p12 --passphrase-file pass.txt
       comity keys import revoked.crl
     """
-    data = read_input(file, MAX_FILE)
-    passphrase = Passphrase(passphrase_file).given
-    entries = KeyStore().import_file(data, is_anchor=trust_anchor, passphrase=passphrase, new_passphrase=passphrase)
+    data, store, passphrase = read_input(file, MAX_FILE), KeyStore(), Passphrase(passphrase_file)
+    sealed = holds_key(data)
+    if sealed is False:
+        new = passphrase.new(file, none_wanted=no_passphrase)
+        entries = store.import_file(data, is_anchor=trust_anchor, new_passphrase=new)
+    else:
+        keep = (lambda given: None) if no_passphrase else (lambda given: given)
+        entries = passphrase.open(
+            file,
+            bool(sealed),
+            lambda given: store.import_file(data, is_anchor=trust_anchor, passphrase=given, new_passphrase=keep(given)),
+        )
     if as_json:
         print_json(entries)
         return

@@ -181,8 +181,10 @@ def check_chain(
         return search.judge((signer,))
     if purpose == "encryption":
         makers = (*trust.pinned, maker) if maker is not None else trust.pinned
-        if any(is_made_by(signer, pin) for pin in makers):
-            return search.judge((signer,))
+        made_by = next((pin for pin in makers if is_made_by(signer, pin)), None)
+        if made_by is not None:
+            judged = search.judge((made_by,))
+            return judged if judged.distrust else search.judge((signer,))
     return search.extend((signer,)) or search.best_failure(signer)
 
 
@@ -306,7 +308,7 @@ class _Search:
         spends the budget must not hide a revocation."""
         if not self.crls:
             return NOTHING_SAID
-        kept = (*self.trust.anchors, *self.trust.known)
+        kept = (*self.trust.anchors, *self.trust.pinned, *self.trust.known)
         return standing(
             certificate,
             self.crls,

@@ -208,7 +208,11 @@ def is_same_user(one: str, other: str) -> bool:
 
 def unsigned(obj: MimeObject, view: View, question: Question, text: str) -> Verdict:
     """Answer for an object without a signature over the whole; ``text`` begins the sentence."""
-    view = view if view.has_headers else question.around.outer or view
+    outer = question.around.outer
+    if outer is not None and view.has_headers and not is_same_user(outer.from_, view.from_):
+        text = f"A message from {escaped(view.from_) or 'nobody'} came inside another one from {escaped(outer.from_)}."
+        return question.answer(VerdictKind.ENVELOPE_MISMATCH, text, from_=outer.from_, content=obj)
+    view = view if view.has_headers else outer or view
     if view.is_ambiguous:
         return question.answer(
             VerdictKind.AMBIGUOUS_SENDER, "The message has several From headers and no signature.", content=obj

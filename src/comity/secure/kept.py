@@ -18,7 +18,7 @@ from comity.errors import SecurityError
 from comity.secure import chain, openpgp
 from comity.secure.contacts import Contact, key_of
 from comity.secure.identity import Name, addresses_of, contact_key
-from comity.secure.keyfile import certificate_pem, read_certificates
+from comity.secure.keyfile import certificate_pem, needs_passphrase, read_certificates
 from comity.secure.openpgp_packets import SECRET_KEY, SKESK
 from comity.secure.passphrase import pem
 
@@ -34,7 +34,7 @@ class KeyEntry:
     fingerprint: str
     """SHA-256 of an X.509 certificate, or an OpenPGP fingerprint; lower-case hex."""
     shelf: str
-    """"own", "old", "waiting", "anchors", "pinned", "known" or "distrusted"."""
+    """"own", "old", "anchors", "pinned", "known" or "distrusted"."""
     subject: str
     addresses: tuple[str, ...]
     not_before: datetime
@@ -91,6 +91,11 @@ class Kept:
     def only_encrypts(self) -> bool:
         """True for the second certificate of somebody whose first can only sign."""
         return self.x509 is not None and isinstance(self.x509.public_key(), x25519.X25519PublicKey)
+
+    def is_current(self, when: datetime) -> bool:
+        """True if ``when`` lies in its validity."""
+        end = self.entry.not_after
+        return self.entry.not_before <= when and (end is None or when <= end)
 
     def is_meant_by(self, reference: str) -> bool:
         """True if ``reference`` is (the first 16 digits or more of) its fingerprint, or one of its addresses."""
@@ -171,6 +176,13 @@ def is_private_openpgp(data: bytes) -> bool:
     if is_openpgp_message(data) or data.lstrip()[: len(ARMOR) + 7] == ARMOR + b"PRIVATE":
         return True
     return data[:1] >= b"\x80" and _first_tag(data) == SECRET_KEY
+
+
+def holds_key(data: bytes) -> bool | None:
+    """True if the file holds a private key under a passphrase, False if one that lies open; None if there is none."""
+    if is_openpgp(data):
+        return is_openpgp_message(data) if is_private_openpgp(data) else None
+    return needs_passphrase(data)
 
 
 def _first_tag(data: bytes) -> int:

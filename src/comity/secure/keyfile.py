@@ -17,12 +17,51 @@ from cryptography.hazmat.primitives.serialization import pkcs12
 
 from comity.cpim.address import Address
 from comity.errors import SecurityError
-from comity.secure import chain
+from comity.secure import ber, chain
 from comity.secure.identity import DecryptionKey, Identity, LocalCa, PrivateKey, ReaderKey, addresses_of
 from comity.secure.passphrase import protect_key
 
+Pkcs12 = tuple[object, x509.Certificate | None, list[x509.Certificate]]
+MAX_ROUNDS = 10_000_000
+"""Of a key derivation that a file may ask for: some seconds. OpenSSL writes 2,048, Windows 2,000, NSS 600,000."""
+
 _PEM_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 _PEM_KEY = re.compile(rb"-----BEGIN ([A-Z ]*PRIVATE KEY)-----.*?-----END \1-----\n?", re.DOTALL)
+
+
+def needs_passphrase(data: bytes) -> bool | None:
+    """True if the file holds a private key under a passphrase, False if one that lies open; None if there is none."""
+    if key_blocks(data):
+        return is_encrypted(data)
+    try:
+        loaded, _, _ = _load_pkcs12(data, None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        return True if "password" in str(error).lower() else None
+    return None if loaded is None else False
+
+
+def _is_too_dear(data: bytes) -> bool:
+    """True for a PKCS#12 file whose integrity check alone would cost minutes: RFC 7292 section 4 lets it name any count."""
+    try:
+        whole = ber.read(data)
+        parts = whole.children[2:3] if whole.tag == ber.SEQUENCE else ()
+        return any(_largest(part) > MAX_ROUNDS for part in parts)
+    except ber.BerError:
+        return False
+
+
+def _largest(element: ber.Element) -> int:
+    """The largest INTEGER inside an element."""
+    if element.tag == ber.INTEGER:
+        return element.integer()
+    return max(map(_largest, element.children), default=0)
+
+
+def _load_pkcs12(data: bytes, passphrase: bytes | None) -> Pkcs12:
+    """Raises ValueError for what is no PKCS#12, SecurityError for what is better not tried."""
+    if _is_too_dear(data):
+        raise SecurityError("This PKCS#12 file asks for more work than any program would: it is not opened.")
+    return pkcs12.load_key_and_certificates(data, passphrase)
 
 
 def certificate_pem(*certificates: x509.Certificate) -> bytes:
@@ -133,7 +172,7 @@ def read_identity(data: bytes, passphrase: bytes | None) -> Identity | None:
     if key_blocks(data):
         return read_identity_pem(data, passphrase, "this file")
     try:
-        loaded, certificate, others = pkcs12.load_key_and_certificates(data, passphrase)
+        loaded, certificate, others = _load_pkcs12(data, passphrase)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         if "password" in str(error).lower():
             raise SecurityError("The file is under another passphrase than the one given.") from error

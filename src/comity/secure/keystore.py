@@ -26,7 +26,7 @@ from comity.errors import SecurityError
 from comity.secure import chain, contacts, kept, openpgp
 from comity.secure.contacts import Contact, Contacts
 from comity.secure.home import MAX_FILE, Home, default_home, file_name
-from comity.secure.identity import Identity, contact_key, proves
+from comity.secure.identity import Identity
 from comity.secure.kept import Kept, KeyEntry
 from comity.secure.keyfile import (
     certificate_pem,
@@ -40,18 +40,12 @@ from comity.secure.keyfile import (
 )
 from comity.secure.own_keys import OwnKeys
 from comity.secure.own_pgp import OwnPgp
-from comity.secure.verdict import Verdict
 
 __all__ = ["KeyEntry", "KeyStore", "default_home", "read_authority", "read_certificates"]
 
 Shelf = Literal["anchors", "pinned", "known", "distrusted"]
 SHELVES: tuple[Shelf, ...] = ("anchors", "pinned", "known", "distrusted")
 PEM, PGP = ".pem", ".pgp"
-MAX_CONTACTS = 5000
-"""People remembered; whom somebody vouches for is always. Each costs two small files; all are read when one changes."""
-
-#: After these a signature holds and its certificate proves From: they are remembered. Trust is another question.
-_NOTED = frozenset({"valid", "valid-weak", "untrusted", "changed"})
 
 
 class KeyStore:
@@ -199,9 +193,9 @@ class KeyStore:
         if is_anchor:
             for certificate in found:
                 check_anchor(certificate)
-        return [self._keep(kept.of_x509(each), "anchors" if is_anchor else None) for each in found]
+        return [self.keep(kept.of_x509(each), "anchors" if is_anchor else None) for each in found]
 
-    def _keep(self, found: Kept, shelf: Shelf | None = None) -> KeyEntry:
+    def keep(self, found: Kept, shelf: Shelf | None = None) -> KeyEntry:
         """Lay a certificate on ``shelf``; None: where it lies already, else with those that are only known."""
         lies: Shelf = next((each for each in SHELVES if self.home.exists(each, found.file_name)), "known")
         return self.put(shelf or lies, found)
@@ -213,7 +207,7 @@ class KeyStore:
             identity = openpgp.PgpIdentity.from_bytes(data, passphrase=secret)
             self.pgp.save(identity, new_passphrase)
             return [kept.of_openpgp(identity.certificate, "own", is_encrypted=bool(new_passphrase)).entry]
-        return [self._keep(each) for each in kept.read(data)]
+        return [self.keep(each) for each in kept.read(data)]
 
     def export(self, reference: str, technology: str = "") -> bytes:
         """A certificate as PEM, or as armored OpenPGP, to give to others; with that for encryption if it takes two."""
@@ -251,7 +245,7 @@ class KeyStore:
         """
         others: list[Kept] = []
         if isinstance(what, str):
-            found = self.find(what)
+            found = self._candidate(what)
         else:
             others = kept.read(what)
             found = kept.principal(others)
@@ -265,8 +259,23 @@ class KeyStore:
             if when is not None:
                 for address in found.contact_keys:
                     new = Contact(address, found.key, found.fingerprint, when, "", found.technology, is_vouched=True)
-                    self._note(address, contacts.accepted(self._contacts_of(address), new))
+                    self.write_contacts(address, contacts.accepted(self.contacts_of(address), new))
         return entry
+
+    def _candidate(self, reference: str) -> Kept:
+        """Which of others' certificates shall be trusted. Of who has a trusted one the new one is named by its fingerprint."""
+        theirs = [each for each in self.everything() if each.entry.shelf not in ("own", "old")]
+        meant = [each for each in theirs if each.is_meant_by(reference) and not each.only_encrypts]
+        found = {each.fingerprint: each for each in meant}
+        trusted = any(each.entry.shelf == "pinned" for each in meant)
+        if len(found) == 1:
+            return meant[0]
+        if found and trusted:
+            raise SecurityError(
+                f"You trust a key of {reference[:128]} already. Name the new one by its fingerprint, once you have compared "
+                "it: comity keys trust FINGERPRINT"
+            )
+        return self.find(reference)
 
     def distrust(self, what: bytes | str) -> KeyEntry:
         """Never trust a certificate again, nor anything it issued; taken off the other shelves."""
@@ -276,10 +285,10 @@ class KeyStore:
             for shelf in SHELVES[:3]:
                 self.home.remove(shelf, found.file_name)
             for address in found.contact_keys:
-                before = self._contacts_of(address)
+                before = self.contacts_of(address)
                 after = contacts.dropped(before, found.key)
                 if after != before:
-                    self._note(address, after)
+                    self.write_contacts(address, after)
         return entry
 
     def trust_store(self, sip_vouches_for: frozenset[str] = frozenset()) -> chain.TrustStore:
@@ -306,7 +315,7 @@ class KeyStore:
         """Differs once anything that ``trust_store`` reads was changed, by whatever process."""
         return self.home.version("keys", "keys/openpgp", *SHELVES, "crls", "contacts")
 
-    # --- memory ---
+    # --- memory; who writes it after a verdict is remembering.py ---
 
     def contacts(self) -> Contacts:
         """Which keys signed as whom."""
@@ -317,78 +326,17 @@ class KeyStore:
                 found[rows[0].address] = rows
         return Contacts(found)
 
-    def note(self, verdict: Verdict, when: datetime, protocol: str = "") -> bool:
-        """Remember who signed, with which key, from the verdict on one object (SEC-20); True if there was news.
-
-        Only a signature that holds and whose certificate proves From leaves a trace. The certificate is kept beside
-        ("known") without any trust: RFC 3923 section 6.2, "store and protect".
-        """
-        found = self._signer_of(verdict)
-        if found is None:
-            return False
-        address = contact_key(verdict.from_)
-        new = Contact(
-            address,
-            found.key,
-            found.fingerprint,
-            when,
-            protocol,
-            found.technology,
-            is_vouched=verdict.verdict in ("valid", "valid-weak"),
-            capabilities=verdict.capabilities,
-        )
-        if contacts.noted(self._contacts_of(address), new) == self._contacts_of(address):
-            return False  # nearly always: no lock, no write
-        if self._is_own(found):
-            return False
-        with self.home.locked():
-            before = self._contacts_of(address)
-            after = contacts.noted(before, new)
-            if after == before or not (before or new.is_vouched or self._has_room()):
-                return False
-            second = kept.read(verdict.encryption_certificate) if verdict.encryption_certificate else ()
-            if any(contact.key == found.key for contact in after):
-                for each in (found, *second):
-                    self._keep(each)
-            self._note(address, after)
-        return True
-
-    def _has_room(self) -> bool:
-        """False once so many are remembered that it must be strangers who make up names."""
-        return len(self.home.files("contacts", ".json")) < MAX_CONTACTS
-
-    def standing(self, verdict: Verdict) -> str:
-        """How the signer of an object stands to what was seen before ("first contact"); "" if no signature holds."""
-        found = self._signer_of(verdict)
-        if found is None:
-            return ""
-        if self._is_own(found):
-            return "your own key"
-        memory = Contacts({contact_key(verdict.from_): self._contacts_of(contact_key(verdict.from_))})
-        return memory.text(verdict.from_, found.key, is_vouched=verdict.is_valid)
-
-    def _is_own(self, found: Kept) -> bool:
-        own = {chain.fingerprint(self.own.certificate(address)) for address in self.identities()}
-        if found.technology == "openpgp":
-            own |= {kept.of_openpgp(self.pgp.certificate(address)).fingerprint for address in self.pgp.addresses()}
-        return found.fingerprint in own
-
-    def _signer_of(self, verdict: Verdict) -> Kept | None:
-        """Whose signature holds, if it is From's by its certificate."""
-        if verdict.verdict not in _NOTED or not verdict.certificate:
-            return None
-        found = kept.read(verdict.certificate)[0]
-        return found if proves(found.names, verdict.from_) and contact_key(verdict.from_) else None
-
     def remember(self, certificate: bytes) -> None:
         """Keep a correspondent's certificate without trusting it (RFC 3923 section 6.2: "store and protect")."""
         self.put("known", kept.principal(kept.read(certificate)))
 
-    def _contacts_of(self, address: str) -> tuple[Contact, ...]:
+    def contacts_of(self, address: str) -> tuple[Contact, ...]:
+        """Which keys signed as one address (``identity.contact_key``)."""
         file = self.path / "contacts" / _contact_file(address)
         return contacts.from_json(self.home.read(file), str(file)) if file.exists() else ()
 
-    def _note(self, address: str, rows: tuple[Contact, ...]) -> None:
+    def write_contacts(self, address: str, rows: tuple[Contact, ...]) -> None:
+        """Keep what is remembered of one address; the caller holds the lock in which it read it."""
         self.home.write("contacts", _contact_file(address), contacts.to_json(rows))
 
     # --- lists ---

@@ -12,7 +12,7 @@ and certificate are one file, so that no crash can part them, and what is replac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -83,15 +83,13 @@ class OwnKeys:
         return own_certificates(self._data(address))
 
     def change_passphrase(self, address: Address, old: bytes | None, new: bytes | None) -> None:
-        """Put the key of ``address`` under another passphrase; None takes it off. Old keys of the address follow.
+        """Put the key of ``address`` under another passphrase; None takes it off. Old keys that open follow."""
 
-        One file after the other: killed half-way, each is under the old or the new one."""
+        def changed(data: bytes) -> bytes:
+            return identity_pem(read_identity_pem(data, old, str(address), address.with_scheme("im")), new)
+
         with self._home.locked():
-            changed = [
-                (file, self._with_passphrase(self._home.read(file), address, old, new)) for file in self._all(address)
-            ]
-            for file, data in changed:
-                self._home.write(str(file.parent.relative_to(self._home.path)), file.name, data)
+            rewrite(self._home, self._all(address), changed)
 
     def retire(self, address: Address) -> None:
         """Sign no more as ``address``; what was encrypted for the key can still be opened."""
@@ -201,8 +199,19 @@ class OwnKeys:
         sha = chain.fingerprint(read_certificates(data)[0])[:16]
         self._home.write(OLD, f"{file_name(address)}.{sha}{SUFFIX}", data)
 
-    def _with_passphrase(self, data: bytes, address: Address, old: bytes | None, new: bytes | None) -> bytes:
-        return identity_pem(read_identity_pem(data, old, str(address), address.with_scheme("im")), new)
+
+def rewrite(home: Home, files: Sequence[Path], changed: Callable[[bytes], bytes]) -> None:
+    """Write each file anew as ``changed`` makes it; the first has to go, others that cannot be read stay as they are.
+
+    One after the other: killed half-way, each is as it was or as it shall be."""
+    for number, file in enumerate(files):
+        try:
+            data = changed(home.read(file))
+        except SecurityError:
+            if not number:
+                raise
+            continue
+        home.write(str(file.parent.relative_to(home.path)), file.name, data)
 
 
 def named(names: Iterable[str]) -> list[Address]:

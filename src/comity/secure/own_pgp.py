@@ -14,7 +14,7 @@ from comity.errors import SecurityError
 from comity.secure import openpgp
 from comity.secure.home import Home, file_name
 from comity.secure.openpgp import PgpIdentity
-from comity.secure.own_keys import named, readable
+from comity.secure.own_keys import named, readable, rewrite
 from comity.secure.passphrase import open_octets, pem, pem_blocks, pem_octets, protect_octets
 
 CURRENT, OLD = "keys/openpgp", "keys/openpgp/old"
@@ -58,11 +58,9 @@ class OwnPgp:
         return _is_sealed(self._data(address))
 
     def change_passphrase(self, address: Address, old: bytes | None, new: bytes | None) -> None:
-        """Put the keys of ``address`` under another passphrase; None takes it off."""
+        """Put the key of ``address`` under another passphrase; None takes it off. Old keys that open follow."""
         with self._home.locked():
-            changed = [(file, _written(_read(self._home.read(file), address, old), new)) for file in self._all(address)]
-            for file, data in changed:
-                self._home.write(str(file.parent.relative_to(self._home.path)), file.name, data)
+            rewrite(self._home, self._all(address), lambda data: _written(_read(data, address, old), new))
 
     def replace_certificate(self, address: Address, certificate: bytes) -> None:
         """Keep another version of the own certificate, such as the revoked one; the key stays as it lies."""

@@ -104,7 +104,7 @@ class Around:
 def _signed_by(signer: Signer) -> str:
     """How a layer names its signer: an address only if the certificate is trusted."""
     if signer.distrust:
-        return f"{signer.title}, not trusted"
+        return f"an untrusted key, {signer.fingerprint[:16]}"
     return first_name(signer.names) or signer.title
 
 

@@ -59,7 +59,8 @@ def find_recipient(
         SecurityError: there is none; the sentence says what to do.
     """
     wanted = contact_key(str(address))
-    everything = [each for each in store.everything() if each.technology == technology and wanted in each.contact_keys]
+    theirs = [each for each in store.everything() if wanted in each.contact_keys]
+    everything = [each for each in theirs if each.technology == technology]
     usable = [each for each in everything if each.entry.shelf in ("own", "pinned", "known")]
     trust = store.trust_store()
     judged = [_judge(each, usable, trust, now) for each in usable if _can_read(each)]
@@ -69,7 +70,12 @@ def find_recipient(
     if to_unverified and any(each.is_only_unknown for each in judged):
         candidates = [each.kept for each in judged if each.is_only_unknown]
         return _recipient(store, address, _only_seen(store, address, candidates), is_trusted=False)
-    raise SecurityError(_refusal(address, judged, technology))
+    text = _refusal(address, judged, technology)
+    if any(each.technology != technology and each.entry.shelf in ("own", "pinned") for each in theirs):
+        text += " You trust one of the other kind: " + (
+            "--openpgp." if technology == "smime" else "leave out --openpgp."
+        )
+    raise SecurityError(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +103,11 @@ def _newest(each: Kept) -> tuple[bool, datetime]:
 
 def _judge(each: Kept, others: Sequence[Kept], trust: chain.TrustStore, now: datetime) -> _Judged:
     """Is a certificate trusted?"""
+    if not each.is_current(now):
+        until = f"{each.entry.not_after:%Y-%m-%d}" if each.entry.not_after else "ever"
+        return _Judged(each, f"it is valid from {each.entry.not_before:%Y-%m-%d} to {until} only")
     if each.x509 is None:
-        return _judge_openpgp(each, now)
+        return _judge_openpgp(each)
     certificates = [other.x509 for other in others if other.x509 is not None]
     if not each.only_encrypts:
         result = chain.check_chain(each.x509, trust, now, others=certificates, purpose="encryption")
@@ -114,17 +123,15 @@ def _judge(each: Kept, others: Sequence[Kept], trust: chain.TrustStore, now: dat
         result = chain.check_chain(each.x509, trust, now, others=certificates, purpose="encryption", maker=maker.x509)
         if result.distrust is None and signing.distrust is None:
             return _Judged(each)
-        if result.distrust in (None, Distrust.UNKNOWN_CA):
+        if result.distrust is None:  # the maker made it, and nothing but its own voucher is missing
             found = _Judged(each, signing.text, is_only_unknown=True, maker=maker)
     return found
 
 
-def _judge_openpgp(each: Kept, now: datetime) -> _Judged:
+def _judge_openpgp(each: Kept) -> _Judged:
     certificate = openpgp.read_certificates(each.octets)[0]
     if certificate.is_revoked:
         return _Judged(each, f"{certificate.title} has been revoked by its owner")
-    if certificate.expires is not None and certificate.expires < now:
-        return _Judged(each, f"{certificate.title} expired on {certificate.expires:%Y-%m-%d}")
     if each.entry.shelf in ("own", "pinned"):
         return _Judged(each)
     return _Judged(each, f"you have not said that you trust {certificate.title}", is_only_unknown=True)

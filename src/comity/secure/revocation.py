@@ -127,7 +127,10 @@ def _read(
     """Read one list; None if it is not about this certificate, not to be believed, or not to be understood."""
     try:
         if crl.issuer == certificate.issuer:
-            signers: Iterable[x509.Certificate] = (c for c in issuers if c.subject == crl.issuer)
+            # Anybody can make a certificate with the issuer's name: it speaks for it only if it issued this one.
+            signers: Iterable[x509.Certificate] = (
+                c for c in issuers if c.subject == crl.issuer and (c in authorities or is_issued_by(certificate, c))
+            )
         elif crl.issuer in _named_signers(certificate):
             signers = _appointed(crl.issuer, authorities, others)
         else:

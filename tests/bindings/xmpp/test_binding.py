@@ -512,6 +512,24 @@ def test_what_one_device_cannot_decrypt_another_may(is_first: bool) -> None:
     run(story())
 
 
+def test_a_refusal_is_of_the_message_of_whom_it_is_addressed_to() -> None:
+    """Senders choose ids: nobody makes another's message fail by choosing the same, whichever came last."""
+
+    async def story() -> None:
+        world = await World().start()
+        alice, carol = await world.online("alice@a.test/phone"), await world.online("carol@a.test/phone")
+        bob = await world.online("bob@a.test/pad")
+        await alice.say("bob@a.test", "1")
+        await carol.say("bob@a.test", "1")
+        from_alice, _ = bob.messages()
+        await bob.send(refusal_of(from_alice, "not-acceptable", "unverified-signature"))
+        assert [len(alice.errors()), len(carol.errors())] == [1, 0]
+        await bob.send(refusal_of(from_alice, "not-acceptable", "unverified-signature"))
+        assert [len(alice.errors()), len(carol.errors())] == [1, 0]
+
+    run(story())
+
+
 def test_a_refusal_that_may_pass_ends_no_flight() -> None:
     """A device that says "wait" is not handed the same again at once; the sender is told."""
 

@@ -176,6 +176,17 @@ class TestSignatures:
         assert signer.title.isprintable()
         assert judged(multipart_signed(message().entity, signature), trust).reason.isprintable()
 
+    @pytest.mark.peer
+    def test_what_a_signature_says_of_its_signer_proves_nothing(self, gpg: Gpg) -> None:
+        """M-40: notations and the signer's User ID in a signature are put there by whoever signs."""
+        options = ["--sig-notation", f"{NOTATION}=im:boss@a.test", "--digest-algo", "SHA512"]
+        obj = message(from_="im:boss@a.test")
+        signature = signed_by(gpg, "--armor", *options, "--detach-sign", content=obj.entity)
+        (signer,) = openpgp.signers_of(obj.entity, signature, trusting(person()), now())
+        assert [str(name) for name in signer.names if name.scheme == "im"] == ["im:alice@a.test"]
+        verdict = judged(multipart_signed(obj.entity, signature))
+        assert (verdict.verdict, verdict.signer) == (VerdictKind.SIGNED_BY_OTHER, "im:alice@a.test")
+
     def test_two_threads_with_different_keyrings_do_not_mix(self) -> None:
         """M-46."""
         alice, eve = person(), person(kit.EVE)
@@ -240,6 +251,20 @@ class TestSubkeys:
         signature = self.sign(gpg, subkey, "--faked-system-time", "20250103T000000!")
         gpg("--faked-system-time", "20250102T000000!", "--quick-set-expire", primary, "5d", subkey)
         assert self.check(gpg, primary, signature).distrust_code == "expired"
+
+    @pytest.mark.parametrize(
+        ("options", "text"),
+        [
+            (["--faked-system-time", "20990101T000000!"], "not over this content"),
+            (["--faked-system-time", "20250103T000000!", "--default-sig-expire", "1d"], "expired on 2025-01-04"),
+        ],
+    )
+    def test_a_signature_holds_in_its_time_only(self, gpg: Gpg, options: list[str], text: str) -> None:
+        """Not made in the future, and not after the day it was made for."""
+        primary, subkey = self.key(gpg)
+        signature = self.sign(gpg, subkey, *options)
+        with pytest.raises(SignatureFailed, match=text):
+            self.check(gpg, primary, signature)
 
     @pytest.mark.parametrize("reason", ["0", "1", "2", "3"])
     @pytest.mark.parametrize("is_dated_back", [True, False])

@@ -67,7 +67,7 @@ class DeviceDelivery:
             connection.link.flush()
             return future
         connection.flights[self._serial] = flight
-        connection.remember(made.stanza.get("id"), delivery)
+        connection.remember(made.stanza, delivery)
         connection.link.flush()
         return future
 

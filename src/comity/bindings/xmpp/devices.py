@@ -73,8 +73,8 @@ class Connection:
     """(id of our query, hash, ver)."""
     flights: dict[int, Flight] = field(default_factory=dict)
     """By the serial number given to the session as key, in the order written."""
-    delivered: OrderedDict[str, Delivery] = field(default_factory=OrderedDict)
-    """By the id of the stanza."""
+    delivered: OrderedDict[tuple[str, str], Delivery] = field(default_factory=OrderedDict)
+    """By sender and id of the stanza: senders choose ids, and may choose the same."""
     outcomes: set[asyncio.Future[Response]] = field(default_factory=set)
     """Ends of accepted messages that are still to be told natively."""
     submitting: set[asyncio.Future[Accepted | Response]] = field(default_factory=set)
@@ -140,11 +140,20 @@ class Connection:
         self.flights.pop(key).end(response)
         return True
 
-    def remember(self, id: str, delivery: Delivery) -> None:
-        """Keep a delivery for an error that may come about it."""
-        self.delivered[id] = delivery
+    def remember(self, stanza: Element, delivery: Delivery) -> None:
+        """Keep a delivery for an error that may come about its stanza."""
+        self.delivered[bare(stanza.get("from")), stanza.get("id")] = delivery
         if len(self.delivered) > MAX_DELIVERED:
             self.delivered.popitem(last=False)
+
+    def recall(self, error: Element) -> Delivery | None:
+        """What an error stanza of the device is about, once; None for what it was not handed."""
+        return self.delivered.pop((bare(error.get("to")), error.get("id")), None)
+
+
+def bare(jid: str) -> str:
+    """A JID without its resource: whichever of the sender's devices is answered, it is the sender."""
+    return jid.partition("/")[0]
 
 
 class Devices:

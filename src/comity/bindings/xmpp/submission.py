@@ -150,7 +150,7 @@ class Submissions:
 
         What a later attempt might cure ends no flight: the device would be handed the same again.
         """
-        delivery = connection.delivered.pop(stanza.get("id"), None)
+        delivery = connection.recall(stanza)
         if delivery is None:
             return
         operation = delivery.operation
