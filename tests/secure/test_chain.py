@@ -81,11 +81,11 @@ def test_a_path_that_is_too_deep_ends_quickly() -> None:
     for number in range(1, 50):
         authorities.append(authority(f"a{number}", authorities[-1]))
     signer = issued(authorities[-1]).certificate
-    started = time.monotonic()
+    started = time.process_time()
     result = check(signer, authorities[0], *(a.certificate for a in authorities))
     assert result.distrust is Distrust.UNSUPPORTED
     assert str(MAX_DEPTH) in result.text
-    assert time.monotonic() - started < 0.5
+    assert time.process_time() - started < 0.5
 
 
 def test_a_bag_of_look_alikes_costs_a_bounded_number_of_checks() -> None:
