@@ -232,15 +232,14 @@ class TestFailures:
             cms_open.open_enveloped(raw, [reader("p256")])
 
     @settings(max_examples=150)
-    @given(st.sampled_from(SEALED), st.data())
+    @given(st.sampled_from(SEALED), st.integers(0, 4095), st.integers(1, 255))
     def test_one_changed_octet_never_surprises(
-        self, sealed: tuple[KeyKind, dict[str, object]], data: st.DataObject
+        self, sealed: tuple[KeyKind, dict[str, object]], place: int, mask: int
     ) -> None:
         kind, how = sealed
         raw = seal(reader(kind), **how)  # type: ignore[arg-type]  # keyword table
-        at = data.draw(st.integers(0, len(raw) - 1))
         try:
-            opened = cms_open.open_enveloped(flipped(raw, at, data.draw(st.integers(1, 255))), [reader(kind)])
+            opened = cms_open.open_enveloped(flipped(raw, place % len(raw), mask), [reader(kind)])
         except (DecryptionFailed, ber.BerError, NoKey, UnknownAlgorithm):
             return
         # Fields that nothing depends on may change (a version, the NULL of an algorithm); the content may not.
