@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from comity.cpim.entity import (
+    MAX_HEADER,
     content_object,
     content_type_params,
     cpim_view,
@@ -23,7 +24,7 @@ from comity.cpim.entity import (
     split_entity,
 )
 from comity.cpim.message import CpimLimits, CpimMessage
-from comity.cpim.operations import MimeObject
+from comity.cpim.operations import MimeObject, unfold
 from comity.errors import MalformedMessage
 
 INNER = b"From: <im:a@x.example>\r\nTo: <im:b@y.example>\r\n\r\nContent-Type: text/plain\r\n\r\nhello"
@@ -61,6 +62,14 @@ class TestSplitting:
         assert obj == MimeObject(b"Content-Type: a/b\r\nX: y\r\n", b"line\n\r\n\r\n")
         assert split_entity(b"\nbody", allow_lf=True).octets == b"body"
         assert split_entity(b"A: b\r\n\r\nx\n\n", allow_lf=True).octets == b"x\n\n"
+
+    def test_a_header_is_bounded_and_unfolded(self) -> None:
+        """CONSTR-1: the header of a file of 16 MiB cost minutes, and 300 MB."""
+        with pytest.raises(MalformedMessage) as found:
+            split_entity(b"X: y\r\n" + b" y\r\n" * (MAX_HEADER // 4) + b"\r\n")
+        assert found.value.hint == "size"
+        whole = split_entity(b"X: y\r\n" + b" y\r\n" * 10_000 + b"\r\n")
+        assert unfold(whole.header_block) == ["X: y" + " y" * 10_000]
 
     @pytest.mark.parametrize("raw", [b"", b"Content-Type: a/b\r\n", b"hello"])
     def test_header_without_end_is_malformed(self, raw: bytes) -> None:

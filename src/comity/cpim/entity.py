@@ -29,6 +29,8 @@ _BAD_QUOTED_PRINTABLE = re.compile(rb"=(?![0-9A-Fa-f]{2}|\r\n|\n|\Z)")
 SECURED = frozenset(["multipart/signed", "multipart/encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime"])
 """Media types of signed and encrypted entities (RFC 1847, RFC 8551): carried as they stand, whatever is inside."""
 CPIM_TYPE = "message/cpim"
+MAX_HEADER = 64 * 1024
+"""Octets of one MIME header; it is read again wherever the entity is asked for its type."""
 
 
 def split_entity(raw: bytes, *, allow_lf: bool = False) -> MimeObject:
@@ -40,8 +42,15 @@ def split_entity(raw: bytes, *, allow_lf: bool = False) -> MimeObject:
             written with CR LF, the octets after it stay.
 
     Raises:
-        MalformedMessage: no empty line ends the header.
+        MalformedMessage: no empty line ends the header, or it is longer than ``MAX_HEADER``.
     """
+    obj = _split(raw, allow_lf)
+    if len(obj.header_block) > MAX_HEADER:
+        raise MalformedMessage(f"the MIME header is longer than {MAX_HEADER} octets", hint="size")
+    return obj
+
+
+def _split(raw: bytes, allow_lf: bool) -> MimeObject:
     if raw.startswith(b"\r\n"):
         return MimeObject(b"", raw[2:])
     end = raw.find(b"\r\n\r\n")
@@ -115,11 +124,11 @@ def _parts(content_type: str, octets: bytes, limits: CpimLimits) -> list[bytes]:
     parts: list[bytes] = []
     start = -1
     free = 0  # a CR LF belongs to one boundary only: what follows at once is content, whatever it looks like
-    at = octets.find(mark)
-    while at >= 0:
+    begin = 0 if octets.startswith(mark) else octets.find(b"\r\n" + mark)
+    while begin >= 0:
+        at = octets.index(mark, begin)
         tail = _AFTER_BOUNDARY.match(octets, at + len(mark))
-        if tail and (at == 0 or (at - 2 >= free and octets.startswith(b"\r\n", at - 2))):
-            begin = max(at - 2, 0)
+        if tail:
             if start >= 0:
                 parts.append(octets[start:begin])
             if tail[1]:
@@ -129,7 +138,7 @@ def _parts(content_type: str, octets: bytes, limits: CpimLimits) -> list[bytes]:
             if len(parts) >= limits.parts:
                 raise MalformedMessage("there are more body parts than allowed", offset=begin, hint="size")
             start = free = tail.end()
-        at = octets.find(mark, max(at + 1, free))
+        begin = octets.find(b"\r\n" + mark, max(at, free))
     raise MalformedMessage("the closing boundary is missing", offset=len(octets))
 
 

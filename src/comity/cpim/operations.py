@@ -127,14 +127,14 @@ class MimeObject:
 
 def unfold(header_block: bytes) -> list[str]:
     """Split a MIME header block into logical lines: folding joined (RFC 5322 section 2.2.3), text as UTF-8."""
-    lines: list[str] = []
+    lines: list[list[str]] = []  # in pieces: joined once, else many folds would cost the square of their number
     for raw in header_block.replace(b"\r\n", b"\n").split(b"\n"):
         text = raw.decode("utf-8", "replace")
         if text[:1] in (" ", "\t") and lines:
-            lines[-1] += " " + text.strip()
+            lines[-1].append(text.strip())
         elif text:
-            lines.append(text)
-    return lines
+            lines.append([text])
+    return [" ".join(pieces) for pieces in lines]
 
 
 @dataclass(frozen=True, slots=True)
