@@ -12,7 +12,7 @@ from functools import partial
 import click
 
 from comity.cli.output import fail, printable
-from comity.cli.passphrases import Passphrase
+from comity.cli.passphrases import Passphrase, is_asked
 from comity.cpim.address import Address
 from comity.errors import SecurityError
 from comity.secure import Identity, KeyStore, Verdict, openpgp
@@ -61,9 +61,14 @@ def reading_keys(
         passphrase: opens them.
         addresses: whose; none means everybody who has keys here.
         is_strict: False goes on without a key that does not open, and says so on stderr.
+
+    Raises:
+        SecurityError: a key does not open; if not strict, none does though a passphrase was given: what is encrypted would
+            be refused for a slip of the hand.
     """
     wanted = list(addresses)
     found: list[Identity | PgpIdentity] = []
+    wrong: SecurityError | None = None
     for folder in (store.own, store.pgp) if openpgp.is_available else (store.own,):
         for address in folder.reading_addresses():
             if wanted and address not in wanted:
@@ -74,8 +79,11 @@ def reading_keys(
             except SecurityError as error:
                 if is_strict:
                     raise
+                wrong = wrong or error
                 text = printable(f"{error} What is encrypted for {address} will not be opened.")
                 click.echo(f"comity: {text}", err=True)
+    if wrong is not None and not found and (passphrase.given is not None or is_asked()):
+        raise wrong
     return found
 
 

@@ -121,8 +121,9 @@ def keys_import(
 ) -> None:
     """Take in certificates (PEM, DER, OpenPGP), a key with its certificate (PEM, PKCS#12, OpenPGP), a revocation list.
 
-    A private key lies here under the passphrase that opened it, or gets one. A certificate is kept, not trusted, unless --trust-anchor is given; see `comity keys trust`. One that a key of
-    yours was waiting for (`comity keys new --request`) is joined to that key.
+    A private key lies here under the passphrase that opened it, or gets one; with --trust-anchor none is taken in. A
+    certificate is kept, not trusted, unless --trust-anchor is given; see `comity keys trust`. One that a key of yours was
+    waiting for (`comity keys new --request`) is joined to that key.
 
     \b
     Examples:
@@ -131,7 +132,7 @@ def keys_import(
       comity keys import revoked.crl
     """
     data, store, passphrase = read_input(file, MAX_FILE), KeyStore(), Passphrase(passphrase_file)
-    sealed = holds_key(data)
+    sealed = None if trust_anchor else holds_key(data)
     if sealed is False:
         new = passphrase.new(file, none_wanted=no_passphrase)
         entries = store.import_file(data, is_anchor=trust_anchor, new_passphrase=new)

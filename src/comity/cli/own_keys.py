@@ -99,7 +99,7 @@ def keys_new(
         fail(f"{whose} has a key already. Use it, or replace it with --replace.")
     secret = passphrase.new(str(whose), none_wanted=no_passphrase)
     if request is not None and kind != "openpgp":
-        write(store.own.request(whose, new_key(kind), secret), request)
+        write(store.own.request(whose, new_key(kind), secret, is_new=not replace), request)
         _say_request(whose, request, as_json)
         return
     now = datetime.now(UTC)
@@ -219,7 +219,7 @@ def keys_revoke(
     store, passphrase, now = KeyStore(), Passphrase(passphrase_file), datetime.now(UTC)
     found = store.find(reference)
     if found.x509 is None:
-        write(_revoke_openpgp(store, found, passphrase), output)
+        _revoke_openpgp(store, found, passphrase, output)
     else:
         owner = next((each for each in store.identities() if store.own.certificate(each) == found.x509), None)
         issuer = _issuer_of(found.x509, owner, store, ca, passphrase)
@@ -233,15 +233,17 @@ def keys_revoke(
     click.echo(f"Revoked: {found.fingerprint}. Give what was written to everybody who has the certificate.", err=True)
 
 
-def _revoke_openpgp(store: KeyStore, found: Kept, passphrase: Passphrase) -> bytes:
-    """The own OpenPGP certificate with its revocation, armored; the key is retired."""
+def _revoke_openpgp(store: KeyStore, found: Kept, passphrase: Passphrase, output: Path | None) -> None:
+    """Write the own OpenPGP certificate with its revocation, armored, then retire the key: till then it can be done again."""
+    need_openpgp()
     for owner in store.pgp.addresses():
         if kept.of_openpgp(store.pgp.certificate(owner)).fingerprint == found.fingerprint:
             load = partial(store.pgp.load, owner)
             revoked = openpgp.revoke(passphrase.open(str(owner), store.pgp.is_encrypted(owner), load))
             store.pgp.replace_certificate(owner, revoked)
+            write(kept.armored(revoked), output)
             store.pgp.retire(owner)
-            return kept.armored(revoked)
+            return
     fail("Only its owner can revoke an OpenPGP certificate. To trust it no more: comity keys distrust")
 
 

@@ -88,7 +88,12 @@ class Passphrase:
         """
         if not is_encrypted:
             return load(None)
-        if self._known is not None or not is_asked():
+        if self._known is None and not is_asked():
+            raise SecurityError(
+                f"The private key of {what} is under a passphrase, and there is no terminal to ask on. Give it with "
+                "--passphrase-file or COMITY_PASSPHRASE."
+            )
+        if self._known is not None:
             try:
                 return load(self._known)
             except SecurityError:

@@ -95,8 +95,8 @@ def revocation_list(
     if revoked.issuer != issuer.subject:
         name, other = chain.display_name(revoked), chain.display_name(issuer)
         raise SecurityError(f"{name} was not issued by {other}: only its issuer can revoke it.")
-    usage = issuer.extensions.get_extension_for_class(x509.KeyUsage).value
-    if not usage.crl_sign:
+    usage = chain.extension_of(issuer, x509.KeyUsage)
+    if usage is not None and not usage.crl_sign:
         raise SecurityError(
             f"The certificate of {chain.display_name(issuer)} may not sign revocation lists. Make a new key with "
             "--replace, and tell your correspondents: comity keys distrust."
