@@ -18,7 +18,9 @@ from cryptography.hazmat.primitives import serialization
 from comity.cli import main
 from comity.cpim.address import Address
 from comity.secure import KeyStore, new_identity
+from comity.secure.home import Home
 from comity.secure.openpgp_packets import SECRET_KEY, SECRET_SUBKEY, read_packets
+from comity.secure.own_ca import OwnCa
 from comity.secure.passphrase import pem_blocks
 from tests.terminal import Conversation
 
@@ -261,6 +263,13 @@ class TestAuthorities:
         assert len(own) == 1
         assert own[0]["fingerprint"] in first.stdout
         assert b"ENCRYPTED" in (home / "ca" / "own.pem").read_bytes()
+        (tmp_path / "new").write_text("open simsim\n")
+        changed = comity("keys", "passphrase", ALICE, *secret, "--new-passphrase-file", tmp_path / "new")
+        assert (changed.exit_code, changed.stderr) == (0, "")
+        assert OwnCa(Home(home)).open(b"open simsim"), "a passphrase that somebody saw protects nothing any more"
+        again = comity("keys", "passphrase", BOB, *secret, "--new-passphrase-file", tmp_path / "pass")
+        assert (again.exit_code, "own authority is under another" in again.stderr) == (0, True)
+        secret = ("--passphrase-file", tmp_path / "new")
         signed = comity("sign", "-", *secret, stdin=message()).stdout_bytes
         comity("keys", "export", own[0]["fingerprint"], "-o", tmp_path / "ca.pem")
         monkeypatch.setenv("COMITY_HOME", str(tmp_path / "bob"))

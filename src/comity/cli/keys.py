@@ -88,6 +88,8 @@ def _show_entry(entry: KeyEntry) -> None:
     for address in entry.addresses:
         click.echo(f"address      {printable(address)}")
     click.echo(f"valid        {entry.not_before:%Y-%m-%d %H:%M} to {_until(entry)} UTC")
+    if entry.is_revoked:
+        click.echo("revoked      by its owner: never trusted again")
     if entry.is_encrypted:
         click.echo("key          under a passphrase")
     for contact in entry.history:
@@ -148,7 +150,7 @@ def keys_import(
         return
     for entry in entries:
         click.echo(f"{entry.shelf}: {entry.fingerprint[:16]} {printable(_whose(entry))}")
-        if entry.shelf == "known":
+        if entry.shelf == "known" and not entry.is_revoked:
             click.echo(f"             {TRUST['known']} {entry.fingerprint[:16]}")
     if not entries:
         click.echo("The revocation list was taken in.")
@@ -230,7 +232,7 @@ def _file_or_reference(what: str) -> bytes | str:
 
 
 def _whose(entry: KeyEntry) -> str:
-    return ", ".join(entry.addresses[:1]) or entry.subject
+    return (", ".join(entry.addresses[:1]) or entry.subject) + (" (revoked)" if entry.is_revoked else "")
 
 
 def _trusted(entry: KeyEntry, as_json: bool, text: str) -> None:

@@ -19,6 +19,7 @@ from comity.cli.keys import keys
 from comity.cli.output import as_json, fail, print_json, printable
 from comity.cli.passphrases import Passphrase, is_asked, passphrase_option
 from comity.cpim.address import Address
+from comity.errors import SecurityError
 from comity.secure import KeyStore, LocalCa, kept, new_identity, openpgp
 from comity.secure.chain import display_issuer, fingerprint
 from comity.secure.identity import Identity, new_key
@@ -169,6 +170,8 @@ def keys_passphrase(
 ) -> None:
     """Put the private keys of ADDRESS under another passphrase, or take it off.
 
+    Old keys that are under the same passphrase follow; so does the key of your own authority, unless it would lie open.
+
     \b
     Examples:
       comity keys passphrase im:alice@example.org
@@ -185,6 +188,12 @@ def keys_passphrase(
     secret = new.new(str(whose), none_wanted=no_passphrase)
     for each, before in zip(folders, given, strict=True):
         each.change_passphrase(whose, before, secret)
+    own = OwnCa(store.home)
+    if own.exists and secret is not None:
+        try:
+            own.change_passphrase(given[0], secret)
+        except SecurityError:
+            click.echo("comity: the key of your own authority is under another passphrase, and stays so.", err=True)
     click.echo(f"The private key of {printable(str(whose))} is {'' if secret else 'not '}under a passphrase.")
 
 

@@ -200,7 +200,20 @@ class KeyStore:
     def keep(self, found: Kept, shelf: Shelf | None = None) -> KeyEntry:
         """Lay a certificate on ``shelf``; None: where it lies already, else with those that are only known."""
         lies: Shelf = next((each for each in SHELVES if self.home.exists(each, found.file_name)), "known")
+        if shelf is None and lies == "pinned" and found.x509 is None:
+            self._check_names(found)
         return self.put(shelf or lies, found)
+
+    def _check_names(self, found: Kept) -> None:
+        """Trust in somebody's key is trust in it for their addresses: its owner may not add others' unnoticed (M-36)."""
+        before = kept.of_openpgp(self.home.read(self.path / "pinned" / found.file_name))
+        after = kept.joined(before.octets, found)
+        added = [address for address in after.contact_keys if address not in before.contact_keys]
+        if added and not after.entry.is_revoked:
+            raise SecurityError(
+                f"You trust this key for {', '.join(before.contact_keys) or 'nobody'}; this version of it is for "
+                f"{', '.join(added)} too. If that is right, take it in with: comity keys trust FILE"
+            )
 
     def _import_openpgp(self, data: bytes, passphrase: bytes | None, new_passphrase: bytes | None) -> list[KeyEntry]:
         """Certificates are kept, and a newer version of a pinned one stays pinned; a private key becomes an own one."""

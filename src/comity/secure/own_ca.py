@@ -67,6 +67,12 @@ class OwnCa:
         data = self._data()
         return LocalCa(load_key(data, passphrase, "your authority"), read_certificates(data)[0])
 
+    def change_passphrase(self, old: bytes | None, new: bytes | None) -> None:
+        """Put its key under another passphrase; None takes it off."""
+        with self._home.locked():
+            authority = self.open(old)
+            self._home.write(FOLDER, FILE, key_pem(authority.key, new) + certificate_pem(authority.certificate))
+
     def _data(self) -> bytes:
         if not self.exists:
             raise SecurityError("There is no own authority. Make one with: comity keys new ADDRESS --own-ca")
