@@ -14,8 +14,8 @@ import click
 
 from comity.cli.arguments import address_of, file_argument, output_option, write, write_private
 from comity.cli.dissect import MAX_FILE
+from comity.cli.identities import Passphrase, passphrase_option
 from comity.cli.output import Group, as_json, print_json, print_table, printable, read_input
-from comity.cli.passphrases import Passphrase, passphrase_option
 from comity.secure import KeyEntry, KeyStore
 from comity.secure.kept import holds_key
 

@@ -17,10 +17,9 @@ from typing import Any
 import click
 
 from comity.cli.arguments import address_of
-from comity.cli.identities import reading_keys, remember
+from comity.cli.identities import Passphrase, passphrase_option, reading_keys, remember
 from comity.cli.messages import SignIn, Via, connected, sign_in_options, signing_in
 from comity.cli.output import NEGATIVE, as_json, fail, print_json, printable
-from comity.cli.passphrases import Passphrase, passphrase_option
 from comity.client import Received
 from comity.cpim.address import Address
 from comity.cpim.native import readable_part

@@ -21,9 +21,16 @@ import click
 from comity.cli.arguments import address_of
 from comity.cli.dissect import MAX_FILE
 from comity.cli.encryption import encrypted_for, recipients_of, unverified_option
-from comity.cli.identities import need_openpgp, openpgp_option, signing_identity
+from comity.cli.identities import (
+    Passphrase,
+    first_line,
+    is_asked,
+    need_openpgp,
+    openpgp_option,
+    passphrase_option,
+    signing_identity,
+)
 from comity.cli.output import NEGATIVE, as_json, fail, print_json, printable, read_input
-from comity.cli.passphrases import Passphrase, is_asked, passphrase_option
 from comity.client import Client, ClientError, connect, terse, text_object
 from comity.cpim.address import Address
 from comity.cpim.compose import PLAIN
@@ -38,7 +45,6 @@ Via = Literal["sip", "xmpp"]
 Transport = Literal["udp", "tcp", "tls"]
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-MAX_PASSWORD_FILE = 4096
 PKCS7 = "application/pkcs7-mime"
 
 HINTS = {
@@ -128,11 +134,8 @@ def _password(file: Path | None, address: Address) -> str:
                 f"There is no terminal to ask for the password of {address}. Give it with --password-file or COMITY_PASSWORD."
             )
         return given or str(click.prompt(f"Password of {printable(str(address))}", hide_input=True, err=True))
-    lines = read_input(str(file), MAX_PASSWORD_FILE).splitlines()
-    if not lines or not lines[0]:
-        fail(f"{file} holds no password on its first line.")
     try:
-        return lines[0].decode("utf-8")
+        return first_line(file, "password").decode("utf-8")
     except UnicodeDecodeError:
         fail(f"The password in {file} is not UTF-8.")
 

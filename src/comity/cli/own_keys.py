@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from comity.cli.arguments import address_of, output_option, write
-from comity.cli.identities import need_openpgp, own_identity
+from comity.cli.identities import Passphrase, is_asked, need_openpgp, own_identity, passphrase_option
 from comity.cli.keys import keys
 from comity.cli.output import as_json, fail, print_json, printable
-from comity.cli.passphrases import Passphrase, is_asked, passphrase_option
 from comity.cpim.address import Address
 from comity.errors import SecurityError
 from comity.secure import KeyStore, LocalCa, kept, new_identity, openpgp
