@@ -151,7 +151,7 @@ def signing_identity(
     if is_openpgp:
         need_openpgp()
         sealed = address in store.pgp.addresses() and store.pgp.is_encrypted(address)
-        return passphrase.open(str(address), sealed, partial(store.pgp.load, address))
+        return passphrase.open(f"{address} (OpenPGP)", sealed, partial(store.pgp.load, address))
     return own_identity(store, address, passphrase)
 
 
@@ -191,7 +191,8 @@ def reading_keys(
                 continue
             try:
                 sealed = folder.needs_passphrase(address)
-                found += passphrase.open(str(address), sealed, partial(folder.decrypting, address))
+                what = f"{address} (OpenPGP)" if folder is store.pgp else str(address)
+                found += passphrase.open(what, sealed, partial(folder.decrypting, address))
             except SecurityError as error:
                 if is_strict:
                     raise
