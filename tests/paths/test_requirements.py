@@ -343,10 +343,14 @@ def test_a_requirement_outlives_the_server(tmp_path: Path) -> None:
 
     async def after(server: ServerProcess) -> None:
         async with server.client("sip", BOB, "udp") as bob, server.client("xmpp", ALICE) as alice:
-            assert (await anext(bob.messages())).text == "open"
+            messages = bob.messages()
+            assert (await anext(messages)).text == "open"
+            taking = asyncio.ensure_future(anext(messages))  # a server that stops waits for those not taken
             told = await anext(alice.messages())
             assert told.report is not None
             assert "not connected under TLS" in told.report.text
+            taking.cancel()
+            await asyncio.gather(taking, return_exceptions=True)
 
     with ServerProcess(tmp_path) as server:
         server.start()
