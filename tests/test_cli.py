@@ -39,13 +39,23 @@ def house(tmp_path: Path) -> Path:
 
 
 def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    for name, command in group.commands.items():
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
         yield (*path, name), command
         if isinstance(command, click.Group):
             yield from commands(command, (*path, name))
 
 
 class TestHelp:
+    def test_a_command_does_not_wait_for_what_only_others_need(self) -> None:
+        """A shell script calls the program many times: `comity --version` loads no protocol and no cryptography."""
+        code = "import sys, comity.cli as c\ntry: c.main(['--version'])\nexcept SystemExit: print(*sorted(sys.modules))"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert "comity.cli" in done.stdout.split()
+        assert not {"comity.secure", "comity.client", "comity.server", "cryptography"} & set(done.stdout.split())
+
     @pytest.mark.parametrize(
         ("path", "command"), list(commands(main)), ids=lambda value: " ".join(value) if isinstance(value, tuple) else ""
     )

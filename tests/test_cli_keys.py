@@ -396,7 +396,7 @@ class TestRevocation:
 
 
 class TestMemory:
-    """T33, M-34..38: the key somebody used first is remembered; another one is announced."""
+    """T33, M-36: the key somebody used first is remembered; another one is announced."""
 
     def signed_by(self, home: Path, monkeypatch: pytest.MonkeyPatch, *extra: str) -> bytes:
         monkeypatch.setenv("COMITY_HOME", str(home))
@@ -431,7 +431,7 @@ class TestMemory:
         assert comity("verify", "-", stdin=second).exit_code == 0
 
     def test_a_bad_signature_leaves_no_trace(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """M-34: only signatures that hold are remembered."""
+        """T33: only signatures that hold are remembered."""
         signed = self.signed_by(tmp_path / "eve", monkeypatch)
         broken = comity("verify", "--json", "-", stdin=signed.replace(b"Hello", b"Hallo"))
         assert json.loads(broken.stdout)["verdict"] == "bad-signature"

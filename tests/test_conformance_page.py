@@ -69,3 +69,12 @@ def test_the_counts_are_those_of_the_rows() -> None:
     assert {row[0] for row in stated} == {id.rsplit("-", 1)[0] for id in IDS}
     [total] = re.findall(r"^\| all \| \| (\d+) \| (\d+) \| (\d+) \|$", PAGE, re.MULTILINE)
     assert [int(n) for n in total] == [sum(row[1] == state for row in ROWS) for state in STATES]
+
+
+def test_every_row_of_the_catalogue_stands_once() -> None:
+    """Merges that keep both sides' lines would say a thing twice."""
+    catalogue = PAGE.partition("\n## Catalogue of bad input\n")[2]
+    ids = [id for cell in re.findall(r"^\| ([A-Z]+-\d[^|]*)\|", catalogue, re.MULTILINE) for id in cell.split()]
+    named = Counter(id for id in ids if re.fullmatch(r"[A-Z]+-\d+", id))
+    assert len(named) > 100
+    assert not [id for id, count in named.items() if count > 1]

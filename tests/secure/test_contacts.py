@@ -1,4 +1,4 @@
-"""The memory of who signed with which key (T33, M-34, SEC-20)."""
+"""The memory of who signed with which key (T33, SEC-20)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who signed with which key is remembered after a verdict, and only what may be (T33, M-34 to M-38, SEC-20)."""
+"""Who signed with which key is remembered after a verdict, and only what may be (T33, M-36, SEC-20)."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_revoked_expired_or_distrusted_key_is_nobodys_first(store: KeyStore) -
 
 
 def test_who_is_not_from_and_what_does_not_hold_leaves_no_trace(store: KeyStore) -> None:
-    """M-34."""
+    """T33."""
     eve = new_identity(kit.EVE, when=NOW)
     other = sign(kit.cpim(), eve, when=NOW)
     broken = MimeObject(other.header_block, other.octets.replace(b"hi", b"ho"))

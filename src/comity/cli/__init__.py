@@ -6,24 +6,47 @@ Place on the path: beside it. Exit codes: 0 good, 1 a negative result (a bad sig
 
 from __future__ import annotations
 
+import importlib
+
 import click
 
 import comity
-from comity.cli.admin import account, queue, trace
-from comity.cli.crypto import inspect, sign, verify
-from comity.cli.demo import demo
-from comity.cli.encryption import decrypt, encrypt
-from comity.cli.listening import listen
-from comity.cli.messages import send
 from comity.cli.output import Group
-from comity.cli.own_keys import keys
-from comity.cli.recover import recover
-from comity.cli.server import config, init, serve
 
 __all__ = ["main"]
 
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+MODULES = {
+    **dict.fromkeys(("init", "serve", "config"), "server"),
+    **dict.fromkeys(("account", "queue", "trace"), "admin"),
+    **dict.fromkeys(("inspect", "sign", "verify"), "crypto"),
+    **dict.fromkeys(("encrypt", "decrypt"), "encryption"),
+    "keys": "own_keys",
+    "send": "messages",
+    "listen": "listening",
+    "recover": "recover",
+    "demo": "demo",
+}
+"""Command → module of this package that has it; only the one that is asked for is imported."""
+
+
+class Commands(Group):
+    """The commands of ``MODULES``: `comity send` does not wait for what only `comity serve` needs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Their names, as `comity --help` lists them."""
+        return sorted(MODULES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, its module imported now; None if there is none of that name."""
+        if cmd_name not in MODULES:
+            return None
+        command = getattr(importlib.import_module(f"comity.cli.{MODULES[cmd_name]}"), cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(comity.__version__, prog_name="comity")
 def main() -> None:
     """Signed instant messages across SIP, XMPP and APEX, unchanged.
@@ -40,24 +63,3 @@ def main() -> None:
       comity keys trust bob.pem                  (his certificate; compare fingerprints)
       comity send --from alice@example.org --to bob@example.org --via sip --sign --encrypt 'Noon.'
     """
-
-
-for command in (
-    init,
-    serve,
-    config,
-    account,
-    demo,
-    send,
-    listen,
-    trace,
-    queue,
-    recover,
-    inspect,
-    sign,
-    verify,
-    encrypt,
-    decrypt,
-    keys,
-):
-    main.add_command(command)

@@ -1,4 +1,4 @@
-"""Which keys signed as whom before: the memory that makes a changed key show (reliability.md T33, M-34; RFC 3923 section 6.2).
+"""Which keys signed as whom before: the memory that makes a changed key show (reliability.md T33; RFC 3923 section 6.2).
 
 Place on the path: ``verifying.verify`` has it as ``TrustStore.contacts``; ``KeyStore.note`` writes it after a verdict, once a
 signature held. It is a memory, not a trust: the first key seen for an address is remembered, and still

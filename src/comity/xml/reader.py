@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
+from functools import lru_cache
 from typing import Final
 from xml.parsers import expat
 
@@ -36,6 +37,18 @@ NAMES_BEFORE_RENEWAL: Final = 1024
 
 TEXT_BUFFER: Final = 2048
 """Octets of text that expat joins before it hands them over; its own 8 KiB would be half of an idle stream."""
+
+_CHARACTER = r"(?:[A-Za-z0-9\-._~!$&'()*+,;=:@]|%[0-9A-Fa-f]{2})"
+_HOST = _CHARACTER.replace(":@", "")
+_USER = _CHARACTER.replace("@", "")
+_NO_COLON = _CHARACTER.replace(":@", "@")
+_FULL_PATH = rf"//(?:{_USER}*@)?(?:\[[^\[\]]*\]|{_HOST}*)(?::[0-9]{{1,8}})?(?:/{_CHARACTER}*)*|/(?:{_CHARACTER}+(?:/{_CHARACTER}*)*)?"
+_URI_REFERENCE = re.compile(
+    rf"(?:[A-Za-z][A-Za-z0-9+\-.]*:(?:{_FULL_PATH}|{_CHARACTER}+(?:/{_CHARACTER}*)*|)"
+    rf"|{_FULL_PATH}|{_NO_COLON}+(?:/{_CHARACTER}*)*|)"
+    rf"(?:\?(?:{_CHARACTER}|[/?])*)?(?:#(?:{_CHARACTER}|[/?])*)?"
+)
+"""RFC 3986 section 4.1, as strict as libxml2."""
 
 _NO_PARSER: Final = expat.ParserCreate()
 """Stands for the parser of a reader that has none; it is never fed."""
@@ -324,6 +337,8 @@ class StreamReader:
             raise refuse("too many namespace declarations", "policy-violation")
         if max(len(prefix or ""), len(uri or "")) > self.limits.name_length:
             raise refuse("a namespace name is too long", "policy-violation")
+        if uri and not _is_uri_reference(uri):
+            raise refuse("a namespace name is not a URI reference", "not-well-formed")
         if not self._depth:
             self._root_namespaces[prefix or ""] = uri or ""
 
@@ -394,6 +409,13 @@ class StreamReader:
 
     def _end_cdata(self) -> None:
         self._is_cdata = False
+
+
+@lru_cache(maxsize=256)
+def _is_uri_reference(text: str) -> bool:
+    """True for what may name a namespace (Namespaces in XML 1.0 section 2.2). Expat takes anything; whoever reads with libxml2
+    loses the stream over anything else, so it is not passed on."""
+    return _URI_REFERENCE.fullmatch(text) is not None
 
 
 def _scan_tag(data: bytes, start: int, quote: bytes) -> tuple[bool, bytes]:
