@@ -192,6 +192,11 @@ MISTAKES = [
     ('[[policy.protection]]\nof = "*"\nverify = "mark"', "policy.protection[0].verify", "trust ="),
     ('[[policy.protection]]\nof = "*"', "policy.protection[0]", "asks for nothing"),
     (
+        '[[policy.protection]]\nof = "*"\nverify = "mark"\nverdicts = []\n[security]\ntrust = "people.pem"',
+        "policy.protection[0].verdicts",
+        "leave it out",
+    ),
+    (
         '[[policy.protection]]\nof = "a.test"\nrequire = ["tls"]\n[[policy.protection]]\nof = "A.test"\nrequire = ["tls"]',
         "policy.protection[1].of",
         "Put both into one",
