@@ -140,12 +140,20 @@ class Gpgsm:
         return run(self.program, *usual, *arguments, stdin=b"x\n", env=self.env)
 
     def import_key(self, identity: Identity) -> None:
+        """Hand over a private key as PKCS #12.
+
+        gpgsm 2.2 derives a wrong key from some salts, one in a hundred or so, where openssl reads the very file: then
+        others are taken. Five failures in a row are not chance."""
         old = pkcs12.PBES.PBESv1SHA1And3KeyTripleDESCBC  # all that gpgsm 2.2 reads
         builder = serialization.PrivateFormat.PKCS12.encryption_builder().kdf_rounds(2048)
         encryption = builder.key_cert_algorithm(old).hmac_hash(hashes.SHA1()).build(b"x")
-        data = pkcs12.serialize_key_and_certificates(b"alice", identity.key, identity.certificate, None, encryption)
-        (self.home / "key.p12").write_bytes(data)
-        must(self.run("--import", str(self.home / "key.p12")))
+        for _ in range(5):
+            data = pkcs12.serialize_key_and_certificates(b"alice", identity.key, identity.certificate, None, encryption)
+            (self.home / "key.p12").write_bytes(data)
+            done = self.run("--import", str(self.home / "key.p12"))
+            if b"decrypting the PKCS#12" not in done.stderr:
+                break
+        must(done)
 
     def _through(self, octets: bytes, *arguments: str) -> bytes:
         (self.home / "in").write_bytes(octets)

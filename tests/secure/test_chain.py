@@ -81,11 +81,11 @@ def test_a_path_that_is_too_deep_ends_quickly() -> None:
     for number in range(1, 50):
         authorities.append(authority(f"a{number}", authorities[-1]))
     signer = issued(authorities[-1]).certificate
-    started = time.monotonic()
+    started = time.process_time()
     result = check(signer, authorities[0], *(a.certificate for a in authorities))
     assert result.distrust is Distrust.UNSUPPORTED
     assert str(MAX_DEPTH) in result.text
-    assert time.monotonic() - started < 0.5
+    assert time.process_time() - started < 0.5
 
 
 def test_a_bag_of_look_alikes_costs_a_bounded_number_of_checks() -> None:
@@ -114,9 +114,12 @@ def twin_of(first: LocalCa) -> x509.Certificate:
     )
 
 
-def test_a_huge_rsa_key_is_not_even_tried() -> None:
-    """M-26: the issuer's key is 16,384 bits long."""
-    numbers = rsa.RSAPublicNumbers(65537, (1 << 16383) + 1)
+@pytest.mark.parametrize(
+    ("bits", "exponent", "word"), [(16384, 65537, "8192"), (3072, (1 << 3070) + 1, "exponent")], ids=["key", "exponent"]
+)
+def test_a_huge_rsa_key_is_not_even_tried(bits: int, exponent: int, word: str) -> None:
+    """M-26: the issuer's key is 16,384 bits long, or its exponent 3,071."""
+    numbers = rsa.RSAPublicNumbers(exponent, (1 << bits - 1) + 1)
     root = authority("root", None)
     huge = (
         x509.CertificateBuilder()
@@ -133,7 +136,7 @@ def test_a_huge_rsa_key_is_not_even_tried() -> None:
     started = time.monotonic()
     result = check(signer, root, huge)
     assert result.distrust is Distrust.UNSUPPORTED
-    assert "8192" in result.text
+    assert word in result.text
     assert time.monotonic() - started < 0.2
 
 

@@ -138,7 +138,12 @@ def test_too_many_signers_or_certificates_are_refused_before_any_check() -> None
         ber.sequence(ber.oid(cms.ID_SIGNED_DATA)),
         ber.sequence(ber.oid(cms.ID_DATA), ber.tlv(0xA0, ber.octet_string(b"x"))),
         ber.sequence(ber.oid(cms.ID_SIGNED_DATA), ber.tlv(0xA0, ber.sequence(ber.integer(9)))),
+        signed_data([], []).replace(
+            ber.sequence(ber.oid(cms.ID_DATA)),
+            ber.sequence(ber.oid(cms.ID_DATA), ber.tlv(0xA0, ber.octet_string(b"one"), ber.octet_string(b"two"))),
+        ),
     ],
+    ids=["null", "empty", "no content", "data", "version", "two contents"],
 )
 def test_what_is_no_signed_data_is_a_ber_error(raw: bytes) -> None:
     with pytest.raises(ber.BerError):

@@ -127,6 +127,16 @@ class TestIdentity:
         allowed = trust(sip_vouches_for=frozenset({"a.test"}))
         assert verify(signed, allowed, now=NOW).is_valid
 
+    def test_who_proves_a_sip_address_only_is_not_called_im(self) -> None:
+        """SEC-18, SEC-19: sip:alice@a.test and im:alice@a.test may be two people."""
+        signer = kit.certificate_with([x509.UniformResourceIdentifier("sip:alice@a.test")])
+        signed = sign(cpim("sip:alice@a.test;transport=tls"), signer, when=NOW)
+        verdict = judged(signed)
+        assert (verdict.verdict, verdict.signer) == (VerdictKind.VALID, "sip:alice@a.test")
+        assert "im:alice" not in verdict.reason
+        allowed = verify(signed, trust(sip_vouches_for=frozenset({"a.test"})), now=NOW)
+        assert (allowed.verdict, allowed.signer) == (VerdictKind.VALID, "im:alice@a.test")
+
 
 class TestTrust:
     """SEC-21: distrust is not a bad signature."""

@@ -116,13 +116,14 @@ def objects() -> list[bytes]:
     return [signature, person().certificate, person().secret, encrypted(literal(b"x"), person())]
 
 
-@given(st.data())
-def test_a_changed_object_never_raises_anything_unforeseen(data: st.DataObject) -> None:
-    """Signatures, certificates, keys and messages with one piece put elsewhere (issue 4: malformed packets of any kind)."""
-    whole = data.draw(st.sampled_from(objects()))
-    at = data.draw(st.integers(0, len(whole) - 1))
-    end = data.draw(st.integers(at, min(at + 40, len(whole))))
-    octets = whole[:at] + data.draw(st.binary(max_size=20)) + whole[end:]
+@given(st.integers(0, 3), st.integers(0, 4095), st.integers(0, 40), st.binary(max_size=20))
+def test_a_changed_object_never_raises_anything_unforeseen(number: int, place: int, cut: int, other: bytes) -> None:
+    """Signatures, certificates, keys and messages with one piece put elsewhere (issue 4: malformed packets of any kind).
+
+    What is drawn does not depend on the objects: their lengths differ from run to run."""
+    whole = objects()[number]
+    at = place % len(whole)
+    octets = whole[:at] + other + whole[at + cut :]
     try:
         openpgp.signers_of(b"x", octets, trusting(person()), now())
     except (SignatureFailed, UnknownSigner, UnknownAlgorithm):

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from comity.errors import SecurityError
@@ -56,6 +57,22 @@ def test_what_ended_is_not_taken_whoever_vouches(store: KeyStore, to_unverified:
     store.import_file(pem(new_identity(ALICE, when=NOW, days=30)))
     with pytest.raises(SecurityError):
         found(store, now=LATER, to_unverified=to_unverified)
+
+
+def test_a_vouched_for_sip_address_is_not_taken_for_the_im_address(store: KeyStore) -> None:
+    """SEC-19: it may be another person's; nor does it become the first contact of the im: address (T33)."""
+    other = kit.certificate_with([x509.UniformResourceIdentifier("sip:alice@a.test")])
+    store.import_file(kit.ca().certificate.public_bytes(PEM), is_anchor=True)
+    verdict = verify(sign(kit.cpim("sip:alice@a.test"), other, when=NOW), store.trust_store(), now=NOW)
+    assert verdict.is_valid
+    assert not note(store, verdict, NOW)
+    assert not store.contacts().of("im:alice@a.test")
+    store.import_file(pem(other))
+    for to_unverified in (False, True):
+        with pytest.raises(SecurityError, match="to encrypt for"):
+            found(store, to_unverified=to_unverified)
+    store.trust(pem(other))
+    assert found(store) == other.fingerprint, "the user's own word is for the person"
 
 
 def test_a_key_that_can_only_sign_is_none(store: KeyStore) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import statistics
-import time
+from functools import partial
 
 import pytest
 
@@ -14,6 +13,7 @@ from comity.secure import Identity, VerdictKind, cms_seal, decrypt, encrypt, sea
 from comity.secure.evidence import DecryptionFailed, NoKey
 from comity.secure.identity import KeyKind
 from tests.secure import kit
+from tests.secure.costs import times_dearer
 from tests.secure.damage import flipped, secret_places
 from tests.secure.kit import NOW
 
@@ -141,12 +141,10 @@ def test_an_unreadable_entity_inside_takes_as_long_as_a_wrong_key(kind: KeyKind)
     )
     places = secret_places(good)
     wrong = {"inside": noise, "tag": flipped(good, places["tag"][0]), "key": flipped(good, places["key"][9])}
-    spent: dict[str, list[float]] = {which: [] for which in wrong}
-    for _ in range(60):
-        for which, octets in wrong.items():
-            started = time.process_time()
-            with pytest.raises(DecryptionFailed):
-                decrypt(MimeObject.of("application/pkcs7-mime", octets), [me])
-            spent[which].append(time.process_time() - started)
-    medians = {which: statistics.median(times) for which, times in spent.items()}
-    assert max(medians.values()) < 2 * min(medians.values()), medians
+
+    def attempt(octets: bytes) -> None:
+        with pytest.raises(DecryptionFailed):
+            decrypt(MimeObject.of("application/pkcs7-mime", octets), [me])
+
+    ratio, costs = times_dearer({which: partial(attempt, octets) for which, octets in wrong.items()}, limit=1.5)
+    assert ratio < 1.5, costs

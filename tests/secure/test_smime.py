@@ -187,6 +187,23 @@ class TestCmsAttacks:
         obj = opaque(signed_data([info], [certificate], content=entity))
         assert cpu_seconds(obj, VerdictKind.UNTRUSTED) < 0.05
 
+    def test_a_signer_with_a_long_rsa_exponent_is_untrusted_at_once(self) -> None:
+        """M-26: each check with one of 3,072 bits costs 5 ms, and an object may ask for hundreds."""
+        key = rsa.RSAPublicNumbers((1 << 3070) + 1, (1 << 3071) + 1).public_key()
+        certificate = kit.ca().issue(ALICE, key, when=NOW)
+        entity = cpim().entity
+        info = ber.sequence(
+            ber.integer(1),
+            ber.sequence(certificate.issuer.public_bytes(), ber.integer(certificate.serial_number)),
+            ber.sequence(ber.oid(cms.SHA256_OID)),
+            ber.set_of(kit.usual_attributes(entity), 0xA0),
+            ber.sequence(ber.oid(cms.RSA_SHA256), ber.NULL_DER),
+            ber.octet_string(bytes(384)),
+        )
+        verdict = judged(opaque(signed_data([info] * cms.MAX_SIGNERS, [certificate], content=entity)))
+        assert verdict.verdict is VerdictKind.UNTRUSTED
+        assert "exponent" in verdict.reason
+
     def test_as_many_elements_as_are_read_cost_little(self) -> None:
         """M-26."""
         many = ber.sequence(ber.oid(cms.ID_SIGNED_DATA), ber.tlv(0xA0, *[ber.NULL_DER] * (ber.MAX_ELEMENTS - 10)))

@@ -20,6 +20,7 @@ from tests.secure import kit
 from tests.secure.kit import (
     FORMS,
     NOW,
+    Form,
     cpim,
     forged,
     identity,
@@ -46,14 +47,12 @@ class TestTampering:
             assert (verdict.signer, verdict.from_, verdict.content) == ("", "", None)
 
     @settings(max_examples=300, deadline=None)
-    @given(st.data())
-    def test_no_change_anywhere_makes_other_content_valid(self, data: st.DataObject) -> None:
-        form = data.draw(st.sampled_from(FORMS))
+    @given(st.sampled_from(FORMS), st.integers(0, 65535), st.integers(1, 255))
+    def test_no_change_anywhere_makes_other_content_valid(self, form: Form, place: int, mask: int) -> None:
         entity = cpim()
         signed = sign(entity, identity(), when=NOW, form=form)
-        at = data.draw(st.integers(0, len(signed.octets) - 1))
         changed = bytearray(signed.octets)
-        changed[at] ^= data.draw(st.integers(1, 255))
+        changed[place % len(changed)] ^= mask  # what is drawn does not depend on the length, which differs each time
         verdict = judged(MimeObject(signed.header_block, bytes(changed)))
         if verdict.verdict in (VerdictKind.VALID, VerdictKind.VALID_WEAK):
             assert verdict.content == entity

@@ -272,6 +272,14 @@ class Cursor:
             raise BerError("there is a field too many", self._children[self._at].offset)
 
 
+def only(parent: Element) -> Element:
+    """What is inside ``parent``, which must be one element: of two, two readers would take different ones."""
+    fields = Cursor(parent)
+    element = fields.next()
+    fields.end()
+    return element
+
+
 # --- writing ---------------------------------------------------------------------------------------------------
 
 

@@ -13,13 +13,15 @@ from typing import TypeVar
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
 
 from comity.secure import ber
 
 ExtensionT = TypeVar("ExtensionT", bound=x509.ExtensionType)
 
 MAX_RSA_BITS = 8192
+MAX_EXPONENT_BITS = 64
+"""Of a public RSA key: checking with a longer one costs as much as signing, and nobody makes them (M-26)."""
 STRONG_RSA_BITS = 2048
 """RFC 8550 section 4.3: below it receivers SHOULD NOT verify; we verify and say weak (SEC-11)."""
 
@@ -68,6 +70,8 @@ _load_known = lru_cache(KEPT)(_load)
 @lru_cache(KEPT)
 def is_issued_by(child: x509.Certificate, parent: x509.Certificate) -> bool:
     """True if the key of ``parent`` signed ``child`` and the names agree; says nothing about trust or time."""
+    if key_problem(parent.public_key()):
+        return False
     try:
         child.verify_directly_issued_by(parent)
     except (InvalidSignature, *CERTIFICATE_ERRORS):
@@ -88,6 +92,19 @@ def display_name(certificate: x509.Certificate) -> str:
     return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text[:120])
 
 
+def key_problem(key: object) -> str:
+    """Why nothing is checked with ``key``, as the rest of a sentence; "" for a key whose checks are cheap."""
+    if isinstance(key, dsa.DSAPublicKey):
+        return "a DSA key, which is not taken"
+    if not isinstance(key, rsa.RSAPublicKey):
+        return ""
+    if key.key_size > MAX_RSA_BITS:
+        return f"an RSA key of {key.key_size} bits, over the limit of {MAX_RSA_BITS}"
+    if key.public_numbers().e.bit_length() > MAX_EXPONENT_BITS:
+        return f"an RSA key with an exponent of more than {MAX_EXPONENT_BITS} bits"
+    return ""
+
+
 def is_weak_key(key: object) -> bool:
     """True for RSA under 2048 bits and curves below P-256."""
     if isinstance(key, rsa.RSAPublicKey):
@@ -105,11 +122,7 @@ def is_made_by(certificate: x509.Certificate, maker: x509.Certificate) -> bool:
     names = extension_of(certificate, x509.SubjectAlternativeName)
     if not alike or names is None or names != extension_of(maker, x509.SubjectAlternativeName):
         return False
-    try:
-        certificate.verify_directly_issued_by(maker)
-    except (InvalidSignature, *CERTIFICATE_ERRORS):
-        return False
-    return True
+    return is_issued_by(certificate, maker)
 
 
 def display_issuer(certificate: x509.Certificate) -> str:

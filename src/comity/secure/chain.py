@@ -17,7 +17,6 @@ from enum import Enum
 from typing import Literal
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
 from comity.secure.certificates import (
@@ -32,6 +31,7 @@ from comity.secure.certificates import (
     is_issued_by,
     is_made_by,
     is_weak_key,
+    key_problem,
     load_certificate,
 )
 from comity.secure.revocation import NOTHING_SAID, Standing, standing
@@ -51,6 +51,7 @@ __all__ = [
     "is_issued_by",
     "is_made_by",
     "is_weak_key",
+    "key_problem",
     "load_certificate",
 ]
 
@@ -255,11 +256,9 @@ class _Search:
             text = f"the certificate of {display_name(child)} is signed with SHA-1 or MD5, which proves nothing"
             self._remember(ChainResult(Distrust.WEAK, text))
             return False
-        key = parent.public_key()
-        if isinstance(key, rsa.RSAPublicKey) and key.key_size > MAX_RSA_BITS:
-            self._remember(
-                ChainResult(Distrust.UNSUPPORTED, f"{display_name(parent)} has an RSA key over {MAX_RSA_BITS} bits")
-            )
+        problem = key_problem(parent.public_key())
+        if problem:
+            self._remember(ChainResult(Distrust.UNSUPPORTED, f"{display_name(parent)} has {problem}"))
             return False
         self.left -= 1
         if self.left < 0:

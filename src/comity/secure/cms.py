@@ -130,7 +130,7 @@ def parse_signed_data(info: bytes | ber.Element) -> SignedData:
     content_type = encapsulated.next().oid()
     explicit = encapsulated.optional(0xA0)
     encapsulated.end()
-    content = None if explicit is None else ber.Cursor(explicit).next().octets()
+    content = None if explicit is None else ber.only(explicit).octets()
     certificates = _certificates(fields.optional(0xA0))
     crls = _crls(fields.optional(0xA1))
     signers = fields.next(ber.SET).children

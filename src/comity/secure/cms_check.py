@@ -271,8 +271,9 @@ def _holds(info: SignerInfo, kind: str, digest: str, key: object, octets: bytes)
         elif kind == "ecdsa" and isinstance(key, ec.EllipticCurvePublicKey):
             key.verify(info.signature, octets, ec.ECDSA(_HASHES[digest]()))
         elif kind in ("rsa", "pss") and isinstance(key, rsa.RSAPublicKey):
-            if key.key_size > chain.MAX_RSA_BITS:
-                raise TooLarge(f"its RSA key has {key.key_size} bits, over the limit of {chain.MAX_RSA_BITS}")
+            problem = chain.key_problem(key)
+            if problem:
+                raise TooLarge(f"it was made with {problem}")
             pad = padding.PKCS1v15() if kind == "rsa" else _pss(info.parameters, digest)
             key.verify(info.signature, octets, pad, _HASHES[digest]())
         else:

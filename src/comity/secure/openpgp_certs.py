@@ -19,7 +19,7 @@ from functools import lru_cache, partial
 
 from comity.errors import MalformedMessage, SecurityError
 from comity.secure import openpgp_packets as wire
-from comity.secure.chain import MAX_RSA_BITS
+from comity.secure.certificates import MAX_EXPONENT_BITS, MAX_RSA_BITS
 from comity.secure.evidence import TooLarge
 from comity.secure.identity import MAX_ALT_NAMES, Name, name_of
 from comity.secure.openpgp_facts import Refused, SignatureFacts, ask, is_available, key_facts, signature_facts
@@ -34,8 +34,6 @@ MAX_CERTIFICATE = 64 * 1024
 """Octets of one certificate (reliability.md M-35)."""
 MAX_FILE = 1024 * 1024
 """Octets of a file of certificates."""
-MAX_EXPONENT_BITS = 64
-"""Of a public RSA key: checking with a longer one costs as much as signing, and nobody makes them (M-26)."""
 MAX_BINDINGS = 4
 """Binding signatures of one subkey that are tried, newest first."""
 

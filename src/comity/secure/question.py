@@ -22,7 +22,7 @@ from comity.errors import MalformedMessage
 from comity.secure.chain import TrustStore
 from comity.secure.evidence import Signer
 from comity.secure.freshness import ReplayMemory
-from comity.secure.identity import Identity, Name, proves
+from comity.secure.identity import Identity, Name, name_of, proves
 
 if TYPE_CHECKING:
     from comity.secure.openpgp import PgpIdentity
@@ -165,11 +165,16 @@ class Question:
         )
 
     def signer_text(self, from_: str) -> str:
-        """The address to call the signers by: From in canonical form if all prove it, else the first one proved."""
-        signers = self.around.signers
-        if from_ and all(proves(signer.names, from_, self.trust.sip_vouches_for) for signer in signers):
-            return canonical(from_)
-        return first_name([name for signer in signers for name in signer.names])
+        """The address to call the signers by: From in canonical form if all prove it, else the first one proved.
+
+        A sip: address is not called im: unless that is proved too: the two may be two people (SEC-19)."""
+        if from_ and self._all_prove(from_):
+            address = canonical(from_)
+            return address if self._all_prove(address) else str(name_of(from_))
+        return first_name([name for signer in self.around.signers for name in signer.names])
+
+    def _all_prove(self, address: str) -> bool:
+        return all(proves(signer.names, address, self.trust.sip_vouches_for) for signer in self.around.signers)
 
 
 #: Verdicts under which nobody has proved the sender, so that whoever asserts him is named (SEED-5).

@@ -18,7 +18,7 @@ from comity.cpim.address import Address
 from comity.errors import SecurityError
 from comity.secure import chain, cms_seal, openpgp
 from comity.secure.chain import Distrust
-from comity.secure.identity import contact_key
+from comity.secure.identity import contact_key, proves
 from comity.secure.kept import Kept
 from comity.secure.keystore import KeyStore
 
@@ -61,8 +61,14 @@ def find_recipient(
     wanted = contact_key(str(address))
     theirs = [each for each in store.everything() if wanted in each.contact_keys]
     everything = [each for each in theirs if each.technology == technology]
-    usable = [each for each in everything if each.entry.shelf in ("own", "pinned", "known")]
     trust = store.trust_store()
+    usable = [
+        each
+        for each in everything
+        # What an authority vouches for is that name only: sip: may be another person's (SEC-19). A user's word is for both.
+        if each.entry.shelf in ("own", "pinned")
+        or (each.entry.shelf == "known" and proves(each.names, wanted, trust.sip_vouches_for))
+    ]
     judged = [_judge(each, usable, trust, now) for each in usable if _can_read(each)]
     trusted = [each.kept for each in judged if not each.problem]
     if trusted:

@@ -79,11 +79,14 @@ def note(store: KeyStore, verdict: Verdict, when: datetime, protocol: str = "") 
 
 
 def _signer_of(verdict: Verdict) -> Kept | None:
-    """Whose signature holds, if it is From's by its certificate."""
+    """Whose signature holds, if it is that of the im: or pres: user whom From names; a sip: name alone is not (SEC-19)."""
     if verdict.verdict not in _NOTED or not verdict.certificate:
         return None
-    found = kept.read(verdict.certificate)[0]
-    return found if contact_key(verdict.from_) and proves(found.names, verdict.from_) else None
+    found, address = kept.read(verdict.certificate)[0], contact_key(verdict.from_)
+    is_theirs = proves(found.names, verdict.from_) and any(
+        proves(found.names, f"{scheme}{address.removeprefix('im')}") for scheme in ("im", "pres")
+    )
+    return found if address and is_theirs else None
 
 
 def _is_own(store: KeyStore, found: Kept) -> bool:

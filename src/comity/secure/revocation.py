@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.x509 import ReasonFlags
 from cryptography.x509.oid import CRLEntryExtensionOID, ExtensionOID
 
-from comity.secure.certificates import CERTIFICATE_ERRORS, MAX_RSA_BITS, display_issuer, extension_of, is_issued_by
+from comity.secure.certificates import CERTIFICATE_ERRORS, display_issuer, extension_of, is_issued_by, key_problem
 
 _EVALUATED = frozenset(
     {
@@ -182,6 +182,8 @@ def _entry_of_another(
 ) -> x509.RevokedCertificate | None:
     """Find the certificate in an indirect list: an entry is of the issuer last named, at first of the list's own
     (RFC 5280 section 5.3.3). A number alone would be somebody else's."""
+    if crl.get_revoked_certificate_by_serial_number(certificate.serial_number) is None:
+        return None  # nearly always, and quick however long the list
     issuer = crl.issuer
     for entry in crl:
         try:
@@ -218,10 +220,8 @@ def _is_signed(crl: x509.CertificateRevocationList, signer: x509.Certificate) ->
     if usage is not None and not usage.crl_sign:
         return False
     key = signer.public_key()
-    if isinstance(key, rsa.RSAPublicKey):
-        if key.key_size > MAX_RSA_BITS:
-            return False
-    elif not isinstance(key, ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | ed448.Ed448PublicKey):
+    usual = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | ed448.Ed448PublicKey
+    if not isinstance(key, usual) or key_problem(key):
         return False
     try:
         return crl.is_signature_valid(key)
