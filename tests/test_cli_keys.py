@@ -18,7 +18,9 @@ from cryptography.hazmat.primitives import serialization
 from comity.cli import main
 from comity.cpim.address import Address
 from comity.secure import KeyStore, new_identity
+from comity.secure.home import Home
 from comity.secure.openpgp_packets import SECRET_KEY, SECRET_SUBKEY, read_packets
+from comity.secure.own_ca import OwnCa
 from comity.secure.passphrase import pem_blocks
 from tests.terminal import Conversation
 
@@ -55,6 +57,26 @@ def message(when: datetime | None = None) -> bytes:
         f"From: Alice <im:alice@example.org>\r\nTo: Bob <im:bob@example.net>\r\nDateTime: {stamp}\r\n"
         "Subject: hi\r\n\r\nContent-Type: text/plain; charset=utf-8\r\n\r\nHello\r\n"
     ).encode()
+
+
+def test_without_a_terminal_nobody_is_asked_for_a_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A script neither hangs nor shows what it is given."""
+    monkeypatch.delenv("COMITY_PASSWORD", raising=False)
+    result = comity("send", "--from", ALICE, "--to", BOB, "--via", "sip", "hello", stdin="secret\n")
+    assert result.exit_code == 2
+    assert "--password-file or COMITY_PASSWORD" in result.stderr
+
+
+def test_who_listens_with_a_wrong_passphrase_is_told_before_anything_is_refused(tmp_path: Path) -> None:
+    """Else what waits encrypted at the server would go back to its sender for a slip of the hand."""
+    (tmp_path / "pass").write_text("open sesame\n")
+    (tmp_path / "wrong").write_text("open sesam\n")
+    comity("keys", "new", ALICE, "--passphrase-file", tmp_path / "pass")
+    nowhere = ("--server", "127.0.0.1:1", "--password-file", tmp_path / "pass", "--timeout", "5")
+    result = comity("listen", ALICE, "--via", "sip", *nowhere, "--passphrase-file", tmp_path / "wrong")
+    assert (result.exit_code, "passphrase is wrong" in result.stderr) == (2, True)
+    result = comity("listen", ALICE, "--via", "sip", *nowhere, "--passphrase-file", tmp_path / "pass")
+    assert (result.exit_code, "no connection" in result.stderr) == (1, True)
 
 
 class TestKeys:
@@ -241,6 +263,13 @@ class TestAuthorities:
         assert len(own) == 1
         assert own[0]["fingerprint"] in first.stdout
         assert b"ENCRYPTED" in (home / "ca" / "own.pem").read_bytes()
+        (tmp_path / "new").write_text("open simsim\n")
+        changed = comity("keys", "passphrase", ALICE, *secret, "--new-passphrase-file", tmp_path / "new")
+        assert (changed.exit_code, changed.stderr) == (0, "")
+        assert OwnCa(Home(home)).open(b"open simsim"), "a passphrase that somebody saw protects nothing any more"
+        again = comity("keys", "passphrase", BOB, *secret, "--new-passphrase-file", tmp_path / "pass")
+        assert (again.exit_code, "own authority is under another" in again.stderr) == (0, True)
+        secret = ("--passphrase-file", tmp_path / "new")
         signed = comity("sign", "-", *secret, stdin=message()).stdout_bytes
         comity("keys", "export", own[0]["fingerprint"], "-o", tmp_path / "ca.pem")
         monkeypatch.setenv("COMITY_HOME", str(tmp_path / "bob"))
@@ -265,6 +294,9 @@ class TestAuthorities:
         assert "keys import" in made.stdout
         assert "waits for its certificate" in comity("sign", "-", stdin=message()).stderr
         assert "waits for its certificate" in comity("keys", "list").stdout
+        again = comity("keys", "new", ALICE, "--request", tmp_path / "other.csr", "--no-passphrase")
+        assert (again.exit_code, (tmp_path / "other.csr").exists()) == (2, False)  # else what is issued opens nothing
+        assert "--replace" in again.stderr
         text = openssl("req", "-in", request, "-noout", "-text", "-verify").stdout.decode()
         assert all(f"URI:{scheme}:alice@example.org" in text for scheme in ("im", "pres", "sip"))
         assert "1.3.6.1.5.5.7.8.5" in text or "XmppAddr" in text or "othername" in text

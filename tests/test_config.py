@@ -194,6 +194,11 @@ MISTAKES = [
     ('[[policy.protection]]\nof = "*"\noperations = "all"', "policy.protection[0].operations", "There is: any, signed"),
     ('[[policy.protection]]\nof = "*"', "policy.protection[0]", "asks for nothing"),
     (
+        '[[policy.protection]]\nof = "*"\nverify = "mark"\nverdicts = []\n[security]\ntrust = "people.pem"',
+        "policy.protection[0].verdicts",
+        "leave it out",
+    ),
+    (
         '[[policy.protection]]\nof = "a.test"\nrequire = ["tls"]\n[[policy.protection]]\nof = "A.test"\nrequire = ["tls"]',
         "policy.protection[1].of",
         "Put both into one",

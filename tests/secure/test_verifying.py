@@ -154,9 +154,24 @@ class TestMimeLayer:
         verdict = judged(MimeObject(signed.header_block, b"send money to eve\r\n" + signed.octets + b"and more"))
         assert verdict.content == cpim()
 
-    def test_two_content_types_in_the_signed_entity_are_malformed(self) -> None:
-        entity = b"Content-Type: message/cpim\r\ncontent-type: text/plain\r\n\r\n" + cpim().octets
-        assert judged(forged(entity, identity())).verdict is VerdictKind.MALFORMED
+    @pytest.mark.parametrize(
+        "before",
+        [
+            "content-type: text/html\r\n",
+            "Content-Type : text/html\r\n",
+            "Content-Type\u00a0: text/html\r\n",
+            " Content-Type: text/html\r\n",
+            "X: y\nContent-Type: text/html\r\n",
+            "X: y\rContent-Type: text/html\r\n",
+            "Content-Transfer-Encoding: 7bit\r\nContent-Transfer-Encoding: base64\r\n",
+        ],
+        ids=["plain", "space", "no-break space", "folded first", "bare LF", "bare CR", "encoding"],
+    )
+    def test_a_header_that_two_readers_part_differently_is_malformed(self, before: str) -> None:
+        """One may find text/html, the other message/cpim, under one good signature (T8)."""
+        assert judged(forged(before.encode() + cpim().entity, identity())).verdict is VerdictKind.MALFORMED
+        only = cpim().entity.replace(b"Content-Type:", "Content-Type\u2003:".encode(), 1)
+        assert judged(forged(only, identity())).verdict is VerdictKind.MALFORMED
 
     def test_encrypted_objects_are_named_so(self) -> None:
         """SEC-6."""

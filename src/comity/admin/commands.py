@@ -393,8 +393,6 @@ class Commands:
         name = SPACE_PREFIX + key
         async with self._lock:
             await self._created(address)
-            kept = await self._store.get("setting", name)
-            rule = NO_RULE if kept is None else unpack_rule(kept.value)
             if request.is_set:
                 rule = _rule(request)
                 if (rule.verify != "off" or rule.operations == "signed") and not self._can_verify:
@@ -403,6 +401,9 @@ class Commands:
                 op = Delete("setting", name) if rule == NO_RULE else Put("setting", name, pack_rule(rule))
                 await self._store.commit([op])
                 self._protected(key, rule)
+            else:
+                kept = await self._store.get("setting", name)
+                rule = NO_RULE if kept is None else unpack_rule(kept.value, key)
         require, require_from = _words(rule.require), _words(rule.require_from)
         return AccountPolicy(_shown(address), require, require_from, rule.verify, rule.operations)
 

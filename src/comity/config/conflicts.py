@@ -90,6 +90,10 @@ def _protection_mistakes(config: Config, earlier: list[ConfigError]) -> Iterator
                 key = f"{name}.{word}"
                 cure = 'Name the authorities of people\'s certificates: below [security], trust = "people-ca.pem".'
                 yield ConfigError(key, "has nobody to believe signers by.", cure, where=config.where(key))
+        if rule.verify != "off" and not rule.verdicts:
+            key = f"{name}.verdicts"
+            cure = 'Write verdicts = ["bad-signature"], or leave it out for the usual ones.'
+            yield ConfigError(key, "names no verdict to look for.", cure, where=config.where(key))
         is_wrong_already = any(mistake.key.startswith(f"{name}.") for mistake in earlier)
         asks = rule.require or rule.require_from or rule.verify != "off" or rule.operations != "any"
         if not (asks or is_wrong_already):

@@ -80,7 +80,7 @@ class OwnKeys:
 
     def certificates(self, address: Address) -> list[x509.Certificate]:
         """The own certificates of ``address``: the one that signs, then the one that only reads, if it takes two."""
-        return own_certificates(self._data(address))
+        return self._home.parsed(self._current(address), own_certificates)
 
     def change_passphrase(self, address: Address, old: bytes | None, new: bytes | None) -> None:
         """Put the key of ``address`` under another passphrase; None takes it off. Old keys that open follow."""
@@ -100,7 +100,7 @@ class OwnKeys:
 
     def old_certificates(self) -> list[x509.Certificate]:
         """Own certificates that were replaced or revoked."""
-        return [each for file in self._home.files(OLD, SUFFIX) for each in own_certificates(self._home.read(file))]
+        return [each for file in self._home.files(OLD, SUFFIX) for each in self._home.parsed(file, own_certificates)]
 
     def reading_addresses(self) -> list[Address]:
         """Addresses that have a key to open something with, be it an old one."""
@@ -124,8 +124,17 @@ class OwnKeys:
 
     # --- waiting for a certificate of another authority ---
 
-    def request(self, address: Address, key: PrivateKey, passphrase: bytes | None = None) -> bytes:
-        """Keep ``key`` waiting and write the request (PKCS#10, PEM) for a certificate with all names of ``address``."""
+    def request(
+        self, address: Address, key: PrivateKey, passphrase: bytes | None = None, *, is_new: bool = False
+    ) -> bytes:
+        """Keep ``key`` waiting and write the request (PKCS#10, PEM) for a certificate with all names of ``address``.
+
+        Args:
+            address: whose it is.
+            key: made for it.
+            passphrase: the key lies under it; None: it lies open.
+            is_new: True refuses to take the place of another that waits: nothing else opens what is issued for that.
+        """
         request = (
             x509.CertificateSigningRequestBuilder()
             .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, str(address)[:64])]))
@@ -134,6 +143,11 @@ class OwnKeys:
             .public_bytes(serialization.Encoding.PEM)
         )
         with self._home.locked():
+            if is_new and self._home.exists(WAITING, file_name(address) + SUFFIX):
+                raise SecurityError(
+                    f"A key of {address} waits for its certificate already. Take that in with: comity keys import FILE, or "
+                    "give the key up with --replace."
+                )
             self._home.write(WAITING, file_name(address) + SUFFIX, key_pem(key, passphrase) + request)
         return request
 
@@ -165,21 +179,26 @@ class OwnKeys:
 
     # --- files ---
 
-    def _current(self, address: Address) -> Path:
+    def _place(self, address: Address) -> Path:
+        """Where the current identity lies, if there is one."""
         return self._home.path / CURRENT / (file_name(address) + SUFFIX)
 
-    def _data(self, address: Address) -> bytes:
-        if not self._current(address).exists():
+    def _current(self, address: Address) -> Path:
+        """The file of the current identity."""
+        if not self._place(address).exists():
             if address in self.waiting():
                 raise SecurityError(
                     f"The key of {address} waits for its certificate. When the authority has sent it: comity keys import FILE"
                 )
             raise SecurityError(f"There is no key for {address}. Make one with: comity keys new {address}")
+        return self._place(address)
+
+    def _data(self, address: Address) -> bytes:
         return self._home.read(self._current(address))
 
     def _all(self, address: Address) -> list[Path]:
         """The current file, if there is one, then the old ones."""
-        return [file for file in (self._current(address), *self._old_files(address)) if file.exists()]
+        return [file for file in (self._place(address), *self._old_files(address)) if file.exists()]
 
     def _old_files(self, address: Address) -> list[Path]:
         name = file_name(address)
@@ -189,9 +208,9 @@ class OwnKeys:
 
     def _put(self, address: Address, data: bytes) -> None:
         """Write the current identity; what it replaces is kept first, so that a crash between the two loses nothing."""
-        if self._current(address).exists():
-            before = self._home.read(self._current(address))
-            if read_certificates(before)[0] != read_certificates(data)[0]:
+        if self._place(address).exists():
+            before = self._data(address)
+            if not set(own_certificates(before)) <= set(own_certificates(data)):
                 self._keep_old(address, before)
         self._home.write(CURRENT, file_name(address) + SUFFIX, data)
 
@@ -254,5 +273,6 @@ def _requested_key(data: bytes, address: Address) -> bytes:
         return public_octets(x509.load_pem_x509_csr(data[max(start, 0) :]).public_key())
     except chain.CERTIFICATE_ERRORS as error:
         raise SecurityError(
-            f"The request that waits for {address} is damaged. Make a new one: comity keys new {address} --request FILE"
+            f"The request that waits for {address} is damaged. Make a new one: comity keys new {address} --request FILE "
+            "--replace"
         ) from error

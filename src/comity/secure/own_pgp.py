@@ -42,7 +42,7 @@ class OwnPgp:
                     raise SecurityError(
                         f"{identity.address} has an OpenPGP key already. Use it, or replace it with --replace."
                     )
-                self._keep_old(identity.address, identity.fingerprint)
+                self._keep_old(identity.address, identity.certificate)
             self._home.write(CURRENT, name, data)
 
     def load(self, address: Address, passphrase: bytes | None = None) -> PgpIdentity:
@@ -71,7 +71,7 @@ class OwnPgp:
     def retire(self, address: Address) -> None:
         """Sign no more as ``address``; what was encrypted for the key can still be opened."""
         with self._home.locked():
-            self._keep_old(address, "")
+            self._keep_old(address)
             self._home.remove(CURRENT, file_name(address) + SUFFIX)
 
     def old_certificates(self) -> list[bytes]:
@@ -111,12 +111,12 @@ class OwnPgp:
         old = [f for f in self._home.files(OLD, SUFFIX) if f.name.removesuffix(SUFFIX).rpartition(".")[0] == name]
         return [current, *old] if current.exists() else old
 
-    def _keep_old(self, address: Address, successor: str) -> None:
-        """Keep the current key among the old ones, unless its successor is the same key."""
+    def _keep_old(self, address: Address, successor: bytes | None = None) -> None:
+        """Keep the current key among the old ones, unless a successor's certificate has it and all its subkeys."""
         data = self._data(address)
-        fingerprint = _fingerprint(pem_octets(_block(data, CERTIFICATE, str(address))))
-        if fingerprint != successor:
-            self._home.write(OLD, f"{file_name(address)}.{fingerprint[:16]}{SUFFIX}", data)
+        own = _fingerprints(pem_octets(_block(data, CERTIFICATE, str(address))))
+        if successor is None or not set(own) <= set(_fingerprints(successor)):
+            self._home.write(OLD, f"{file_name(address)}.{own[0][:16]}{SUFFIX}", data)
 
 
 def _is_sealed(data: bytes) -> bool:
@@ -149,5 +149,6 @@ def _block(data: bytes, label: str, what: str) -> bytes:
     raise SecurityError(f"The OpenPGP key of {what} cannot be read: the file is damaged.")
 
 
-def _fingerprint(certificate: bytes) -> str:
-    return openpgp.read_certificates(certificate)[0].fingerprint
+def _fingerprints(certificate: bytes) -> list[str]:
+    """Of the primary key, then of its subkeys."""
+    return [key.fingerprint for key in openpgp.read_certificates(certificate)[0].keys]

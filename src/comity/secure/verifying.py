@@ -10,6 +10,7 @@ the verdict. Only octets under the signature are ever read for From, To and Date
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -18,7 +19,7 @@ from functools import partial
 from comity.cpim.address import Address
 from comity.cpim.entity import content_object, content_type_params, decode_transfer, multipart_parts, split_entity
 from comity.cpim.message import CpimMessage
-from comity.cpim.operations import MimeObject
+from comity.cpim.operations import MimeObject, unfold
 from comity.errors import MalformedMessage
 from comity.secure import ber, chain, cms, openpgp
 from comity.secure.chain import TrustStore
@@ -48,6 +49,7 @@ from comity.secure.verdict import Layer, LayerKind, Verdict, VerdictKind
 MULTIPART_SIGNED = "multipart/signed"
 MULTIPART_ENCRYPTED = "multipart/encrypted"
 SECURED = PKCS7_MIME | {MULTIPART_SIGNED, MULTIPART_ENCRYPTED}
+_BARE_CR = re.compile(rb"\r(?!\n)")
 MAX_LAYERS = 6
 """Signed, encrypted, signed is a triple wrap (RFC 8551 section 3.7); compression and a message/cpim around it make five."""
 
@@ -145,13 +147,16 @@ def _take_off(obj: MimeObject, question: Question) -> Verdict:
 
 
 def _check_headers(obj: MimeObject) -> None:
-    """One Content-Type, one encoding: two readers must not see two objects in one set of octets."""
-    names = [
-        line.partition(b":")[0].strip().lower() for line in obj.header_block.split(b"\n") if line[:1] not in b" \t"
-    ]
-    for name in (b"content-type", b"content-transfer-encoding"):
-        if names.count(name) > 1:
-            raise MalformedMessage(f"there is more than one {name.decode()} header")
+    """One Content-Type, one encoding, in lines that every reader parts alike: two must not see two objects in one set of
+    octets."""
+    if obj.header_block[:1] in (b" ", b"\t") or _BARE_CR.search(obj.header_block):
+        raise MalformedMessage("its header begins with white space, or holds a bare CR")
+    names = [line.partition(":")[0].rstrip(" \t").lower() for line in unfold(obj.header_block)]
+    for name in ("content-type", "content-transfer-encoding"):
+        if [found.strip() for found in names].count(name) > 1:
+            raise MalformedMessage(f"there is more than one {name} header")
+        if any(found != name and found.strip() == name for found in names):
+            raise MalformedMessage(f"what looks like a {name} header is none")
     encoding = obj.header("content-transfer-encoding").lower()
     if obj.media_type.startswith("multipart/") and encoding not in ("", "7bit", "8bit", "binary"):
         raise MalformedMessage("a multipart has a transfer encoding")  # RFC 2045 section 6.4

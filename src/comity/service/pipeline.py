@@ -22,7 +22,6 @@ from comity.cpim.entity import is_secured
 from comity.cpim.message import CpimMessage
 from comity.cpim.operations import (
     MessageOperation,
-    MimeObject,
     Reason,
     Response,
     SubscribeOperation,
@@ -34,7 +33,7 @@ from comity.errors import AddressError, StoreError
 from comity.failpoints import failpoint
 from comity.service import policy
 from comity.service.delivery import DeliveryEngine
-from comity.service.envelope import Envelope, Outcome, operation_of_item, operation_with, unpack, unpack_outcome
+from comity.service.envelope import Envelope, Outcome, operation_alone, operation_of_item, unpack, unpack_outcome
 from comity.service.interfaces import (
     Accepted,
     Accounts,
@@ -359,12 +358,9 @@ class Pipeline:
         self._run(self._reject(delivery_id, contact, response))
 
     async def _reject(self, delivery_id: str, contact: Contact, response: Response) -> None:
-        # The octets are gone once delivered, and a report needs only the envelope.
         for found in await self._store.find(delivery_id, 1):
             envelope = unpack(found.envelope)
-            pending = Pending(
-                found.id, found.seq, found.accepted, operation_with(envelope, MimeObject(b"", b"")), envelope
-            )
+            pending = Pending(found.id, found.seq, found.accepted, operation_alone(envelope), envelope)
             report = self._report(pending, response)
             if report is not None:
                 self.delivery.ends.tell(report)

@@ -25,7 +25,6 @@ from comity.errors import StoreError
 from comity.service.interfaces import Inspector, Store
 
 Look = Literal["off", "mark", "refuse"]
-_STRICTER: tuple[Look, ...] = ("off", "mark", "refuse")
 Operations = Literal["any", "signed"]
 
 BROKEN = frozenset({"bad-signature", "signed-by-other", "malformed"})
@@ -54,14 +53,6 @@ class Rule:
     operations: Operations = "any"
     """Which subscribe and unsubscribe operations about it are taken."""
 
-    def joined(self, other: Rule) -> Rule:
-        """Both at once."""
-        verify = max(self.verify, other.verify, key=_STRICTER.index)
-        looking = [rule.verdicts for rule in (self, other) if rule.verify != "off"]
-        verdicts = frozenset[str]().union(*looking) or BROKEN
-        operations: Operations = "signed" if "signed" in (self.operations, other.operations) else "any"
-        return Rule(self.require | other.require, self.require_from | other.require_from, verify, verdicts, operations)
-
 
 NO_RULE = Rule()
 
@@ -78,14 +69,14 @@ def pack_rule(rule: Rule) -> bytes:
     return msgspec.json.encode(_Stored(_words(rule.require), _words(rule.require_from), rule.verify, rule.operations))
 
 
-def unpack_rule(octets: bytes) -> Rule:
-    """Read what ``pack_rule`` wrote. Raises StoreError: a rule that cannot be read must not count as none."""
+def unpack_rule(octets: bytes, key: str) -> Rule:
+    """Read what ``pack_rule`` wrote for an account. Raises StoreError: what cannot be read must not count as no rule."""
     try:
         kept = msgspec.json.decode(octets, type=_Stored)
         require, require_from = read_requirements(kept.require), read_requirements(kept.require_from)
         return Rule(require, require_from, kept.verify, operations=kept.operations)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise StoreError(f"a stored protection rule cannot be read: {error}") from error
+        raise StoreError(f"the stored protection rule of {key} cannot be read, set it anew: {error}") from error
 
 
 def _words(requirements: Iterable[Requirement]) -> list[str]:
@@ -101,7 +92,7 @@ class Protection:
     """
 
     def __init__(self, rules: Mapping[str, Rule] | None = None, inspector: Inspector | None = None) -> None:
-        self._everybody = NO_RULE
+        self._everybody: Rule | None = None
         self._domains: dict[str, Rule] = {}
         self._accounts: dict[str, Rule] = {}
         self._own: dict[str, Rule] = {}
@@ -118,7 +109,8 @@ class Protection:
     async def load(self, store: Store) -> None:
         """Take up the rules accounts set. Raises StoreError for one that cannot be read: it may demand what is needed."""
         for name, entry in await store.scan("setting", SPACE_PREFIX):
-            self._own[name.removeprefix(SPACE_PREFIX)] = unpack_rule(entry.value)
+            key = name.removeprefix(SPACE_PREFIX)
+            self._own[key] = unpack_rule(entry.value, key)
 
     def put(self, key: str, rule: Rule) -> None:
         """An account's rule was changed; ``NO_RULE`` takes it away."""
@@ -130,46 +122,42 @@ class Protection:
     @property
     def is_idle(self) -> bool:
         """True if there is no rule at all: nothing is asked of any message."""
-        return self._everybody == NO_RULE and not (self._domains or self._accounts or self._own)
+        return not (self._everybody or self._domains or self._accounts or self._own)
 
-    def rule_of(self, address: Address) -> Rule:
-        """Everything that holds for an address."""
-        found = self._everybody
-        for rules, key in (
-            (self._domains, address.domain),
-            (self._accounts, address.key),
-            (self._own, address.key),
-        ):
-            if (rule := rules.get(key)) is not None:
-                found = found.joined(rule)
-        return found
+    def rules_of(self, address: Address) -> list[Rule]:
+        """All that hold for an address, each by itself: what one refuses is refused, what one requires is required."""
+        of_account = self._accounts.get(address.key), self._own.get(address.key)
+        found = (self._everybody, self._domains.get(address.domain), *of_account)
+        return [rule for rule in found if rule is not None]
 
     def required(self, operation: MessageOperation) -> MessageOperation:
         """The operation with what the rules of its sender and its recipient require of it."""
-        wanted = self.rule_of(operation.source).require_from | self.rule_of(operation.destination).require
-        if wanted <= operation.requirements:
-            return operation
-        return replace(operation, requirements=operation.requirements | wanted)
+        of_sender = [rule.require_from for rule in self.rules_of(operation.source)]
+        of_recipient = [rule.require for rule in self.rules_of(operation.destination)]
+        wanted = operation.requirements.union(*of_sender, *of_recipient)
+        return operation if wanted == operation.requirements else replace(operation, requirements=wanted)
 
     def look(self, operation: MessageOperation, when: datetime) -> tuple[str, Response | None]:
         """Look at the object's signature if the recipient's rule says so: the note for the history, and the refusal."""
-        rule = self.rule_of(operation.destination)
-        if rule.verify == "off" or not is_secured(operation.object):
+        looking = [rule for rule in self.rules_of(operation.destination) if rule.verify != "off"]
+        if not looking or not is_secured(operation.object):
             return "", None
+        must_look = any(rule.verify == "refuse" for rule in looking)
         if self._inspector is None:  # an account asked while there were authorities, and they were taken away
-            if rule.verify == "refuse":
+            if must_look:
                 text = "The recipient's server is to check signatures and has no authorities to check them by."
                 return "", failure(operation.trans_id, Reason.PROTECTION, text)
             return "not checked: no authorities", None
         if len(operation.object.octets) > MOST_OCTETS:
-            if rule.verify == "refuse":
+            if must_look:
                 text = f"The recipient's server checks signatures and takes none of more than {MOST_OCTETS} octets."
                 return "", failure(operation.trans_id, Reason.SIZE, text)
             return "not checked: too large", None
         finding = self._inspector.inspect(operation, when)
-        if finding.verdict not in rule.verdicts:
+        said = [rule.verify for rule in looking if finding.verdict in rule.verdicts]
+        if not said:
             return "", None
-        if rule.verify == "refuse":
+        if "refuse" in said:
             return "", failure(operation.trans_id, finding.reason or Reason.PROTECTION, finding.text)
         return f"{finding.verdict}: {finding.text}", None
 
@@ -183,7 +171,7 @@ class Protection:
             presentity: its target, as the rules name it.
             when: now, aware UTC.
         """
-        is_demanded = self.rule_of(presentity.with_scheme("im")).operations == "signed"
+        is_demanded = any(rule.operations == "signed" for rule in self.rules_of(presentity.with_scheme("im")))
         if operation.proof is None:
             if not is_demanded:
                 return None

@@ -35,7 +35,7 @@ class Availability:
             return  # subscriptions and directed presence: not yet (docs/bindings/xmpp.md)
         if kind == "unavailable":
             self.go_offline(connection, stanza)
-            connection.presence = None
+            connection.presence = connection.caps_asked = None
             return
         priority = stanza.find("{jabber:client}priority")
         text = priority.text.strip() if priority is not None else "0"
@@ -47,7 +47,7 @@ class Availability:
         is_first = connection.presence is None
         connection.priority, connection.presence = int(text), stanza
         self.capabilities.learn(connection, stanza)
-        if connection.caps_asked is None:
+        if connection.caps_asked is None or connection.is_registered:
             self.register(connection)
         self.broadcast(connection, stanza)
         if is_first:
@@ -68,6 +68,16 @@ class Availability:
         if error is not None and connection.is_live and not connection.session.is_ended:
             self._ground.reply(connection, error)
             connection.link.flush()
+
+    def resumed(self, connection: Connection) -> None:
+        """A stream goes on: an available device is there again, at once unless its answer is still to come."""
+        if connection.presence is None:
+            return
+        if connection.caps_asked is None or connection.is_registered:
+            self.register(connection)
+        else:
+            self.capabilities.wait(connection)
+        self.broadcast(connection, connection.presence)
 
     def register(self, connection: Connection) -> None:
         """Make an available device a contact address, or renew what is known of it."""
