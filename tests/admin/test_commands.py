@@ -281,13 +281,16 @@ class TestPolicy:
     async def test_it_is_kept_told_shown_and_taken_away(self) -> None:
         office = Office()
         await office.run(AddAccount("alice@example.org", "secret"))
-        nothing = AccountPolicy("alice@example.org", [], [], "off")
+        nothing = AccountPolicy("alice@example.org", [], [], "off", "any")
         assert await office.run(SetPolicy("alice@example.org")) == nothing
-        wanted = AccountPolicy("alice@example.org", ["signed", "tls"], ["encrypted"], "refuse")
-        asked = SetPolicy("Alice@Example.org", True, ["tls", "signed"], ["encrypted"], "refuse")
+        wanted = AccountPolicy("alice@example.org", ["signed", "tls"], ["encrypted"], "refuse", "signed")
+        asked = SetPolicy("Alice@Example.org", True, ["tls", "signed"], ["encrypted"], "refuse", "signed")
         assert await office.run(asked) == wanted
         rule = Rule(
-            frozenset({Requirement.TLS, Requirement.SIGNED}), frozenset({Requirement.ENCRYPTED}), verify="refuse"
+            frozenset({Requirement.TLS, Requirement.SIGNED}),
+            frozenset({Requirement.ENCRYPTED}),
+            verify="refuse",
+            operations="signed",
         )
         assert office.told == [(self.KEY, rule)]
         entry = await office.store.get("setting", f"protection/{self.KEY}")
@@ -308,7 +311,7 @@ class TestPolicy:
             with pytest.raises(StoreError, match="protection rule of im:alice"):
                 await office.run(SetPolicy("alice@example.org"))
             set_anew = await office.run(SetPolicy("alice@example.org", True, options))
-            assert set_anew == AccountPolicy("alice@example.org", options, [], "off")
+            assert set_anew == AccountPolicy("alice@example.org", options, [], "off", "any")
             assert await office.run(SetPolicy("alice@example.org")) == set_anew
 
     @in_loop
@@ -329,6 +332,7 @@ class TestPolicy:
         for request in (
             SetPolicy("alice@example.org", True, ["quantum"]),
             SetPolicy("alice@example.org", True, verify="later"),
+            SetPolicy("alice@example.org", True, operations="all"),
         ):
             with pytest.raises(CommandRefused) as caught:
                 await office.run(request)
@@ -336,4 +340,6 @@ class TestPolicy:
         alone = Commands(office.store, ["example.org"], PlainRecords("example.org"))
         with pytest.raises(CommandRefused, match="no authorities"):
             await alone.run(SetPolicy("alice@example.org", True, verify="mark"))
+        with pytest.raises(CommandRefused, match=r"\[security\] trust"):
+            await alone.run(SetPolicy("alice@example.org", True, operations="signed"))
         assert not office.told

@@ -12,13 +12,21 @@ from typing import Literal
 import pytest
 
 from comity.cpim.address import Address
-from comity.cpim.operations import MessageOperation, MimeObject, Reason, Requirement, Response, failure
+from comity.cpim.operations import (
+    MessageOperation,
+    MimeObject,
+    Reason,
+    Requirement,
+    Response,
+    SubscribeOperation,
+    failure,
+)
 from comity.cpim.protection import Finding
 from comity.errors import StoreError
 from comity.secure import LocalCa, new_identity, sign
 from comity.secure.inspector import SignatureInspector
 from comity.service.interfaces import Accepted, Inspector, Origin, Put
-from comity.service.protection import MOST_OCTETS, NO_RULE, Protection, Rule, pack_rule, unpack_rule
+from comity.service.protection import MOST_OCTETS, MOST_PROOF, NO_RULE, Protection, Rule, pack_rule, unpack_rule
 from comity.store.memory import MemoryStore
 from comity.testing.service import Bench, settle
 from tests.cpim.test_protection import PGP_ENCRYPTED
@@ -294,6 +302,37 @@ class Never:
 
     def inspect(self, operation: MessageOperation, when: datetime) -> Finding:
         raise AssertionError("asked about an object that is too large")
+
+    def inspect_operation(self, operation: SubscribeOperation, when: datetime) -> Finding:
+        raise AssertionError("asked about a proof that is too large")
+
+
+class TestProof:
+    """Which rule demands a signed operation, and what is told where it cannot be judged (SEC-34)."""
+
+    ASKED = SubscribeOperation(Address.parse("pres:alice@a.test"), Address.parse("pres:bob@a.test"), "s1", "t1", 600)
+    PROVED = replace(ASKED, proof=PGP_ENCRYPTED)
+
+    @pytest.mark.parametrize(
+        ("of", "is_demanded"), [("*", True), ("a.test", True), ("im:bob@a.test", True), ("b.test", False)]
+    )
+    def test_every_rule_that_fits_demands_it(self, of: str, is_demanded: bool) -> None:
+        rules = Protection({of: Rule(operations="signed"), "im:a@b.test": Rule(verify="mark")})
+        rules.put("im:bob@a.test", Rule(frozenset({Requirement.TLS})))
+        for operation in (self.ASKED, self.PROVED):  # without authorities nothing is proved
+            refusal = asyncio.run(rules.prove(operation, operation.target, Bench().clock.when()))
+            assert (refusal is not None and refusal.reason is Reason.PROTECTION) is is_demanded
+
+    def test_a_large_proof_is_not_looked_at(self) -> None:
+        large = replace(self.ASKED, proof=MimeObject(b"Content-Type: multipart/signed\r\n", b"x" * MOST_PROOF))
+        refusal = asyncio.run(Protection(inspector=Never()).prove(large, large.target, Bench().clock.when()))
+        assert refusal is not None
+        assert refusal.reason is Reason.SIZE
+
+    def test_it_is_kept_with_the_account(self) -> None:
+        rule = Rule(operations="signed")
+        assert unpack_rule(pack_rule(rule), BOB.key) == rule
+        assert unpack_rule(b"{}", BOB.key).operations == "any"  # written before there was such a rule
 
 
 def test_a_look_costs_about_a_millisecond() -> None:

@@ -329,10 +329,13 @@ class Pipeline:
         if isinstance(result, Done):
             self.delivery.accept(id, result.rev, report, envelope)
 
-    def check_watcher(self, operation: SubscribeOperation, origin: Origin) -> Response | None:
-        """See ``Service.check_watcher``."""
+    async def admit_subscription(self, operation: SubscribeOperation, origin: Origin) -> Response | None:
+        """See ``Service.admit_subscription``."""
         own = replace(operation, watcher=self._own(operation.watcher), target=self._own(operation.target))
-        return policy.check_watcher(own, replace(origin, principal=self._own(origin.principal)))
+        refusal = policy.check_watcher(own, replace(origin, principal=self._own(origin.principal)))
+        if refusal is None and self.accounts.serves(own.target.domain):
+            refusal = await self.protection.prove(operation, own.target, self.clock.when())
+        return refusal
 
     def follow(self, follower: Follower) -> None:
         """See ``Service.follow``."""

@@ -3,11 +3,13 @@
 Place on the path: inside admission, for ``pipeline.py``. A rule is of everybody (``*``), of a domain or of an account;
 all that fit hold together, so a narrower one can ask for more and never for less. What a rule requires travels with the
 message from here on, as if its sender had required it (T11). A server proves nothing to a recipient: its look at a
-signature refuses what is broken or leaves a note in the history, outside the octets (SEED-37).
+signature refuses what is broken or leaves a note in the history, outside the octets (SEED-37). Who may be asked to be watched only by
+operations that the watcher signed says so in the same rules (SEC-34).
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -17,12 +19,13 @@ import msgspec
 
 from comity.cpim.address import Address
 from comity.cpim.entity import is_secured
-from comity.cpim.operations import MessageOperation, Reason, Requirement, Response, failure
+from comity.cpim.operations import MessageOperation, Reason, Requirement, Response, SubscribeOperation, failure
 from comity.cpim.protection import read_requirements
 from comity.errors import StoreError
 from comity.service.interfaces import Inspector, Store
 
 Look = Literal["off", "mark", "refuse"]
+Operations = Literal["any", "signed"]
 
 BROKEN = frozenset({"bad-signature", "signed-by-other", "malformed"})
 """Verdicts a server can give without a person's own keys and pins."""
@@ -30,6 +33,10 @@ SPACE_PREFIX = "protection/"
 """Where the rules of accounts stand among the settings of the store."""
 MOST_OCTETS = 256 * 1024
 """Larger objects are not looked at: hashing one would hold up everybody (0.5 ms for 64 KiB with P-256, measured)."""
+MOST_PROOF = 64 * 1024
+"""Octets of a signed operation: a page of headers, a signature and its certificates."""
+_NOT_JUDGED = frozenset({"untrusted", "not-checked"})
+"""Verdicts that say more of who asks here than of the proof: where none is demanded, the presentity's program may know better."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +50,8 @@ class Rule:
     verify: Look = "off"
     """What becomes of a message to it whose verdict is one of ``verdicts``."""
     verdicts: frozenset[str] = BROKEN
+    operations: Operations = "any"
+    """Which subscribe and unsubscribe operations about it are taken."""
 
 
 NO_RULE = Rule()
@@ -52,18 +61,20 @@ class _Stored(msgspec.Struct, omit_defaults=True):
     require: list[str] = []
     require_from: list[str] = []
     verify: Look = "off"
+    operations: Operations = "any"
 
 
 def pack_rule(rule: Rule) -> bytes:
     """A rule of an account as the store keeps it."""
-    return msgspec.json.encode(_Stored(_words(rule.require), _words(rule.require_from), rule.verify))
+    return msgspec.json.encode(_Stored(_words(rule.require), _words(rule.require_from), rule.verify, rule.operations))
 
 
 def unpack_rule(octets: bytes, key: str) -> Rule:
     """Read what ``pack_rule`` wrote for an account. Raises StoreError: what cannot be read must not count as no rule."""
     try:
         kept = msgspec.json.decode(octets, type=_Stored)
-        return Rule(read_requirements(kept.require), read_requirements(kept.require_from), kept.verify)
+        require, require_from = read_requirements(kept.require), read_requirements(kept.require_from)
+        return Rule(require, require_from, kept.verify, operations=kept.operations)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise StoreError(f"the stored protection rule of {key} cannot be read, set it anew: {error}") from error
 
@@ -149,3 +160,32 @@ class Protection:
         if "refuse" in said:
             return "", failure(operation.trans_id, finding.reason or Reason.PROTECTION, finding.text)
         return f"{finding.verdict}: {finding.text}", None
+
+    async def prove(self, operation: SubscribeOperation, presentity: Address, when: datetime) -> Response | None:
+        """Refuse an operation whose proof does not hold, or that has none where the presentity demands one (SEC-34).
+
+        Nothing here asks whether there is such a presentity, so nobody learns it (T17).
+
+        Args:
+            operation: as it arrived.
+            presentity: its target, as the rules name it.
+            when: now, aware UTC.
+        """
+        is_demanded = any(rule.operations == "signed" for rule in self.rules_of(presentity.with_scheme("im")))
+        if operation.proof is None:
+            if not is_demanded:
+                return None
+            text = "Who wants to watch this address has to sign what is asked for, and this came unsigned."
+            return failure(operation.trans_id, Reason.PROTECTION, text)
+        if self._inspector is None:
+            if not is_demanded:
+                return None
+            text = "This server is to check signed operations and has no authorities to check them by."
+            return failure(operation.trans_id, Reason.PROTECTION, text)
+        if len(operation.proof.entity) > MOST_PROOF:
+            return failure(operation.trans_id, Reason.SIZE, f"A signed operation has at most {MOST_PROOF} octets.")
+        # In a thread: the proof is remembered on disk before it counts, and nobody else shall wait for that.
+        finding = await asyncio.to_thread(self._inspector.inspect_operation, operation, when)
+        if finding.verdict == "valid" or (finding.verdict in _NOT_JUDGED and not is_demanded):
+            return None
+        return failure(operation.trans_id, finding.reason or Reason.DENIED, finding.text)
