@@ -23,6 +23,8 @@ from comity.service.protection import Rule, pack_rule, unpack_rule
 TYPES = ("message/cpim", "multipart/signed; boundary=b", "multipart/encrypted; boundary=b", "application/pkcs7-mime")
 HOME = Path(tempfile.mkdtemp(prefix="comity-fuzz-"))
 
+ACCOUNT = "im:alice@a.test"
+
 
 def one_input(data: bytes) -> None:
     for content_type in TYPES:
@@ -39,8 +41,10 @@ def one_input(data: bytes) -> None:
     except MalformedMessage:
         pass
     try:
-        rule = unpack_rule(data)
-        assert unpack_rule(pack_rule(rule)) == Rule(rule.require, rule.require_from, rule.verify)
+        rule = unpack_rule(data, ACCOUNT)
+        assert unpack_rule(pack_rule(rule), ACCOUNT) == Rule(
+            rule.require, rule.require_from, rule.verify, operations=rule.operations
+        )
     except StoreError:
         pass
     (HOME / FILE).write_bytes(data)
