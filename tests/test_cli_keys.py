@@ -436,7 +436,7 @@ class TestRevocation:
         revoked = comity("keys", "revoke", ALICE, "-o", tmp_path / "revoked.asc")
         assert revoked.exit_code == 0, revoked.output
         (tmp_path / "gpg").mkdir(mode=0o700)
-        gpg = ["gpg", "--homedir", str(tmp_path / "gpg"), "--batch", "--with-colons"]
+        gpg = ["gpg", "--homedir", str(tmp_path / "gpg"), "--batch", "--no-autostart", "--with-colons"]
         for file, validity in (("alice.asc", "-"), ("revoked.asc", "r")):
             subprocess.run([*gpg, "--import", str(tmp_path / file)], check=True, capture_output=True)
             listed = subprocess.run([*gpg, "--list-keys"], check=True, capture_output=True, text=True).stdout
