@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives import serialization
 
 from comity.cli import main
 from comity.cpim.address import Address
+from comity.errors import SecurityError
 from comity.secure import KeyStore, new_identity
 from comity.secure.home import Home
 from comity.secure.openpgp_packets import SECRET_KEY, SECRET_SUBKEY, read_packets
@@ -243,6 +244,23 @@ class TestPassphrases:
         assert comity(*change, "--passphrase-file", tmp_path / "two", "--no-passphrase").exit_code == 0
         assert comity(*sign, stdin=message()).exit_code == 0
         assert comity(*change).exit_code == 2
+
+    @pytest.mark.parametrize("kind", ["p256", "openpgp"])
+    def test_that_of_a_revoked_key_is_changed_too(self, home: Path, tmp_path: Path, kind: str) -> None:
+        """It still opens old messages: a passphrase that somebody saw must not."""
+        (tmp_path / "one").write_text("one\n")
+        (tmp_path / "two").write_text("two\n")
+        comity("keys", "new", ALICE, "--kind", kind, "--passphrase-file", tmp_path / "one")
+        revoke = ("keys", "revoke", ALICE, "--passphrase-file", tmp_path / "one")
+        assert comity(*revoke, "-o", tmp_path / "nowhere" / "x").exit_code == 2
+        assert comity(*revoke, "-o", tmp_path / "x").exit_code == 0, "what was not written can be done again"
+        change = ("keys", "passphrase", ALICE, "--passphrase-file", tmp_path / "one")
+        assert comity(*change, "--new-passphrase-file", tmp_path / "two").exit_code == 0
+        store = KeyStore(home)
+        folder = store.own if kind == "p256" else store.pgp
+        assert folder.decrypting(Address.parse(ALICE), b"two")
+        with pytest.raises(SecurityError):
+            folder.decrypting(Address.parse(ALICE), b"one")
 
     def test_two_words_against_each_other_are_refused(self, tmp_path: Path) -> None:
         (tmp_path / "pass").write_text("x\n")

@@ -177,10 +177,10 @@ def keys_passphrase(
       comity keys passphrase im:alice@example.org --passphrase-file old.txt --new-passphrase-file new.txt
     """
     store, whose, old = KeyStore(), address_of(address), Passphrase(passphrase_file)
-    folders = [each for each in (store.own, store.pgp) if whose in each.addresses()]
+    folders = [each for each in (store.own, store.pgp) if whose in each.reading_addresses()]
     if not folders:
         fail(f"There is no key for {whose}. Make one with: comity keys new {whose}")
-    given = [old.open(str(whose), each.is_encrypted(whose), partial(_tried, each, whose)) for each in folders]
+    given = [old.open(str(whose), each.needs_passphrase(whose), partial(_tried, each, whose)) for each in folders]
     new = Passphrase(new_passphrase_file, environment=False)
     if new.given is None and not no_passphrase and not is_asked():
         raise click.UsageError("Say the new passphrase with --new-passphrase-file, or --no-passphrase.")
@@ -197,8 +197,8 @@ def keys_passphrase(
 
 
 def _tried(keys: OwnKeys | OwnPgp, whose: Address, given: bytes | None) -> bytes | None:
-    """The passphrase, if it opens the key."""
-    keys.load(whose, given)
+    """The passphrase, if it opens a key."""
+    keys.decrypting(whose, given)
     return given
 
 

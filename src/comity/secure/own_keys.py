@@ -42,15 +42,52 @@ CURRENT, WAITING, OLD = "keys", "keys/waiting", "keys/old"
 SUFFIX = ".pem"
 
 
-class OwnKeys:
+class KeyFolder:
+    """Files of keys by address: a current one, and old ones that still open something.
+
+    Args:
+        home: where.
+        current: the folder of the current ones.
+        old: the folder of those that were replaced or revoked.
+    """
+
+    def __init__(self, home: Home, current: str, old: str) -> None:
+        self._home, self._current_folder, self._old_folder = home, current, old
+
+    def addresses(self) -> list[Address]:
+        """Addresses that have a current key."""
+        return named(file.name.removesuffix(SUFFIX) for file in self._home.files(self._current_folder, SUFFIX))
+
+    def reading_addresses(self) -> list[Address]:
+        """Addresses that have a key to open something with, be it an old one."""
+        old = named(_owner(file) for file in self._home.files(self._old_folder, SUFFIX))
+        return list(dict.fromkeys((*self.addresses(), *old)))
+
+    def _place(self, address: Address) -> Path:
+        """Where the current key lies, if there is one."""
+        return self._home.path / self._current_folder / (file_name(address) + SUFFIX)
+
+    def _all(self, address: Address) -> list[Path]:
+        """The current file, if there is one, then the old ones."""
+        name, current = file_name(address), self._place(address)
+        old = [file for file in self._home.files(self._old_folder, SUFFIX) if _owner(file) == name]
+        return [current, *old] if current.exists() else old
+
+    def _write(self, address: Address, data: bytes) -> None:
+        self._home.write(self._current_folder, file_name(address) + SUFFIX, data)
+
+    def _write_old(self, address: Address, fingerprint: str, data: bytes) -> None:
+        self._home.write(self._old_folder, f"{file_name(address)}.{fingerprint[:16]}{SUFFIX}", data)
+
+    def _remove(self, address: Address) -> None:
+        self._home.remove(self._current_folder, file_name(address) + SUFFIX)
+
+
+class OwnKeys(KeyFolder):
     """The identities in a home; every method raises SecurityError with a sentence."""
 
     def __init__(self, home: Home) -> None:
-        self._home = home
-
-    def addresses(self, folder: str = CURRENT) -> list[Address]:
-        """Addresses that have a key (in ``folder``: a current one)."""
-        return named(file.name.removesuffix(SUFFIX) for file in self._home.files(folder, SUFFIX))
+        super().__init__(home, CURRENT, OLD)
 
     def save(self, identity: Identity, passphrase: bytes | None = None, *, is_new: bool = False) -> None:
         """Keep an identity, in place of an older one of the same address, which goes to the old ones.
@@ -62,7 +99,7 @@ class OwnKeys:
         """
         data = identity_pem(identity, passphrase)
         with self._home.locked():
-            if is_new and self._home.exists(CURRENT, file_name(identity.address) + SUFFIX):
+            if is_new and self._place(identity.address).exists():
                 raise SecurityError(f"{identity.address} has a key already. Use it, or replace it with --replace.")
             self._put(identity.address, data)
 
@@ -96,16 +133,11 @@ class OwnKeys:
         with self._home.locked():
             data = self._data(address)
             self._keep_old(address, data)
-            self._home.remove(CURRENT, file_name(address) + SUFFIX)
+            self._remove(address)
 
     def old_certificates(self) -> list[x509.Certificate]:
         """Own certificates that were replaced or revoked."""
         return [each for file in self._home.files(OLD, SUFFIX) for each in self._home.parsed(file, own_certificates)]
-
-    def reading_addresses(self) -> list[Address]:
-        """Addresses that have a key to open something with, be it an old one."""
-        old = [file.name.removesuffix(SUFFIX).rpartition(".")[0] for file in self._home.files(OLD, SUFFIX)]
-        return list(dict.fromkeys((*self.addresses(), *named(old))))
 
     def needs_passphrase(self, address: Address) -> bool:
         """True if one of the keys that may open something for ``address`` is under a passphrase."""
@@ -153,7 +185,7 @@ class OwnKeys:
 
     def waiting(self) -> list[Address]:
         """Addresses whose key waits for its certificate."""
-        return self.addresses(WAITING)
+        return named(file.name.removesuffix(SUFFIX) for file in self._home.files(WAITING, SUFFIX))
 
     def join(self, certificates: list[x509.Certificate]) -> x509.Certificate | None:
         """Join issued certificates to the waiting key one of them is for; None if it is for none.
@@ -179,10 +211,6 @@ class OwnKeys:
 
     # --- files ---
 
-    def _place(self, address: Address) -> Path:
-        """Where the current identity lies, if there is one."""
-        return self._home.path / CURRENT / (file_name(address) + SUFFIX)
-
     def _current(self, address: Address) -> Path:
         """The file of the current identity."""
         if not self._place(address).exists():
@@ -196,27 +224,16 @@ class OwnKeys:
     def _data(self, address: Address) -> bytes:
         return self._home.read(self._current(address))
 
-    def _all(self, address: Address) -> list[Path]:
-        """The current file, if there is one, then the old ones."""
-        return [file for file in (self._place(address), *self._old_files(address)) if file.exists()]
-
-    def _old_files(self, address: Address) -> list[Path]:
-        name = file_name(address)
-        return [
-            file for file in self._home.files(OLD, SUFFIX) if file.name.removesuffix(SUFFIX).rpartition(".")[0] == name
-        ]
-
     def _put(self, address: Address, data: bytes) -> None:
         """Write the current identity; what it replaces is kept first, so that a crash between the two loses nothing."""
         if self._place(address).exists():
             before = self._data(address)
             if not set(own_certificates(before)) <= set(own_certificates(data)):
                 self._keep_old(address, before)
-        self._home.write(CURRENT, file_name(address) + SUFFIX, data)
+        self._write(address, data)
 
     def _keep_old(self, address: Address, data: bytes) -> None:
-        sha = chain.fingerprint(read_certificates(data)[0])[:16]
-        self._home.write(OLD, f"{file_name(address)}.{sha}{SUFFIX}", data)
+        self._write_old(address, chain.fingerprint(read_certificates(data)[0]), data)
 
 
 def rewrite(home: Home, files: Sequence[Path], changed: Callable[[bytes], bytes]) -> None:
@@ -231,6 +248,11 @@ def rewrite(home: Home, files: Sequence[Path], changed: Callable[[bytes], bytes]
                 raise
             continue
         home.write(str(file.parent.relative_to(home.path)), file.name, data)
+
+
+def _owner(old: Path) -> str:
+    """Whose an old file is, by its name."""
+    return old.name.removesuffix(SUFFIX).rpartition(".")[0]
 
 
 def named(names: Iterable[str]) -> list[Address]:
