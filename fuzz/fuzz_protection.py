@@ -8,6 +8,7 @@ python fuzz/fuzz_protection.py -max_len=4096 CORPUS_DIR
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from run import run
@@ -18,7 +19,7 @@ from comity.cpim.protection import protections, unmet
 from comity.errors import MalformedMessage, SecurityError, StoreError
 from comity.secure.operation import MOST_DURATION, MOST_ID, read_operation
 from comity.secure.policy import FILE, load_policy
-from comity.service.protection import Rule, pack_rule, unpack_rule
+from comity.service.protection import BROKEN, pack_rule, unpack_rule
 
 TYPES = ("message/cpim", "multipart/signed; boundary=b", "multipart/encrypted; boundary=b", "application/pkcs7-mime")
 HOME = Path(tempfile.mkdtemp(prefix="comity-fuzz-"))
@@ -39,8 +40,8 @@ def one_input(data: bytes) -> None:
     except MalformedMessage:
         pass
     try:
-        rule = unpack_rule(data)
-        assert unpack_rule(pack_rule(rule)) == Rule(rule.require, rule.require_from, rule.verify)
+        rule = unpack_rule(data, "im:a@a.test")
+        assert unpack_rule(pack_rule(rule), "im:a@a.test") == replace(rule, verdicts=BROKEN)
     except StoreError:
         pass
     (HOME / FILE).write_bytes(data)

@@ -17,8 +17,11 @@ from cryptography.hazmat.primitives import serialization
 
 from comity.cli import main
 from comity.cpim.address import Address
+from comity.errors import SecurityError
 from comity.secure import KeyStore, new_identity
+from comity.secure.home import Home
 from comity.secure.openpgp_packets import SECRET_KEY, SECRET_SUBKEY, read_packets
+from comity.secure.own_ca import OwnCa
 from comity.secure.passphrase import pem_blocks
 from tests.terminal import Conversation
 
@@ -55,6 +58,26 @@ def message(when: datetime | None = None) -> bytes:
         f"From: Alice <im:alice@example.org>\r\nTo: Bob <im:bob@example.net>\r\nDateTime: {stamp}\r\n"
         "Subject: hi\r\n\r\nContent-Type: text/plain; charset=utf-8\r\n\r\nHello\r\n"
     ).encode()
+
+
+def test_without_a_terminal_nobody_is_asked_for_a_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A script neither hangs nor shows what it is given."""
+    monkeypatch.delenv("COMITY_PASSWORD", raising=False)
+    result = comity("send", "--from", ALICE, "--to", BOB, "--via", "sip", "hello", stdin="secret\n")
+    assert result.exit_code == 2
+    assert "--password-file or COMITY_PASSWORD" in result.stderr
+
+
+def test_who_listens_with_a_wrong_passphrase_is_told_before_anything_is_refused(tmp_path: Path) -> None:
+    """Else what waits encrypted at the server would go back to its sender for a slip of the hand."""
+    (tmp_path / "pass").write_text("open sesame\n")
+    (tmp_path / "wrong").write_text("open sesam\n")
+    comity("keys", "new", ALICE, "--passphrase-file", tmp_path / "pass")
+    nowhere = ("--server", "127.0.0.1:1", "--password-file", tmp_path / "pass", "--timeout", "5")
+    result = comity("listen", ALICE, "--via", "sip", *nowhere, "--passphrase-file", tmp_path / "wrong")
+    assert (result.exit_code, "passphrase is wrong" in result.stderr) == (2, True)
+    result = comity("listen", ALICE, "--via", "sip", *nowhere, "--passphrase-file", tmp_path / "pass")
+    assert (result.exit_code, "no connection" in result.stderr) == (1, True)
 
 
 class TestKeys:
@@ -222,6 +245,23 @@ class TestPassphrases:
         assert comity(*sign, stdin=message()).exit_code == 0
         assert comity(*change).exit_code == 2
 
+    @pytest.mark.parametrize("kind", ["p256", "openpgp"])
+    def test_that_of_a_revoked_key_is_changed_too(self, home: Path, tmp_path: Path, kind: str) -> None:
+        """It still opens old messages: a passphrase that somebody saw must not."""
+        (tmp_path / "one").write_text("one\n")
+        (tmp_path / "two").write_text("two\n")
+        comity("keys", "new", ALICE, "--kind", kind, "--passphrase-file", tmp_path / "one")
+        revoke = ("keys", "revoke", ALICE, "--passphrase-file", tmp_path / "one")
+        assert comity(*revoke, "-o", tmp_path / "nowhere" / "x").exit_code == 2
+        assert comity(*revoke, "-o", tmp_path / "x").exit_code == 0, "what was not written can be done again"
+        change = ("keys", "passphrase", ALICE, "--passphrase-file", tmp_path / "one")
+        assert comity(*change, "--new-passphrase-file", tmp_path / "two").exit_code == 0
+        store = KeyStore(home)
+        folder = store.own if kind == "p256" else store.pgp
+        assert folder.decrypting(Address.parse(ALICE), b"two")
+        with pytest.raises(SecurityError):
+            folder.decrypting(Address.parse(ALICE), b"one")
+
     def test_two_words_against_each_other_are_refused(self, tmp_path: Path) -> None:
         (tmp_path / "pass").write_text("x\n")
         result = comity("keys", "new", ALICE, "--passphrase-file", tmp_path / "pass", "--no-passphrase")
@@ -241,6 +281,13 @@ class TestAuthorities:
         assert len(own) == 1
         assert own[0]["fingerprint"] in first.stdout
         assert b"ENCRYPTED" in (home / "ca" / "own.pem").read_bytes()
+        (tmp_path / "new").write_text("open simsim\n")
+        changed = comity("keys", "passphrase", ALICE, *secret, "--new-passphrase-file", tmp_path / "new")
+        assert (changed.exit_code, changed.stderr) == (0, "")
+        assert OwnCa(Home(home)).open(b"open simsim"), "a passphrase that somebody saw protects nothing any more"
+        again = comity("keys", "passphrase", BOB, *secret, "--new-passphrase-file", tmp_path / "pass")
+        assert (again.exit_code, "own authority is under another" in again.stderr) == (0, True)
+        secret = ("--passphrase-file", tmp_path / "new")
         signed = comity("sign", "-", *secret, stdin=message()).stdout_bytes
         comity("keys", "export", own[0]["fingerprint"], "-o", tmp_path / "ca.pem")
         monkeypatch.setenv("COMITY_HOME", str(tmp_path / "bob"))
@@ -265,6 +312,9 @@ class TestAuthorities:
         assert "keys import" in made.stdout
         assert "waits for its certificate" in comity("sign", "-", stdin=message()).stderr
         assert "waits for its certificate" in comity("keys", "list").stdout
+        again = comity("keys", "new", ALICE, "--request", tmp_path / "other.csr", "--no-passphrase")
+        assert (again.exit_code, (tmp_path / "other.csr").exists()) == (2, False)  # else what is issued opens nothing
+        assert "--replace" in again.stderr
         text = openssl("req", "-in", request, "-noout", "-text", "-verify").stdout.decode()
         assert all(f"URI:{scheme}:alice@example.org" in text for scheme in ("im", "pres", "sip"))
         assert "1.3.6.1.5.5.7.8.5" in text or "XmppAddr" in text or "othername" in text
@@ -386,7 +436,7 @@ class TestRevocation:
         revoked = comity("keys", "revoke", ALICE, "-o", tmp_path / "revoked.asc")
         assert revoked.exit_code == 0, revoked.output
         (tmp_path / "gpg").mkdir(mode=0o700)
-        gpg = ["gpg", "--homedir", str(tmp_path / "gpg"), "--batch", "--with-colons"]
+        gpg = ["gpg", "--homedir", str(tmp_path / "gpg"), "--batch", "--no-autostart", "--with-colons"]
         for file, validity in (("alice.asc", "-"), ("revoked.asc", "r")):
             subprocess.run([*gpg, "--import", str(tmp_path / file)], check=True, capture_output=True)
             listed = subprocess.run([*gpg, "--list-keys"], check=True, capture_output=True, text=True).stdout

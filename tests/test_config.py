@@ -190,7 +190,14 @@ MISTAKES = [
     ('[[policy.protection]]\nof = "*"\nrequires = ["tls"]', "policy.protection[0].requires", 'Did you mean "require'),
     ('[[policy.protection]]\nof = "*"\nverify = "drop"', "policy.protection[0].verify", "There is: mark, off, refuse"),
     ('[[policy.protection]]\nof = "*"\nverify = "mark"', "policy.protection[0].verify", "trust ="),
+    ('[[policy.protection]]\nof = "*"\noperations = "signed"', "policy.protection[0].operations", "trust ="),
+    ('[[policy.protection]]\nof = "*"\noperations = "all"', "policy.protection[0].operations", "There is: any, signed"),
     ('[[policy.protection]]\nof = "*"', "policy.protection[0]", "asks for nothing"),
+    (
+        '[[policy.protection]]\nof = "*"\nverify = "mark"\nverdicts = []\n[security]\ntrust = "people.pem"',
+        "policy.protection[0].verdicts",
+        "leave it out",
+    ),
     (
         '[[policy.protection]]\nof = "a.test"\nrequire = ["tls"]\n[[policy.protection]]\nof = "A.test"\nrequire = ["tls"]',
         "policy.protection[1].of",

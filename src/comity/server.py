@@ -34,6 +34,7 @@ from comity.net.limits import NetLimits
 from comity.net.network import AsyncNetwork
 from comity.net.tls import TlsContexts, TlsFiles
 from comity.secure.inspector import SignatureInspector
+from comity.secure.replay import StoredReplayCache
 from comity.service.credentials import FailureGuard, StoreAccounts
 from comity.service.interfaces import Store
 from comity.service.pipeline import Pipeline
@@ -60,6 +61,7 @@ class Server:
         self._network: AsyncNetwork | None = None
         self._control: ControlServer | None = None
         self._tls: TlsContexts | None = None
+        self._operations: StoredReplayCache | None = None
         self._bindings: list[Binding] = []
 
     @property
@@ -82,9 +84,8 @@ class Server:
             self._store = store = await open_store(config)
             accounts = _accounts(config, store)
             node = config.server.domains[0]
-            self._pipeline = pipeline = Pipeline(
-                store, accounts, clock, node, _limits(config), protection=_protection(config)
-            )
+            protection = Protection(_rules(config), self._inspector(config))
+            self._pipeline = pipeline = Pipeline(store, accounts, clock, node, _limits(config), protection=protection)
             self._network = network = AsyncNetwork(
                 clock, limits=_net_limits(config), tls=self._tls, lag=lambda: pipeline.lag
             )
@@ -114,6 +115,18 @@ class Server:
     def _changed(self, accounts: StoreAccounts, address: Address) -> None:
         """An account was changed: forget its keys; what is signed in stays signed in until it has to prove itself."""
         accounts.forget(address)
+
+    def _inspector(self, config: Config) -> SignatureInspector | None:
+        """Who looks at signatures, and remembers signed operations over a restart; None without authorities to do it by."""
+        trust = config.security.trust
+        if trust is None:
+            return None
+        try:
+            anchors = tuple(x509.load_pem_x509_certificates(trust.read_bytes()))
+        except (OSError, ValueError) as error:
+            raise ConfigError("security.trust", f"{trust} holds no certificate.", "Name a PEM file.") from error
+        self._operations = StoredReplayCache("operations", config.server.data)
+        return SignatureInspector(anchors, self._operations)
 
     async def reload(self, config: Config) -> None:
         """Take over certificates; what else changed needs a restart and is said.
@@ -149,6 +162,8 @@ class Server:
             await self._pipeline.stop()
         if self._network is not None:
             await self._network.close()
+        if self._operations is not None:
+            self._operations.close()
         if self._store is not None:
             await self._store.close()
 
@@ -162,24 +177,17 @@ def _accounts(config: Config, store: Store) -> StoreAccounts:
     return StoreAccounts(store, config.server.domains, guard)
 
 
-def _protection(config: Config) -> Protection:
-    rules = {
+def _rules(config: Config) -> dict[str, Rule]:
+    return {
         rule.of: Rule(
             read_requirements(rule.require),
             read_requirements(rule.require_from),
             rule.verify,
             frozenset(rule.verdicts),
+            rule.operations,
         )
         for rule in config.policy.protection
     }
-    trust = config.security.trust
-    inspector = None
-    if trust is not None:
-        try:
-            inspector = SignatureInspector(tuple(x509.load_pem_x509_certificates(trust.read_bytes())))
-        except (OSError, ValueError) as error:
-            raise ConfigError("security.trust", f"{trust} holds no certificate.", "Name a PEM file.") from error
-    return Protection(rules, inspector)
 
 
 def _limits(config: Config) -> Limits:

@@ -26,6 +26,7 @@ from comity.admin.commands import (
 )
 from comity.cpim.address import Address
 from comity.cpim.operations import Requirement
+from comity.errors import StoreError
 from comity.service.credentials import BadRecord, FailureGuard, PasswordError, StoreAccounts
 from comity.service.interfaces import Add, Done, Put, Record
 from comity.service.protection import NO_RULE, Rule, unpack_rule
@@ -280,22 +281,38 @@ class TestPolicy:
     async def test_it_is_kept_told_shown_and_taken_away(self) -> None:
         office = Office()
         await office.run(AddAccount("alice@example.org", "secret"))
-        nothing = AccountPolicy("alice@example.org", [], [], "off")
+        nothing = AccountPolicy("alice@example.org", [], [], "off", "any")
         assert await office.run(SetPolicy("alice@example.org")) == nothing
-        wanted = AccountPolicy("alice@example.org", ["signed", "tls"], ["encrypted"], "refuse")
-        asked = SetPolicy("Alice@Example.org", True, ["tls", "signed"], ["encrypted"], "refuse")
+        wanted = AccountPolicy("alice@example.org", ["signed", "tls"], ["encrypted"], "refuse", "signed")
+        asked = SetPolicy("Alice@Example.org", True, ["tls", "signed"], ["encrypted"], "refuse", "signed")
         assert await office.run(asked) == wanted
         rule = Rule(
-            frozenset({Requirement.TLS, Requirement.SIGNED}), frozenset({Requirement.ENCRYPTED}), verify="refuse"
+            frozenset({Requirement.TLS, Requirement.SIGNED}),
+            frozenset({Requirement.ENCRYPTED}),
+            verify="refuse",
+            operations="signed",
         )
         assert office.told == [(self.KEY, rule)]
         entry = await office.store.get("setting", f"protection/{self.KEY}")
         assert entry is not None
-        assert unpack_rule(entry.value) == rule
+        assert unpack_rule(entry.value, self.KEY) == rule
         assert await office.run(SetPolicy("alice@example.org")) == wanted
         assert await office.run(SetPolicy("alice@example.org", True)) == nothing
         assert office.told[1:] == [(self.KEY, NO_RULE)]
         assert await office.store.get("setting", f"protection/{self.KEY}") is None
+
+    @in_loop
+    async def test_one_that_cannot_be_read_is_not_shown_as_none_and_can_be_set_anew(self) -> None:
+        """A server does not start with it: this is the way out."""
+        office = Office()
+        await office.run(AddAccount("alice@example.org", "secret"))
+        for options in (["tls"], []):
+            await office.store.commit([Put("setting", f"protection/{self.KEY}", b'{"require":["quantum"]}')])
+            with pytest.raises(StoreError, match="protection rule of im:alice"):
+                await office.run(SetPolicy("alice@example.org"))
+            set_anew = await office.run(SetPolicy("alice@example.org", True, options))
+            assert set_anew == AccountPolicy("alice@example.org", options, [], "off", "any")
+            assert await office.run(SetPolicy("alice@example.org")) == set_anew
 
     @in_loop
     async def test_a_later_owner_of_the_name_does_not_get_it(self) -> None:
@@ -315,6 +332,7 @@ class TestPolicy:
         for request in (
             SetPolicy("alice@example.org", True, ["quantum"]),
             SetPolicy("alice@example.org", True, verify="later"),
+            SetPolicy("alice@example.org", True, operations="all"),
         ):
             with pytest.raises(CommandRefused) as caught:
                 await office.run(request)
@@ -322,4 +340,6 @@ class TestPolicy:
         alone = Commands(office.store, ["example.org"], PlainRecords("example.org"))
         with pytest.raises(CommandRefused, match="no authorities"):
             await alone.run(SetPolicy("alice@example.org", True, verify="mark"))
+        with pytest.raises(CommandRefused, match=r"\[security\] trust"):
+            await alone.run(SetPolicy("alice@example.org", True, operations="signed"))
         assert not office.told

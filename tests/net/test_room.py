@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from comity.net.limits import Gate, NetLimits
-from comity.net.room import LOOK_SECONDS, RESERVE, MemoryRoom, group_limit
+from comity.net.room import LOOK_AFTER, LOOK_SECONDS, RESERVE, MemoryRoom, group_limit
 from comity.testing.clock import FakeClock
 from tests.net.test_memory import resident
 
@@ -38,3 +38,12 @@ def test_nobody_is_let_in_while_the_reserve_is_touched() -> None:
     assert gate.admit("192.0.2.1") == "Connection refused: memory is short", "it looks ten times a second at most"
     clock.advance(LOOK_SECONDS)
     assert gate.admit("192.0.2.1") == ""
+
+
+def test_a_rush_is_looked_at_more_often() -> None:
+    """F-08: what ten thousand connections a second take between two looks must fit into the reserve."""
+    clock = FakeClock()
+    room = MemoryRoom(clock, resident() + 4 * RESERVE)
+    assert not room.is_short
+    room._group = resident() + RESERVE // 2
+    assert [room.is_short for _ in range(LOOK_AFTER)] == [False] * (LOOK_AFTER - 1) + [True]

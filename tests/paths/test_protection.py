@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -64,11 +65,14 @@ async def failure_of(alice: Client, thing: MimeObject) -> tuple[Reason | None, s
 
 
 async def delivered(alice: Client, bob: Client, thing: MimeObject) -> Received:
-    answer = alice.send(thing, BOB)
-    async for received in bob.messages():
+    answer, messages = alice.send(thing, BOB), bob.messages()
+    async for received in messages:
         if received.object.octets == thing.octets:
             break
+    taking = asyncio.ensure_future(anext(messages))  # else the answer waits, and the server when it stops
     assert (await answer).status is not Status.FAILURE
+    taking.cancel()
+    await asyncio.gather(taking, return_exceptions=True)
     return received
 
 

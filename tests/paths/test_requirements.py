@@ -19,13 +19,16 @@ from typing import Literal
 import pytest
 
 from comity.bindings.base import HostPort
-from comity.client import Client, Received, connect, text_object
+from comity.client import Client, ClientError, Received, connect, text_object
+from comity.client.xmpp import XmppClient
+from comity.cpim.address import Address
 from comity.cpim.operations import MimeObject, Reason, Report, Requirement, Response, Status
 from comity.secure import LocalCa, new_identity, sign
 from tests.cpim.test_protection import PGP_ENCRYPTED, enveloped
 from tests.paths.conftest import FAST
 from tests.paths.kit import ALICE, BOB, PASSWORD, ServerProcess, Via
 
+NOBODY = Address.parse("im:nobody@a.test")
 TLS, SIGNED, ENCRYPTED = Requirement.TLS, Requirement.SIGNED, Requirement.ENCRYPTED
 SETS = [frozenset(some) for n in range(4) for some in itertools.combinations(Requirement, n)]
 Form = Literal["plain", "multipart", "signed-data", "enveloped", "pgp"]
@@ -86,14 +89,16 @@ STARTTLS = b"urn:ietf:params:xml:ns:xmpp-tls"
 
 
 @asynccontextmanager
-async def stripping(server: ServerProcess, *names: bytes) -> AsyncIterator[HostPort]:
-    """Somebody between client and server who takes the offer of STARTTLS away, and other names."""
+async def stripping(
+    server: ServerProcess, *names: bytes, begin: asyncio.Event | None = None
+) -> AsyncIterator[HostPort]:
+    """Somebody between client and server who takes the offer of STARTTLS away, and other names, once ``begin`` is set."""
     tasks: set[asyncio.Task[None]] = set()
 
     async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         try:
             while data := await source.read(65536):
-                for name in (STARTTLS, *names):
+                for name in (STARTTLS, *names) if begin is None or begin.is_set() else ():
                     data = data.replace(name, b"x" * len(name))
                 sink.write(data)
                 await sink.drain()
@@ -266,6 +271,49 @@ def test_a_server_that_says_nothing_of_requirements_is_sent_nothing(server: Serv
     run(story())
 
 
+def test_a_connection_lost_before_the_server_said_is_not_a_server_that_keeps_nothing(server: ServerProcess) -> None:
+    """Who asks again by another connection may succeed: it is no answer about requirements."""
+
+    async def story() -> None:
+        async with AsyncExitStack() as stack:
+            port = await stack.enter_async_context(stripping(server, b"server-features"))  # the answer never comes
+            client = connect("xmpp", ALICE, PASSWORD, server=port, allow_plaintext=True, patience=0)
+            alice = await stack.enter_async_context(client)
+            assert isinstance(alice, XmppClient)
+            sending = [alice.send(text_object(ALICE, BOB, "x"), BOB, requirements={TLS}) for _ in range(2)]
+            for _ in range(3):  # the first asks the server, the second waits behind it
+                await asyncio.sleep(0)
+            assert alice._features is not None
+            assert alice._link is not None
+            alice._link.abort()
+            for answer in sending:
+                with pytest.raises(ClientError, match="connection"):
+                    await answer
+
+    run(story())
+
+
+def test_a_stream_that_was_under_tls_never_goes_on_without(server: ServerProcess) -> None:
+    """T12: what waits on it may have to stay under TLS, whatever the client was told to allow."""
+
+    async def story() -> None:
+        async with AsyncExitStack() as stack:
+            begin = asyncio.Event()
+            port = await stack.enter_async_context(stripping(server, begin=begin))
+            client = connect("xmpp", ALICE, PASSWORD, server=port, ca_file=server.authority, allow_plaintext=True)
+            alice = await stack.enter_async_context(client)
+            assert isinstance(alice, XmppClient)
+            answer = await alice.send(text_object(ALICE, NOBODY, "x"), NOBODY, requirements={TLS})
+            assert answer.text == "There is no such user here.", "so far the server looked at it"
+            begin.set()
+            assert alice._link is not None
+            alice._link.abort()
+            with pytest.raises(ClientError, match="encryption-required"):
+                await alice.send(text_object(ALICE, NOBODY, "y"), NOBODY, requirements={TLS})
+
+    run(story())
+
+
 @pytest.mark.parametrize("via", ["sip", "xmpp"])
 def test_the_command_says_what_is_missing(server: ServerProcess, tmp_path: Path, via: Via) -> None:
     """comity send --require: exit code 1 and the sentence."""
@@ -295,10 +343,14 @@ def test_a_requirement_outlives_the_server(tmp_path: Path) -> None:
 
     async def after(server: ServerProcess) -> None:
         async with server.client("sip", BOB, "udp") as bob, server.client("xmpp", ALICE) as alice:
-            assert (await anext(bob.messages())).text == "open"
+            messages = bob.messages()
+            assert (await anext(messages)).text == "open"
+            taking = asyncio.ensure_future(anext(messages))  # a server that stops waits for those not taken
             told = await anext(alice.messages())
             assert told.report is not None
             assert "not connected under TLS" in told.report.text
+            taking.cancel()
+            await asyncio.gather(taking, return_exceptions=True)
 
     with ServerProcess(tmp_path) as server:
         server.start()

@@ -22,6 +22,7 @@ from comity.secure.chain import (
     fingerprint,
     load_certificate,
 )
+from comity.secure.own_ca import revocation_list
 from tests.secure import kit
 from tests.secure.kit import ALICE, EVE, NOW, authority, issued
 
@@ -187,11 +188,15 @@ def root_issued_for_years(root: LocalCa) -> x509.Certificate:
     return root.issue(ALICE, kit.identity().key.public_key(), when=NOW - timedelta(days=30))
 
 
+def revoked_by(ca: LocalCa, certificate: x509.Certificate) -> x509.CertificateRevocationList:
+    return revocation_list(ca.certificate, ca.key, certificate, when=NOW)
+
+
 class TestRevocation:
     """M-22, SEC-21."""
 
     def test_a_list_of_the_issuer_revokes(self) -> None:
-        crl = x509.load_pem_x509_crl(kit.ca().revoke([kit.identity().certificate], when=NOW))
+        crl = revoked_by(kit.ca(), kit.identity().certificate)
         trust = kit.trust(crls=(crl,))
         verdict = verify(sign(kit.cpim(), kit.identity(), when=NOW), trust, now=NOW)
         assert verdict.verdict is VerdictKind.UNTRUSTED
@@ -200,7 +205,7 @@ class TestRevocation:
 
     def test_a_list_inside_the_signature_revokes_too(self) -> None:
         """RFC 8550 section 2.1."""
-        crl = x509.load_pem_x509_crl(kit.ca().revoke([kit.identity().certificate], when=NOW))
+        crl = revoked_by(kit.ca(), kit.identity().certificate)
         entity = kit.cpim().entity
         raw = kit.signed_data(
             [kit.signer_info(kit.identity(), entity)],
@@ -213,17 +218,17 @@ class TestRevocation:
 
     def test_a_list_signed_by_somebody_else_does_not(self) -> None:
         twin = LocalCa.create("Comity CA of a.test", when=NOW)
-        crl = x509.load_pem_x509_crl(twin.revoke([kit.identity().certificate], when=NOW))
+        crl = revoked_by(twin, kit.identity().certificate)
         assert check_chain(kit.identity().certificate, kit.trust(crls=(crl,)), NOW).distrust is None
 
     def test_a_pin_does_not_help_a_revoked_certificate(self) -> None:
-        crl = x509.load_pem_x509_crl(kit.ca().revoke([kit.identity().certificate], when=NOW))
+        crl = revoked_by(kit.ca(), kit.identity().certificate)
         trust = kit.trust(crls=(crl,), pinned=(kit.identity().certificate,))
         assert check_chain(kit.identity().certificate, trust, NOW).distrust is Distrust.REVOKED
 
     def test_a_full_bag_does_not_hide_a_revocation(self) -> None:
         """The budget of signature checks is not shared with revocation."""
-        crl = x509.load_pem_x509_crl(kit.ca().revoke([kit.identity().certificate], when=NOW))
+        crl = revoked_by(kit.ca(), kit.identity().certificate)
         bag = [authority("Comity CA of a.test", None).certificate for _ in range(16)]
         result = check_chain(kit.identity().certificate, kit.trust(crls=(crl,)), NOW, others=bag)
         assert result.distrust is Distrust.REVOKED

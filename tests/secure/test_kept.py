@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from datetime import UTC, datetime
+from pathlib import Path
 
+import pysequoia
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given
 from hypothesis import strategies as st
 
-from comity.errors import ComityError
+from comity.errors import ComityError, SecurityError
 from comity.secure import KeyStore, new_identity, openpgp
 from comity.secure.kept import armored, is_openpgp, is_private_openpgp, principal, read
 from comity.secure.keyfile import certificate_pem
@@ -75,8 +77,23 @@ def test_an_older_version_takes_no_revocation_away(
         assert store.import_file(armored(pgp.certificate))[0].shelf == shelf, "it stays where it lies"
         if shelf != "distrusted":
             store.trust(pgp.certificate)
-        assert all("(revoked)" in entry.subject for entry in store.entries())
+        assert all(entry.is_revoked for entry in store.entries())
         assert len(store.entries()) == 1
+
+
+def test_the_owner_of_a_trusted_key_does_not_become_somebody_else_by_an_update(
+    tmp_path: Path, pgp: openpgp.PgpIdentity
+) -> None:
+    """M-36: who trusts Alice's key has not said that it is Bob's as well."""
+    store = KeyStore(tmp_path)
+    store.trust(pgp.certificate)
+    tsk = pysequoia.Tsk.from_bytes(pgp.secret)
+    both = bytes(tsk.extract_certificate().add_user_id("im:bob@b.test", tsk.certifier()))
+    with pytest.raises(SecurityError, match=r"is for im:bob@b\.test too"):
+        store.import_file(both)
+    assert "im:bob@b.test" not in store.show(pgp.fingerprint).addresses
+    store.trust(both)
+    assert "im:bob@b.test" in store.show(pgp.fingerprint).addresses
 
 
 @given(

@@ -18,9 +18,11 @@ from comity.errors import SecurityError
 from comity.secure import KeyStore, VerdictKind, new_identity, sign, verify
 from comity.secure.chain import fingerprint
 from comity.secure.identity import KeyKind, new_key, public_octets
-from comity.secure.keyfile import key_blocks
+from comity.secure.keyfile import identity_pem, key_blocks
+from comity.secure.own_ca import crl_pem, revocation_list
 from tests.secure import kit
 from tests.secure.kit import ALICE, EVE, NOW
+from tests.secure.pgpkit import person
 
 PEM, DER = serialization.Encoding.PEM, serialization.Encoding.DER
 
@@ -129,9 +131,34 @@ class TestTrust:
             store.import_file(kit.identity().certificate.public_bytes(PEM), is_anchor=True)
         assert store.entries() == []
 
+    def test_an_authority_that_was_distrusted_is_one_again_when_the_user_says_so(self, store: KeyStore) -> None:
+        ca = kit.ca().certificate
+        store.distrust(ca.public_bytes(PEM))
+        store.import_file(ca.public_bytes(PEM), is_anchor=True)
+        assert (store.certificates("anchors"), store.certificates("distrusted")) == ([ca], [])
+
+    def test_a_private_key_or_openpgp_is_no_authority(self, store: KeyStore) -> None:
+        """Who asks for --trust-anchor is not answered with something else."""
+        with pytest.raises(SecurityError, match="not a certification authority"):
+            store.import_file(identity_pem(kit.identity(), None), is_anchor=True)
+        with pytest.raises(SecurityError, match="OpenPGP knows no authorities"):
+            store.import_file(person().certificate, is_anchor=True)
+        assert store.entries() == []
+
+    @pytest.mark.parametrize("shelf", ["keys", "keys/old", "anchors", "pinned", "known", "distrusted"])
+    def test_a_damaged_file_is_named(self, store: KeyStore, shelf: str) -> None:
+        file = store.home.write(
+            shelf, "eve@a.test.pem", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+        )
+        with pytest.raises(SecurityError) as caught:
+            store.entries()
+        assert str(caught.value).startswith(f"{file} is damaged: restore or remove it.")
+
     def test_a_revocation_list_is_taken_in(self, store: KeyStore) -> None:
         store.import_file(kit.ca().certificate.public_bytes(PEM), is_anchor=True)
-        store.import_file(kit.ca().revoke([kit.identity(EVE).certificate], when=NOW))
+        store.import_file(
+            crl_pem(revocation_list(kit.ca().certificate, kit.ca().key, kit.identity(EVE).certificate, when=NOW))
+        )
         signed = sign(kit.cpim("im:eve@e.test"), kit.identity(EVE), when=NOW)
         assert "revoked" in verify(signed, store.trust_store(), now=NOW).reason
 

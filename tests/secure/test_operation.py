@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +16,7 @@ from comity.cpim.message import CpimMessage, check_profile
 from comity.cpim.operations import MimeObject, Reason, SubscribeOperation
 from comity.errors import SecurityError
 from comity.secure import ReplayCache, Verdict, VerdictKind, new_identity, sign
+from comity.secure.inspector import SignatureInspector
 from comity.secure.operation import (
     MOST_DURATION,
     NAMESPACE,
@@ -22,6 +26,7 @@ from comity.secure.operation import (
     sign_operation,
     verify_operation,
 )
+from comity.secure.replay import StoredReplayCache
 from tests.secure.kit import NOW, ca, cpim, identity, trust
 
 ALICE, BOB, EVE = (Address.parse(f"pres:{name}") for name in ("alice@a.test", "bob@b.test", "eve@e.test"))
@@ -170,6 +175,21 @@ class TestReplay:
         assert check(arrived, replay).is_valid
         assert check(arrived, replay, NOW + SECOND).verdict is VerdictKind.REPLAYED
 
+    def test_of_two_at_the_same_time_one_counts(self) -> None:
+        """R-08: both asked before either was remembered."""
+        gate = threading.Barrier(2, timeout=30)
+
+        class Together(ReplayCache):
+            def check(self, signer: str, identifier: str, stamp: datetime | None, now: datetime) -> VerdictKind | None:
+                found = super().check(signer, identifier, stamp, now)
+                gate.wait()
+                return found
+
+        replay, arrived = Together(), proved()
+        with ThreadPoolExecutor(2) as pool:
+            verdicts = [each.result() for each in [pool.submit(check, arrived, replay) for _ in range(2)]]
+        assert {verdict.verdict for verdict in verdicts} == {VerdictKind.VALID, VerdictKind.REPLAYED}
+
     def test_an_older_operation_does_not_come_after_a_later_one(self) -> None:
         """She unsubscribed; the subscribe of before, held back on the way, changes nothing any more."""
         replay = ReplayCache()
@@ -211,3 +231,21 @@ class TestDemand:
     def test_a_good_one_passes_both_ways(self) -> None:
         for is_required in (False, True):
             assert refusal_of(check(proved()), is_required=is_required) is None
+
+
+class TestInspector:
+    """A server's look, by the operator's authorities."""
+
+    def test_it_lets_an_operation_pass_once(self) -> None:
+        inspector = SignatureInspector((ca().certificate,))
+        assert inspector.inspect_operation(proved(), NOW).verdict == "valid"
+        again = inspector.inspect_operation(proved(), NOW)
+        assert (again.verdict, again.reason) == ("replayed", Reason.DENIED)
+
+    def test_what_cannot_be_remembered_does_not_pass(self, tmp_path: Path) -> None:
+        """R-03: and the sender hears nothing of our files."""
+        memory = StoredReplayCache("operations", tmp_path)
+        memory.close()
+        finding = SignatureInspector((ca().certificate,), memory).inspect_operation(proved(), NOW)
+        assert (finding.verdict, finding.reason) == ("not-checked", Reason.INTERNAL)
+        assert str(tmp_path) not in finding.text

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 
 from comity.errors import SecurityError
 from comity.secure import LocalCa, TrustStore, new_identity, sign, verify
@@ -72,6 +73,16 @@ def test_only_the_issuer_revokes() -> None:
     ca, other = LocalCa.create("One", when=NOW), LocalCa.create("Two", when=NOW)
     with pytest.raises(SecurityError, match="not issued by"):
         revocation_list(other.certificate, other.key, new_identity(BOB, when=NOW, ca=ca).certificate, when=NOW)
+
+
+def test_a_key_of_another_program_without_key_usage_revokes_itself() -> None:
+    """RFC 5280 section 4.2.1.3: without the extension every use is allowed; revocation.py reads such a list."""
+    made = new_identity(ALICE, when=NOW)
+    name = made.certificate.subject
+    builder = x509.CertificateBuilder(name, name, made.key.public_key(), 7, NOW, NOW + timedelta(days=9))
+    bare = builder.sign(made.key, hashes.SHA256())
+    crl = revocation_list(bare, made.key, bare, when=NOW)
+    assert crl.get_revoked_certificate_by_serial_number(7) is not None
 
 
 def test_a_list_that_an_end_entity_makes_revokes_nobody_but_itself() -> None:

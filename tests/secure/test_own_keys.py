@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 
 from comity.errors import SecurityError
 from comity.secure import KeyStore, new_identity, openpgp
+from comity.secure.openpgp import PgpIdentity
+from comity.secure.openpgp_packets import SECRET_SUBKEY, read_packets
 from comity.secure.own_keys import OwnKeys
 from comity.secure.own_pgp import OwnPgp
 from tests.secure.kit import ALICE, BOB
@@ -70,6 +73,26 @@ def test_what_was_replaced_or_retired_still_opens(own: Own) -> None:
     assert keys.reading_addresses() == [ALICE]
     found = {identity.fingerprint for identity in keys.decrypting(ALICE)}
     assert found == {identity.fingerprint for identity in made}
+
+
+def test_an_older_copy_of_a_key_does_not_take_what_the_newer_one_reads_with(own: Own) -> None:
+    """Somebody imports a backup from before there was a second key, or a key without it."""
+    keys, make = own
+    whole = make()
+    keys.save(whole)
+    less: Any
+    if isinstance(keys, OwnPgp):
+        packets = read_packets(whole.secret)
+        end = max(index for index, packet in enumerate(packets) if packet.tag == SECRET_SUBKEY)
+        less = openpgp.read_identity(b"".join(packet.raw for packet in packets[:end]))
+    else:
+        less = replace(whole, encryption=None)
+    keys.save(less)
+    assert [_parts(each) for each in keys.decrypting(ALICE)] == [_parts(less), _parts(whole)]
+
+
+def _parts(identity: Any) -> object:
+    return identity.secret if isinstance(identity, PgpIdentity) else identity.sent_certificates
 
 
 def test_an_old_key_under_another_passphrase_does_not_stop_the_others(own: Own) -> None:

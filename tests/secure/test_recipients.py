@@ -10,7 +10,18 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from comity.errors import SecurityError
-from comity.secure import Identity, KeyStore, TrustStore, new_identity, openpgp, sign, verify
+from comity.secure import (
+    Identity,
+    KeyStore,
+    LocalCa,
+    TrustStore,
+    VerdictKind,
+    new_identity,
+    openpgp,
+    sign,
+    verify,
+)
+from comity.secure.chain import fingerprint
 from comity.secure.identity import KeyKind
 from comity.secure.recipients import find_recipient
 from comity.secure.remembering import note
@@ -44,6 +55,25 @@ def test_pinned_goes_before_vouched_and_newer_before_older(store: KeyStore) -> N
     assert found(store) == older.fingerprint
     store.trust(pem(newer))
     assert found(store) == newer.fingerprint
+
+
+@pytest.mark.parametrize("kind", ["p256", "ed25519"])
+def test_a_changed_key_is_not_encrypted_for_though_an_authority_vouches(store: KeyStore, kind: KeyKind) -> None:
+    """T33: authorities err; while the verdict on what it signs is *changed*, nobody's secret goes to it."""
+    ca = LocalCa.create("CA", when=NOW - timedelta(days=9))
+    store.import_file(ca.certificate.public_bytes(PEM), is_anchor=True)
+    first, second = (new_identity(ALICE, when=NOW - timedelta(days=d), ca=ca, kind=kind, days=300) for d in (8, 7))
+    for identity, kind_of_verdict in ((first, VerdictKind.VALID), (second, VerdictKind.CHANGED)):
+        verdict = verify(sign(kit.cpim(), identity, when=NOW), store.trust_store(), now=NOW)
+        assert verdict.verdict is kind_of_verdict
+        note(store, verdict, NOW)
+        assert found(store) == fingerprint(first.sent_certificates[-1])
+    store.distrust(first.fingerprint)
+    for to_unverified in (False, True):
+        with pytest.raises(SecurityError):
+            found(store, to_unverified=to_unverified)
+    store.trust(second.fingerprint, when=NOW)
+    assert found(store) == fingerprint(second.sent_certificates[-1])
 
 
 @pytest.mark.parametrize("to_unverified", [False, True])

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives import serialization
 from comity.cpim.address import Address
 from comity.cpim.operations import MimeObject
 from comity.secure import Identity, KeyStore, TrustStore, VerdictKind, new_identity, sign, verify
+from comity.secure.own_ca import crl_pem, revocation_list
 from comity.secure.remembering import note, standing
 from tests.secure import kit
 from tests.secure.kit import ALICE, NOW
@@ -60,7 +61,9 @@ def test_a_revoked_expired_or_distrusted_key_is_nobodys_first(store: KeyStore) -
     distrusted = new_identity(ALICE, when=NOW)
     store.distrust(distrusted.certificate.public_bytes(PEM))
     assert seen(store, signed(distrusted))[2] is False
-    store.import_file(kit.ca().revoke([kit.identity().certificate], when=NOW))
+    store.import_file(
+        crl_pem(revocation_list(kit.ca().certificate, kit.ca().key, kit.identity().certificate, when=NOW))
+    )
     store.import_file(kit.ca().certificate.public_bytes(PEM), is_anchor=True)
     assert seen(store, signed(kit.identity()))[2] is False
     assert store.contacts().by_address == {}

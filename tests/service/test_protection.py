@@ -12,13 +12,21 @@ from typing import Literal
 import pytest
 
 from comity.cpim.address import Address
-from comity.cpim.operations import MessageOperation, MimeObject, Reason, Requirement, Response, failure
+from comity.cpim.operations import (
+    MessageOperation,
+    MimeObject,
+    Reason,
+    Requirement,
+    Response,
+    SubscribeOperation,
+    failure,
+)
 from comity.cpim.protection import Finding
 from comity.errors import StoreError
 from comity.secure import LocalCa, new_identity, sign
 from comity.secure.inspector import SignatureInspector
 from comity.service.interfaces import Accepted, Inspector, Origin, Put
-from comity.service.protection import MOST_OCTETS, NO_RULE, Protection, Rule, pack_rule, unpack_rule
+from comity.service.protection import MOST_OCTETS, MOST_PROOF, NO_RULE, Protection, Rule, pack_rule, unpack_rule
 from comity.store.memory import MemoryStore
 from comity.testing.service import Bench, settle
 from tests.cpim.test_protection import PGP_ENCRYPTED
@@ -58,17 +66,15 @@ class TestRules:
                 "im:bob@a.test": Rule(require=need(ENCRYPTED), verify="off"),
             }
         )
-        protection.put(BOB.key, Rule(verify="refuse", verdicts=frozenset({"stale"})))
-        rule = protection.rule_of(BOB)
-        assert rule.require == {TLS, ENCRYPTED}
-        assert rule.require_from == {SIGNED}
-        assert rule.verify == "refuse"
-        assert rule.verdicts == {"bad-signature", "signed-by-other", "malformed", "stale"}
-        assert protection.rule_of(Address.parse("im:x@b.test")) == Rule(require=need(TLS))
+        operation = Bench().operation("x")
+        assert protection.required(operation).requirements == {TLS, SIGNED, ENCRYPTED}
+        elsewhere = Address.parse("im:x@b.test")
+        assert protection.required(replace(operation, source=elsewhere)).requirements == {TLS, ENCRYPTED}
+        assert protection.required(replace(operation, destination=elsewhere)).requirements == {TLS, SIGNED}
 
     def test_an_account_written_in_capitals_is_the_same_account(self) -> None:
         protection = Protection({"im:BOB@A.test": Rule(require=need(TLS))})
-        assert protection.rule_of(BOB).require == {TLS}
+        assert protection.required(Bench().operation("x")).requirements == {TLS}
 
     def test_without_rules_nothing_is_asked(self) -> None:
         protection = Protection()
@@ -80,13 +86,13 @@ class TestRules:
 
     @pytest.mark.parametrize("rule", [NO_RULE, Rule(need(TLS, SIGNED), need(ENCRYPTED), "refuse")])
     def test_a_rule_is_kept_and_comes_back(self, rule: Rule) -> None:
-        assert unpack_rule(pack_rule(rule)) == rule
+        assert unpack_rule(pack_rule(rule), BOB.key) == rule
 
     @pytest.mark.parametrize("octets", [b"", b"[]", b'{"require":["quantum"]}', b'{"verify":"later"}'])
     def test_a_rule_that_cannot_be_read_is_no_empty_rule(self, octets: bytes) -> None:
         """The server does not start without it: it may be what keeps messages safe."""
-        with pytest.raises(StoreError, match="protection rule"):
-            unpack_rule(octets)
+        with pytest.raises(StoreError, match="protection rule of im:bob"):
+            unpack_rule(octets, BOB.key)
 
         async def story() -> None:
             store = MemoryStore()
@@ -221,6 +227,24 @@ class TestLook:
 
         run(story())
 
+    def test_what_one_rule_marks_another_does_not_refuse(self) -> None:
+        """Each rule is about its own verdicts: the domain's note on what is stale is not the account's refusal."""
+
+        async def story() -> None:
+            bench = Bench()
+            forge = Forge(bench)
+            rules = {"a.test": Rule(verify="mark", verdicts=EVERY_BAD), "im:bob@a.test": Rule(verify="refuse")}
+            bench.pipeline.protection = Protection(rules, forge.inspector)
+            await bench.start()
+            device = await bench.device("im:bob@a.test")
+            answers = {name: await submit(bench, bench.carrying(forge.signed(name))) for name in NAMES}
+            refused = {name for name, answer in answers.items() if isinstance(answer, Response)}
+            assert refused == {"bad-signature", "signed-by-other"}
+            notes = [got.operation.history[-1].note.partition(":")[0] for got in device.deliveries]
+            assert notes == ["", "untrusted", "stale"]
+
+        run(story())
+
     def test_by_default_it_is_about_what_is_broken_only(self) -> None:
         async def story() -> None:
             bench = Bench()
@@ -278,6 +302,37 @@ class Never:
 
     def inspect(self, operation: MessageOperation, when: datetime) -> Finding:
         raise AssertionError("asked about an object that is too large")
+
+    def inspect_operation(self, operation: SubscribeOperation, when: datetime) -> Finding:
+        raise AssertionError("asked about a proof that is too large")
+
+
+class TestProof:
+    """Which rule demands a signed operation, and what is told where it cannot be judged (SEC-34)."""
+
+    ASKED = SubscribeOperation(Address.parse("pres:alice@a.test"), Address.parse("pres:bob@a.test"), "s1", "t1", 600)
+    PROVED = replace(ASKED, proof=PGP_ENCRYPTED)
+
+    @pytest.mark.parametrize(
+        ("of", "is_demanded"), [("*", True), ("a.test", True), ("im:bob@a.test", True), ("b.test", False)]
+    )
+    def test_every_rule_that_fits_demands_it(self, of: str, is_demanded: bool) -> None:
+        rules = Protection({of: Rule(operations="signed"), "im:a@b.test": Rule(verify="mark")})
+        rules.put("im:bob@a.test", Rule(frozenset({Requirement.TLS})))
+        for operation in (self.ASKED, self.PROVED):  # without authorities nothing is proved
+            refusal = asyncio.run(rules.prove(operation, operation.target, Bench().clock.when()))
+            assert (refusal is not None and refusal.reason is Reason.PROTECTION) is is_demanded
+
+    def test_a_large_proof_is_not_looked_at(self) -> None:
+        large = replace(self.ASKED, proof=MimeObject(b"Content-Type: multipart/signed\r\n", b"x" * MOST_PROOF))
+        refusal = asyncio.run(Protection(inspector=Never()).prove(large, large.target, Bench().clock.when()))
+        assert refusal is not None
+        assert refusal.reason is Reason.SIZE
+
+    def test_it_is_kept_with_the_account(self) -> None:
+        rule = Rule(operations="signed")
+        assert unpack_rule(pack_rule(rule), BOB.key) == rule
+        assert unpack_rule(b"{}", BOB.key).operations == "any"  # written before there was such a rule
 
 
 def test_a_look_costs_about_a_millisecond() -> None:

@@ -15,7 +15,7 @@ from comity.cpim.operations import MessageOperation, Reason, Requirement, Respon
 from comity.errors import StoreError
 from comity.secure import sign
 from comity.service.envelope import operation_of, unpack
-from comity.service.interfaces import Accepted, Contact, Origin, Put
+from comity.service.interfaces import Accepted, Add, Contact, Origin, Put
 from comity.service.messaging import envelope_of, record_of
 from comity.service.registrar import ContactRegistrar, _Stored
 from comity.store.memory import MemoryStore
@@ -162,13 +162,28 @@ class TestStored:
         assert operation_of(record_of(operation, older, 1.0, ()), unpack(older)).requirements == frozenset()
 
     def test_a_requirement_of_a_later_version_is_a_row_that_cannot_be_read(self) -> None:
-        """It is parked and reported, never sent on without what nobody here knows how to keep."""
-        operation, packed = self.envelope(Bench(), TLS)
-        fields = msgspec.msgpack.decode(packed)
-        fields[13] = ["quantum"]
-        later = msgspec.msgpack.encode(fields)
-        with pytest.raises(StoreError, match="quantum"):
-            operation_of(record_of(operation, later, 1.0, ()), unpack(later))
+        """It is parked and its sender told, never sent on without what nobody here knows how to keep (F-POISON)."""
+
+        async def story() -> None:
+            bench = await Bench().start()
+            operation, packed = self.envelope(bench, TLS)
+            fields = msgspec.msgpack.decode(packed)
+            fields[13] = ["quantum"]
+            record = record_of(operation, msgspec.msgpack.encode(fields), bench.store.time() + 1000, ())
+            with pytest.raises(StoreError, match="quantum"):
+                operation_of(record, unpack(record.envelope))
+            await bench.store.commit([Add(record)])
+            await bench.send("next")
+            bob = await bench.device("im:bob@a.test")
+            assert bob.texts == [b"next"]
+            [found] = await bench.store.find(record.id)
+            assert found.outcome is not None
+            assert b"parked" in found.outcome
+            alice = await bench.device("im:alice@a.test")
+            assert [is_report(told.operation.object) for told in alice.deliveries] == [True]
+            assert not await bench.store.lanes(), "nothing stays behind"
+
+        run(story())
 
     def test_a_contact_comes_back_with_its_link_and_an_older_one_without(self) -> None:
         async def story() -> None:

@@ -29,7 +29,7 @@ from comity.service.credentials import (
     encode_scram,
 )
 from comity.service.interfaces import Ack, Conflict, Delete, Found, Item, Op, Put, Store, Wake
-from comity.service.protection import NO_RULE, SPACE_PREFIX, Look, Rule, pack_rule, unpack_rule
+from comity.service.protection import NO_RULE, SPACE_PREFIX, Look, Operations, Rule, pack_rule, unpack_rule
 
 #: Names that would be taken for the server's own voice, or for nobody (RFC 3323 section 4.1.1.3).
 RESERVED = frozenset({"comity", "anonymous"})
@@ -81,7 +81,7 @@ class ListAccounts(Request, frozen=True, tag="account.list"):
 
 
 class SetPolicy(Request, frozen=True, tag="account.policy"):
-    """Say what messages to and from an account must have; everything empty and ``is_set`` takes it away again."""
+    """Say what messages to and from an account, and operations about it, must have; everything empty and ``is_set`` takes it away again."""
 
     address: str
     is_set: bool = False
@@ -89,6 +89,7 @@ class SetPolicy(Request, frozen=True, tag="account.policy"):
     require: list[str] = []
     require_from: list[str] = []
     verify: str = "off"
+    operations: str = "any"
 
 
 class Trace(Request, frozen=True, tag="trace"):
@@ -155,6 +156,7 @@ class AccountPolicy:
     require: list[str]
     require_from: list[str]
     verify: str
+    operations: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,8 +238,12 @@ def _rule(request: SetPolicy) -> Rule:
     looks: dict[str, Look] = {"off": "off", "mark": "mark", "refuse": "refuse"}
     if request.verify not in looks:
         raise CommandRefused(f"{request.verify!r} is not known. There is: off, mark, refuse.", 2)
+    kinds: dict[str, Operations] = {"any": "any", "signed": "signed"}
+    if request.operations not in kinds:
+        raise CommandRefused(f"{request.operations!r} is not known. There is: any, signed.", 2)
     try:
-        return Rule(read_requirements(request.require), read_requirements(request.require_from), looks[request.verify])
+        require, require_from = read_requirements(request.require), read_requirements(request.require_from)
+        return Rule(require, require_from, looks[request.verify], operations=kinds[request.operations])
     except ValueError as error:
         raise CommandRefused("What can be required is tls, signed and encrypted.", 2) from error
 
@@ -387,17 +393,19 @@ class Commands:
         name = SPACE_PREFIX + key
         async with self._lock:
             await self._created(address)
-            kept = await self._store.get("setting", name)
-            rule = NO_RULE if kept is None else unpack_rule(kept.value)
             if request.is_set:
                 rule = _rule(request)
-                if rule.verify != "off" and not self._can_verify:
+                if (rule.verify != "off" or rule.operations == "signed") and not self._can_verify:
                     text = "This server has no authorities to check signatures by. Name them in [security] trust first."
                     raise CommandRefused(text)
                 op = Delete("setting", name) if rule == NO_RULE else Put("setting", name, pack_rule(rule))
                 await self._store.commit([op])
                 self._protected(key, rule)
-        return AccountPolicy(_shown(address), _words(rule.require), _words(rule.require_from), rule.verify)
+            else:
+                kept = await self._store.get("setting", name)
+                rule = NO_RULE if kept is None else unpack_rule(kept.value, key)
+        require, require_from = _words(rule.require), _words(rule.require_from)
+        return AccountPolicy(_shown(address), require, require_from, rule.verify, rule.operations)
 
     async def trace(self, request: Trace) -> list[Step]:
         """Show the path of every record that ``name`` stands for."""

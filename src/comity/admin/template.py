@@ -126,16 +126,18 @@ presence_default = "ask"
 # What messages to (require) or from (require_from) a domain, an account or everybody ("*") must have on every hop: "tls",
 # "signed", "encrypted". What cannot keep it is refused, with a report to the sender. `comity account policy` sets the
 # same for one account. verify looks at signatures by the authorities of [security] below: "mark" or "refuse" those verdicts.
+# With operations "signed", who asks to watch somebody's presence has to sign that, believed by the same authorities.
 # [[policy.protection]]
 # of = "example.org"
 # require = ["tls"]
 # require_from = ["tls"]
 # verify = "mark"
 # verdicts = ["bad-signature", "signed-by-other", "malformed"]
+# operations = "signed"
 
 
 # [security]
-# Authorities of people's certificates, for verify above. Without it no signature is looked at here.
+# Authorities of people's certificates, for verify and operations above. Without it no signature is looked at here.
 # trust = "people-ca.pem"
 
 

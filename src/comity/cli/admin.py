@@ -131,6 +131,12 @@ _REQUIREMENT = click.Choice([requirement.value for requirement in Requirement])
     default="off",
     help="What becomes of broken signatures on messages to ADDRESS, by [security] trust.",
 )
+@click.option(
+    "--operations",
+    type=click.Choice(["any", "signed"]),
+    default="any",
+    help="Whether who asks to watch ADDRESS has to sign that, believed by [security] trust.",
+)
 @click.option("--clear", is_flag=True, help="Ask for nothing again.")
 @config_option
 @as_json
@@ -140,29 +146,31 @@ def account_policy(
     require: tuple[str, ...],
     require_from: tuple[str, ...],
     verify: str,
+    operations: str,
     clear: bool,
     config_path: Path,
     as_json: bool,
 ) -> None:
-    """Set or show what messages to and from ADDRESS must have on every hop.
+    """Set or show what messages to and from ADDRESS must have on every hop, and who may ask to watch it.
 
     Options given replace what was set before; none of them shows it. The configuration may ask for more, never for less.
 
     \b
     Examples:
       comity account policy alice@example.org --require signed --require tls --verify refuse
+      comity account policy alice@example.org --operations signed
       comity account policy alice@example.org
       comity account policy alice@example.org --clear
     """
-    is_said = bool(require or require_from or verify != "off")
+    is_said = bool(require or require_from or verify != "off" or operations != "any")
     if clear and is_said:
         raise click.UsageError("--clear stands alone.")
-    request = SetPolicy(address, clear or is_said, list(require), list(require_from), verify)
+    request = SetPolicy(address, clear or is_said, list(require), list(require_from), verify, operations)
     result = _do(config_path, request)
     if as_json:
         print_json(result)
         return
-    columns = ("address", "require", "require_from", "verify")
+    columns = ("address", "require", "require_from", "verify", "operations")
     row = [", ".join(v) or "-" if isinstance(v := result[c], list) else v for c in columns]
     print_table(columns, [row], "")
 

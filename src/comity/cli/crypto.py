@@ -16,9 +16,15 @@ import click
 
 from comity.cli.arguments import address_of, file_argument, output_option, time_of, write
 from comity.cli.dissect import MAX_ENTITY, MAX_FILE, Dissection, Layer, as_entity, dissect
-from comity.cli.identities import openpgp_option, reading_keys, remember, signing_identity
+from comity.cli.identities import (
+    Passphrase,
+    openpgp_option,
+    passphrase_option,
+    reading_keys,
+    remember,
+    signing_identity,
+)
 from comity.cli.output import NEGATIVE, as_json, fail, print_json, printable, read_input
-from comity.cli.passphrases import Passphrase, passphrase_option
 from comity.cpim.address import Address
 from comity.cpim.entity import cpim_view
 from comity.errors import MalformedMessage

@@ -16,9 +16,15 @@ import click
 from comity.cli.arguments import address_of, file_argument, output_option, write
 from comity.cli.crypto import sender_of
 from comity.cli.dissect import MAX_ENTITY, as_entity
-from comity.cli.identities import need_openpgp, openpgp_option, reading_keys, signing_identity
+from comity.cli.identities import (
+    Passphrase,
+    need_openpgp,
+    openpgp_option,
+    passphrase_option,
+    reading_keys,
+    signing_identity,
+)
 from comity.cli.output import NEGATIVE, as_json, fail, print_json, printable, read_input
-from comity.cli.passphrases import Passphrase, passphrase_option
 from comity.cpim.address import Address
 from comity.cpim.operations import MimeObject
 from comity.errors import MalformedMessage

@@ -14,8 +14,8 @@ import click
 
 from comity.cli.arguments import address_of, file_argument, output_option, write, write_private
 from comity.cli.dissect import MAX_FILE
+from comity.cli.identities import Passphrase, passphrase_option
 from comity.cli.output import Group, as_json, print_json, print_table, printable, read_input
-from comity.cli.passphrases import Passphrase, passphrase_option
 from comity.secure import KeyEntry, KeyStore
 from comity.secure.kept import holds_key
 
@@ -88,6 +88,8 @@ def _show_entry(entry: KeyEntry) -> None:
     for address in entry.addresses:
         click.echo(f"address      {printable(address)}")
     click.echo(f"valid        {entry.not_before:%Y-%m-%d %H:%M} to {_until(entry)} UTC")
+    if entry.is_revoked:
+        click.echo("revoked      by its owner: never trusted again")
     if entry.is_encrypted:
         click.echo("key          under a passphrase")
     for contact in entry.history:
@@ -121,8 +123,9 @@ def keys_import(
 ) -> None:
     """Take in certificates (PEM, DER, OpenPGP), a key with its certificate (PEM, PKCS#12, OpenPGP), a revocation list.
 
-    A private key lies here under the passphrase that opened it, or gets one. A certificate is kept, not trusted, unless --trust-anchor is given; see `comity keys trust`. One that a key of
-    yours was waiting for (`comity keys new --request`) is joined to that key.
+    A private key lies here under the passphrase that opened it, or gets one; with --trust-anchor none is taken in. A
+    certificate is kept, not trusted, unless --trust-anchor is given; see `comity keys trust`. One that a key of yours was
+    waiting for (`comity keys new --request`) is joined to that key.
 
     \b
     Examples:
@@ -131,7 +134,7 @@ def keys_import(
       comity keys import revoked.crl
     """
     data, store, passphrase = read_input(file, MAX_FILE), KeyStore(), Passphrase(passphrase_file)
-    sealed = holds_key(data)
+    sealed = None if trust_anchor else holds_key(data)
     if sealed is False:
         new = passphrase.new(file, none_wanted=no_passphrase)
         entries = store.import_file(data, is_anchor=trust_anchor, new_passphrase=new)
@@ -147,7 +150,7 @@ def keys_import(
         return
     for entry in entries:
         click.echo(f"{entry.shelf}: {entry.fingerprint[:16]} {printable(_whose(entry))}")
-        if entry.shelf == "known":
+        if entry.shelf == "known" and not entry.is_revoked:
             click.echo(f"             {TRUST['known']} {entry.fingerprint[:16]}")
     if not entries:
         click.echo("The revocation list was taken in.")
@@ -229,7 +232,7 @@ def _file_or_reference(what: str) -> bytes | str:
 
 
 def _whose(entry: KeyEntry) -> str:
-    return ", ".join(entry.addresses[:1]) or entry.subject
+    return (", ".join(entry.addresses[:1]) or entry.subject) + (" (revoked)" if entry.is_revoked else "")
 
 
 def _trusted(entry: KeyEntry, as_json: bool, text: str) -> None:

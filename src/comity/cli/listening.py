@@ -7,6 +7,7 @@ a verdict is made here, from the octets as they arrived. Who signed with which k
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
@@ -16,10 +17,9 @@ from typing import Any
 import click
 
 from comity.cli.arguments import address_of
-from comity.cli.identities import reading_keys, remember
+from comity.cli.identities import Passphrase, passphrase_option, reading_keys, remember
 from comity.cli.messages import SignIn, Via, connected, sign_in_options, signing_in
 from comity.cli.output import NEGATIVE, as_json, fail, print_json, printable
-from comity.cli.passphrases import Passphrase, passphrase_option
 from comity.client import Received
 from comity.cpim.address import Address
 from comity.cpim.native import readable_part
@@ -71,11 +71,12 @@ def listen(
     whose = address_of(address)
     store = KeyStore()
     keys = reading_keys(store, Passphrase(passphrase_file), [whose], is_strict=False)
-    listener = Listener(store, keys, via, whose, as_json)
-    try:
-        asyncio.run(_listen(signing_in(via, whose, sign_in), listener, count, timeout))
-    except asyncio.CancelledError:
-        click.echo("comity: stopped listening", err=True)
+    who = signing_in(via, whose, sign_in)
+    with contextlib.closing(Listener(store, keys, via, whose, as_json)) as listener:
+        try:
+            asyncio.run(_listen(who, listener, count, timeout))
+        except asyncio.CancelledError:
+            click.echo("comity: stopped listening", err=True)
     if count is not None and listener.seen < count:
         fail(f"{listener.seen} of {count} messages came.", NEGATIVE)
 
@@ -104,6 +105,10 @@ class Listener:
         # The same message may come to another person or device of this home, and is no replay there.
         self._replay = StoredReplayCache(f"{address.with_scheme('im')} {via}", store.path, is_deferred=True)
         self._as_json = as_json
+
+    def close(self) -> None:
+        """Give the memory of accepted messages back."""
+        self._replay.close()
 
     def show(self, received: Received, now: datetime) -> None:
         """Print one message, or on stderr that one of theirs was not delivered; ``now`` is aware UTC."""

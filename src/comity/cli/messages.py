@@ -21,9 +21,16 @@ import click
 from comity.cli.arguments import address_of
 from comity.cli.dissect import MAX_FILE
 from comity.cli.encryption import encrypted_for, recipients_of, unverified_option
-from comity.cli.identities import need_openpgp, openpgp_option, signing_identity
+from comity.cli.identities import (
+    Passphrase,
+    first_line,
+    is_asked,
+    need_openpgp,
+    openpgp_option,
+    passphrase_option,
+    signing_identity,
+)
 from comity.cli.output import NEGATIVE, as_json, fail, print_json, printable, read_input
-from comity.cli.passphrases import Passphrase, passphrase_option
 from comity.client import Client, ClientError, connect, terse, text_object
 from comity.cpim.address import Address
 from comity.cpim.compose import PLAIN
@@ -38,8 +45,16 @@ Via = Literal["sip", "xmpp"]
 Transport = Literal["udp", "tcp", "tls"]
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-MAX_PASSWORD_FILE = 4096
 PKCS7 = "application/pkcs7-mime"
+
+HINTS = {
+    "no address in DNS": "Say where the server is with --server HOST:PORT.",
+    "certificate does not verify": "If it has an authority of its own, as comity init makes: --ca its ca.pem.",
+    "not-authorized": "The password is wrong, or there is no such account.",
+    "401 Unauthorized": "The password is wrong, or there is no such account.",
+    "closed the connection": "Is it another port, or another --transport (tls, tcp, udp)?",
+}
+"""What a person can do about an error, by the words in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +129,13 @@ def _password(file: Path | None, address: Address) -> str:
     """The password: of the file, else of COMITY_PASSWORD, else asked for; never an argument (B-02)."""
     if file is None:
         given = os.environ.get("COMITY_PASSWORD")
+        if not given and not is_asked():
+            fail(
+                f"There is no terminal to ask for the password of {address}. Give it with --password-file or COMITY_PASSWORD."
+            )
         return given or str(click.prompt(f"Password of {printable(str(address))}", hide_input=True, err=True))
-    lines = read_input(str(file), MAX_PASSWORD_FILE).splitlines()
-    if not lines or not lines[0]:
-        fail(f"{file} holds no password on its first line.")
     try:
-        return lines[0].decode("utf-8")
+        return first_line(file, "password").decode("utf-8")
     except UnicodeDecodeError:
         fail(f"The password in {file} is not UTF-8.")
 
@@ -214,7 +230,7 @@ def send(
         form = f" ({response.form})" if response.form else ""
         click.echo(f"sha256   {obj.fingerprint}\noutcome  {response.status.value}{form}")
     if is_refused:
-        fail(f"Refused: {': '.join(part for part in (reason, response.text) if part)}", NEGATIVE)
+        fail(hinted(f"Refused: {': '.join(part for part in (reason, response.text) if part)}"), NEGATIVE)
 
 
 def _content(text: str, content_type: str) -> bytes:
@@ -254,4 +270,9 @@ async def connected(sign_in: SignIn, *, receive: bool) -> AsyncIterator[Client]:
         async with sign_in.connect(receive=receive) as client:
             yield client
     except ClientError as error:
-        fail(str(error), NEGATIVE)
+        fail(hinted(str(error)), NEGATIVE)
+
+
+def hinted(text: str) -> str:
+    """``text``, and on a line of its own what a person can do about it, if we know."""
+    return next((f"{text}\n{hint}" for symptom, hint in HINTS.items() if symptom in text), text)

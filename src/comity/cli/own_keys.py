@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from comity.cli.arguments import address_of, output_option, write
-from comity.cli.identities import need_openpgp, own_identity
+from comity.cli.identities import Passphrase, is_asked, need_openpgp, own_identity, passphrase_option
 from comity.cli.keys import keys
 from comity.cli.output import as_json, fail, print_json, printable
-from comity.cli.passphrases import Passphrase, is_asked, passphrase_option
 from comity.cpim.address import Address
+from comity.errors import SecurityError
 from comity.secure import KeyStore, LocalCa, kept, new_identity, openpgp
 from comity.secure.chain import display_issuer, fingerprint
 from comity.secure.identity import Identity, new_key
@@ -99,7 +99,7 @@ def keys_new(
         fail(f"{whose} has a key already. Use it, or replace it with --replace.")
     secret = passphrase.new(str(whose), none_wanted=no_passphrase)
     if request is not None and kind != "openpgp":
-        write(store.own.request(whose, new_key(kind), secret), request)
+        write(store.own.request(whose, new_key(kind), secret, is_new=not replace), request)
         _say_request(whose, request, as_json)
         return
     now = datetime.now(UTC)
@@ -169,28 +169,36 @@ def keys_passphrase(
 ) -> None:
     """Put the private keys of ADDRESS under another passphrase, or take it off.
 
+    Old keys that are under the same passphrase follow; so does the key of your own authority, unless it would lie open.
+
     \b
     Examples:
       comity keys passphrase im:alice@example.org
       comity keys passphrase im:alice@example.org --passphrase-file old.txt --new-passphrase-file new.txt
     """
     store, whose, old = KeyStore(), address_of(address), Passphrase(passphrase_file)
-    folders = [each for each in (store.own, store.pgp) if whose in each.addresses()]
+    folders = [each for each in (store.own, store.pgp) if whose in each.reading_addresses()]
     if not folders:
         fail(f"There is no key for {whose}. Make one with: comity keys new {whose}")
-    given = [old.open(str(whose), each.is_encrypted(whose), partial(_tried, each, whose)) for each in folders]
+    given = [old.open(str(whose), each.needs_passphrase(whose), partial(_tried, each, whose)) for each in folders]
     new = Passphrase(new_passphrase_file, environment=False)
     if new.given is None and not no_passphrase and not is_asked():
         raise click.UsageError("Say the new passphrase with --new-passphrase-file, or --no-passphrase.")
     secret = new.new(str(whose), none_wanted=no_passphrase)
     for each, before in zip(folders, given, strict=True):
         each.change_passphrase(whose, before, secret)
+    own = OwnCa(store.home)
+    if own.exists and secret is not None:
+        try:
+            own.change_passphrase(given[0], secret)
+        except SecurityError:
+            click.echo("comity: the key of your own authority is under another passphrase, and stays so.", err=True)
     click.echo(f"The private key of {printable(str(whose))} is {'' if secret else 'not '}under a passphrase.")
 
 
 def _tried(keys: OwnKeys | OwnPgp, whose: Address, given: bytes | None) -> bytes | None:
-    """The passphrase, if it opens the key."""
-    keys.load(whose, given)
+    """The passphrase, if it opens a key."""
+    keys.decrypting(whose, given)
     return given
 
 
@@ -219,7 +227,7 @@ def keys_revoke(
     store, passphrase, now = KeyStore(), Passphrase(passphrase_file), datetime.now(UTC)
     found = store.find(reference)
     if found.x509 is None:
-        write(_revoke_openpgp(store, found, passphrase), output)
+        _revoke_openpgp(store, found, passphrase, output)
     else:
         owner = next((each for each in store.identities() if store.own.certificate(each) == found.x509), None)
         issuer = _issuer_of(found.x509, owner, store, ca, passphrase)
@@ -233,15 +241,17 @@ def keys_revoke(
     click.echo(f"Revoked: {found.fingerprint}. Give what was written to everybody who has the certificate.", err=True)
 
 
-def _revoke_openpgp(store: KeyStore, found: Kept, passphrase: Passphrase) -> bytes:
-    """The own OpenPGP certificate with its revocation, armored; the key is retired."""
+def _revoke_openpgp(store: KeyStore, found: Kept, passphrase: Passphrase, output: Path | None) -> None:
+    """Write the own OpenPGP certificate with its revocation, armored, then retire the key: till then it can be done again."""
+    need_openpgp()
     for owner in store.pgp.addresses():
         if kept.of_openpgp(store.pgp.certificate(owner)).fingerprint == found.fingerprint:
             load = partial(store.pgp.load, owner)
             revoked = openpgp.revoke(passphrase.open(str(owner), store.pgp.is_encrypted(owner), load))
             store.pgp.replace_certificate(owner, revoked)
+            write(kept.armored(revoked), output)
             store.pgp.retire(owner)
-            return kept.armored(revoked)
+            return
     fail("Only its owner can revoke an OpenPGP certificate. To trust it no more: comity keys distrust")
 
 

@@ -14,6 +14,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Collection
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any
 
 from comity.bindings.base import HostPort, Link, Target
 from comity.bindings.xmpp import events, mapping, wire
@@ -72,6 +73,8 @@ class XmppClient(SignedIn):
         self._turn = asyncio.Lock()
         self._features: asyncio.Future[frozenset[str]] | None = None
         """What the server says it supports, once somebody asked."""
+        self._is_private = False
+        """True once the stream was under TLS: what waits on it never goes on without (T11)."""
         self._error = ""
         self._is_closing = False
 
@@ -328,7 +331,8 @@ class XmppClient(SignedIn):
         assert isinstance(link, StreamLink)
         self._link, options = link, self._options
         jid = Jid.parse(f"{to_jid(options.address)}/{self._resource}")
-        settings = ClientOptions(jid, options.password, allow_plaintext=options.allow_plaintext)
+        may_be_open = options.allow_plaintext and not self._is_private
+        settings = ClientOptions(jid, options.password, allow_plaintext=may_be_open)
         now = self._clock.now()
         self._session = XmppClientSession(settings, partial(_end_point, link), os.urandom, now, self._resume)
         self._gone = asyncio.Event()
@@ -348,6 +352,7 @@ class XmppClient(SignedIn):
             case events.ResourceBound() | events.SmEnabled() | events.Resumed():
                 if isinstance(event, events.ResourceBound) and self._options.receive:
                     self._send_presence()
+                self._is_private = self._is_private or self._is_protected
                 is_ready = not isinstance(event, events.ResourceBound) or not event.is_sm_offered
                 if is_ready and not self._bound.done():
                     self._error = ""
@@ -388,8 +393,6 @@ class XmppClient(SignedIn):
 
     def _lost(self, error: Exception | None) -> None:
         why = self._error or (str(error) if error else "")
-        if self._features is not None and not self._features.done():
-            self._features.set_result(frozenset())
         lost = ClientError(f"the server ended the stream: {why}" if why else "the connection to the server is gone")
         for key, future in list(self._pending.items()):
             if future.done():
@@ -397,12 +400,18 @@ class XmppClient(SignedIn):
             if "invalid-from" in why:
                 future.set_result(failure(key, Reason.DENIED, "invalid-from: the sender is not the one who signed in"))
             else:
-                future.set_exception(lost)
-        if not self._bound.done():
-            self._bound.set_exception(lost)
-            self._bound.exception()  # somebody may wait for it, nobody has to
+                _fail(future, lost)
+        for awaited in (self._bound, self._features):
+            if awaited is not None and not awaited.done():
+                _fail(awaited, lost)
         if not self._is_closing:
             self._mailbox.end(lost)
+
+
+def _fail(future: asyncio.Future[Any], error: ClientError) -> None:
+    """Somebody may wait for it, nobody has to."""
+    future.set_exception(error)
+    future.exception()
 
 
 def _end_point(link: Link) -> bytes | None:

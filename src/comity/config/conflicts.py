@@ -85,13 +85,22 @@ def _protection_mistakes(config: Config, earlier: list[ConfigError]) -> Iterator
             key, problem = f"{name}.of", f'"{rule.of}" already has policy.protection[{seen[rule.of]}].'
             yield ConfigError(key, problem, "Put both into one.", where=config.where(key))
         seen.setdefault(rule.of, index)
-        if rule.verify != "off" and config.security.trust is None:
-            key = f"{name}.verify"
-            cure = 'Name the authorities of people\'s certificates: below [security], trust = "people-ca.pem".'
-            yield ConfigError(key, "has nobody to believe signers by.", cure, where=config.where(key))
+        for word, is_asked in (("verify", rule.verify != "off"), ("operations", rule.operations == "signed")):
+            if is_asked and config.security.trust is None:
+                key = f"{name}.{word}"
+                cure = 'Name the authorities of people\'s certificates: below [security], trust = "people-ca.pem".'
+                yield ConfigError(key, "has nobody to believe signers by.", cure, where=config.where(key))
+        if rule.verify != "off" and not rule.verdicts:
+            key = f"{name}.verdicts"
+            cure = 'Write verdicts = ["bad-signature"], or leave it out for the usual ones.'
+            yield ConfigError(key, "names no verdict to look for.", cure, where=config.where(key))
         is_wrong_already = any(mistake.key.startswith(f"{name}.") for mistake in earlier)
-        if not (rule.require or rule.require_from or rule.verify != "off" or is_wrong_already):
-            cure = 'Write require = ["tls"], require_from = ["tls"] or verify = "mark", or remove the block.'
+        asks = rule.require or rule.require_from or rule.verify != "off" or rule.operations != "any"
+        if not (asks or is_wrong_already):
+            cure = (
+                'Write require = ["tls"], require_from = ["tls"], verify = "mark" or operations = "signed", '
+                "or remove the block."
+            )
             yield ConfigError(name, "asks for nothing.", cure, where=config.where(name))
 
 

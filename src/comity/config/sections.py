@@ -197,6 +197,9 @@ class ProtectionConfig:
         default=("bad-signature", "signed-by-other", "malformed"),
     )
     """Which verdicts ``verify`` is about."""
+    operations: Literal["any", "signed"] = _choice("any", "any", "signed")
+    """``signed``: whoever asks to watch its presence, or no longer to, has to sign that, believed by the authorities of
+    ``[security] trust``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,8 +207,8 @@ class SecurityConfig:
     """``[security]``: end-to-end security, as far as a server has anything to do with it. It never holds a person's key."""
 
     trust: Path | None = field(default=None, metadata={"kind": "path"})
-    """PEM file of the authorities by which ``[[policy.protection]] verify`` believes people's certificates; none unless
-    written, and not those of ``[tls]``."""
+    """PEM file of the authorities by which ``verify`` and ``operations`` of ``[[policy.protection]]`` believe people's
+    certificates; none unless written, and not those of ``[tls]``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,8 @@ from comity.service.interfaces import Clock
 RESERVE = 32 * 1024 * 1024
 """Octets kept for those who are signed in."""
 LOOK_SECONDS = 0.1
+LOOK_AFTER = 64
+"""And after so many were let in: a thousand new TLS connections, 35 MB, fit into a tenth of a second."""
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -43,13 +45,14 @@ def group_limit(groups: str, root: Path = Path("/sys/fs/cgroup")) -> int | None:
 
 
 class MemoryRoom:
-    """Says whether less than the reserve is left; looks ten times a second at most."""
+    """Says whether less than the reserve is left; looks ten times a second, and more often in a rush."""
 
     def __init__(self, clock: Clock, group: int | None = None) -> None:
         self._clock = clock
         self._group = group
         self._looked = -LOOK_SECONDS
         self._is_short = False
+        self._let_in = 0
 
     @classmethod
     def of_this_process(cls, clock: Clock) -> MemoryRoom:
@@ -64,9 +67,11 @@ class MemoryRoom:
     def is_short(self) -> bool:
         """True if nobody new should be let in."""
         now = self._clock.now()
-        if now - self._looked >= LOOK_SECONDS:
+        if now - self._looked >= LOOK_SECONDS or self._let_in >= LOOK_AFTER:
             self._looked = now
+            self._let_in = 0
             self._is_short = self._left() < RESERVE
+        self._let_in += not self._is_short
         return self._is_short
 
     def _left(self) -> float:

@@ -58,6 +58,8 @@ class Contact:
     """True if an authority or a pin stood behind it when it was noted."""
     capabilities: tuple[str, ...] = ()
     """Ciphers it announced last, preferred first (RFC 8551 section 2.7.1); () if none are known."""
+    reader: str = ""
+    """Fingerprint of the certificate for encryption that it came with first, if its own can only sign."""
 
 
 @dataclass(frozen=True, slots=True)

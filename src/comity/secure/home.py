@@ -10,12 +10,15 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import quote
 
 from comity.cpim.address import Address
 from comity.errors import SecurityError
+
+ParsedT = TypeVar("ParsedT")
 
 MAX_FILE = 1024 * 1024
 """Octets of a file that may hold keys or certificates."""
@@ -85,6 +88,14 @@ class Home:
         if len(data) > MAX_FILE:
             raise SecurityError(f"{file} is larger than {MAX_FILE // 1024} KiB: it is no key or certificate.")
         return data
+
+    def parsed(self, file: Path, parse: Callable[[bytes], ParsedT]) -> ParsedT:
+        """What ``parse`` makes of a file; its SecurityError gets the name of the file, and what to do."""
+        data = self.read(file)
+        try:
+            return parse(data)
+        except SecurityError as error:
+            raise SecurityError(f"{file} is damaged: restore or remove it. {error}") from error
 
     def write(self, folder: str, name: str, data: bytes) -> Path:
         """Write a file of mode 0600 whole or not at all: under another name, synced, renamed, the directory synced."""

@@ -329,16 +329,3 @@ class LocalCa:
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, str(address)[:64])])
         builder = end_entity(address, key, subject=subject, issuer=self.certificate.subject, when=when, days=days)
         return builder.sign(self.key, hash_for(self.key))
-
-    def revoke(self, certificates: Iterable[x509.Certificate], *, when: datetime, days: int = 30) -> bytes:
-        """Write the revocation list (PEM) that names ``certificates``."""
-        builder = (
-            x509.CertificateRevocationListBuilder()
-            .issuer_name(self.certificate.subject)
-            .last_update(when)
-            .next_update(when + timedelta(days=days))
-        )
-        for certificate in certificates:
-            entry = x509.RevokedCertificateBuilder().serial_number(certificate.serial_number).revocation_date(when)
-            builder = builder.add_revoked_certificate(entry.build())
-        return builder.sign(self.key, hash_for(self.key)).public_bytes(serialization.Encoding.PEM)

@@ -46,6 +46,8 @@ class KeyEntry:
     """"smime" or "openpgp"."""
     use: str = "sign, encrypt"
     """What the key is for."""
+    is_revoked: bool = False
+    """True for an OpenPGP certificate that says so itself; X.509 ones have lists."""
     history: tuple[Contact, ...] = ()
     """Which keys signed as its first address, oldest first; filled in by ``show``."""
 
@@ -143,12 +145,13 @@ def of_openpgp(octets: bytes, shelf: str = "", *, is_encrypted: bool = False, fi
     entry = KeyEntry(
         found.fingerprint,
         shelf,
-        found.title + (" (revoked)" if found.is_revoked else ""),
+        found.title,
         found.addresses,
         found.created,
         found.expires,
         is_encrypted,
         "openpgp",
+        is_revoked=found.is_revoked,
     )
     return Kept(entry, found.octets, found.fingerprint, found.names)
 

@@ -15,6 +15,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -104,13 +105,13 @@ class KeyStore:
     def shelf(self, shelf: Shelf) -> list[Kept]:
         """The certificates of one shelf, in the order of their fingerprints."""
         return [kept.of_x509(each, shelf) for each in self.certificates(shelf)] + [
-            kept.of_openpgp(self.home.read(file), shelf, fingerprint=file.name.removesuffix(PGP))
+            self.home.parsed(file, partial(kept.of_openpgp, shelf=shelf, fingerprint=file.name.removesuffix(PGP)))
             for file in self.home.files(shelf, PGP)
         ]
 
     def certificates(self, shelf: Shelf) -> list[x509.Certificate]:
         """The X.509 certificates of one shelf, in the order of their fingerprints."""
-        return [c for file in self.home.files(shelf, PEM) for c in read_certificates(self.home.read(file))]
+        return [c for file in self.home.files(shelf, PEM) for c in self.home.parsed(file, read_certificates)]
 
     def find(self, reference: str, technology: str = "") -> Kept:
         """The certificate with this fingerprint (or at least 16 of its first digits), or of this address.
@@ -140,10 +141,6 @@ class KeyStore:
             if meant:
                 return meant[0]
         raise SecurityError(f"No certificate here matches {reference[:128]!r}. List them with: comity keys list")
-
-    def load_certificate(self, address: Address) -> x509.Certificate:
-        """The own certificate of ``address``, without its key."""
-        return self.own.certificate(address)
 
     def show(self, reference: str) -> KeyEntry:
         """What is known of one certificate."""
@@ -177,12 +174,14 @@ class KeyStore:
         if len(data) > MAX_FILE:
             raise SecurityError(f"The file is larger than {MAX_FILE // 1024} KiB: it is no key or certificate.")
         if kept.is_openpgp(data):
+            if is_anchor:
+                raise SecurityError("OpenPGP knows no authorities. To trust this one certificate: comity keys trust")
             return self._import_openpgp(data, passphrase, new_passphrase)
         crl = read_crl(data)
         if crl is not None:
             self.keep_crl(crl)
             return []
-        identity = read_identity(data, passphrase)
+        identity = None if is_anchor else read_identity(data, passphrase)
         if identity is not None:
             self.save(identity, new_passphrase)
             return [kept.of_x509(identity.certificate, "own", is_encrypted=bool(new_passphrase)).entry]
@@ -193,12 +192,28 @@ class KeyStore:
         if is_anchor:
             for certificate in found:
                 check_anchor(certificate)
-        return [self.keep(kept.of_x509(each), "anchors" if is_anchor else None) for each in found]
+        entries = [self.keep(kept.of_x509(each), "anchors" if is_anchor else None) for each in found]
+        for entry in entries if is_anchor else ():
+            self.home.remove("distrusted", entry.fingerprint + PEM)  # the user's last word counts
+        return entries
 
     def keep(self, found: Kept, shelf: Shelf | None = None) -> KeyEntry:
         """Lay a certificate on ``shelf``; None: where it lies already, else with those that are only known."""
         lies: Shelf = next((each for each in SHELVES if self.home.exists(each, found.file_name)), "known")
+        if shelf is None and lies == "pinned" and found.x509 is None:
+            self._check_names(found)
         return self.put(shelf or lies, found)
+
+    def _check_names(self, found: Kept) -> None:
+        """Trust in somebody's key is trust in it for their addresses: its owner may not add others' unnoticed (M-36)."""
+        before = kept.of_openpgp(self.home.read(self.path / "pinned" / found.file_name))
+        after = kept.joined(before.octets, found)
+        added = [address for address in after.contact_keys if address not in before.contact_keys]
+        if added and not after.entry.is_revoked:
+            raise SecurityError(
+                f"You trust this key for {', '.join(before.contact_keys) or 'nobody'}; this version of it is for "
+                f"{', '.join(added)} too. If that is right, take it in with: comity keys trust FILE"
+            )
 
     def _import_openpgp(self, data: bytes, passphrase: bytes | None, new_passphrase: bytes | None) -> list[KeyEntry]:
         """Certificates are kept, and a newer version of a pinned one stays pinned; a private key becomes an own one."""

@@ -54,12 +54,6 @@ __all__ = [
     "signers_of",
 ]
 
-MAX_SIGNATURES = 10
-"""Signatures beside one another over one content."""
-MAX_SIGNATURE_DATA = 64 * 1024
-_LABELS = (b"SIGNATURE", b"MESSAGE")
-"""RFC 3156 section 5 itself shows a detached signature in the armor of a message."""
-
 
 @dataclass(frozen=True, slots=True)
 class PgpIdentity:

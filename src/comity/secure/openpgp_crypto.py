@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from cryptography.exceptions import InvalidTag
+from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.x448 import X448PrivateKey, X448PublicKey
@@ -52,8 +52,8 @@ _CURVES: dict[bytes, ec.EllipticCurve] = {
     bytes.fromhex("2b81040023"): ec.SECP521R1(),
 }
 _CURVE25519 = bytes.fromhex("2b060104019755010501")
-FAILURES = (ValueError, InvalidUnwrap, InvalidTag, MalformedMessage, TypeError)
-"""What opening may raise over hostile octets."""
+FAILURES = (ValueError, InvalidUnwrap, InvalidTag, MalformedMessage, TypeError, UnsupportedAlgorithm)
+"""What opening may raise over hostile octets; the last where the system's OpenSSL was built without OCB or X448."""
 
 Unwrap = Callable[[wire.Fields, int], bytes]
 """From the fields of an encrypted session key and its version to what was encrypted; raises one of ``FAILURES``."""

@@ -17,7 +17,7 @@ from comity.cpim.message import CpimMessage
 from comity.cpim.operations import MimeObject, Reason, SubscribeOperation
 from comity.errors import AddressError, MalformedMessage, SecurityError
 from comity.secure.chain import TrustStore
-from comity.secure.freshness import ReplayCache
+from comity.secure.freshness import ReplayMemory
 from comity.secure.identity import Identity
 from comity.secure.signing import sign
 from comity.secure.verdict import Verdict, VerdictKind
@@ -86,7 +86,7 @@ def sign_operation(operation: SubscribeOperation, identity: Identity, *, when: d
 
 
 def verify_operation(
-    operation: SubscribeOperation, trust: TrustStore, *, now: datetime, replay: ReplayCache
+    operation: SubscribeOperation, trust: TrustStore, *, now: datetime, replay: ReplayMemory
 ) -> Verdict:
     """Say whether the operation's proof proves this very operation.
 
@@ -124,16 +124,17 @@ def verify_operation(
 
 
 def _judge_repeat(
-    verdict: Verdict, signed: SignedOperation, view: CpimMessage, now: datetime, replay: ReplayCache
+    verdict: Verdict, signed: SignedOperation, view: CpimMessage, now: datetime, replay: ReplayMemory
 ) -> Verdict:
     lane = f"{signed.watcher.key} {signed.target.key}"
     repeated = replay.check(lane, signed.message_id, view.date_time, now)
+    if repeated is None and not replay.accept(lane, signed.message_id, view.date_time, now):
+        repeated = VerdictKind.REPLAYED  # another thread or process accepted it since
     if repeated is VerdictKind.REPLAYED:
         return replace(verdict, verdict=repeated, reason="The same operation was accepted before.")
     if repeated is not None:
         text = "It is older than the last operation of this watcher about this presentity."
         return replace(verdict, verdict=repeated, reason=text, freshness="decreasing timestamp")
-    replay.accept(lane, signed.message_id, view.date_time, now)
     return replace(verdict, reason=f"{verdict.signer} asked for this operation.")
 
 

@@ -67,6 +67,12 @@ class OwnCa:
         data = self._data()
         return LocalCa(load_key(data, passphrase, "your authority"), read_certificates(data)[0])
 
+    def change_passphrase(self, old: bytes | None, new: bytes | None) -> None:
+        """Put its key under another passphrase; None takes it off."""
+        with self._home.locked():
+            authority = self.open(old)
+            self._home.write(FOLDER, FILE, key_pem(authority.key, new) + certificate_pem(authority.certificate))
+
     def _data(self) -> bytes:
         if not self.exists:
             raise SecurityError("There is no own authority. Make one with: comity keys new ADDRESS --own-ca")
@@ -95,8 +101,8 @@ def revocation_list(
     if revoked.issuer != issuer.subject:
         name, other = chain.display_name(revoked), chain.display_name(issuer)
         raise SecurityError(f"{name} was not issued by {other}: only its issuer can revoke it.")
-    usage = issuer.extensions.get_extension_for_class(x509.KeyUsage).value
-    if not usage.crl_sign:
+    usage = chain.extension_of(issuer, x509.KeyUsage)
+    if usage is not None and not usage.crl_sign:
         raise SecurityError(
             f"The certificate of {chain.display_name(issuer)} may not sign revocation lists. Make a new key with "
             "--replace, and tell your correspondents: comity keys distrust."

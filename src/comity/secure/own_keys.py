@@ -42,15 +42,52 @@ CURRENT, WAITING, OLD = "keys", "keys/waiting", "keys/old"
 SUFFIX = ".pem"
 
 
-class OwnKeys:
+class KeyFolder:
+    """Files of keys by address: a current one, and old ones that still open something.
+
+    Args:
+        home: where.
+        current: the folder of the current ones.
+        old: the folder of those that were replaced or revoked.
+    """
+
+    def __init__(self, home: Home, current: str, old: str) -> None:
+        self._home, self._current_folder, self._old_folder = home, current, old
+
+    def addresses(self) -> list[Address]:
+        """Addresses that have a current key."""
+        return named(file.name.removesuffix(SUFFIX) for file in self._home.files(self._current_folder, SUFFIX))
+
+    def reading_addresses(self) -> list[Address]:
+        """Addresses that have a key to open something with, be it an old one."""
+        old = named(_owner(file) for file in self._home.files(self._old_folder, SUFFIX))
+        return list(dict.fromkeys((*self.addresses(), *old)))
+
+    def _place(self, address: Address) -> Path:
+        """Where the current key lies, if there is one."""
+        return self._home.path / self._current_folder / (file_name(address) + SUFFIX)
+
+    def _all(self, address: Address) -> list[Path]:
+        """The current file, if there is one, then the old ones."""
+        name, current = file_name(address), self._place(address)
+        old = [file for file in self._home.files(self._old_folder, SUFFIX) if _owner(file) == name]
+        return [current, *old] if current.exists() else old
+
+    def _write(self, address: Address, data: bytes) -> None:
+        self._home.write(self._current_folder, file_name(address) + SUFFIX, data)
+
+    def _write_old(self, address: Address, fingerprint: str, data: bytes) -> None:
+        self._home.write(self._old_folder, f"{file_name(address)}.{fingerprint[:16]}{SUFFIX}", data)
+
+    def _remove(self, address: Address) -> None:
+        self._home.remove(self._current_folder, file_name(address) + SUFFIX)
+
+
+class OwnKeys(KeyFolder):
     """The identities in a home; every method raises SecurityError with a sentence."""
 
     def __init__(self, home: Home) -> None:
-        self._home = home
-
-    def addresses(self, folder: str = CURRENT) -> list[Address]:
-        """Addresses that have a key (in ``folder``: a current one)."""
-        return named(file.name.removesuffix(SUFFIX) for file in self._home.files(folder, SUFFIX))
+        super().__init__(home, CURRENT, OLD)
 
     def save(self, identity: Identity, passphrase: bytes | None = None, *, is_new: bool = False) -> None:
         """Keep an identity, in place of an older one of the same address, which goes to the old ones.
@@ -62,7 +99,7 @@ class OwnKeys:
         """
         data = identity_pem(identity, passphrase)
         with self._home.locked():
-            if is_new and self._home.exists(CURRENT, file_name(identity.address) + SUFFIX):
+            if is_new and self._place(identity.address).exists():
                 raise SecurityError(f"{identity.address} has a key already. Use it, or replace it with --replace.")
             self._put(identity.address, data)
 
@@ -80,7 +117,7 @@ class OwnKeys:
 
     def certificates(self, address: Address) -> list[x509.Certificate]:
         """The own certificates of ``address``: the one that signs, then the one that only reads, if it takes two."""
-        return own_certificates(self._data(address))
+        return self._home.parsed(self._current(address), own_certificates)
 
     def change_passphrase(self, address: Address, old: bytes | None, new: bytes | None) -> None:
         """Put the key of ``address`` under another passphrase; None takes it off. Old keys that open follow."""
@@ -96,16 +133,11 @@ class OwnKeys:
         with self._home.locked():
             data = self._data(address)
             self._keep_old(address, data)
-            self._home.remove(CURRENT, file_name(address) + SUFFIX)
+            self._remove(address)
 
     def old_certificates(self) -> list[x509.Certificate]:
         """Own certificates that were replaced or revoked."""
-        return [each for file in self._home.files(OLD, SUFFIX) for each in own_certificates(self._home.read(file))]
-
-    def reading_addresses(self) -> list[Address]:
-        """Addresses that have a key to open something with, be it an old one."""
-        old = [file.name.removesuffix(SUFFIX).rpartition(".")[0] for file in self._home.files(OLD, SUFFIX)]
-        return list(dict.fromkeys((*self.addresses(), *named(old))))
+        return [each for file in self._home.files(OLD, SUFFIX) for each in self._home.parsed(file, own_certificates)]
 
     def needs_passphrase(self, address: Address) -> bool:
         """True if one of the keys that may open something for ``address`` is under a passphrase."""
@@ -124,8 +156,17 @@ class OwnKeys:
 
     # --- waiting for a certificate of another authority ---
 
-    def request(self, address: Address, key: PrivateKey, passphrase: bytes | None = None) -> bytes:
-        """Keep ``key`` waiting and write the request (PKCS#10, PEM) for a certificate with all names of ``address``."""
+    def request(
+        self, address: Address, key: PrivateKey, passphrase: bytes | None = None, *, is_new: bool = False
+    ) -> bytes:
+        """Keep ``key`` waiting and write the request (PKCS#10, PEM) for a certificate with all names of ``address``.
+
+        Args:
+            address: whose it is.
+            key: made for it.
+            passphrase: the key lies under it; None: it lies open.
+            is_new: True refuses to take the place of another that waits: nothing else opens what is issued for that.
+        """
         request = (
             x509.CertificateSigningRequestBuilder()
             .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, str(address)[:64])]))
@@ -134,12 +175,17 @@ class OwnKeys:
             .public_bytes(serialization.Encoding.PEM)
         )
         with self._home.locked():
+            if is_new and self._home.exists(WAITING, file_name(address) + SUFFIX):
+                raise SecurityError(
+                    f"A key of {address} waits for its certificate already. Take that in with: comity keys import FILE, or "
+                    "give the key up with --replace."
+                )
             self._home.write(WAITING, file_name(address) + SUFFIX, key_pem(key, passphrase) + request)
         return request
 
     def waiting(self) -> list[Address]:
         """Addresses whose key waits for its certificate."""
-        return self.addresses(WAITING)
+        return named(file.name.removesuffix(SUFFIX) for file in self._home.files(WAITING, SUFFIX))
 
     def join(self, certificates: list[x509.Certificate]) -> x509.Certificate | None:
         """Join issued certificates to the waiting key one of them is for; None if it is for none.
@@ -166,38 +212,28 @@ class OwnKeys:
     # --- files ---
 
     def _current(self, address: Address) -> Path:
-        return self._home.path / CURRENT / (file_name(address) + SUFFIX)
-
-    def _data(self, address: Address) -> bytes:
-        if not self._current(address).exists():
+        """The file of the current identity."""
+        if not self._place(address).exists():
             if address in self.waiting():
                 raise SecurityError(
                     f"The key of {address} waits for its certificate. When the authority has sent it: comity keys import FILE"
                 )
             raise SecurityError(f"There is no key for {address}. Make one with: comity keys new {address}")
+        return self._place(address)
+
+    def _data(self, address: Address) -> bytes:
         return self._home.read(self._current(address))
-
-    def _all(self, address: Address) -> list[Path]:
-        """The current file, if there is one, then the old ones."""
-        return [file for file in (self._current(address), *self._old_files(address)) if file.exists()]
-
-    def _old_files(self, address: Address) -> list[Path]:
-        name = file_name(address)
-        return [
-            file for file in self._home.files(OLD, SUFFIX) if file.name.removesuffix(SUFFIX).rpartition(".")[0] == name
-        ]
 
     def _put(self, address: Address, data: bytes) -> None:
         """Write the current identity; what it replaces is kept first, so that a crash between the two loses nothing."""
-        if self._current(address).exists():
-            before = self._home.read(self._current(address))
-            if read_certificates(before)[0] != read_certificates(data)[0]:
+        if self._place(address).exists():
+            before = self._data(address)
+            if not set(own_certificates(before)) <= set(own_certificates(data)):
                 self._keep_old(address, before)
-        self._home.write(CURRENT, file_name(address) + SUFFIX, data)
+        self._write(address, data)
 
     def _keep_old(self, address: Address, data: bytes) -> None:
-        sha = chain.fingerprint(read_certificates(data)[0])[:16]
-        self._home.write(OLD, f"{file_name(address)}.{sha}{SUFFIX}", data)
+        self._write_old(address, chain.fingerprint(read_certificates(data)[0]), data)
 
 
 def rewrite(home: Home, files: Sequence[Path], changed: Callable[[bytes], bytes]) -> None:
@@ -212,6 +248,11 @@ def rewrite(home: Home, files: Sequence[Path], changed: Callable[[bytes], bytes]
                 raise
             continue
         home.write(str(file.parent.relative_to(home.path)), file.name, data)
+
+
+def _owner(old: Path) -> str:
+    """Whose an old file is, by its name."""
+    return old.name.removesuffix(SUFFIX).rpartition(".")[0]
 
 
 def named(names: Iterable[str]) -> list[Address]:
@@ -254,5 +295,6 @@ def _requested_key(data: bytes, address: Address) -> bytes:
         return public_octets(x509.load_pem_x509_csr(data[max(start, 0) :]).public_key())
     except chain.CERTIFICATE_ERRORS as error:
         raise SecurityError(
-            f"The request that waits for {address} is damaged. Make a new one: comity keys new {address} --request FILE"
+            f"The request that waits for {address} is damaged. Make a new one: comity keys new {address} --request FILE "
+            "--replace"
         ) from error

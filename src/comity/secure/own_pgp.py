@@ -7,43 +7,35 @@ replaced or revoked. One file, so that no crash can part the two.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from comity.cpim.address import Address
 from comity.errors import SecurityError
 from comity.secure import openpgp
-from comity.secure.home import Home, file_name
+from comity.secure.home import Home
 from comity.secure.openpgp import PgpIdentity
-from comity.secure.own_keys import named, readable, rewrite
+from comity.secure.own_keys import SUFFIX, KeyFolder, readable, rewrite
 from comity.secure.passphrase import open_octets, pem, pem_blocks, pem_octets, protect_octets
 
 CURRENT, OLD = "keys/openpgp", "keys/openpgp/old"
-SUFFIX = ".pem"
 CERTIFICATE, OPEN, SEALED = "COMITY OPENPGP CERTIFICATE", "COMITY OPENPGP KEY", "COMITY SEALED OPENPGP KEY"
 
 
-class OwnPgp:
+class OwnPgp(KeyFolder):
     """The OpenPGP identities in a home; every method raises SecurityError with a sentence."""
 
     def __init__(self, home: Home) -> None:
-        self._home = home
-
-    def addresses(self) -> list[Address]:
-        """Addresses that have an OpenPGP key."""
-        return named(file.name.removesuffix(SUFFIX) for file in self._home.files(CURRENT, SUFFIX))
+        super().__init__(home, CURRENT, OLD)
 
     def save(self, identity: PgpIdentity, passphrase: bytes | None = None, *, is_new: bool = False) -> None:
         """Keep an identity, in place of an older one of the same address, which goes to the old ones."""
         data = _written(identity, passphrase)
-        name = file_name(identity.address) + SUFFIX
         with self._home.locked():
-            if self._home.exists(CURRENT, name):
+            if self._place(identity.address).exists():
                 if is_new:
                     raise SecurityError(
                         f"{identity.address} has an OpenPGP key already. Use it, or replace it with --replace."
                     )
-                self._keep_old(identity.address, identity.fingerprint)
-            self._home.write(CURRENT, name, data)
+                self._keep_old(identity.address, identity.certificate)
+            self._write(identity.address, data)
 
     def load(self, address: Address, passphrase: bytes | None = None) -> PgpIdentity:
         """Read the OpenPGP identity of ``address``."""
@@ -66,23 +58,18 @@ class OwnPgp:
         """Keep another version of the own certificate, such as the revoked one; the key stays as it lies."""
         with self._home.locked():
             secret = next(block for label, block in pem_blocks(self._data(address)) if label in (OPEN, SEALED))
-            self._home.write(CURRENT, file_name(address) + SUFFIX, pem(CERTIFICATE, certificate) + secret)
+            self._write(address, pem(CERTIFICATE, certificate) + secret)
 
     def retire(self, address: Address) -> None:
         """Sign no more as ``address``; what was encrypted for the key can still be opened."""
         with self._home.locked():
-            self._keep_old(address, "")
-            self._home.remove(CURRENT, file_name(address) + SUFFIX)
+            self._keep_old(address)
+            self._remove(address)
 
     def old_certificates(self) -> list[bytes]:
         """Own certificates that were replaced or revoked, binary packets."""
         files = self._home.files(OLD, SUFFIX)
         return [pem_octets(_block(self._home.read(file), CERTIFICATE, file.name)) for file in files]
-
-    def reading_addresses(self) -> list[Address]:
-        """Addresses that have a key to open something with, be it an old one."""
-        old = [file.name.removesuffix(SUFFIX).rpartition(".")[0] for file in self._home.files(OLD, SUFFIX)]
-        return list(dict.fromkeys((*self.addresses(), *named(old))))
 
     def needs_passphrase(self, address: Address) -> bool:
         """True if one of the keys that may open something for ``address`` is under a passphrase."""
@@ -98,25 +85,18 @@ class OwnPgp:
     # --- files ---
 
     def _data(self, address: Address) -> bytes:
-        file = self._home.path / CURRENT / (file_name(address) + SUFFIX)
-        if not file.exists():
+        if not self._place(address).exists():
             raise SecurityError(
                 f"There is no OpenPGP key for {address}. Make one with: comity keys new {address} --kind openpgp"
             )
-        return self._home.read(file)
+        return self._home.read(self._place(address))
 
-    def _all(self, address: Address) -> list[Path]:
-        name = file_name(address)
-        current = self._home.path / CURRENT / (name + SUFFIX)
-        old = [f for f in self._home.files(OLD, SUFFIX) if f.name.removesuffix(SUFFIX).rpartition(".")[0] == name]
-        return [current, *old] if current.exists() else old
-
-    def _keep_old(self, address: Address, successor: str) -> None:
-        """Keep the current key among the old ones, unless its successor is the same key."""
+    def _keep_old(self, address: Address, successor: bytes | None = None) -> None:
+        """Keep the current key among the old ones, unless a successor's certificate has it and all its subkeys."""
         data = self._data(address)
-        fingerprint = _fingerprint(pem_octets(_block(data, CERTIFICATE, str(address))))
-        if fingerprint != successor:
-            self._home.write(OLD, f"{file_name(address)}.{fingerprint[:16]}{SUFFIX}", data)
+        own = _fingerprints(pem_octets(_block(data, CERTIFICATE, str(address))))
+        if successor is None or not set(own) <= set(_fingerprints(successor)):
+            self._write_old(address, own[0], data)
 
 
 def _is_sealed(data: bytes) -> bool:
@@ -149,5 +129,6 @@ def _block(data: bytes, label: str, what: str) -> bytes:
     raise SecurityError(f"The OpenPGP key of {what} cannot be read: the file is damaged.")
 
 
-def _fingerprint(certificate: bytes) -> str:
-    return openpgp.read_certificates(certificate)[0].fingerprint
+def _fingerprints(certificate: bytes) -> list[str]:
+    """Of the primary key, then of its subkeys."""
+    return [key.fingerprint for key in openpgp.read_certificates(certificate)[0].keys]

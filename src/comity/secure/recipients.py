@@ -8,7 +8,7 @@ Who encrypts to it tells a secret to whoever made it; so that takes a word of th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
@@ -18,6 +18,7 @@ from comity.cpim.address import Address
 from comity.errors import SecurityError
 from comity.secure import chain, cms_seal, openpgp
 from comity.secure.chain import Distrust
+from comity.secure.contacts import Contacts, Standing
 from comity.secure.identity import contact_key, proves
 from comity.secure.kept import Kept
 from comity.secure.keystore import KeyStore
@@ -69,7 +70,8 @@ def find_recipient(
         if each.entry.shelf in ("own", "pinned")
         or (each.entry.shelf == "known" and proves(each.names, wanted, trust.sip_vouches_for))
     ]
-    judged = [_judge(each, usable, trust, now) for each in usable if _can_read(each)]
+    memory = store.contacts()
+    judged = [_unless_changed(_judge(each, usable, trust, now), memory, wanted) for each in usable if _can_read(each)]
     trusted = [each.kept for each in judged if not each.problem]
     if trusted:
         return _recipient(store, address, max(trusted, key=_newest), is_trusted=True)
@@ -128,10 +130,23 @@ def _judge(each: Kept, others: Sequence[Kept], trust: chain.TrustStore, now: dat
             continue
         result = chain.check_chain(each.x509, trust, now, others=certificates, purpose="encryption", maker=maker.x509)
         if result.distrust is None and signing.distrust is None:
-            return _Judged(each)
+            return _Judged(each, maker=maker)
         if result.distrust is None:  # the maker made it, and nothing but its own voucher is missing
             found = _Judged(each, signing.text, is_only_unknown=True, maker=maker)
     return found
+
+
+def _unless_changed(judged: _Judged, memory: Contacts, address: str) -> _Judged:
+    """An authority's word is not enough for a key that differs from the one known so far: a verdict says *changed* (T33)."""
+    signs = judged.maker or judged.kept
+    if judged.problem or signs.entry.shelf != "known":
+        return judged
+    # Of a certificate that only reads an authority does not say whose key it goes with; who brought it does.
+    brought = [contact for contact in memory.of(address) if contact.reader == judged.kept.fingerprint]
+    keys = [contact.key for contact in brought] or [signs.key]
+    if any(memory.standing(address, key, is_vouched=True) is not Standing.CHANGED for key in keys):
+        return judged
+    return replace(judged, problem=memory.text(address, keys[0], is_vouched=True), is_only_unknown=True)
 
 
 def _judge_openpgp(each: Kept) -> _Judged:

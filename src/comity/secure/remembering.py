@@ -50,6 +50,7 @@ def note(store: KeyStore, verdict: Verdict, when: datetime, protocol: str = "") 
     if found is None:
         return False
     address = contact_key(verdict.from_)
+    second = kept.read(verdict.encryption_certificate) if verdict.encryption_certificate else []
     new = Contact(
         address,
         found.key,
@@ -59,6 +60,7 @@ def note(store: KeyStore, verdict: Verdict, when: datetime, protocol: str = "") 
         found.technology,
         is_vouched=verdict.verdict in _VOUCHED,
         capabilities=verdict.capabilities,
+        reader=second[0].fingerprint if second else "",
     )
     before = store.contacts_of(address)
     if contacts.noted(before, new) == before:
@@ -71,7 +73,6 @@ def note(store: KeyStore, verdict: Verdict, when: datetime, protocol: str = "") 
         if after == before or not (before or new.is_vouched or _has_room(store)):
             return False
         if any(contact.key == found.key for contact in after):
-            second = kept.read(verdict.encryption_certificate) if verdict.encryption_certificate else ()
             for each in (found, *second):
                 store.keep(each)
         store.write_contacts(address, after)

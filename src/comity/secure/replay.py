@@ -80,9 +80,13 @@ class StoredReplayCache:
             self._connection = sqlite3.connect(
                 self.file, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
             )
-            self._connection.execute("PRAGMA journal_mode = WAL")
-            self._connection.execute("PRAGMA synchronous = FULL")  # what was called accepted outlives a power cut
-            self._connection.executescript(_SCHEMA)
+            try:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                self._connection.execute("PRAGMA synchronous = FULL")  # what was called accepted outlives a power cut
+                self._connection.executescript(_SCHEMA)
+            except sqlite3.Error:
+                self._connection.close()
+                raise
 
     def close(self) -> None:
         """Give the file back."""

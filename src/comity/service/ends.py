@@ -12,9 +12,9 @@ import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from comity.cpim.operations import MimeObject, Reason, failure
+from comity.cpim.operations import Reason, failure
 from comity.failpoints import failpoint
-from comity.service.envelope import Outcome, operation_with, pack_outcome, unpack
+from comity.service.envelope import Outcome, operation_alone, pack_outcome, unpack
 from comity.service.interfaces import Ack, Clock, Item, Op, Result, Store
 from comity.service.pending import Pending, Report, Reporter
 
@@ -63,7 +63,7 @@ class Ends:
         """The report to its sender, if the envelope still says who that is."""
         try:
             envelope = unpack(row.record.envelope)
-            operation = operation_with(envelope, MimeObject(b"", b""))  # a report needs only the envelope
+            operation = operation_alone(envelope)
         except Exception as error:  # a bad row may raise anything; the log has its name
             log.error("nobody can be told of %s: %s", row.record.id, error)
             return None

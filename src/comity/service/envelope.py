@@ -116,6 +116,12 @@ def operation_of(record: Record, envelope: Envelope) -> MessageOperation:
     return operation_with(envelope, thing)
 
 
+def operation_alone(envelope: Envelope) -> MessageOperation:
+    """The operation of an envelope without its object, which may be gone: a report needs no more, nor is it held to what
+    the message required, were it in words of a later version."""
+    return operation_with(msgspec.structs.replace(envelope, requirements=[]), MimeObject(b"", b""))
+
+
 def operation_with(envelope: Envelope, thing: MimeObject) -> MessageOperation:
     """The operation of an envelope and an object. Raises StoreError for values that are none (a poison row)."""
     kept = envelope.report

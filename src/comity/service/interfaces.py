@@ -343,6 +343,9 @@ class Inspector(Protocol):
     def inspect(self, operation: MessageOperation, when: datetime) -> Finding:
         """Say what the object proves by the operator's anchors; bounded work, never raises for bad octets."""
 
+    def inspect_operation(self, operation: SubscribeOperation, when: datetime) -> Finding:
+        """Say whether the operation's proof holds, and remember it if so: it counts once. May be called in any thread."""
+
 
 # --- the service as bindings see it ---------------------------------------------------------------------------
 
@@ -412,8 +415,11 @@ class Service(Protocol):
         Resolves with ``Accepted`` once durable, or with a failure ``Response`` and nothing stored. Operations of
         one caller are stored in the order of the calls. A repeat of an accepted operation resolves like the first."""
 
-    def check_watcher(self, operation: SubscribeOperation, origin: Origin) -> Response | None:
-        """The refusal of a subscribe or unsubscribe that is not the watcher's own (SEC-31 to SEC-33); None for hers."""
+    async def admit_subscription(self, operation: SubscribeOperation, origin: Origin) -> Response | None:
+        """The refusal of a subscribe or unsubscribe; None: nothing is against it, whoever may carry it out.
+
+        Refused is what is not the watcher's own (SEC-31 to SEC-33), and what comes with a proof that does not hold, or without
+        one where the presentity's rule demands it (SEC-34). Whether there is a presentity is not looked at (T17)."""
 
     def follow(self, follower: Follower) -> None:
         """Call ``follower`` with every operation from now on that is accepted anew, after "yes" is durable."""

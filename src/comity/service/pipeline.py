@@ -22,7 +22,6 @@ from comity.cpim.entity import is_secured
 from comity.cpim.message import CpimMessage
 from comity.cpim.operations import (
     MessageOperation,
-    MimeObject,
     Reason,
     Response,
     SubscribeOperation,
@@ -34,7 +33,7 @@ from comity.errors import AddressError, StoreError
 from comity.failpoints import failpoint
 from comity.service import policy
 from comity.service.delivery import DeliveryEngine
-from comity.service.envelope import Envelope, Outcome, operation_of_item, operation_with, unpack, unpack_outcome
+from comity.service.envelope import Envelope, Outcome, operation_alone, operation_of_item, unpack, unpack_outcome
 from comity.service.interfaces import (
     Accepted,
     Accounts,
@@ -330,10 +329,13 @@ class Pipeline:
         if isinstance(result, Done):
             self.delivery.accept(id, result.rev, report, envelope)
 
-    def check_watcher(self, operation: SubscribeOperation, origin: Origin) -> Response | None:
-        """See ``Service.check_watcher``."""
+    async def admit_subscription(self, operation: SubscribeOperation, origin: Origin) -> Response | None:
+        """See ``Service.admit_subscription``."""
         own = replace(operation, watcher=self._own(operation.watcher), target=self._own(operation.target))
-        return policy.check_watcher(own, replace(origin, principal=self._own(origin.principal)))
+        refusal = policy.check_watcher(own, replace(origin, principal=self._own(origin.principal)))
+        if refusal is None and self.accounts.serves(own.target.domain):
+            refusal = await self.protection.prove(operation, own.target, self.clock.when())
+        return refusal
 
     def follow(self, follower: Follower) -> None:
         """See ``Service.follow``."""
@@ -356,12 +358,9 @@ class Pipeline:
         self._run(self._reject(delivery_id, contact, response))
 
     async def _reject(self, delivery_id: str, contact: Contact, response: Response) -> None:
-        # The octets are gone once delivered, and a report needs only the envelope.
         for found in await self._store.find(delivery_id, 1):
             envelope = unpack(found.envelope)
-            pending = Pending(
-                found.id, found.seq, found.accepted, operation_with(envelope, MimeObject(b"", b"")), envelope
-            )
+            pending = Pending(found.id, found.seq, found.accepted, operation_alone(envelope), envelope)
             report = self._report(pending, response)
             if report is not None:
                 self.delivery.ends.tell(report)

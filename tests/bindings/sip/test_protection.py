@@ -146,6 +146,20 @@ class TestServer:
         assert "did not come under TLS" in (response.value("warning") or "")
         assert not device.deliveries
 
+    @pytest.mark.parametrize(
+        ("hop", "is_kept"), [("TLS", True), ("tls", True), ("WSS", True), ("UDP", False), ("TCP", False), ("?", False)]
+    )
+    @story
+    async def test_a_hop_before_us_that_was_not_under_tls_counts(self, hop: str, is_kept: bool) -> None:
+        """SEC-30: the sender's phone spoke to a proxy, and the proxy to us under TLS; its Via says how it was reached."""
+        world = await World().start()
+        alice, bob = Phone(world, "alice", ALICE, "tls"), Phone(world, "bob", BOB, "tls")
+        await bob.register()
+        via = ("Via", f"SIP/2.0/{hop} 192.0.2.99;branch=z9hG4bKphone")
+        assert status(await alice.message("sip:bob@a.test", CPIM, "message/cpim", *needing("tls"))) == 200
+        await alice.message("sip:bob@a.test", CPIM, "message/cpim", via, *needing("tls"))
+        assert len(bob.received) == 1 + is_kept
+
     @story
     async def test_a_stock_phone_under_tls_gets_it_and_is_asked_for_nothing(self) -> None:
         """SEC-38: whoever knows no such option tag is not made to answer 420."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from comity.bindings.sip.mapping import Refusal, request_to_subscription
+from comity.bindings.sip.mapping import Refusal
 from comity.bindings.sip.message import SipRequest, SipResponse
+from comity.bindings.sip.subscriptions import request_to_subscription
 from comity.cpim.address import Address
 from comity.cpim.operations import SubscribeOperation
 from tests.bindings.sip.kit import Phone, World, story

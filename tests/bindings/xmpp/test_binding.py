@@ -16,10 +16,12 @@ from comity.bindings.xmpp.events import ResourceBound, SignInFailed, StreamEnded
 from comity.bindings.xmpp.wire import ERROR, error_of
 from comity.cpim.address import Address
 from comity.cpim.native import wrap
-from comity.cpim.operations import MessageOperation, MimeObject, Reason, Status
+from comity.cpim.operations import MessageOperation, MimeObject, Reason, Requirement, Status
+from comity.secure import sign
 from comity.service.interfaces import Accepted
 from comity.xml import Element
 from tests.bindings.xmpp.world import World, run
+from tests.secure.kit import identity
 
 BODY = "{jabber:client}body"
 
@@ -409,6 +411,79 @@ def test_silent_device_is_given_messages_after_a_moment() -> None:
         world.clock.advance(PATIENCE)
         await world.settle()
         assert bob.texts() == ["x"]
+
+    run(story())
+
+
+def test_device_that_answers_with_an_error_is_given_messages() -> None:
+    """RFC 6120 section 8.3: it cannot or will not say; that is no reason to keep its messages for ever."""
+
+    async def story() -> None:
+        world = await World().start()
+        alice = await world.connect("alice@a.test/phone")
+        await alice.say("bob@a.test", "x")
+        bob = await world.connect("bob@a.test/pad")
+        await bob.present(0, announce([E2E])[0])
+        asked = next(s for s in bob.stanzas if s.local == "iq" and s.get("type") == "get")
+        answer = {"type": "error", "id": asked.get("id"), "to": asked.get("from")}
+        await bob.send(Element("{jabber:client}iq", answer))
+        assert bob.texts() == ["x"]
+
+    run(story())
+
+
+def test_silent_device_that_goes_and_comes_again_is_given_messages() -> None:
+    async def story() -> None:
+        world = await World().start()
+        bob = await world.connect("bob@a.test/pad")
+        caps = announce([E2E])[0]
+        for _ in range(2):
+            await bob.present(0, caps)
+            world.clock.advance(PATIENCE)
+            await world.settle()
+            await bob.send(Element("{jabber:client}presence", {"type": "unavailable"}))
+        await bob.present(0, caps)
+        alice = await world.connect("alice@a.test/phone")
+        await alice.say("bob@a.test", "x")
+        assert bob.texts() == []
+        world.clock.advance(PATIENCE)
+        await world.settle()
+        assert bob.texts() == ["x"]
+
+    run(story())
+
+
+@pytest.mark.parametrize("is_silent", [False, True])
+def test_a_stream_resumed_before_the_answer_still_waits_for_it(is_silent: bool) -> None:
+    """T11: what has to be handed over whole would fail for good at a device that is about to say that it takes it."""
+
+    async def story() -> None:
+        world = await World().start()
+        bob = await world.connect("bob@a.test/pad")
+        caps, query = announce([E2E, OCTETS])
+        await bob.present(0, caps)
+        asked = next(s for s in bob.stanzas if s.local == "iq" and s.get("type") == "get")
+        await bob.lose()
+        again = await world.connect("bob@a.test/pad", resume=bob.session.sm_state)
+        assert again.of(events.Resumed)
+        source, destination = Address.parse("im:alice@a.test"), Address.parse("im:bob@a.test")
+        thing = wrap(source, destination, b"hi", "text/plain; charset=utf-8", when=world.clock.when(), message_id="m")
+        signed = sign(thing, identity(), when=world.clock.when())
+        requirements = frozenset({Requirement.SIGNED})
+        answer = await world.submit(MessageOperation(source, destination, "t", signed, requirements=requirements))
+        assert isinstance(answer, Accepted)
+        assert again.messages() == []
+        if is_silent:
+            world.clock.advance(PATIENCE)
+            await world.settle()
+            assert again.messages() == []
+            assert [lane.lane for lane in await world.store.lanes()] == ["inbox/im:alice@a.test"], "a report"
+            return
+        told = {"type": "result", "id": asked.get("id"), "to": asked.get("from")}
+        await again.send(Element("{jabber:client}iq", told, [query]))
+        (message,) = again.messages()
+        carrier = message.find(E2E_ELEMENT) or message.find("{urn:comity:octets:0}octets")
+        assert carrier is not None
 
     run(story())
 

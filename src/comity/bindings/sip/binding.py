@@ -27,7 +27,6 @@ from comity.bindings.sip.mapping import (
     ACCEPT,
     Refusal,
     can_be_user,
-    request_to_subscription,
     response_to_status,
 )
 from comity.bindings.sip.outbound import OPTION
@@ -38,6 +37,7 @@ from comity.bindings.sip.requests import LinkState, Request
 from comity.bindings.sip.session import SipSession
 from comity.bindings.sip.settings import SessionSettings
 from comity.bindings.sip.submission import Submission
+from comity.bindings.sip.subscriptions import request_to_subscription
 from comity.bindings.sip.uri import SipUri
 from comity.bindings.sip.wire import Limits
 from comity.cpim.address import Address
@@ -264,8 +264,10 @@ class SipBinding:
                 return
             principal = who.verify(received, realm, given, await who.look_up(given, realm))
             if principal is not None:
-                take = self._submission.take if received.request.method == "MESSAGE" else self._subscribe
-                take(received, principal)
+                if received.request.method == "MESSAGE":
+                    self._submission.take(received, principal)
+                else:
+                    await self._subscribe(received, principal)
         except RemoteProtocolError as error:
             self.respond(received, int(error.hint or "400"), reason=error.reason, forget=True)
 
@@ -292,14 +294,15 @@ class SipBinding:
 
     # --- SUBSCRIBE ---------------------------------------------------------------------------------------
 
-    def _subscribe(self, received: Request, principal: Address) -> None:
-        """Refuse a subscription: as forged if it is in another's name (SEC-31, SEC-33), else as not done yet. No state."""
+    async def _subscribe(self, received: Request, principal: Address) -> None:
+        """Refuse a subscription: as forged if it is in another's name (SEC-31, SEC-33), for a proof that does not hold or is
+        missing where one is demanded (SEC-34), else as not done yet. No state."""
         made = request_to_subscription(received.request)
         if isinstance(made, Refusal):
-            self.respond(received, made.status_code, reason=made.text)
+            self.respond(received, made.status_code, reason=made.text, headers=list(made.headers))
             return
         origin = Origin(principal, self.name, received.source[0], received.state.transport == "tls")
-        refusal = self.service.check_watcher(made, origin)
+        refusal = await self.service.admit_subscription(made, origin)
         if refusal is not None:
             status_code, reason, headers = response_to_status(refusal)
             self.respond(received, status_code, reason=reason, headers=headers)

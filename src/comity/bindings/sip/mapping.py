@@ -30,7 +30,6 @@ from comity.cpim.operations import (
     Reason,
     Response,
     Status,
-    SubscribeOperation,
     failure,
     success,
 )
@@ -147,8 +146,8 @@ def _operation(request: SipRequest, when: datetime, message_id: str) -> MessageO
     if request.max_forwards == 0:
         # "the gateway MUST NOT forward" (RFC 3860 section 3.4.2): to whatever device, it would be one hop more.
         return Refusal(483)
-    source, source_gr = _address(str(request.from_.uri))
-    destination, gr = _address(request.uri_text)
+    source, source_gr = address_of(str(request.from_.uri))
+    destination, gr = address_of(request.uri_text)
     content_type = request.content_type
     if not content_type:
         if request.body:
@@ -160,7 +159,7 @@ def _operation(request: SipRequest, when: datetime, message_id: str) -> MessageO
     subject = clean_text(request.value("subject") or "")
     is_object = media_type == CPIM_TYPE or media_type in SECURED
     if is_object:
-        obj = MimeObject(_header_block(request), request.body)
+        obj = MimeObject(header_block(request), request.body)
     else:
         obj = wrap(
             source,
@@ -197,26 +196,8 @@ def _operation(request: SipRequest, when: datetime, message_id: str) -> MessageO
     )
 
 
-def request_to_subscription(request: SipRequest) -> SubscribeOperation | Refusal:
-    """Make the subscribe operation of a SUBSCRIBE request: From watches the Request-URI (RFC 3856 section 6.6).
-
-    Without Expires the duration is an hour, the default of the presence package (RFC 3856 section 6.4).
-    """
-    try:
-        return SubscribeOperation(
-            _address(str(request.from_.uri))[0].with_scheme("pres"),
-            _address(request.uri_text)[0].with_scheme("pres"),
-            f"{request.call_id};{request.from_.tag}"[:256],
-            request.via.branch or f"{request.call_id}/{request.cseq.number}",
-            3600 if request.expires is None else request.expires,
-        )
-    except RemoteProtocolError as error:
-        return Refusal(int(error.hint) if error.hint.isdigit() else 400, error.reason)
-    except AddressError as error:
-        return Refusal(404 if error.text == request.uri_text else 400, error.reason)
-
-
-def _address(uri: str) -> tuple[Address, str]:
+def address_of(uri: str) -> tuple[Address, str]:
+    """The address that a URI of a request names, and the device ("gr") if it names one. Raises AddressError."""
     return from_sip_uri(uri) if uri[:3].lower() == "sip" else (Address.from_any(uri), "")
 
 
@@ -231,7 +212,7 @@ def _with_charset(content_type: str, media_type: str, content: bytes) -> str:
     return f"{content_type}; charset=utf-8"
 
 
-def _header_block(request: SipRequest) -> bytes:
+def header_block(request: SipRequest) -> bytes:
     """The entity's MIME headers, written from the request's Content-* headers (never Content-Length)."""
     lines = [f"Content-Type: {request.content_type}\r\n"]
     lines += [f"{name}: {value}\r\n" for name, value in _extra_headers(request)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from comity.bindings.sip.headers import Via
 from comity.bindings.sip.message import SipRequest
 from comity.bindings.sip.uri import SipUri
 from comity.cpim.operations import Requirement
@@ -39,6 +40,21 @@ def parse_protection(request: SipRequest) -> frozenset[Requirement]:
     if any(isinstance(uri, SipUri) and uri.scheme == "sips" for uri in (request.uri, request.to.uri)):
         found |= {Requirement.TLS}
     return found
+
+
+def came_under_tls(request: SipRequest, transport: str) -> bool:
+    """True if the request came to us under TLS, and to every hop before us by what its Via says.
+
+    ``transport`` is the link's own: the top Via, the last hop's word about it, counts for nothing.
+    """
+    return transport == "tls" and all(_is_tls(via) for via in request.vias[1:])
+
+
+def _is_tls(via: str) -> bool:
+    try:
+        return Via.parse(via).transport in ("TLS", "WSS")
+    except RemoteProtocolError:
+        return False
 
 
 def protection_headers(requirements: Collection[Requirement], *, is_last_hop: bool) -> list[tuple[str, str]]:

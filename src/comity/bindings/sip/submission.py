@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from comity.bindings.base import Link
 from comity.bindings.sip.mapping import Refusal, is_sender, request_to_operation, response_to_status
+from comity.bindings.sip.protection import came_under_tls
 from comity.bindings.sip.rates import UserRates
 from comity.bindings.sip.requests import Request
 from comity.bindings.sip.uri import SipUri
@@ -79,7 +80,7 @@ class Submission:
             principal,
             self._binding.name,
             received.source[0],
-            received.state.transport == "tls",
+            came_under_tls(request, received.state.transport),
             ("sip", request.call_id, request.from_.tag, str(request.cseq.number), fingerprint.hexdigest()),
         )
         self._answering.add((received.state.link, received.id))

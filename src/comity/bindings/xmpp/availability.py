@@ -1,7 +1,7 @@
 """Who is available: presence of a user's own devices, and their place among the contact addresses.
 
 Place on the path: beside step 6. Presence goes no further than the user's own devices: subscriptions come later and
-stay unanswered until then.
+stay unanswered until then, but for those that are refused (SEC-34).
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from comity.bindings.xmpp.devices import Connection
 from comity.bindings.xmpp.e2e import E2E, OCTETS
 from comity.bindings.xmpp.extensions import PROTOCOL
 from comity.bindings.xmpp.ground import Ground
+from comity.bindings.xmpp.mapping import Refusal, response_to_error
+from comity.bindings.xmpp.subscriptions import ASKING, stanza_to_subscription
 from comity.bindings.xmpp.wire import Element
-from comity.service.interfaces import Contact
+from comity.service.interfaces import Contact, Origin
 
 
 class Availability:
@@ -26,11 +28,14 @@ class Availability:
     def presence(self, connection: Connection, stanza: Element) -> None:
         """Take a presence stanza."""
         kind = stanza.get("type")
+        if kind in ASKING and "@" in stanza.get("to"):
+            self._ground.run(self._subscribe(connection, stanza))
+            return
         if kind not in ("", "unavailable") or stanza.get("to"):
             return  # subscriptions and directed presence: not yet (docs/bindings/xmpp.md)
         if kind == "unavailable":
             self.go_offline(connection, stanza)
-            connection.presence = None
+            connection.presence = connection.caps_asked = None
             return
         priority = stanza.find("{jabber:client}priority")
         text = priority.text.strip() if priority is not None else "0"
@@ -42,13 +47,37 @@ class Availability:
         is_first = connection.presence is None
         connection.priority, connection.presence = int(text), stanza
         self.capabilities.learn(connection, stanza)
-        if connection.caps_asked is None:
+        if connection.caps_asked is None or connection.is_registered:
             self.register(connection)
         self.broadcast(connection, stanza)
         if is_first:
             for other in self._ground.devices.resources(connection.jid):
                 if other is not connection and other.presence is not None:
                     self._ground.reply(connection, _addressed(other.presence, connection))
+
+    async def _subscribe(self, connection: Connection, stanza: Element) -> None:
+        """Refuse what is not the watcher's or not proved; the rest is not done yet and stays unanswered. No state."""
+        assert connection.account is not None
+        made = stanza_to_subscription(stanza, trans_id=stanza.get("id"))
+        if isinstance(made, Refusal):
+            error = wire.error_reply(stanza, made.condition, made.text)
+        else:
+            origin = Origin(connection.account, PROTOCOL, connection.host, connection.session.is_tls)
+            refusal = await self._ground.service.admit_subscription(made, origin)
+            error = None if refusal is None else response_to_error(stanza, refusal, is_local=True)
+        if error is not None and connection.is_live and not connection.session.is_ended:
+            self._ground.reply(connection, error)
+            connection.link.flush()
+
+    def resumed(self, connection: Connection) -> None:
+        """A stream goes on: an available device is there again, at once unless its answer is still to come."""
+        if connection.presence is None:
+            return
+        if connection.caps_asked is None or connection.is_registered:
+            self.register(connection)
+        else:
+            self.capabilities.wait(connection)
+        self.broadcast(connection, connection.presence)
 
     def register(self, connection: Connection) -> None:
         """Make an available device a contact address, or renew what is known of it."""

@@ -46,8 +46,12 @@ class Capabilities:
             connection.caps_asked = (id, *key)
             node = f"{caps.get('node')}#{caps.get('ver')}"
             self._ground.reply(connection, queries.ask_features(self._ground.domains[0], str(connection.jid), id, node))
-            # Messages wait for the answer, so that the first stored one goes out whole; not for ever.
-            self._ground.service.clock.call_later(PATIENCE, partial(self._give_up, connection, id))
+            self.wait(connection)
+
+    def wait(self, connection: Connection) -> None:
+        """Messages wait for the answer to our question, so that the first stored one goes out whole; not for ever."""
+        assert connection.caps_asked is not None
+        self._ground.service.clock.call_later(PATIENCE, partial(self._give_up, connection, connection.caps_asked[0]))
 
     def answered(self, connection: Connection, stanza: Element) -> None:
         """Take the device's answer; one whose hash is wrong counts for this device only (X-66)."""
@@ -55,13 +59,12 @@ class Capabilities:
         _, hash_name, ver = connection.caps_asked
         connection.caps_asked = None
         query = stanza.find(f"{{{queries.DISCO_INFO}}}query")
-        if stanza.get("type") != "result" or query is None:
-            return
-        connection.features = queries.features_of(query)
-        if queries.is_hash_right(query, hash_name, ver):
-            self._caps[hash_name, ver] = connection.features
-            if len(self._caps) > MAX_CAPS:
-                self._caps.popitem(last=False)
+        if stanza.get("type") == "result" and query is not None:
+            connection.features = queries.features_of(query)
+            if queries.is_hash_right(query, hash_name, ver):
+                self._caps[hash_name, ver] = connection.features
+                if len(self._caps) > MAX_CAPS:
+                    self._caps.popitem(last=False)
         self._known(connection)
 
     def _give_up(self, connection: Connection, id: str) -> None:

@@ -158,9 +158,7 @@ class Streams:
 
     def resumed(self, connection: Connection, event: events.Resumed) -> None:
         """The stream goes on here."""
-        if connection.presence is not None:
-            self._availability.register(connection)
-            self._availability.broadcast(connection, connection.presence)
+        self._availability.resumed(connection)
 
     def stream_ended(self, connection: Connection, event: events.StreamEnded) -> None:
         """The stream is over; close what carried it."""
