@@ -42,8 +42,8 @@ def _identities() -> list[Identity]:
     alice = Address.parse("im:alice@a.test")
     return [
         Identity(alice, p256, (certificates[0],)),  # type: ignore[arg-type]  # the file has them in this order
-        Identity(alice, rsa, (certificates[1],)),  # type: ignore[arg-type]
-        Identity(alice, ed25519, (certificates[2],), DecryptionKey(x25519, certificates[3])),  # type: ignore[arg-type]
+        Identity(alice, rsa, (certificates[1],)),  # type: ignore[arg-type]  # as above
+        Identity(alice, ed25519, (certificates[2],), DecryptionKey(x25519, certificates[3])),  # type: ignore[arg-type]  # as above
     ]
 
 

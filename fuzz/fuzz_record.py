@@ -8,7 +8,7 @@ import hashlib
 import msgspec
 from run import run
 
-from comity.admin.commands import AnyRequest
+from comity.admin.requests import AnyRequest
 from comity.errors import ComityError
 from comity.service.envelope import operation_of, unpack, unpack_outcome
 from comity.service.interfaces import Record

@@ -6,17 +6,15 @@ import hashlib
 
 import pytest
 
-from comity.admin.commands import (
+from comity.admin.commands import CommandRefused, Commands, PlainRecords
+from comity.admin.requests import (
     Account,
     AccountPolicy,
     AddAccount,
     AnyRequest,
-    CommandRefused,
-    Commands,
     DropMessage,
     ListAccounts,
     ListQueues,
-    PlainRecords,
     RemoveAccount,
     RetryQueue,
     SetPassword,

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from comity.admin.access import ask
-from comity.admin.commands import AddAccount, Commands, ListAccounts, PlainRecords, Request
+from comity.admin.commands import Commands, PlainRecords
 from comity.admin.control import MAX_LINE, Answer, ControlServer, NotRunning, call
+from comity.admin.requests import AddAccount, ListAccounts, Request
 from comity.config import read
 from comity.errors import StoreError
 from comity.service.interfaces import Store

@@ -18,8 +18,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from comity.admin.commands import AddAccount, Commands, PlainRecords
+from comity.admin.commands import Commands, PlainRecords
 from comity.admin.engine import open_store
+from comity.admin.requests import AddAccount
 from comity.config import load
 from tests.load.idle import PASSWORD, account
 from tests.paths.kit import ServerProcess

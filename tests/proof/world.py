@@ -14,7 +14,8 @@ from pathlib import Path
 import msgspec
 
 from comity.admin import control
-from comity.admin.commands import AddAccount, Commands, ListQueues, PlainRecords
+from comity.admin.commands import Commands, PlainRecords
+from comity.admin.requests import AddAccount, ListQueues
 from comity.errors import ComityError
 from comity.store import SqliteStore
 from tests.paths.kit import PASSWORD, ServerProcess

@@ -10,9 +10,10 @@ import os
 import pwd
 from pathlib import Path
 
-from comity.admin.commands import Commands, PlainRecords, Request
+from comity.admin.commands import Commands, PlainRecords
 from comity.admin.control import Answer, NotRunning, call, carry_out
 from comity.admin.engine import open_store
+from comity.admin.requests import Request
 from comity.config import Config
 from comity.errors import StoreError
 

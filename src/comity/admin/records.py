@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from comity.admin.commands import Step
+from comity.admin.requests import Step
 from comity.errors import StoreError
 from comity.service.envelope import Envelope, Outcome, pack_outcome, unpack, unpack_outcome
 from comity.service.interfaces import Found

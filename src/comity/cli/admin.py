@@ -15,7 +15,7 @@ import click
 import msgspec
 
 from comity.admin.access import ask
-from comity.admin.commands import (
+from comity.admin.requests import (
     AddAccount,
     DropMessage,
     ListAccounts,

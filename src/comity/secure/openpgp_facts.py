@@ -53,13 +53,11 @@ def ask(question: Callable[[], ResultT]) -> ResultT:
         raise NotInstalled
     try:
         return question()
-    except Exception as error:
-        raise Refused from error
-    except BaseException as error:
-        # A Rust panic is pyo3_runtime.PanicException, which is no Exception and cannot be imported.
-        if type(error).__module__ != "pyo3_runtime":
-            raise
-        raise Refused from error
+    except BaseException as error:  # the one last resort around a library whose exceptions have no common class
+        # A Rust panic is pyo3_runtime.PanicException, which is no Exception and cannot be imported; Ctrl-C goes on.
+        if isinstance(error, Exception) or type(error).__module__ == "pyo3_runtime":
+            raise Refused from error
+        raise
 
 
 @dataclass(frozen=True, slots=True)

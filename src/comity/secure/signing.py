@@ -23,6 +23,11 @@ from comity.secure.question import CPIM
 
 _BARE_LINE_END = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 _MICALG = {"sha256": "sha-256", "sha384": "sha-384", "sha512": "sha-512"}
+_SIGNED_DATA = (
+    b"Content-Type: application/pkcs7-mime; smime-type=signed-data; name=smime.p7m\r\n"
+    b"Content-Transfer-Encoding: binary\r\n"
+    b"Content-Disposition: attachment; filename=smime.p7m\r\n"
+)
 
 
 def canonical_text(text: bytes) -> bytes:
@@ -75,14 +80,12 @@ def sign(
         is_pss=is_pss,
     )
     if form == "signed-data":
-        signature = write(is_detached=False)
-        headers = (
-            b"Content-Type: application/pkcs7-mime; smime-type=signed-data; name=smime.p7m\r\n"
-            b"Content-Transfer-Encoding: binary\r\n"
-            b"Content-Disposition: attachment; filename=smime.p7m\r\n"
-        )
-        return MimeObject(headers, signature)
-    signature = write(is_detached=True)
+        return MimeObject(_SIGNED_DATA, write(is_detached=False))
+    return _multipart(raw, write(is_detached=True), _MICALG[cms.DIGESTS[cms_write.digest_of(identity)]])
+
+
+def _multipart(raw: bytes, signature: bytes, micalg: str) -> MimeObject:
+    """The entity as it stands, and its signature beside it (RFC 8551 section 3.5.3)."""
     boundary = boundary_for(raw)
     # handling=required: RFC 3923 section 6.7 wants a Content-Disposition that says how to treat the signature.
     parts = (
@@ -94,7 +97,6 @@ def sign(
         b"Content-Disposition: attachment; handling=required; filename=smime.p7s\r\n"
         b"\r\n" + _base64(signature) + b"--" + boundary + b"--\r\n",
     )
-    micalg = _MICALG[cms.DIGESTS[cms_write.digest_of(identity)]]
     content_type = (
         f'multipart/signed; protocol="application/pkcs7-signature"; micalg={micalg}; boundary="{boundary.decode()}"'
     )
