@@ -41,12 +41,18 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
     *(
         (
             f"bindings.*.{part}",
-            ("bindings.*", "bindings.base", "cpim", "service.interfaces", "errors", "xml", "failpoints"),
+            (
+                *("bindings.*", "bindings.base", "cpim", "service.interfaces", "service.presence.interfaces"),
+                *("errors", "xml", "failpoints"),
+            ),
             (),
         )
         for part in (
             *("binding", "requests", "authentication", "submission", "registrar", "delivery"),
             *("availability", "capabilities", "carbons", "counts", "ground", "streams"),
+            # Presence: SIP's notifier and publications, XMPP's contact list, probes and directed presence.
+            *("publishing", "notifier", "notifications", "lists", "watchers"),
+            *("roster", "asking", "watching", "directed", "blocking", "personal", "vcard"),
         )
     ),
     ("bindings.*", ("bindings.*", "errors", "xml"), ("idna", "precis_i18n")),

@@ -107,7 +107,7 @@ def test_a_kill_in_a_later_migration_leaves_the_old_schema_with_its_records(tmp_
     child.communicate()
     program = (
         "import sys, asyncio; from pathlib import Path; from comity.store import SqliteStore, schema\n"
-        "known = schema.migrations() + [(2, 'CREATE TABLE more (x);\\nDROP TABLE dedup;\\n')]\n"
+        "known = schema.migrations() + [(99, 'CREATE TABLE more (x);\\nDROP TABLE dedup;\\n')]\n"
         "schema.migrations = lambda: known\n"
         "asyncio.run(SqliteStore.open(Path(sys.argv[1])))\n"
     )

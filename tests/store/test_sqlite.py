@@ -164,17 +164,18 @@ class TestStart:
     ) -> None:
         stopped(data)
         known = list(schema.migrations())
-        bad = [*known, (2, "CREATE TABLE more (x);\nCREATE TABLE more (x);\n")]
+        next_one = known[-1][0] + 1
+        bad = [*known, (next_one, "CREATE TABLE more (x);\nCREATE TABLE more (x);\n")]
         monkeypatch.setattr(schema, "migrations", lambda: bad)
-        with pytest.raises(StoreError, match="could not be brought from 1 to 2"):
+        with pytest.raises(StoreError, match=f"could not be brought from {known[-1][0]} to {next_one}"):
             asyncio.run(opened(data))
-        good = [*known, (2, "CREATE TABLE more (x);\nINSERT INTO more VALUES (1);\n")]
+        good = [*known, (next_one, "CREATE TABLE more (x);\nINSERT INTO more VALUES (1);\n")]
         monkeypatch.setattr(schema, "migrations", lambda: good)
         for _ in range(2):
             stopped(data, 1)
         with closing(sqlite3.connect(data / "comity.db")) as connection:
             assert connection.execute("SELECT count(*) FROM more").fetchone() == (1,)
-            assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+            assert connection.execute("PRAGMA user_version").fetchone() == (next_one,)
 
     def test_an_unclean_stop_is_followed_by_integrity_check(self, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         killed(data)

@@ -59,6 +59,8 @@ class Reason(Enum):
     """T8: the recipient says the signature does not verify."""
     DECRYPTION = "decryption"
     """T8: the recipient says it cannot decrypt."""
+    NO_PUBLICATION = "no-publication"
+    """There is no publication with that entity-tag (RFC 3903 section 6)."""
     PROTECTION = "protection"
     """T11: the protection the sender requires is not there, or cannot be kept on the next hop."""
 
@@ -233,6 +235,46 @@ class SubscribeOperation:
     """The operation signed by the watcher, carried beside it untouched (SEC-34); see ``secure/operation.py``."""
 
 
+class Substate(Enum):
+    """State of a subscription as its watcher is told (OPS-31); words of RFC 6665 section 4.1.3."""
+
+    ACTIVE = "active"
+    PENDING = "pending"
+    """Waits for the presentity's answer; no document."""
+    TERMINATED = "terminated"
+
+
+class EndReason(Enum):
+    """Why a subscription ended (RFC 6665 section 4.1.3)."""
+
+    DEACTIVATED = "deactivated"
+    """Subscribe anew at once: the notifier moved or restarted."""
+    PROBATION = "probation"
+    REJECTED = "rejected"
+    TIMEOUT = "timeout"
+    """Its duration is over, or the watcher ended it."""
+    GIVEUP = "giveup"
+    NORESOURCE = "noresource"
+    INVARIANT = "invariant"
+
+
+@dataclass(frozen=True, slots=True)
+class NotifyOperation:
+    """The notify operation (RFC 3859 section 3.4.2); it has no response."""
+
+    watcher: Address
+    """``pres:`` address, as subscribed."""
+    target: Address
+    trans_id: str
+    object: MimeObject | None
+    """The presence document, or the secured entity that holds it; None while pending and where there is nothing to say."""
+    substate: Substate = Substate.ACTIVE
+    reason: EndReason | None = None
+    """Set exactly when terminated."""
+    context: Context = field(default_factory=Context)
+    history: tuple[HistoryEntry, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Response:
     """The response to an operation: exactly one per TransID (RFC 3860 section 3.1)."""
@@ -245,6 +287,8 @@ class Response:
     """One sentence for a person; never holds the peer's octets unescaped."""
     retry_after: int | None = None
     """Seconds after which trying again makes sense."""
+    duration: int | None = None
+    """On success of a subscribe, the seconds granted, never more than asked (OPS-22)."""
     form: str = ""
     """On success, what was handed over: "object", "text" (plain text of an unsecured object),
     "text-of-signed" (readable part of a signed object and a statement of what was not proved)."""

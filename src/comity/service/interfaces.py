@@ -15,18 +15,21 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from comity.cpim.address import Address
 from comity.cpim.operations import MessageOperation, Response, SubscribeOperation
 from comity.cpim.protection import Finding
 
+if TYPE_CHECKING:
+    from comity.service.presence.interfaces import PresenceService
+
 # --- store -----------------------------------------------------------------------------------------------
 
-Space = Literal["account", "scram", "ha1", "contact", "setting"]
+Space = Literal["account", "scram", "ha1", "contact", "setting", "relation", "subscription", "document"]
 """Key-value spaces; password equivalents (HA1) and SCRAM keys live in separate ones (design.md section 4)."""
 
-SPACES: tuple[Space, ...] = ("account", "scram", "ha1", "contact", "setting")
+SPACES: tuple[Space, ...] = ("account", "scram", "ha1", "contact", "setting", "relation", "subscription", "document")
 
 
 @dataclass(frozen=True, slots=True)
@@ -397,6 +400,10 @@ class Service(Protocol):
 
     @property
     def clock(self) -> Clock: ...
+
+    @property
+    def presence(self) -> PresenceService | None:
+        """Who is there and who may know it; None if the operator switched presence off (SEED-45)."""
 
     @property
     def node(self) -> str:

@@ -56,6 +56,7 @@ from comity.service.interfaces import (
 from comity.service.messaging import dedup_keys, envelope_of, record_of, report_operation, report_record
 from comity.service.pending import Pending, Report
 from comity.service.policy import Limits
+from comity.service.presence.interfaces import PresenceService
 from comity.service.protection import Protection
 from comity.service.registrar import ContactRegistrar
 from comity.service.routing import contacts_for
@@ -111,6 +112,8 @@ class Pipeline:
         self.node = node
         self.limits = limits or Limits()
         self.protection = protection or Protection()
+        self.presence: PresenceService | None = None
+        """Set by ``server.py`` before ``start``."""
         self.registrar = ContactRegistrar(store, clock)
         self.delivery = DeliveryEngine(store, clock, node, self._report)
         self.counts = dict.fromkeys(("accepted", "repeated", "refused", "reported"), 0)
