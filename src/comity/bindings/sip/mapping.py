@@ -57,6 +57,7 @@ STATUS_CODES: dict[Reason, tuple[int, str]] = {
     Reason.TIMESTAMP: (400, "Incorrect Date or Time"),
     Reason.SIGNATURE: (403, "Signature Not Verified"),
     Reason.DECRYPTION: (493, ""),
+    Reason.UNSERVED: (403, "Service Not Offered"),
     Reason.PROTECTION: (403, "Protection Not Available"),
 }
 #: Status code to failure reason (T3, read through T1); other codes by their class, see ``reason_of``.
