@@ -65,6 +65,12 @@ class Ground:
         except LocalProtocolError as error:
             log.warning("a stanza could not be written: %s", error)
 
+    def pass_raw(self, connection: Connection, octets: bytes, slot: str) -> None:
+        """The same for a stanza that is written already (``Notice.octets``)."""
+        session = connection.session
+        if session.jid is not None and not session.is_ended:
+            session.send_raw(octets, slot)
+
     def run(self, work: Coroutine[None, None, None]) -> None:
         """Run in the background; a failure is logged."""
         task = asyncio.get_running_loop().create_task(work)
