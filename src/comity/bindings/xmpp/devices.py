@@ -132,6 +132,11 @@ class Connection:
         sm.outgoing.add(wire.encode(stanza), key)
         return True
 
+    def send_raw(self, octets: bytes) -> None:
+        """Keep a passing stanza that is written already for the stream's next connection, if there is room."""
+        if self.sm is not None and not self.sm.outgoing.is_full:
+            self.sm.outgoing.add(octets, None)
+
     def handled(self, index: int) -> None:
         """Finished with a stanza of this stream, wherever the stream is now."""
         if self.sm is None or self.session.sm_state is self.sm:

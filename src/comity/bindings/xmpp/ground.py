@@ -128,9 +128,15 @@ class Ground:
         except LocalProtocolError as error:
             log.warning("a stanza could not be written: %s", error)
 
+    def pass_raw(self, connection: Connection, octets: bytes, slot: str) -> None:
+        """The same for a stanza that is written already (``Notice.octets``)."""
+        session = connection.session
+        if session.jid is not None and not session.is_ended:
+            session.send_raw(octets, slot)
+
     def tell(self, connection: Connection, notice: Notice, to: bytes) -> None:
-        """Write presence of others; like ``pass_on`` it waits while nobody looks."""
-        self.pass_on(connection, notice.element(to.decode()), notice.slot)
+        """The same for presence that many are told."""
+        self.pass_raw(connection, notice.octets(to), notice.slot)
 
     def run(self, work: Coroutine[None, None, None]) -> None:
         """Run in the background; a failure is logged."""

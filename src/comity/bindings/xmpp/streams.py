@@ -157,7 +157,7 @@ class Streams:
             assert connection.jid is not None
             self._ground.devices.by_contact[connection.account.folded().key, connection.jid.resource] = connection
         for held in former.session.take_held():
-            self._ground.reply(connection, held)  # kept until the stream goes on
+            connection.send_raw(held)  # kept until the stream goes on
         self._ground.devices.by_stream[former.sm_id] = connection
         self._ground.devices.bind(connection)
         former.sm_id = ""
