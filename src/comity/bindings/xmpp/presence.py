@@ -177,6 +177,8 @@ def _language(element: Element, stanza: Element) -> str:
 
 
 def _is_native(child: Element, stanza: Element) -> bool:
+    if child.name == STATUS and stanza.get("type") == "unavailable":
+        return True  # there is no document any more that could say it
     if child.name in (SHOW, STATUS, IDLE, E2E_ELEMENT, OCTETS_ELEMENT) or child.namespace in _NOT_TOLD:
         return False
     if child.name == PRIORITY:
