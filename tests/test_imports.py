@@ -63,6 +63,14 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
     ("net", ("net", "bindings.base", "service.interfaces", "errors", "failpoints"), ("dns", "cryptography")),
     # service.interfaces: a client is a Binding of a network of its own, whose contract names Delivery and Service.
     ("client", ("client", "cpim", "secure", "bindings", "net", "service.interfaces", "errors", "xml"), ("aiohttp",)),
+    # XCAP: pure but for ``resources``, which asks the service, and ``handler``, which speaks HTTP and SIP's digest.
+    (
+        "xcap.handler",
+        ("xcap", "bindings.sip.digest", "bindings.sip.headers", "cpim", "service", "errors"),
+        ("aiohttp",),
+    ),
+    ("xcap.resources", ("xcap", "cpim", "service.interfaces", "service.presence.interfaces", "xml", "errors"), ()),
+    ("xcap", ("xcap", "cpim", "xml", "errors"), ()),
     # The one place that chooses a store engine by configuration, for the server and for commands without one.
     ("admin.engine", ("admin", "store", "service", "config", "errors"), ()),
     ("admin", ("admin", "service", "cpim", "config", "errors"), ("msgspec", "aiohttp", "cryptography")),
