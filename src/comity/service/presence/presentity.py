@@ -1,0 +1,84 @@
+"""One presentity as this node knows it now: what its devices said, and who is to be told.
+
+Place on the path: step 6 of a notify, shared by ``publications.py`` (which fills one half), ``service.py`` (the other) and
+``notifier.py`` (which makes documents of it). Never durable: after a crash everybody is closed until they speak again. One
+that nobody watches and that says nothing is dropped, with everything remembered about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from comity.cpim.address import Address
+from comity.cpim.composition import Composed
+from comity.cpim.operations import MimeObject
+from comity.cpim.presence import PresenceDocument
+from comity.cpim.presence_rules import Permissions
+from comity.service.presence.interfaces import Content
+from comity.service.presence.subscriptions import Live
+
+NEVER = datetime.max.replace(tzinfo=UTC)
+"""End of the lease of a publication that stands until it is taken away."""
+Natives = Mapping[str, tuple[str, bytes]]
+
+
+@dataclass(slots=True, eq=False)
+class Publication:
+    """What one device last said."""
+
+    key: str
+    etag: str
+    document: PresenceDocument | None
+    """None: sealed for others."""
+    secured: MimeObject | None
+    keeps_ids: bool
+    natives: Natives
+    published: datetime
+    expires: datetime
+
+
+@dataclass(slots=True, eq=False)
+class Presentity:
+    """One of our accounts, or an address that somebody asked about."""
+
+    address: Address
+    """``im:``, folded."""
+    publications: dict[str, Publication] = field(default_factory=dict)
+    subscriptions: dict[Live, None] = field(default_factory=dict)
+    """In order of arrival; also those that wait for an answer after their time (RFC 3857 section 4.7.1)."""
+    parting: dict[str, tuple[str, bytes]] = field(default_factory=dict)
+    """``Content.natives`` of tuples that went since the last composition."""
+    composed: Composed | None = None
+    """None: something changed since."""
+    whole: MimeObject | None = None
+    """The secured entity, if it is all there is."""
+    natives: Natives = field(default_factory=dict)
+    contents: dict[Permissions, tuple[Composed, Content]] = field(default_factory=dict)
+    """What was last made for these permissions, and of which composition."""
+    offline: Content | None = None
+    """What those see who shall see nothing (polite block)."""
+    last: datetime | None = None
+    """The newest time in any document about it: the next one is newer."""
+    sphere: str = ""
+    """By its documents (RFC 5025 section 3.1.2)."""
+    rules_change: datetime | None = None
+    """When rules say something else by themselves."""
+    is_held: bool = False
+    """What watchers may see is being looked up: nobody is told until that is known."""
+    timer_at: float = 0.0
+    """Monotonic: its first place among the deadlines; 0 for none."""
+
+    @property
+    def is_idle(self) -> bool:
+        """True if nothing would be lost by dropping it."""
+        return not self.publications and not self.subscriptions
+
+    def live(self, now: datetime) -> Iterator[Publication]:
+        """Publications whose lease is not over."""
+        return (one for one in self.publications.values() if now < one.expires)
+
+    def next_end(self) -> datetime:
+        """When the first lease ends."""
+        return min((one.expires for one in self.publications.values()), default=NEVER)
