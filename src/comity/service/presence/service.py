@@ -40,6 +40,7 @@ from comity.service.presence.notifier import Notifier, next_moment
 from comity.service.presence.parts import Access, Decisions, Edges
 from comity.service.presence.presentity import Presentity
 from comity.service.presence.publications import PublicationLimits, Publications
+from comity.service.presence.publications import find as find_publication
 from comity.service.presence.subscriptions import Live, Subscriptions
 
 log = logging.getLogger(__name__)
@@ -192,6 +193,14 @@ class AccountPresence:
         refusal = self._publications.unpublish(presentity, _scoped(origin, key), etag, natives)
         self._changed(presentity)
         return refusal
+
+    def has_publication(self, entity: Address, etag: str) -> bool:
+        """See ``PresenceService.has_publication``."""
+        presentity = self._presentities.get(self._own(entity).key)
+        if presentity is None:
+            return False
+        self._publications.expire(presentity, self._clock.when())
+        return find_publication(presentity, "", etag) is not None
 
     async def direct(self, operation: NotifyOperation, origin: Origin) -> Response | None:
         """See ``PresenceService.direct``."""
