@@ -37,6 +37,11 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
         (f"bindings.*.{part}", ("bindings.*", "cpim", "errors", "xml"), ())
         for part in ("mapping", "forms", "history", "egress", "protection", "reports", "subscriptions", "packages")
     ),
+    # The same for presence, whose operations are of the presence service.
+    *(
+        (f"bindings.*.{part}", ("bindings.*", "cpim", "service.presence.interfaces", "errors", "xml"), ())
+        for part in ("presence", "notices")
+    ),
     # The glue in its parts.
     *(
         (

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from enum import Enum
 from math import ceil
-from typing import Final
+from typing import Final, NamedTuple
 
 from comity.cpim.address import Address
 from comity.cpim.presence import BasicStatus, Component, Note, PresenceDocument, PresenceTuple
@@ -24,6 +24,8 @@ from comity.xml import Element
 
 #: RFC 8048 section 6.2 note 7: the element of XMPP stands in the status as it is.
 SHOW: Final = "{jabber:client}show"
+#: RFC 3922 section 5.1.5 prints this one, in a namespace nobody registered; read, never written (X19).
+_OLD_SHOW: Final = "{urn:ietf:params:xml:ns:pidf:im}im"
 _SPACE: Final = " \t\r\n"
 _NOTHING: Final = Choice()
 _EARLIEST: Final = datetime.min.replace(tzinfo=UTC)
@@ -46,7 +48,7 @@ class Availability(Enum):
 _SHOWN: Final = {
     state: state.value for state in (Availability.CHAT, Availability.AWAY, Availability.XA, Availability.DND)
 }
-_BY_SHOW: Final = {show: state for state, show in _SHOWN.items()}
+_BY_SHOW: Final = {show: state for state, show in _SHOWN.items()} | {"busy": Availability.DND}
 #: T9: the activity of the person that we add for those who do not know ``show``.
 _ACTIVITY: Final = {Availability.AWAY: "away", Availability.XA: "away", Availability.DND: "busy"}
 #: T9: what an activity means where there is no ``show``; the first row that holds counts.
@@ -78,37 +80,63 @@ class PresenceState:
 
 def tuple_state(document: PresenceDocument, one: PresenceTuple, when: datetime) -> PresenceState:
     """What one tuple of ``document`` says at ``when`` (aware), the person and the device behind it included."""
-    person = _said_by_persons(document, when)
-    return PresenceState(
-        _availability(one, person),
-        one.notes or _person_notes(document),
-        one.priority,
-        _user_input(document, one, when),
-        person,
-    )
+    return _state(one, _around(document, when), when)
+
+
+def tuple_states(document: PresenceDocument, when: datetime) -> list[tuple[PresenceTuple, PresenceState]]:
+    """The presentity's own services and what each says; services of somebody else, an assistant say, do not count
+    (RFC 4480 section 3.9)."""
+    around = _around(document, when)
+    return [(one, _state(one, around, when)) for one in document.tuples if is_own(one, when)]
 
 
 def document_state(document: PresenceDocument, when: datetime) -> PresenceState:
     """What the document says of the presentity as a whole: its most available service (RFC 8048 section 6.2).
 
-    Services of somebody else, an assistant say, do not count (RFC 4480 section 3.9). Among equals the highest priority
-    speaks, then the latest timestamp.
+    Among equals the highest priority speaks, then the latest timestamp.
     """
-    own = [one for one in document.tuples if is_own(one, when)]
-    if not own:
+    states = tuple_states(document, when)
+    if not states:
         return PresenceState(
             Availability.UNKNOWN, _person_notes(document), None, None, _said_by_persons(document, when)
         )
-    states = [(tuple_state(document, one, when), one) for one in own]
-    best, _ = min(
+    _, best = min(
         states,
         key=lambda pair: (
-            _ORDER.index(pair[0].availability),
-            -(pair[0].priority or 0),
-            -((pair[1].timestamp or _EARLIEST) - _EARLIEST).total_seconds(),
+            _ORDER.index(pair[1].availability),
+            -(pair[1].priority or 0),
+            -((pair[0].timestamp or _EARLIEST) - _EARLIEST).total_seconds(),
         ),
     )
     return best
+
+
+class _Around(NamedTuple):
+    """What a document says beside its tuples: read once, however many of them there are."""
+
+    activities: Choice
+    notes: tuple[Note, ...]
+    input: UserInput | None
+    inputs: dict[str, UserInput]
+    """By device id."""
+
+
+def _around(document: PresenceDocument, when: datetime) -> _Around:
+    inputs: dict[str, UserInput] = {}
+    for device in document.devices:
+        given = read_rpid(device.extensions, Place.DEVICE, when).user_input
+        if given:
+            inputs.setdefault(device.device_id, given)
+    by_persons = (read_rpid(person.extensions, Place.PERSON, when).user_input for person in document.persons)
+    person = next((given for given in by_persons if given), None)
+    return _Around(_said_by_persons(document, when), _person_notes(document), person, inputs)
+
+
+def _state(one: PresenceTuple, around: _Around, when: datetime) -> PresenceState:
+    activities, notes = around.activities, one.notes or around.notes
+    return PresenceState(
+        _availability(one, activities), notes, one.priority, _user_input(one, around, when), activities
+    )
 
 
 def is_own(one: PresenceTuple, when: datetime) -> bool:
@@ -123,7 +151,7 @@ def _availability(one: PresenceTuple, person: Choice) -> Availability:
         return Availability.UNKNOWN
     # PRES-16: an attribute may stand under status (old) or under tuple (new).
     for element in (*one.status_extensions, *one.extensions):
-        if element.name == SHOW:
+        if element.name in (SHOW, _OLD_SHOW):
             return _BY_SHOW.get(element.text.strip(_SPACE), Availability.AVAILABLE)
     for state, names in _BY_ACTIVITY:
         if names.intersection(person.names):
@@ -145,16 +173,14 @@ def _person_notes(document: PresenceDocument) -> tuple[Note, ...]:
     return max(noted, key=lambda pair: pair[0])[1].notes if noted else document.notes
 
 
-def _user_input(document: PresenceDocument, one: PresenceTuple, when: datetime) -> UserInput | None:
+def _user_input(one: PresenceTuple, around: _Around, when: datetime) -> UserInput | None:
     """Of the service itself, else of the devices it runs on, else of the person."""
     found = read_rpid(one.extensions, Place.TUPLE, when).user_input
     if found:
         return found
     ids = {e.text.strip(_SPACE) for e in one.extensions if e.name == DEVICE_ID}
-    parts = [(device, Place.DEVICE) for device in document.devices if device.device_id in ids]
-    parts += [(person, Place.PERSON) for person in document.persons]
-    inputs = (read_rpid(part.extensions, place, when).user_input for part, place in parts)
-    return next((given for given in inputs if given), None)
+    by_devices = (given for id, given in around.inputs.items() if id in ids) if ids else iter(())
+    return next(by_devices, around.input)
 
 
 # --- a state to a document -----------------------------------------------------------------------------------------

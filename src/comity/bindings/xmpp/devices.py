@@ -5,9 +5,10 @@ Place on the path: beside step 8. Holds no protocol and no decision; ``binding.p
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from collections.abc import Collection, Coroutine
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from comity.bindings.xmpp import wire
 from comity.bindings.xmpp.jid import Jid
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from comity.bindings.xmpp.sm import SmState
     from comity.cpim.address import Address
     from comity.cpim.operations import Response
-    from comity.service.interfaces import Accepted, Delivery, Timer
+    from comity.service.interfaces import Delivery, Timer
+    from comity.service.presence.interfaces import ContactItem, Content
     from comity.xml import Element
 
 #: Deliveries remembered so that a later error stanza finds its message.
@@ -77,8 +79,23 @@ class Connection:
     """By sender and id of the stanza: senders choose ids, and may choose the same."""
     outcomes: set[asyncio.Future[Response]] = field(default_factory=set)
     """Ends of accepted messages that are still to be told natively."""
-    submitting: set[asyncio.Future[Accepted | Response]] = field(default_factory=set)
-    """Messages handed in and not yet answered."""
+    submitting: set[asyncio.Future[Any]] = field(default_factory=set)
+    """What was handed in and is not yet answered: messages, and the work on ``lane``."""
+    lane: deque[tuple[Coroutine[None, None, None], int | None]] = field(default_factory=deque)
+    """What the client asked for and has to be done one after the other (``Ground.in_order``), each with its stanza's index."""
+    is_working: bool = False
+    """True while somebody works on ``lane``."""
+    wants_roster: bool = False
+    """It asked for the contact list and is told of changes: an interested resource (RFC 6121 section 2.2)."""
+    waiting_pushes: list[ContactItem] | None = None
+    """Changes that came while its list was being read; None at all other times."""
+    wants_blocklist: bool = False
+    waiting_requests: set[str] | None = None
+    """Keys of those whose requests it was shown while the stored ones were being read; None at all other times."""
+    directed: dict[Jid, None] = field(default_factory=dict)
+    """To whom it sent presence of its own (RFC 6121 section 4.6), oldest first."""
+    shown: dict[str, Content] = field(default_factory=dict)
+    """While its stream waits to be resumed: what it had been shown of each contact, by the contact's key."""
     is_paused: bool = False
     timer: Timer | None = None
     """Ends the time for resumption."""
@@ -166,6 +183,8 @@ class Devices:
         self.by_contact: dict[tuple[str, str], Connection] = {}
         """By address key and resource: registered ones."""
         self._by_account: dict[Jid, dict[str, Connection]] = {}
+        self._by_key: dict[str, dict[str, Connection]] = {}
+        """The same by the account's address key."""
 
     def find(self, jid: Jid) -> Connection | None:
         """The connection (or resumable stream) of a full JID."""
@@ -175,10 +194,21 @@ class Devices:
         """All resources of an account, resumable streams included."""
         return list(self._by_account.get(jid.bare, {}).values()) if jid is not None else []
 
+    def of(self, account: Address) -> Collection[Connection]:
+        """All resources of an account, resumable streams included, by its folded im: address."""
+        return self._by_key.get(account.key, {}).values()
+
+    def available(self, account: Address) -> list[Connection]:
+        """Those that are available (RFC 6121 section 4.1), resumable streams included."""
+        return [connection for connection in self.of(account) if connection.presence is not None]
+
     def bind(self, connection: Connection) -> None:
         """``connection.jid`` is this connection's from now on."""
         assert connection.jid is not None
-        self._by_account.setdefault(connection.jid.bare, {})[connection.jid.resource] = connection
+        assert connection.account is not None
+        resources = self._by_account.setdefault(connection.jid.bare, {})
+        resources[connection.jid.resource] = connection
+        self._by_key[connection.account.key] = resources
 
     def unbind(self, connection: Connection) -> None:
         """``connection.jid`` is free again, unless another connection has it."""
@@ -188,4 +218,5 @@ class Devices:
         resources = self._by_account[jid.bare]
         del resources[jid.resource]
         if not resources:
-            del self._by_account[jid.bare]
+            assert connection.account is not None
+            del self._by_account[jid.bare], self._by_key[connection.account.key]

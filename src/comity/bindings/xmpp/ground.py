@@ -1,7 +1,8 @@
 """What the parts of the XMPP binding stand on: options, the service, who is connected, background tasks.
 
-Place on the path: under ``binding.py``, ``submission.py``, ``delivery.py``, ``streams.py``, ``availability.py`` and
-``capabilities.py``, which know each other only as far as their constructors say.
+Place on the path: under ``binding.py`` and its parts (messages: ``submission.py``, ``delivery.py``; presence:
+``availability.py``, ``roster.py``, ``asking.py``, ``watching.py``, ``directed.py``, ``blocking.py``; ``streams.py``,
+``capabilities.py``), which know each other only as far as their constructors say.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from collections.abc import Callable, Coroutine
 
 from comity.bindings.xmpp.config import XmppConfig
 from comity.bindings.xmpp.devices import Connection, Devices
+from comity.bindings.xmpp.extensions import PROTOCOL
 from comity.bindings.xmpp.jid import prepare_domain
 from comity.errors import LocalProtocolError
-from comity.service.interfaces import Service
+from comity.service.interfaces import Origin, Service
+from comity.service.presence.interfaces import PresenceService
 from comity.xml import Element
 
 log = logging.getLogger(__name__)
@@ -35,6 +38,8 @@ class Ground:
         self.devices = Devices()
         self.tasks: set[asyncio.Task[None]] = set()
         self.is_draining = False
+        self.eased: Callable[[Connection], None] = lambda connection: None
+        """Called when a connection's ``lane`` has become longer or shorter (set by ``submission.py``: it may pause reading)."""
         self._service: Service | None = None
 
     @property
@@ -43,9 +48,50 @@ class Ground:
         assert self._service is not None, "start() comes first"
         return self._service
 
+    @property
+    def presence(self) -> PresenceService | None:
+        """The presence service; None if presence is switched off (SEED-45)."""
+        return self.service.presence
+
     def start(self, service: Service) -> None:
         """Remember the service."""
         self._service = service
+
+    def origin(self, connection: Connection) -> Origin:
+        """Who hands something in by this connection."""
+        assert connection.account is not None
+        return Origin(connection.account, PROTOCOL, connection.host, connection.session.is_tls)
+
+    def in_order(self, connection: Connection, work: Coroutine[None, None, None], index: int | None = None) -> None:
+        """Do what a client asked for after all it asked for before (XMPP-4); ``index``: its stanza, handled when that is done.
+
+        What is refused or goes wrong is the work's own to tell; the next goes on."""
+        connection.lane.append((work, index))
+        self.eased(connection)
+        if connection.is_working:
+            return
+        connection.is_working = True
+        task = asyncio.get_running_loop().create_task(self._work(connection))
+        self.tasks.add(task)
+        task.add_done_callback(self._task_done)
+        connection.submitting.add(task)
+        task.add_done_callback(connection.submitting.discard)
+
+    async def _work(self, connection: Connection) -> None:
+        try:
+            while connection.lane:
+                work, index = connection.lane.popleft()
+                try:
+                    await work
+                except Exception:  # whatever one of them raises, the client's next one is done
+                    log.exception("a client's request failed")
+                current = connection.current
+                if index is not None:
+                    current.handled(index)
+                current.link.flush()
+                self.eased(current)
+        finally:
+            connection.is_working = False
 
     def reply(self, connection: Connection, stanza: Element | None) -> None:
         """Write a stanza of our own making, if there is one; a stream between two connections keeps it."""
@@ -55,6 +101,11 @@ class Ground:
             connection.send(stanza)
         except LocalProtocolError as error:
             log.warning("a stanza could not be written: %s", error)
+
+    def answer(self, connection: Connection, stanza: Element | None) -> None:
+        """Write an answer that took its time, wherever the stream is now."""
+        self.reply(connection.current, stanza)
+        connection.current.link.flush()
 
     def pass_on(self, connection: Connection, stanza: Element, slot: str) -> None:
         """Write what says nothing later; it waits while nobody looks, and a newer one of its slot replaces it."""

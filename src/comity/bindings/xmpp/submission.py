@@ -28,7 +28,7 @@ from comity.xml import serialize
 
 log = logging.getLogger(__name__)
 
-#: Submissions of one client not yet durable; above it reading pauses.
+#: Submissions and other requests of one client not yet durable; above it reading pauses.
 MAX_SUBMITTING = 128
 
 
@@ -52,6 +52,7 @@ class Submissions:
         self._ground = ground
         self.pending: set[asyncio.Future[Accepted | Response]] = set()
         """Submissions not yet answered."""
+        ground.eased = self._throttle
 
     def arrived(self, connection: Connection) -> None:
         """Any stanza has come: count it and its octets."""
@@ -164,7 +165,8 @@ class Submissions:
         if wait > 0 and connection.throttle_timer is None:
             release = partial(self._release, connection)
             connection.throttle_timer = self._ground.service.clock.call_later(wait, release)
-        is_over = connection.throttle_timer is not None or len(connection.submitting) >= MAX_SUBMITTING
+        waiting = len(connection.submitting) + len(connection.lane)
+        is_over = connection.throttle_timer is not None or waiting >= MAX_SUBMITTING
         if is_over == connection.is_paused or not connection.is_live:
             return
         connection.is_paused = is_over

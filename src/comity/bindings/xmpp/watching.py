@@ -1,0 +1,329 @@
+"""What an account sees of its contacts: while it is available it watches each one that lets it (RFC 6121 section 4).
+
+Place on the path: steps 4 and 5 of a subscribe, 8 of a notify. One subscription for each account and contact, whatever number of
+devices the account has: started when its first device becomes available, which is what the probes of section 4.3 are for where
+servers are two, and ended with its last. Not durable: after a restart the devices come again.
+
+A device that comes later is shown what the account was last told. A stream that waits to be resumed is written nothing; when it
+goes on it is told the difference to what it had seen (``Connection.shown``).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from comity.bindings.xmpp.devices import Connection
+from comity.bindings.xmpp.extensions import PROTOCOL
+from comity.bindings.xmpp.ground import Ground
+from comity.bindings.xmpp.jid import Jid
+from comity.bindings.xmpp.notices import Notice, content_to_stanzas, current_stanzas, to_octets
+from comity.bindings.xmpp.subscriptions import FOREVER
+from comity.bindings.xmpp.wire import PRESENCE, Element
+from comity.cpim.address import Address, from_jid, to_jid
+from comity.cpim.operations import Response, SubscribeOperation
+from comity.errors import AddressError
+from comity.service.interfaces import Origin
+from comity.service.presence.interfaces import ContactItem, Content, Granted, PresenceService, Subscription, Terms
+
+log = logging.getLogger(__name__)
+
+_NOTHING: frozenset[str] = frozenset()
+
+
+@dataclass(slots=True, eq=False)
+class Watch:
+    """An available account, and whom it watches."""
+
+    account: Address
+    origin: Origin
+    subscriptions: dict[str, Subscription] = field(default_factory=dict)
+    """By the contact's key."""
+    starting: set[str] = field(default_factory=set)
+    """Keys of contacts whose subscription is being made."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Probe:
+    """Who asked once, and where the answer goes."""
+
+    connection: Connection
+    target: Jid
+    id: str
+
+
+class Watching:
+    """Subscriptions of available accounts, and probes."""
+
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
+        self._watches: dict[str, Watch] = {}
+        """By the account's key."""
+        self._probes: dict[str, _Probe] = {}
+        """By the id of the fetch that will answer it."""
+
+    @property
+    def _presence(self) -> PresenceService:
+        presence = self._ground.presence
+        assert presence is not None
+        return presence
+
+    # --- devices come and go ---------------------------------------------------------------------------------------
+
+    def came(self, connection: Connection) -> None:
+        """A device became available: show it its account's contacts."""
+        assert connection.account is not None
+        watch = self._watches.get(connection.account.key)
+        if watch is None:
+            watch = Watch(connection.account, self._ground.origin(connection))
+            self._watches[connection.account.key] = watch
+            self._ground.run(self._watch_all(watch))
+            return
+        for subscription in watch.subscriptions.values():
+            self._show(connection, subscription, None)
+        connection.link.flush()
+
+    def left(self, account: Address) -> None:
+        """A device of the account is available no more; with the last one all watching ends."""
+        if self._ground.devices.available(account):
+            return
+        watch = self._watches.pop(account.key, None)
+        for subscription in watch.subscriptions.values() if watch is not None else ():
+            self._presence.lost(subscription)
+
+    def parked(self, connection: Connection) -> None:
+        """The device's stream waits to be resumed: remember what it has seen."""
+        watch = self._watch_of(connection)
+        subscriptions = watch.subscriptions if watch is not None else {}
+        connection.shown = {key: one.told for key, one in subscriptions.items() if one.told is not None}
+
+    def resumed(self, connection: Connection) -> None:
+        """The stream goes on: tell it what it missed."""
+        seen, connection.shown = connection.shown, {}
+        watch = self._watch_of(connection)
+        subscriptions = watch.subscriptions if watch is not None else {}
+        for key, content in seen.items():
+            if key not in subscriptions or subscriptions[key].told is None:
+                self._write(connection, self._gone(content))
+        for key, subscription in subscriptions.items():
+            self._show(connection, subscription, seen.get(key))
+        connection.link.flush()
+
+    def _watch_of(self, connection: Connection) -> Watch | None:
+        assert connection.account is not None
+        return self._watches.get(connection.account.key)
+
+    def _show(self, connection: Connection, subscription: Subscription, seen: Content | None) -> None:
+        if subscription.told is not None and subscription.told is not seen:
+            takes = connection.features or _NOTHING
+            when = self._ground.service.clock.when()
+            self._write(connection, content_to_stanzas(subscription.told, seen, when, takes=takes))
+
+    # --- subscriptions ---------------------------------------------------------------------------------------------
+
+    async def _watch_all(self, watch: Watch) -> None:
+        """Watch all contacts that let themselves be seen and are not watched yet."""
+        roster = await self._presence.contacts.roster(watch.account)
+        for item in roster.items:
+            if item.sees:
+                await self._start(watch, item.contact)
+
+    async def _start(self, watch: Watch, contact: Address) -> None:
+        presence, key = self._presence, contact.key
+        if self._watches.get(watch.account.key) is not watch or key in watch.subscriptions or key in watch.starting:
+            return
+        if presence.contacts.is_blocked(watch.account, contact):
+            return  # nothing comes from whom it blocks (XEP-0191 section 3.3)
+        watch.starting.add(key)
+        try:
+            answer = await self._subscribe(watch.account, contact, subscript_id(watch.account, contact), watch.origin)
+        finally:
+            watch.starting.discard(key)
+        if isinstance(answer, Response):
+            log.info("%s cannot be watched: %s", contact, answer.text, extra={"is_peers": True})
+        elif self._watches.get(watch.account.key) is not watch:
+            presence.lost(answer.subscription)
+        else:
+            watch.subscriptions[key] = answer.subscription
+            presence.begin(answer.subscription)
+
+    async def _subscribe(
+        self, watcher: Address, target: Address, id: str, origin: Origin, duration: int = FOREVER
+    ) -> Granted | Response:
+        trans_id = self._ground.random(12).hex()
+        pair = watcher.with_scheme("pres"), target.with_scheme("pres")
+        operation = SubscribeOperation(*pair, id, trans_id, duration)
+        return await self._presence.subscribe(operation, origin, Terms(PROTOCOL, most=FOREVER))
+
+    def contact_changed(self, item: ContactItem) -> None:
+        """Watch a contact that lets itself be seen now, and no longer one that does not."""
+        watch = self._watches.get(item.account.key)
+        if watch is None:
+            return
+        if item.sees:
+            self._ground.run(self._start(watch, item.contact))
+        else:
+            self._stop(watch, item.contact.key)
+
+    def blocklist_changed(self, account: Address) -> None:
+        """Nothing comes from those it blocks; those it blocks no more are there again."""
+        watch = self._watches.get(account.key)
+        if watch is None:
+            return
+        for key, subscription in list(watch.subscriptions.items()):
+            if self._presence.contacts.is_blocked(account, subscription.target):
+                self._stop(watch, key)
+        self._ground.run(self._watch_all(watch))
+
+    def _stop(self, watch: Watch, key: str) -> None:
+        subscription = watch.subscriptions.pop(key, None)
+        if subscription is not None:
+            self._hide(subscription)
+            self._presence.lost(subscription)
+
+    # --- downwards -------------------------------------------------------------------------------------------------
+
+    def notify(self, subscriptions: Sequence[Subscription], content: Content, told: Content | None) -> None:
+        """See ``Edge.notify``: the same for all, but for whom it is addressed to."""
+        when = self._ground.service.clock.when()
+        plain = content_to_stanzas(content, told, when)
+        devices = self._ground.devices
+        for subscription in subscriptions:
+            if self._probes and subscription.id in self._probes:
+                self._answer(self._probes.pop(subscription.id), current_stanzas(content, when))
+                continue
+            for connection in devices.of(subscription.watcher):
+                if connection.presence is None or not connection.is_live:
+                    continue
+                notices = plain
+                if content.whole is not None and connection.features:
+                    notices = content_to_stanzas(content, told, when, takes=connection.features)
+                if notices:
+                    self._write(connection, notices)
+                    connection.link.flush()
+
+    def pending(self, subscription: Subscription) -> None:
+        """It has to wait again: what was shown of the contact is true no more (ACL-10)."""
+        self._hide(subscription)
+
+    def ended(self, subscription: Subscription) -> None:
+        """The contact lets itself be seen no more, or a probe found out that it does not."""
+        probe = self._probes.pop(subscription.id, None)
+        if probe is not None:
+            self._refuse(probe)
+            return
+        watch = self._watches.get(subscription.watcher.key)
+        if watch is not None and watch.subscriptions.get(subscription.target.key) is subscription:
+            del watch.subscriptions[subscription.target.key]
+        self._hide(subscription)
+
+    def _hide(self, subscription: Subscription) -> None:
+        """Say of everything that was shown that it is there no more (RFC 6121 section 3.2.2)."""
+        if subscription.told is None:
+            return
+        gone = self._gone(subscription.told)
+        for connection in self._ground.devices.available(subscription.watcher):
+            if connection.is_live:
+                self._write(connection, gone)
+                connection.link.flush()
+
+    def _gone(self, content: Content) -> tuple[Notice, ...]:
+        return gone_stanzas(content, self._ground.service.clock.when())
+
+    def _write(self, connection: Connection, notices: Iterable[Notice]) -> None:
+        assert connection.account is not None
+        to = to_octets(to_jid(connection.account))
+        for notice in notices:
+            self._ground.tell(connection, notice, to)
+
+    # --- probes ----------------------------------------------------------------------------------------------------
+
+    async def probe(self, connection: Connection, stanza: Element) -> None:
+        """Answer a probe of our own client as its contact's server would (RFC 6121 section 4.3.2; XMPP-13, N-01)."""
+        assert connection.account is not None
+        try:
+            contact, _ = from_jid(stanza.get("to"))
+            contact = contact.folded()
+        except AddressError:
+            return  # a domain has no presence
+        target = Jid.parse(stanza.get("to"))
+        if target.domain not in self._ground.domains:
+            return  # section 4.3: a probe is never the cause of an error
+        probe = _Probe(connection, target, stanza.get("id"))
+        if contact.key == connection.account.key:
+            self._answer_own(probe)
+        elif self._was_told_directly(probe):
+            pass
+        else:
+            await self._fetch(probe, contact)
+        connection.current.link.flush()
+
+    async def _fetch(self, probe: _Probe, contact: Address) -> None:
+        account = probe.connection.account
+        assert account is not None
+        if not await self._presence.is_allowed(contact, account):
+            self._refuse(probe)
+            return
+        id = "probe-" + self._ground.random(12).hex()
+        answer = await self._subscribe(account, contact, id, self._ground.origin(probe.connection), 0)
+        if isinstance(answer, Response):
+            self._refuse(probe)
+            return
+        self._probes[id] = probe
+        self._presence.begin(answer.subscription)
+        self._probes.pop(id, None)
+
+    def _answer(self, probe: _Probe, notices: Iterable[Notice]) -> None:
+        connection = probe.connection.current
+        if probe.target.resource:
+            # Section 4.3.2: a probe of one resource learns no more than whether that is there.
+            is_there = any(notice.is_available and notice.sender == str(probe.target) for notice in notices)
+            self._mere(probe, str(probe.target), is_available=is_there)
+        else:
+            self._write(connection, notices)
+        connection.link.flush()
+
+    def _answer_own(self, probe: _Probe) -> None:
+        """Everybody sees their own devices."""
+        connection = probe.connection
+        wanted = probe.target.resource
+        for other in self._ground.devices.resources(connection.jid):
+            assert other.jid is not None
+            if other.presence is not None and wanted in ("", other.jid.resource):
+                attributes = {**other.presence.attributes, "to": str(connection.jid)}
+                self._ground.reply(connection, Element(PRESENCE, attributes, other.presence.children))
+
+    def _was_told_directly(self, probe: _Probe) -> bool:
+        """Section 4.6.6: who was sent presence directly may learn of that device, and no more than that."""
+        wanted, own = probe.target, probe.connection.jid
+        other = self._ground.devices.find(wanted) if wanted.resource and own is not None else None
+        if other is None or own is None or not {own, own.bare} & other.directed.keys():
+            return False
+        self._mere(probe, str(wanted), is_available=True)
+        return True
+
+    def _mere(self, probe: _Probe, sender: str, *, is_available: bool) -> None:
+        attributes = {"from": sender, "to": str(probe.connection.jid)}
+        if not is_available:
+            attributes |= {"type": "unavailable", "id": probe.id}
+        self._ground.reply(probe.connection.current, Element(PRESENCE, attributes))
+
+    def _refuse(self, probe: _Probe) -> None:
+        """The same for who does not exist and who does not let itself be seen (N-01, N-12)."""
+        attributes = {"type": "unsubscribed", "from": str(probe.target.bare), "to": str(probe.connection.jid)}
+        if probe.id:
+            attributes["id"] = probe.id  # section 4.3.2.1
+        self._ground.answer(probe.connection, Element(PRESENCE, attributes))
+
+
+def subscript_id(watcher: Address, target: Address) -> str:
+    """The id of the subscription of two accounts."""
+    return f"xmpp:{watcher.key} {target.key}"
+
+
+def gone_stanzas(content: Content, when: datetime) -> tuple[Notice, ...]:
+    """What says of all that ``content`` shows that it is there no more."""
+    shown = [notice for notice in current_stanzas(content, when) if notice.is_available]
+    return tuple(unavailable_notice(notice.sender) for notice in shown)
