@@ -7,7 +7,7 @@ import pytest
 from comity.cpim.address import Address
 from comity.cpim.presence_rules import EVERYTHING, Permissions, SubHandling
 from tests.bindings.sip.kit import story
-from tests.bindings.sip.presence_kit import ALICE, BOB, PIDF, PresenceWorld, Watcher, pidf, state_of
+from tests.bindings.sip.presence_kit import ALICE, BOB, PIDF, PresenceWorld, Watcher, basic_of, pidf, state_of
 
 
 class TestFirst:
@@ -455,6 +455,24 @@ class TestDecisions:
 
 
 class TestRestart:
+    @story
+    async def test_watchers_hear_within_a_minute(self) -> None:
+        """N-17, OPS-30: closed until somebody speaks again; CSeq is higher than before."""
+        world = await PresenceWorld().start()
+        await world.grant(BOB, ALICE)
+        bob, alice = Watcher(world, "bob"), Watcher(world, "alice")
+        await bob.publish(pidf("open"))
+        first = await alice.subscribe()
+        await alice.again(first, 600)
+        before = alice.notified()[-1]
+        await world.crash()
+        await world.advance(60)
+        notifies = alice.notified()
+        assert [basic_of(one.body) for one in notifies] == ["closed"]
+        assert notifies[0].cseq.number > before.cseq.number
+        assert (notifies[0].call_id, notifies[0].from_.tag) == (before.call_id, before.from_.tag)
+        assert (await alice.again(first, 600)).status_code == 200
+
     @story
     async def test_a_connection_that_is_gone_waits_for_the_refresh(self) -> None:
         """Nobody else's connection is used; the refresh brings the state."""
