@@ -223,9 +223,9 @@ class SipSession:
         octets = b"%bVia: %b;branch=%b;rport\r\n%b" % (start, self._via, branch.encode("ascii"), rest)
         return self._begin(ClientTransaction(branch, method, octets, target, self.settings.t1), now)
 
-    def is_too_large_written(self, start: bytes, rest: bytes) -> bool:
-        """True if it should not go into a datagram (RFC 3261 section 18.1.1)."""
-        return self.is_datagram and len(start) + len(rest) + len(self._via) + 54 > MAX_DATAGRAM_REQUEST
+    def is_too_large_written(self, *pieces: bytes) -> bool:
+        """True if a request of these pieces and Via should not go into a datagram (RFC 3261 section 18.1.1)."""
+        return self.is_datagram and sum(map(len, pieces)) + len(self._via) + 54 > MAX_DATAGRAM_REQUEST
 
     def abandon(self, id: str) -> None:
         """Give up a request of ours: it is not sent again, and no answer to it is reported."""
