@@ -10,6 +10,8 @@ import pytest
 from comity.bindings.base import Link
 from comity.cpim.address import Address
 from comity.cpim.presence_rules import EVERYTHING, Permissions, SubHandling
+from comity.service.presence.interfaces import Default
+from comity.service.presence.keeping import KeepingLimits
 from tests.bindings.sip.kit import story
 from tests.bindings.sip.presence_kit import ALICE, BOB, PIDF, PresenceWorld, Watcher, basic_of, pidf, state_of
 
@@ -123,8 +125,7 @@ class TestRefused:
     @story
     async def test_a_blocked_watcher_is_told(self) -> None:
         """ACL-12, SIP-23: 403, not polite."""
-        world = await PresenceWorld().start()
-        await world.grant(BOB, ALICE, Permissions(SubHandling.BLOCK))
+        world = await PresenceWorld(keeping=KeepingLimits(Default.DENY)).start()
         alice = Watcher(world, "alice")
         assert (await alice.subscribe()).status_code == 403
         assert not alice.notified()
