@@ -13,6 +13,7 @@ from comity.bindings.xmpp.events import Event
 from comity.bindings.xmpp.jid import Jid
 from comity.bindings.xmpp.session import ClientOptions, XmppClientSession
 from comity.bindings.xmpp.sm import SmState
+from comity.bindings.xmpp.wire import ERROR, error_of
 from comity.cpim.address import Address
 from comity.cpim.operations import MessageOperation, Response
 from comity.service.interfaces import Accepted, Credentials, Guard, Origin, ScramKeys
@@ -24,7 +25,6 @@ from comity.store.clock import StoreClock
 from comity.store.memory import MemoryStore
 from comity.testing.clock import FakeClock
 from comity.testing.service import MemoryAccounts, settle
-from comity.bindings.xmpp.wire import ERROR, error_of
 from comity.xml import Element, parse_document
 from tests.bindings.xmpp.pair import END_POINT, PASSWORD, SECRETS, counting_random
 
@@ -235,7 +235,7 @@ class World:
         store_clock = StoreClock(lambda: self.clock.when().timestamp(), self.clock.now)
         self.store: MemoryStore = former.store if former is not None else MemoryStore(store_clock)
         self.pipeline = Pipeline(self.store, self.accounts, self.clock, "a.test", limits or Limits())
-        self.keeping = Keeping(self.store, self.accounts, self.clock.when, lambda a, w: self.presence.reconsider(a, w))
+        self.keeping = Keeping(self.store, self.accounts, self.clock.when, self._reconsider)
         self.presence = AccountPresence(
             self.store,
             self.accounts,
@@ -256,6 +256,9 @@ class World:
         self.binding = XmppBinding(XmppConfig(**values), counting_random(seed))  # type: ignore[arg-type]  # checked there
         self.clients: list[Client] = []
         self._count = 0
+
+    def _reconsider(self, account: Address, watcher: Address | None) -> None:
+        self.presence.reconsider(account, watcher)
 
     async def start(self) -> World:
         await self.pipeline.start({"xmpp": self.binding})
@@ -329,6 +332,24 @@ def read(text: str) -> Element:
     return next(parse_document(f"<x xmlns='jabber:client'>{text}</x>".encode()).elements())
 
 
+async def login(world: World, jid: str) -> Client:
+    """A device as most are, interested and available (RFC 6121 section 2.2); what it heard so far is taken."""
+    client = await world.connect(jid)
+    await client.tell("<iq id='r' type='get'><query xmlns='jabber:iq:roster'/></iq>", "<presence/>")
+    client.take()
+    return client
+
+
+async def befriend(one: Client, other: Client) -> None:
+    """Both, who are available, see each other; what they heard of it is taken."""
+    first, second = str(one.session.jid).partition("/")[0], str(other.session.jid).partition("/")[0]
+    await one.tell(f"<presence type='subscribe' to='{second}'/>")
+    await other.tell(f"<presence type='subscribed' to='{first}'/>", f"<presence type='subscribe' to='{first}'/>")
+    await one.tell(f"<presence type='subscribed' to='{second}'/>")
+    one.take()
+    other.take()
+
+
 def words(stanza: Element) -> str:
     """A stanza in a few words: of a presence who, of what type, its show and status; of a roster push or result its items."""
     query = stanza.find("{jabber:iq:roster}query")
@@ -365,4 +386,4 @@ def run(story: Coroutine[None, None, None]) -> None:
     asyncio.run(story)
 
 
-__all__ = ["Client", "MemoryLink", "World", "condition", "read", "run", "sasl", "words"]
+__all__ = ["Client", "MemoryLink", "World", "befriend", "condition", "login", "read", "run", "sasl", "words"]
