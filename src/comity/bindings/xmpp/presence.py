@@ -97,7 +97,7 @@ def stanza_to_statement(
             return Statement(_secured_view(secured, limits), secured)
         state = presence_state(stanza, when)
         document = state_document(entity, tuple_id_of(resource), state, when, with_last_input=with_last_input)
-        natives = parting_words(stanza, resource)
+        natives = _natives(stanza, resource)
         if sum(len(octets) for _, octets in natives.values()) > limits.document:
             return Refusal("policy-violation", "this presence is too long")
     except AddressError as error:
@@ -110,12 +110,20 @@ def stanza_to_statement(
 
 
 def parting_words(stanza: Element, resource: str) -> dict[str, tuple[str, bytes]]:
-    """What only devices of XMPP understand of a presence stanza, by the tuple id of ``resource`` (``Content.natives``).
+    """What devices of XMPP are told of the end of ``resource``, by its tuple id (``PresenceService.unpublish``).
+
+    ``status`` is among it: there is no document any more that could say it. Raises LocalProtocolError.
+    """
+    return _natives(stanza, resource, STATUS)
+
+
+def _natives(stanza: Element, resource: str, *more: str) -> dict[str, tuple[str, bytes]]:
+    """What only devices of XMPP understand of a presence stanza (``Content.natives``), and ``more`` children by name.
 
     A negative priority stands there too: a document must not hold it (RFC 8048 section 6.2 note 6).
-    Raises LocalProtocolError for names that cannot be written.
     """
-    native = b"".join(serialize(child, CLIENT) for child in stanza.elements() if _is_native(child, stanza))
+    children = (child for child in stanza.elements() if child.name in more or _is_native(child, stanza))
+    native = b"".join(serialize(child, CLIENT) for child in children)
     return {tuple_id_of(resource): (PROTOCOL, native)} if native else {}
 
 
@@ -177,8 +185,6 @@ def _language(element: Element, stanza: Element) -> str:
 
 
 def _is_native(child: Element, stanza: Element) -> bool:
-    if child.name == STATUS and stanza.get("type") == "unavailable":
-        return True  # there is no document any more that could say it
     if child.name in (SHOW, STATUS, IDLE, E2E_ELEMENT, OCTETS_ELEMENT) or child.namespace in _NOT_TOLD:
         return False
     if child.name == PRIORITY:
