@@ -26,6 +26,7 @@ from comity.bindings.xmpp.subscriptions import ASKING
 from comity.bindings.xmpp.watching import Watching
 from comity.bindings.xmpp.wire import Element
 from comity.cpim.operations import Response
+from comity.errors import LocalProtocolError
 from comity.service.interfaces import Contact
 
 _BROADCAST: Final = frozenset({"", "unavailable"})
@@ -161,7 +162,10 @@ class Availability:
         assert connection.account is not None
         assert connection.jid is not None
         resource, origin = connection.jid.resource, self._ground.origin(connection)
-        words = parting_words(stanza, resource)
+        try:
+            words = parting_words(stanza, resource)
+        except LocalProtocolError:  # a name that XML allows and our writer does not
+            words = {}
         self._ground.presence.unpublish(connection.account, origin, key=resource, natives=words)
         self._watching.left(connection.account)
 

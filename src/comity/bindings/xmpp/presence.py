@@ -97,7 +97,7 @@ def stanza_to_statement(
             return Statement(_secured_view(secured, limits), secured)
         state = presence_state(stanza, when)
         document = state_document(entity, tuple_id_of(resource), state, when, with_last_input=with_last_input)
-        natives = _natives(stanza, resource)
+        natives = _native_children(stanza, resource)
         if sum(len(octets) for _, octets in natives.values()) > limits.document:
             return Refusal("policy-violation", "this presence is too long")
     except AddressError as error:
@@ -110,19 +110,23 @@ def stanza_to_statement(
 
 
 def parting_words(stanza: Element, resource: str) -> dict[str, tuple[str, bytes]]:
-    """What devices of XMPP are told of the end of ``resource``, by its tuple id (``PresenceService.unpublish``).
+    """What an unavailable stanza says, by the tuple id of ``resource``: there is no document any more that could say its status.
 
-    ``status`` is among it: there is no document any more that could say it. Raises LocalProtocolError.
+    Raises LocalProtocolError for names that cannot be written.
     """
-    return _natives(stanza, resource, STATUS)
+    return _natives(resource, [c for c in stanza.elements() if c.name == STATUS or _is_native(c, stanza)])
 
 
-def _natives(stanza: Element, resource: str, *more: str) -> dict[str, tuple[str, bytes]]:
-    """What only devices of XMPP understand of a presence stanza (``Content.natives``), and ``more`` children by name.
+def _native_children(stanza: Element, resource: str) -> dict[str, tuple[str, bytes]]:
+    """What only devices of XMPP understand of a presence stanza (``Content.natives``).
 
     A negative priority stands there too: a document must not hold it (RFC 8048 section 6.2 note 6).
+    Raises LocalProtocolError for names that cannot be written.
     """
-    children = (child for child in stanza.elements() if child.name in more or _is_native(child, stanza))
+    return _natives(resource, [child for child in stanza.elements() if _is_native(child, stanza)])
+
+
+def _natives(resource: str, children: list[Element]) -> dict[str, tuple[str, bytes]]:
     native = b"".join(serialize(child, CLIENT) for child in children)
     return {tuple_id_of(resource): (PROTOCOL, native)} if native else {}
 

@@ -170,7 +170,8 @@ class Pairs:
         await self._access.load(account)
         handling = self._access.grant(account, watcher, self.when(), is_new=True).sub_handling
         if not exists:
-            await self._relations.store.commit([Put(SPACE, "nobody", b"")])
+            if handling is SubHandling.CONFIRM:
+                await self._relations.store.commit([Put(SPACE, "nobody", b"")])
             return _SAID.get(handling)
         if handling is SubHandling.BLOCK:
             return Act.UNSUBSCRIBED
