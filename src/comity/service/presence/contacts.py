@@ -98,13 +98,8 @@ class ContactBook:
         is_granted = item.decision is Decision.ALLOWED or item.is_preapproved
         if not (item.is_listed or is_granted or item.asks or item.sees):
             return False
-        # Revoked first: if the rest is not done any more, it is still in the list, and can be removed again.
-        if is_granted:
-            await self._pairs.act(account, contact, Act.UNSUBSCRIBED, decision=Decision.NONE)
-        if item.asks or item.sees:
-            await self._pairs.act(account, contact, Act.UNSUBSCRIBE, finish=lambda _, after: _unlisted(after))
-        else:
-            await self._pairs.update(account, contact, lambda item, _: _unlisted(item))
+        acts = [*([Act.UNSUBSCRIBE] if item.asks or item.sees else []), *([Act.UNSUBSCRIBED] if is_granted else [])]
+        await self._pairs.act(account, contact, *acts, finish=lambda _, after: _unlisted(after))
         return True
 
     # --- blocking ------------------------------------------------------------------------------------------------

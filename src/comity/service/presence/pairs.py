@@ -11,7 +11,7 @@ Whatever the other half says, the presentity's half alone decides what a watcher
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -86,41 +86,43 @@ class Pairs:
         self,
         account: Address,
         other: Address,
-        act: Act,
-        *,
+        *acts: Act,
         ask: Ask | None = None,
         decision: Decision | None = None,
         is_always_routed: bool = False,
         finish: Callable[[ContactItem, ContactItem], ContactItem] = lambda before, after: after,
     ) -> ContactItem | Response:
-        """Carry out an act of ``account`` towards ``other``, on both halves. Raises StoreError.
+        """Carry out acts of ``account`` towards ``other``, on both halves. Raises StoreError.
 
         Args:
             account: who acts; one of ours.
             other: towards whom, here or elsewhere.
-            act: one of the four.
+            acts: one of the four, or more, done to the account's half as one.
             ask: the request, for ``subscribe``.
             decision: what is kept instead of what the table leads to.
             is_always_routed: the other half hears of it even if this one did not change.
-            finish: what else the act does to the row, of the item before and after.
+            finish: what else becomes of the row, of the item before and after.
 
         Returns:
             The account's item afterwards, or why nothing was done.
         """
         is_ours = self._accounts.serves(other.domain)
-        owed: list[Op] = []
+        owed: dict[Act, Op] = {}
 
         def change(item: ContactItem, book: Book) -> ContactItem | Response:
-            step = outbound(act, state_of(item), item.is_preapproved)
-            if is_ours and (step.goes_on or is_always_routed):
-                owed.append(Put(SPACE, _owed_key(account, other, act), b"" if ask is None else pack_ask(ask)))
-            return finish(item, _stepped(item, step, decision))
+            after = item
+            for act in acts:
+                step = outbound(act, state_of(after), after.is_preapproved)
+                if is_ours and (step.goes_on or is_always_routed):
+                    owed[act] = Put(SPACE, _owed_key(account, other, act), b"" if ask is None else pack_ask(ask))
+                after = _stepped(after, step, decision)
+            return finish(item, after)
 
-        changed = await self.update(account, other, change, first=owed)
+        changed = await self.update(account, other, change, first=owed.values())
         if isinstance(changed, Response):
             return changed
-        failpoint("presence.between-halves")
-        if owed:
+        for act in owed:
+            failpoint("presence.between-halves")
             await self._deliver(other, account, act, ask)
         return changed
 
@@ -242,7 +244,7 @@ class Pairs:
     # --- both ----------------------------------------------------------------------------------------------------
 
     async def update(
-        self, account: Address, other: Address, change: Change, *, first: Sequence[Op] = ()
+        self, account: Address, other: Address, change: Change, *, first: Iterable[Op] = ()
     ) -> ContactItem | Response:
         """Change one half by itself, and tell the account's devices. Raises StoreError."""
 
@@ -258,7 +260,7 @@ class Pairs:
         return changed[1]
 
     async def _change(
-        self, account: Address, other: Address, change: Change, *, first: Sequence[Op] = (), then: Sequence[Op] = ()
+        self, account: Address, other: Address, change: Change, *, first: Iterable[Op] = (), then: Sequence[Op] = ()
     ) -> tuple[ContactItem, ContactItem] | Response:
         """Change a row; what watchers may see is judged anew as soon as it is durable."""
         changed = await self._relations.change(account, other, change, first=first, then=then)
@@ -282,6 +284,7 @@ class Pairs:
             except (ValueError, AddressError, StoreError) as error:
                 log.error("%s is owed and cannot be read, it is left: %s", key, error)
                 continue
+            failpoint("presence.recovery")
             if _BACKED[act](state_of((await self._relations.load(actor)).item(other))):
                 await self._deliver(other, actor, act, ask)
             else:

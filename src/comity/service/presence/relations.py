@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -165,7 +165,7 @@ class Relations:
     # --- change --------------------------------------------------------------------------------------------------
 
     async def change(
-        self, account: Address, contact: Address, change: Change, *, first: Sequence[Op] = (), then: Sequence[Op] = ()
+        self, account: Address, contact: Address, change: Change, *, first: Iterable[Op] = (), then: Iterable[Op] = ()
     ) -> tuple[ContactItem, ContactItem] | Response:
         """Change what ``account`` keeps about ``contact``; durable when this returns. Raises StoreError.
 
@@ -173,7 +173,7 @@ class Relations:
             account: whose row it is.
             contact: about whom.
             change: makes the new item; its version is set here.
-            first: committed before the row, also if that does not change.
+            first: committed before the row, also if that does not change; looked at after ``change``.
             then: committed after it.
 
         Returns:
