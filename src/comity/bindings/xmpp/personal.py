@@ -6,9 +6,6 @@ document of its account (``Documents``, bounded by ``[limits] documents`` and ``
 Only the account itself changes anything. Who else may look is said by the node: anybody ("open"), who may see the account's
 presence ("presence", the default), nobody ("whitelist"). Whoever may not see the account learns nothing but open nodes: its
 private nodes, its missing ones and accounts that do not exist all look alike (XMPP-8). A politely blocked contact is told nothing.
-
-Told are available devices whose capabilities name the node with ``+notify``, at once when something changes and with the
-last item when they come.
 """
 
 from __future__ import annotations
@@ -20,10 +17,9 @@ from typing import Final
 
 from comity.bindings.xmpp import wire
 from comity.bindings.xmpp.devices import Connection
-from comity.bindings.xmpp.extensions import PROTOCOL
 from comity.bindings.xmpp.ground import Ground
 from comity.bindings.xmpp.mapping import response_to_error
-from comity.bindings.xmpp.notices import to_octets
+from comity.bindings.xmpp.nodes import Change, Nodes
 from comity.bindings.xmpp.pubsub import (
     EVENT,
     FEATURES,
@@ -32,8 +28,6 @@ from comity.bindings.xmpp.pubsub import (
     PUBSUB,
     Item,
     Node,
-    decode_node,
-    event,
     items_element,
     options_form,
     pubsub,
@@ -46,21 +40,12 @@ from comity.cpim.address import Address, from_jid, to_jid
 from comity.cpim.operations import Reason, Response
 from comity.errors import LocalProtocolError
 from comity.service.interfaces import Origin
-from comity.service.presence.interfaces import PresenceService, StoredDocument
+from comity.service.presence.interfaces import PresenceService
 from comity.xml import serialize
 
 log = logging.getLogger(__name__)
 
-#: What a client appends to a node's name in its capabilities to be told of it (XEP-0163 section 4.3.2).
-NOTIFY: Final = "+notify"
-_PREFIX: Final = "pep/"
-_TYPE: Final = "application/json"
-#: How often a change is tried again that another device of the account was quicker than.
-_TRIES: Final = 8
 _DISCO: Final = frozenset({f"{{{DISCO_INFO}}}query", f"{{{DISCO_ITEMS}}}query"})
-
-_Change = Callable[[Node | None], "Node | Element | None"]
-"""Makes of a node what it is to be: the node, None for none, or the error that says why not."""
 
 
 class Personal:
@@ -68,6 +53,7 @@ class Personal:
 
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
+        self._nodes = Nodes(ground)
         self._verbs: dict[tuple[str, str], Callable[[_Query], Awaitable[Element | None]]] = {
             ("get", f"{{{PUBSUB}}}items"): self._items,
             ("set", f"{{{PUBSUB}}}publish"): self._publish,
@@ -85,6 +71,10 @@ class Personal:
         presence = self._ground.presence
         assert presence is not None
         return presence
+
+    def came(self, connection: Connection) -> None:
+        """A device is available and what it can do is known: show it the last items of what it wants to be told of."""
+        self._nodes.came(connection)
 
     # --- queries -----------------------------------------------------------------------------------------------------
 
@@ -123,7 +113,7 @@ class Personal:
         return await verb(asked)
 
     async def _items(self, asked: _Query) -> Element | None:
-        node = await self._load(asked.account, asked.node)
+        node = await self._nodes.load(asked.account, asked.node)
         if node is None or not await self._may_look(asked, node):
             return await self._hidden(asked, node)
         wanted = [item.get("id") for item in asked.action.elements() if item.get("id")]
@@ -163,7 +153,7 @@ class Personal:
         if not isinstance(node, Node):
             return node
         told = items_element(EVENT, node.name, [item], with_payload=node.is_on("deliver_payloads"))
-        await self._tell(asked.account, node, told, item.id)
+        await self._nodes.tell(asked.account, node, told, item.id)
         result = Element(f"{{{PUBSUB}}}item", {"id": id})
         return wire.iq_result(stanza, pubsub(Element(f"{{{PUBSUB}}}publish", {"node": node.name}, [result])))
 
@@ -182,7 +172,9 @@ class Personal:
             return node
         if node.is_on("notify_retract") or asked.action.get("notify") in ("1", "true"):
             gone = Element(f"{{{EVENT}}}retract", {"id": ids[0]})
-            await self._tell(asked.account, node, Element(f"{{{EVENT}}}items", {"node": node.name}, [gone]), ids[0])
+            await self._nodes.tell(
+                asked.account, node, Element(f"{{{EVENT}}}items", {"node": node.name}, [gone]), ids[0]
+            )
         return wire.iq_result(asked.stanza)
 
     async def _create(self, asked: _Query) -> Element | None:
@@ -205,14 +197,14 @@ class Personal:
         return wire.iq_result(asked.stanza, made)
 
     async def _delete(self, asked: _Query) -> Element | None:
-        last = await self._load(asked.account, asked.node)
-        deleted = await self._presence.documents.delete(asked.account, _PREFIX + asked.node, asked.origin)
+        last = await self._nodes.load(asked.account, asked.node)
+        deleted = await self._nodes.delete(asked.account, asked.node, asked.origin)
         if isinstance(deleted, Response):
             return response_to_error(asked.stanza, deleted, is_local=False)
         if not deleted or last is None:
             return refusal(asked.stanza, "item-not-found")
         if last.is_on("notify_delete"):
-            await self._tell(asked.account, last, Element(f"{{{EVENT}}}delete", {"node": last.name}), "")
+            await self._nodes.tell(asked.account, last, Element(f"{{{EVENT}}}delete", {"node": last.name}), "")
         return wire.iq_result(asked.stanza)
 
     async def _purge(self, asked: _Query) -> Element | None:
@@ -223,11 +215,11 @@ class Personal:
         if not isinstance(node, Node):
             return node
         if node.is_on("notify_retract"):
-            await self._tell(asked.account, node, Element(f"{{{EVENT}}}purge", {"node": node.name}), "")
+            await self._nodes.tell(asked.account, node, Element(f"{{{EVENT}}}purge", {"node": node.name}), "")
         return wire.iq_result(asked.stanza)
 
     async def _configuration(self, asked: _Query) -> Element | None:
-        node = await self._load(asked.account, asked.node)
+        node = await self._nodes.load(asked.account, asked.node)
         if node is None:
             return refusal(asked.stanza, "item-not-found")
         form = Element(f"{{{OWNER}}}configure", {"node": node.name}, [options_form(node)])
@@ -254,7 +246,7 @@ class Personal:
     async def _discover(self, asked: _Query, payload: Element) -> Element | None:
         name = payload.get("node")
         is_info = payload.namespace == DISCO_INFO
-        node = await self._load(asked.account, name) if name else None
+        node = await self._nodes.load(asked.account, name) if name else None
         if name and (node is None or not await self._may_look(asked, node)):
             return await self._hidden(asked, node)
         if not name and not await self._sees(asked):
@@ -269,7 +261,7 @@ class Personal:
         return wire.iq_result(asked.stanza, query)
 
     async def _visible(self, asked: _Query) -> list[Node]:
-        nodes = [await self._load(asked.account, name) for name in await self._names(asked.account)]
+        nodes = [await self._nodes.load(asked.account, name) for name in await self._nodes.names(asked.account)]
         return [node for node in nodes if node is not None and (asked.is_own or node.access != "whitelist")]
 
     # --- who may look ------------------------------------------------------------------------------------------------
@@ -292,93 +284,10 @@ class Personal:
             else refusal(asked.stanza, "not-allowed", "closed-node")
         )
 
-    # --- what is kept ------------------------------------------------------------------------------------------------
-
-    async def _names(self, account: Address) -> list[str]:
-        return [name.removeprefix(_PREFIX) for name in await self._presence.documents.names(account, _PREFIX)]
-
-    async def _load(self, account: Address, name: str) -> Node | None:
-        return _node(name, await self._presence.documents.get(account, _PREFIX + name))
-
-    async def _change(self, asked: _Query, change: _Change) -> Node | Element | None:
-        """Change a node, durably; the error if it cannot be. Another device may change it meanwhile: then once more."""
-        documents, name = self._presence.documents, _PREFIX + asked.node
-        for _ in range(_TRIES):
-            stored = await documents.get(asked.account, name)
-            node = change(_node(asked.node, stored))
-            if not isinstance(node, Node):
-                return node
-            octets = node.encode()
-            if stored is not None and stored.octets == octets:
-                return node
-            etag = stored.etag if stored is not None else ""
-            kept = await documents.put(asked.account, name, _TYPE, octets, asked.origin, if_etag=etag)
-            if isinstance(kept, StoredDocument):
-                return node
-            if kept.reason is not Reason.NO_PUBLICATION:
-                return _refused(asked.stanza, kept, is_new=stored is None)
-        return refusal(asked.stanza, "resource-constraint", text="the node changes too often")
-
-    # --- notifications -----------------------------------------------------------------------------------------------
-
-    async def _tell(self, account: Address, node: Node, child: Element, item: str) -> None:
-        """Tell the account's own devices, and those of contacts who may know."""
-        wish = node.name + NOTIFY
-        devices = [one for one in self._ground.devices.available(account) if wish in (one.features or ())]
-        if node.access != "whitelist":
-            for watcher in self._watchers(account):
-                theirs = [one for one in self._ground.devices.available(watcher) if wish in (one.features or ())]
-                if theirs and await self._presence.may_see(account, watcher):
-                    devices += theirs
-        self._write(devices, account, node.name, child, item)
-
-    def _watchers(self, account: Address) -> list[Address]:
-        subscriptions = self._presence.watchers(account)
-        return [one.watcher for one in subscriptions if one.edge == PROTOCOL and one.watcher.key != account.key]
-
-    def _write(self, devices: Iterable[Connection], account: Address, node: str, child: Element, item: str) -> None:
-        sender, id = to_jid(account), self._ground.random(8).hex()
-        octets = wire.encode(event(sender, id, child))
-        tail = octets[len(b"<message") :]
-        for device in devices:
-            written = b"<message to='" + to_octets(str(device.jid)) + b"'" + tail
-            if device.is_live:
-                self._ground.pass_raw(device, written, f"event {sender} {node} {item}")
-                device.link.flush()
-            else:
-                device.send_raw(written)
-
-    def came(self, connection: Connection) -> None:
-        """A device is available and what it can do is known: show it the last items of what it wants to be told of."""
-        if self._ground.presence is None or connection.presence is None:
-            return
-        wanted = frozenset(one.removesuffix(NOTIFY) for one in connection.features or () if one.endswith(NOTIFY))
-        new, connection.events = wanted - connection.events, wanted
-        if new:
-            self._ground.run(self._show_all(connection, new))
-
-    async def _show_all(self, connection: Connection, wanted: frozenset[str]) -> None:
-        assert connection.account is not None
-        account = connection.account
-        await self._show(connection, account, wanted)
-        for item in (await self._presence.contacts.roster(account)).items:
-            if item.sees and await self._presence.may_see(item.contact, account):
-                await self._show(connection, item.contact, wanted)
-
-    async def _show(self, connection: Connection, account: Address, wanted: frozenset[str]) -> None:
-        is_own = connection.account is not None and connection.account.key == account.key
-        for name in await self._names(account):
-            node = await self._load(account, name) if name in wanted else None
-            if node is None or not node.items or (node.access == "whitelist" and not is_own):
-                continue
-            if node.options["send_last_published_item"] != "on_sub_and_presence":
-                continue
-            device = connection.current
-            if device.presence is None:
-                return
-            last = node.items[-1]
-            child = items_element(EVENT, node.name, [last], with_payload=node.is_on("deliver_payloads"))
-            self._write([device], account, node.name, child, last.id)
+    async def _change(self, asked: _Query, change: Change) -> Node | Element | None:
+        """Change the node that is asked about; the error if it cannot be."""
+        made, is_new = await self._nodes.change(asked.account, asked.node, asked.origin, change)
+        return _refused(asked.stanza, made, is_new=is_new) if isinstance(made, Response) else made
 
 
 class _Query:
@@ -396,10 +305,6 @@ class _Query:
     def is_own(self) -> bool:
         """True if the account itself asks."""
         return self.account.key == self.asker.key
-
-
-def _node(name: str, stored: StoredDocument | None) -> Node | None:
-    return None if stored is None else decode_node(name, stored.octets)
 
 
 def _refused(stanza: Element, response: Response, *, is_new: bool) -> Element | None:
