@@ -19,9 +19,9 @@ from comity.cpim.watchers import TRANSITIONS, SubscriptionEvent, SubscriptionSta
 from comity.errors import StoreError
 from comity.failpoints import failpoint
 from comity.service.interfaces import Clock, Op, Result, Store
+from comity.service.presence.access import Access
 from comity.service.presence.deadlines import Deadlines
 from comity.service.presence.notifier import Notifier
-from comity.service.presence.parts import Access
 from comity.service.presence.presentities import Presentities
 from comity.service.presence.presentity import Presentity
 from comity.service.presence.subscriptions import Live, Subscriptions

@@ -19,13 +19,14 @@ from comity.errors import StoreError
 from comity.failpoints import failpoint
 from comity.service import policy
 from comity.service.interfaces import Accounts, Op, Origin, Store
+from comity.service.presence.access import Access
+from comity.service.presence.decisions import Decisions
 from comity.service.presence.interfaces import Granted, Subscription, Terms
 from comity.service.presence.moves import Moves, event_of, state_of
 from comity.service.presence.notifier import Notifier
-from comity.service.presence.parts import Access, Decisions
 from comity.service.presence.presentities import Presentities
 from comity.service.presence.publications import PublicationLimits
-from comity.service.presence.subscriptions import Live
+from comity.service.presence.subscriptions import NOBODY, Live
 
 log = logging.getLogger(__name__)
 
@@ -139,11 +140,9 @@ class Watching:
         if wish.granted.sub_handling is SubHandling.CONFIRM and operation.duration:
             if self._waiting(wish.watcher) >= self._limits.requests:
                 return _full(wish, f"At most {self._limits.requests} requests of one user wait for an answer.")
-            if wish.is_known:
-                if refusal := await self._decisions.ask(operation, wish.origin, wish.terms):
-                    return refusal
-                await self._access.load(target)
-                wish.granted = self._moves.grant(target, wish.watcher)
+            await self._decisions.request(target, wish.watcher, wish.terms)
+            await self._access.load(target)
+            wish.granted = self._moves.grant(target, wish.watcher)
         if wish.granted.sub_handling is SubHandling.BLOCK:
             return _denied(operation)
         return None
@@ -209,7 +208,9 @@ class Watching:
 
     async def _is_kept(self, live: Live) -> bool:
         """Make it durable, if it is to be; False if that is not possible."""
-        return not live.is_durable or await self._commit(self._subscriptions.row_of(live))
+        if live.is_durable:
+            return await self._commit(self._subscriptions.row_of(live))
+        return live.is_known or live.expires is None or await self._commit(NOBODY)
 
     async def _end(self, live: Live) -> Granted | Response:
         """From here on it is told nothing but the last word of ``begin`` (N-09); yes is said when the row is gone."""
