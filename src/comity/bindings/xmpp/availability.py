@@ -20,6 +20,7 @@ from comity.bindings.xmpp.e2e import E2E, OCTETS
 from comity.bindings.xmpp.extensions import PROTOCOL
 from comity.bindings.xmpp.ground import Ground
 from comity.bindings.xmpp.mapping import Refusal, response_to_error
+from comity.bindings.xmpp.personal import Personal
 from comity.bindings.xmpp.presence import check_presence, parting_words, priority_of, stanza_to_statement
 from comity.bindings.xmpp.subscriptions import ASKING
 from comity.bindings.xmpp.watching import Watching
@@ -34,11 +35,14 @@ _BROADCAST: Final = frozenset({"", "unavailable"})
 class Availability:
     """Presence stanzas of clients, each handed to the part that knows what to do."""
 
-    def __init__(self, ground: Ground, asking: Asking, watching: Watching, directed: Directed) -> None:
+    def __init__(
+        self, ground: Ground, asking: Asking, watching: Watching, directed: Directed, personal: Personal
+    ) -> None:
         self._ground = ground
         self._asking = asking
         self._watching = watching
         self._directed = directed
+        self._personal = personal
         self.capabilities = Capabilities(ground, self.register)
 
     async def presence(self, connection: Connection, stanza: Element) -> None:
@@ -152,7 +156,7 @@ class Availability:
         if stanza is None:
             stanza = Element(wire.PRESENCE, {"type": "unavailable", "from": str(connection.jid)})
         self.broadcast(connection, stanza)
-        connection.presence = None
+        connection.presence, connection.events = None, frozenset()
         if self._ground.presence is None:
             return
         assert connection.account is not None
@@ -179,6 +183,7 @@ class Availability:
     def register(self, connection: Connection) -> None:
         """Make an available device a contact address, or renew what is known of it."""
         self._ground.run(self._register(connection))
+        self._personal.came(connection)
 
     async def _register(self, connection: Connection) -> None:
         if connection.presence is None or not connection.is_live or connection.session.is_ended:

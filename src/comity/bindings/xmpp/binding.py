@@ -26,11 +26,13 @@ from comity.bindings.xmpp.devices import Connection
 from comity.bindings.xmpp.directed import Directed
 from comity.bindings.xmpp.ground import Ground
 from comity.bindings.xmpp.jid import Jid
+from comity.bindings.xmpp.personal import Personal
 from comity.bindings.xmpp.rates import Rates
 from comity.bindings.xmpp.roster import ContactLists
 from comity.bindings.xmpp.session import ServerOptions, XmppServerSession
 from comity.bindings.xmpp.streams import Streams
 from comity.bindings.xmpp.submission import Submissions
+from comity.bindings.xmpp.vcard import Cards
 from comity.bindings.xmpp.watching import Watching
 from comity.bindings.xmpp.wire import IQ, MESSAGE, Element
 from comity.cpim.address import Address, from_jid
@@ -58,7 +60,9 @@ class XmppBinding:
         self._asking = Asking(ground, self._blocklists)
         self._watching = Watching(ground)
         self._directed = Directed(ground, self._blocklists)
-        self._availability = Availability(ground, self._asking, self._watching, self._directed)
+        self._personal = Personal(ground)
+        self._cards = Cards(ground)
+        self._availability = Availability(ground, self._asking, self._watching, self._directed, self._personal)
         self._delivery = DeviceDelivery(ground)
         self._submissions = Submissions(ground)
         self._carbons = Carbons(ground)
@@ -237,15 +241,20 @@ class XmppBinding:
         assert connection.jid is not None
         to = Jid.parse(stanza.get("to")) if stanza.get("to") else connection.jid.bare
         is_account = to == connection.jid.bare
-        if is_account and stanza.get("type") in ("get", "set"):
-            for part in (self._lists, self._blocklists):
+        is_ours = to.domain in self._ground.domains
+        refused = None
+        if not is_account and (to.local or not is_ours):
+            refused = self._refusal(connection, stanza, to)
+        if refused is None and to.local and to.is_bare and is_ours and stanza.get("type") in ("get", "set"):
+            own = (self._lists, self._blocklists) if is_account else ()
+            for part in (*own, self._personal, self._cards):
                 if part.takes(stanza):
                     self._ground.in_order(connection, part.query(connection, stanza), stanza, index)
                     return
-        if is_account or (not to.local and to.domain in self._ground.domains):
+        if is_account or (not to.local and is_ours):
             self._own_iq(connection, stanza, is_account=is_account)
         else:
-            self._ground.reply(connection, self._refusal(connection, stanza, to) or self._carried(stanza, to))
+            self._ground.reply(connection, refused or self._carried(stanza, to))
         connection.session.stanza_handled(index)
 
     def _own_iq(self, connection: Connection, stanza: Element, *, is_account: bool) -> None:
