@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from comity.cpim.address import Address
 from comity.cpim.operations import EndReason, NotifyOperation, Reason, Response, SubscribeOperation, failure
-from comity.cpim.presence_rules import current_sphere
+from comity.cpim.presence_rules import SubHandling, current_sphere
 from comity.service import policy
 from comity.service.interfaces import Accounts, Clock, Origin, Store
 from comity.service.presence.interfaces import (
@@ -240,6 +240,12 @@ class AccountPresence:
         """See ``PresenceService.is_allowed``."""
         own_address = self._presentities.own
         return asyncio.ensure_future(self._watching.is_allowed(own_address(presentity), own_address(watcher)))
+
+    def may_see(self, presentity: Address, watcher: Address) -> asyncio.Future[bool]:
+        """See ``PresenceService.may_see``."""
+        own_address = self._presentities.own
+        allow = SubHandling.ALLOW
+        return asyncio.ensure_future(self._watching.is_allowed(own_address(presentity), own_address(watcher), allow))
 
     def watchers(self, account: Address) -> Sequence[Subscription]:
         """See ``PresenceService.watchers``."""
