@@ -1,6 +1,6 @@
 """What accounts decide and keep, put together: for ``service.py`` in the running server, for ``admin`` where none runs.
 
-Place on the path: the composition of ``relations``, ``blocks``, ``documents``, ``access``, ``pairs``, ``decisions`` and ``contacts``.
+Place on the path: the composition of ``relations``, ``blocks``, ``documents``, ``access``, ``pairs``, ``decisions``, ``contacts`` and ``inbox``.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from comity.service.presence.contacts import ContactBook
 from comity.service.presence.decisions import Decisions
 from comity.service.presence.documents import DocumentLimits, DocumentStore
 from comity.service.presence.edges import Edges
+from comity.service.presence.inbox import Inbox
 from comity.service.presence.interfaces import Default
 from comity.service.presence.pairs import ListLimits, Pairs
 from comity.service.presence.relations import Relations
@@ -60,6 +61,7 @@ class Keeping:
         self.blocks = Blocks(store)
         self.documents = DocumentStore(store, limits.documents)
         self.access = Access(self.relations, self.blocks, self.documents, limits.default, reconsider)
+        self.inbox = Inbox(self.relations, self.blocks, self.documents, self.access)
         self.documents.changed = self.access.document_changed
         self.pairs = Pairs(
             self.relations,
@@ -79,6 +81,7 @@ class Keeping:
     async def start(self) -> None:
         """Take up what has to be in memory, and finish what a stop cut in two; call before anything listens. Raises StoreError."""
         await self.blocks.load()
+        await self.inbox.load()
         await self.pairs.recover()
 
     async def clear(self, account: Address) -> None:

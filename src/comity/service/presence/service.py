@@ -17,6 +17,7 @@ from dataclasses import replace
 from comity.cpim.address import Address
 from comity.cpim.operations import EndReason, NotifyOperation, Reason, Response, SubscribeOperation, failure
 from comity.cpim.presence_rules import SubHandling, current_sphere
+from comity.service import policy
 from comity.service.interfaces import Accounts, Clock, Origin, Store
 from comity.service.presence.interfaces import (
     ContactItem,
@@ -212,7 +213,12 @@ class AccountPresence:
 
     async def subscribe(self, operation: SubscribeOperation, origin: Origin, terms: Terms) -> Granted | Response:
         """See ``PresenceService.subscribe``."""
-        return await self._admit(operation, origin) or await self._watching.subscribe(operation, origin, terms)
+        operation, origin = self._folded(operation, origin)
+        if terms.is_standing:
+            refusal = policy.check_watcher(operation, origin)
+        else:
+            refusal = await self._admit(operation, origin)
+        return refusal or await self._watching.subscribe(operation, origin, terms)
 
     def begin(self, subscription: Subscription) -> None:
         """See ``PresenceService.begin``."""

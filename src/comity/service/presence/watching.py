@@ -136,8 +136,8 @@ class Watching:
         known = self._accounts.known(target)
         wish.is_known = await self._accounts.exists(target) if known is None else known
         await self._access.load(target)
-        wish.granted = self._moves.grant(target, wish.watcher, is_new=True)
-        if wish.granted.sub_handling is SubHandling.CONFIRM and operation.duration:
+        wish.granted = self._moves.grant(target, wish.watcher, is_new=not wish.terms.is_standing)
+        if wish.granted.sub_handling is SubHandling.CONFIRM and operation.duration and not wish.terms.is_standing:
             if self._waiting(wish.watcher) >= self._limits.requests:
                 return _full(wish, f"At most {self._limits.requests} requests of one user wait for an answer.")
             await self._decisions.request(target, wish.watcher, wish.terms)
