@@ -13,13 +13,14 @@ from comity.bindings.xmpp import wire
 from comity.bindings.xmpp.devices import Connection
 from comity.bindings.xmpp.ground import Ground
 from comity.bindings.xmpp.mapping import response_to_error
+from comity.bindings.xmpp.pubsub import kept_element
 from comity.bindings.xmpp.queries import PRIVATE_STORAGE, VCARD
 from comity.bindings.xmpp.wire import Element
 from comity.cpim.address import Address, from_jid
 from comity.cpim.operations import Response
 from comity.errors import LocalProtocolError
 from comity.service.presence.interfaces import Documents
-from comity.xml import parse_document, serialize
+from comity.xml import serialize
 
 _CARD: Final = f"{{{VCARD}}}vCard"
 _PRIVATE: Final = f"{{{PRIVATE_STORAGE}}}query"
@@ -60,7 +61,7 @@ class Cards:
         stored = await documents.get(account, "vcard-temp")
         if stored is None:
             return wire.error_reply(stanza, "item-not-found" if is_own else "service-unavailable")
-        return wire.iq_result(stanza, parse_document(stored.octets))
+        return wire.iq_result(stanza, kept_element(stored.octets))
 
     async def _private(self, connection: Connection, stanza: Element, payload: Element) -> Element | None:
         children = list(payload.elements())
@@ -73,7 +74,7 @@ class Cards:
         assert connection.account is not None
         assert self._ground.presence is not None
         stored = await self._ground.presence.documents.get(connection.account, _name(children[0]))
-        found = parse_document(stored.octets) if stored is not None else Element(children[0].name)
+        found = kept_element(stored.octets) if stored is not None else Element(children[0].name)
         return wire.iq_result(stanza, Element(_PRIVATE, {}, [found]))
 
     async def _keep(
