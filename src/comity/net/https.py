@@ -53,6 +53,8 @@ class HttpsServer:
         self._listeners: list[StreamListener] = []
         self._connections: dict[web.RequestHandler, _Connection] = {}
         self._making: set[asyncio.Task[None]] = set()
+        self._empty = asyncio.Event()
+        self._empty.set()
         self._server = web.Server(
             self._handle,
             access_log=None,
@@ -100,6 +102,11 @@ class HttpsServer:
         await self._server.shutdown(timeout=2.0)
         for connection in list(self._connections.values()):
             connection.abort()
+        await self.idle()
+
+    async def idle(self) -> None:
+        """Wait until no connection is left."""
+        await self._empty.wait()
 
     def accepted(self, sock: socket.socket, address: HostPort) -> None:
         """See ``Acceptor``."""
@@ -113,6 +120,7 @@ class HttpsServer:
         inner = self._server()
         connection = _Connection(self, inner, host)
         self._connections[inner] = connection
+        self._empty.clear()
         task = asyncio.get_running_loop().create_task(self._run(connection, sock))
         self._making.add(task)
         task.add_done_callback(self._making.discard)
@@ -148,6 +156,8 @@ class HttpsServer:
         """A connection ended."""
         if self._connections.pop(connection.inner, None) is not None:
             self._network.gate.release(connection.host, is_authenticated=connection.is_proved)
+            if not self._connections:
+                self._empty.set()
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
         """A deadline."""
