@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Comity as a peer of the rig: the accounts the rig plays (a0…, b0…, i0…, off0…), then `comity serve`.
+"""Comity as a peer of the rig: the accounts the rig plays (a0…, b0…, i0…, off0…, w0…, pres0), then `comity serve`.
 
 All accounts have the password "pw" and the same SCRAM keys: deriving thousands of them says nothing about a server.
 """
@@ -17,7 +17,7 @@ from comity.service.credentials import derive_ha1, derive_scram, encode_ha1, enc
 from comity.service.interfaces import Put
 from comity.store.sqlite import SqliteStore
 
-CONFIG = Path(__file__).parent / "comity.toml"
+CONFIG = Path(__file__).parent / os.environ.get("BENCH_CONFIG", "comity.toml")
 USERS = int(os.environ.get("BENCH_USERS", "2000"))
 
 
@@ -27,9 +27,9 @@ async def accounts() -> None:
     config.server.data.parent.mkdir(parents=True, exist_ok=True)
     store = await SqliteStore.open(config.server.data)
     scram = encode_scram(derive_scram("pw"))
-    for prefix in ("a", "b", "i", "off"):
+    for prefix in ("a", "b", "i", "off", "w", "pres"):
         ops = []
-        for n in range(USERS):
+        for n in range(USERS if prefix != "pres" else 1):
             address = Address.im(f"{prefix}{n}", config.server.domains[0])
             ops.append(Put("account", address.key, b'{"created":"2026-01-01T00:00:00+00:00"}'))
             ops.append(Put("scram", address.key, scram))

@@ -7,7 +7,8 @@ the markers of docs/reference/performance.md are written anew from it. --tables 
   S1  SIP to XMPP and back, over UDP and TCP      Comity, Kamailio's xmpp module
   S2  SIP to SIP; stored for users who are away   Comity, Kamailio (t_relay; msilo)
   S3  XMPP to XMPP with 2, 20 and 200 users       Comity, Prosody, ejabberd
-  S5  users signed in who do nothing              the same
+  S4  one presentity, 10, 100 and 1,000 watchers  Comity, Kamailio (SIP), Prosody and ejabberd (XMPP)
+  S5  users signed in who do nothing              as S2 and S3
   floors     the promised rates and half of them  Comity
   overload   three times what it can carry        Comity
   signed     signed objects beside unsigned ones  Comity
@@ -41,7 +42,7 @@ from tests.load import relay  # noqa: E402  the tests stand beside this folder
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "suite.json"
 PROFILES = json.loads((HERE / "conf" / "profiles.json").read_text())
-PARTS = ("s1", "s2", "s3", "s5", "floors", "overload", "signed", "recovery")
+PARTS = ("s1", "s2", "s3", "s4", "s5", "floors", "overload", "signed", "recovery")
 PACKAGES = {"kamailio": "kamailio", "prosody": "prosody", "ejabberd": "ejabberdctl"}
 PORTS = {"udp": 7100, "tcp": 7100}
 
@@ -92,6 +93,21 @@ def ends(scenario: str, profile: str, users: int) -> tuple[dict[str, object], di
     return src, dst
 
 
+def watched(profile: str, kind: str, watchers: int) -> list[dict[str, object]]:
+    """A presentity, and its watchers by SIP, by XMPP, or half and half; where it can, the presentity uses SIP for "both"."""
+    if kind == "xmpp":
+        return [xmpp(profile, "pres", 1), xmpp(profile, "w", watchers, quickack=1)]
+    source = sip(profile, "pres", "udp", 1, lport=7090)
+    if kind == "sip":
+        return [source, sip(profile, "w", "udp", watchers, reg=0, lport=7100)]
+    half = watchers // 2
+    return [
+        source,
+        sip(profile, "w", "udp", half, reg=0, lport=7100),
+        xmpp(profile, "w", watchers - half, first=half, quickack=1),
+    ]
+
+
 SCENARIOS: dict[str, tuple[tuple[str, ...], int]] = {
     # name: (profiles, users of each side)
     "s1 sip-udp xmpp": (("comity", "kamailio-xmpp"), 10),
@@ -104,6 +120,13 @@ SCENARIOS: dict[str, tuple[tuple[str, ...], int]] = {
     "s3 xmpp xmpp 20": (("comity", "prosody", "ejabberd"), 10),
     "s3 xmpp xmpp 200": (("comity", "prosody", "ejabberd"), 100),
 }
+WATCHED = {
+    # protocol of the watchers: profiles
+    "sip": ("comity-pres", "kamailio-presmem"),
+    "xmpp": ("comity-pres", "prosody", "ejabberd"),
+    "both": ("comity-pres",),
+}
+WATCHERS = (10, 100, 1000)
 FLOORS = {"s3 xmpp xmpp 128": 2000, "s1 sip-udp xmpp": 1500, "s1 sip-tcp xmpp": 1500, "s1 xmpp sip-udp": 1000}
 OVERLOADS = ("s1 sip-udp xmpp", "s1 sip-udp xmpp again", "s1 sip-tcp xmpp", "s3 xmpp xmpp 128")
 
@@ -116,7 +139,7 @@ class Suite:
         self.seconds = seconds
         self.overload_seconds = overload_seconds
         self.queued = queued
-        self.found: dict[str, object] = {"machine": machine(), "rows": [], "offline": [], "idle": []}
+        self.found: dict[str, object] = {"machine": machine(), "rows": [], "offline": [], "presence": [], "idle": []}
         self.found |= {"floors": [], "overload": [], "signed": [], "recovery": []}
 
     def note(self, part: str, row: dict[str, object]) -> None:
@@ -168,6 +191,27 @@ class Suite:
                     print(f"  offline, {profile}: stored {result.get('accepted')} of {count} in {wall} s", flush=True)
                     repeats.append(result)
                 self.note("offline", {"server": profile, "repeats": repeats})
+
+    def presence(self) -> None:
+        """S4: somebody whom many watch comes and goes; each change has to be seen by all before the next is made."""
+        self.found["presence_machine"] = machine("comity-pres.toml")
+        for watchers in WATCHERS:
+            publishes = max(20, int(min(100, 4000 // watchers) * self.seconds))
+            for kind, profiles in WATCHED.items():
+                for profile in filter(available, profiles):
+                    repeats = []
+                    for _ in range(self.repeats):
+                        with Running(profile) as pids:
+                            src, *groups = watched(profile, kind, watchers)
+                            second = {"dst2": bench.spec(groups[1])} if len(groups) > 1 else {}
+                            options = {"publishes": publishes, "drain": 20, "gap": 0.02, "timeout": 600}
+                            result = bench.imload("pres", src, groups[0], pids=pids, size=64, **second, **options)
+                        said = {
+                            key: result.get(key) for key in ("server_cpu_ms_per_notify", "lost", "last_ms", "error")
+                        }
+                        print(f"  {watchers} watchers by {kind}, {profile}: {said}", flush=True)
+                        repeats.append(result)
+                    self.note("presence", {"server": profile, "kind": kind, "watchers": watchers, "repeats": repeats})
 
     def idle(self) -> None:
         """S5: what a user who does nothing costs."""
@@ -258,7 +302,7 @@ def available(profile: str) -> bool:
     return False
 
 
-def machine() -> dict[str, object]:
+def machine(configuration: str = "comity.toml") -> dict[str, object]:
     """Where and with what the figures were made."""
     model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     git = ["git", "-C", str(HERE.parent), "describe", "--always", "--dirty"]
@@ -277,7 +321,7 @@ def machine() -> dict[str, object]:
         "python": platform.python_version(),
         "commit": subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip(),
         "versions": versions,
-        "configuration": (HERE / "comity.toml").read_text(),
+        "configuration": (HERE / configuration).read_text(),
         "command": " ".join(["scripts/bench", *sys.argv[1:]]),
     }
 
@@ -324,8 +368,8 @@ def main() -> None:
             suite.messages(part)
         if part == "s2":
             suite.offline()
-        if part in ("s5", "floors", "overload", "signed", "recovery"):
-            getattr(suite, {"s5": "idle"}.get(part, part))()
+        if part in ("s4", "s5", "floors", "overload", "signed", "recovery"):
+            getattr(suite, {"s4": "presence", "s5": "idle"}.get(part, part))()
     print(tables.text(suite.found), flush=True)
     if options.publish:
         tables.publish(suite.found)

@@ -24,6 +24,7 @@ PACKAGES = {
     "nats-server": "nats-server",
     "baresip": "baresip-core",
     "linphone-daemon": "linphone-cli",
+    "linphonec": "linphone-cli",
     "mcabber": "mcabber",
     "profanity": "profanity",
     "twinkle-console": "twinkle-console",

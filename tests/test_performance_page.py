@@ -20,3 +20,6 @@ def test_the_tables_are_those_of_the_published_run() -> None:
     found = json.loads((DOCS / "performance.json").read_text(encoding="utf-8"))
     assert tables.page(found, page) == page, "run scripts/bench --tables"
     assert found["machine"]["configuration"] == (ROOT / "bench" / "comity.toml").read_text(encoding="utf-8")
+    if "presence_machine" in found:
+        expected = (ROOT / "bench" / "comity-pres.toml").read_text(encoding="utf-8")
+        assert found["presence_machine"]["configuration"] == expected

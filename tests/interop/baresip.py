@@ -13,7 +13,18 @@ import urllib.request
 from pathlib import Path
 from urllib.parse import quote
 
-from tests.interop.clients import Limits, Received, SignIn, StockClient, bare_address, lines_as_lf, listed
+from tests.interop.clients import (
+    Limits,
+    Presence,
+    Received,
+    Seen,
+    SignIn,
+    State,
+    StockClient,
+    bare_address,
+    lines_as_lf,
+    listed,
+)
 from tests.interop.program import Program, free_port
 
 _MODULES = "/usr/lib/baresip/modules"
@@ -32,10 +43,11 @@ module cons.so
 module_app contact.so
 module_app menu.so
 module_app account.so
-module_app debug_cmd.so
+{presence}module_app debug_cmd.so
 http_listen 127.0.0.1:{http_port}
 cons_listen 127.0.0.1:{console_port}
 """
+_STATES: dict[str, State] = {"online": "online", "offline": "offline", "busy": "busy"}
 
 
 class Baresip(StockClient):
@@ -47,10 +59,12 @@ class Baresip(StockClient):
     """Sending: the HTTP module takes a request of 16 KiB, percent-encoded. Showing: a line buffer of 512 octets, and what
     does not fit, with the sender's address, is not shown at all, though answered with 200."""
 
+    presence = Presence(tells=frozenset({"online", "offline"}), shows=frozenset({"online", "busy"}))
+    """It writes no notes, and reads of RPID ``busy`` and "on the phone" only."""
+
     def __init__(self, home: Path, sign_in: SignIn) -> None:
         super().__init__(home, sign_in)
         self._http_port, self._console_port = free_port(), free_port()
-        self._program: Program | None = None
         self._console: socket.socket | None = None
         self._shown = bytearray()
         self._shown_lock = threading.Lock()
@@ -61,30 +75,36 @@ class Baresip(StockClient):
         self.home.mkdir(parents=True, exist_ok=True)
         (self.home / "config").write_text(
             _CONFIG.format(
-                ca_file=account.ca_file, modules=_MODULES, http_port=self._http_port, console_port=self._console_port
+                ca_file=account.ca_file,
+                modules=_MODULES,
+                presence="module_app presence.so\n" if account.presence else "",
+                http_port=self._http_port,
+                console_port=self._console_port,
             )
         )
-        (self.home / "accounts").write_text("")
+        # Its presence module publishes for the accounts that are there when it starts.
+        (self.home / "accounts").write_text(f"{self._account_line()};pubint=60\n" if account.presence else "")
         contacts = account.contacts or (account.address,)
-        (self.home / "contacts").write_text("".join(f'"{who}" <sip:{who}>\n' for who in contacts))
+        asks = ";presence=p2p" if account.presence else ""
+        (self.home / "contacts").write_text("".join(f'"{who}" <sip:{who}>{asks}\n' for who in contacts))
         self._program = Program("baresip", ["baresip", "-s", "-f", str(self.home)], self.home, terminal=False)
         self._console = self._program.wait_until(lambda: _connected(self._console_port), "its console")
         self._console.settimeout(None)
         self._listener = threading.Thread(target=self._listen, args=(self._console,), daemon=True)
         self._listener.start()
-        # Only now, so that the console shows what waited for this sign-in; a user writes this line into "accounts".
-        self._command(
-            f"uanew <sip:{account.address};transport={account.transport}>;auth_user={account.user};"
-            f"auth_pass={account.password};"
-            f'outbound="sip:{account.host}:{account.port};transport={account.transport}";regint=60'
-        )
+        if not account.presence:
+            # Only now, so that the console shows what waited for this sign-in; a user writes the line into "accounts".
+            self._command(f"uanew {self._account_line()}")
         registered = re.compile(re.escape(account.address) + r": \{0/\w+/v4\} 200 ")
         self._program.wait_until(lambda: registered.search(self._running.output), "a 200 to its REGISTER")
 
-    @property
-    def _running(self) -> Program:
-        assert self._program is not None, "not started"
-        return self._program
+    def _account_line(self) -> str:
+        account = self.sign_in
+        return (
+            f"<sip:{account.address};transport={account.transport}>;auth_user={account.user};"
+            f"auth_pass={account.password};"
+            f'outbound="sip:{account.host}:{account.port};transport={account.transport}";regint=60'
+        )
 
     def _listen(self, console: socket.socket) -> None:
         while octets := console.recv(65536):
@@ -118,6 +138,27 @@ class Baresip(StockClient):
         self._running.wait_until(
             lambda: wanted in self.received(), lambda: f"{wanted}; {listed(self.received())}", seconds
         )
+
+    def tell(self, state: State, note: str = "") -> None:
+        if state not in self.presence.tells or note:
+            raise ValueError(f"baresip cannot say {state} {note}")
+        self._command(f"presence_{state}")
+
+    def watch(self, who: str) -> None:
+        """It asked for all its contacts when it started."""
+        if not self.sign_in.presence or who not in self.sign_in.contacts:
+            raise ValueError(f"baresip watches its contacts from the start: {self.sign_in}")
+
+    def seen(self, who: str) -> Seen:
+        found = re.search(
+            rf"(\w+)\S* {re.escape(who)}\b", re.sub(r"\x1b\[\d*;?m|<[^>]*>", "", self._command("contacts"))
+        )
+        state = found[1].lower() if found is not None else "unknown"
+        return Seen(_STATES.get(state, "unknown"))
+
+    def kill(self) -> None:
+        super().kill()
+        self.stop()
 
     def stop(self) -> None:
         program, self._program = self._program, None

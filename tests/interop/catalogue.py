@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from tests.interop.baresip import Baresip
 from tests.interop.clients import StockClient, Transport
-from tests.interop.linphone import Linphone
+from tests.interop.linphone import Linphone, LinphoneConsole
 from tests.interop.mcabber import Mcabber
 from tests.interop.pjsua import Pjsua
 from tests.interop.profanity import Profanity
@@ -23,6 +23,11 @@ from tests.interop.twinkle import Twinkle
 CLIENTS: dict[str, type[StockClient]] = {
     kind.name: kind for kind in (Baresip, Linphone, Pjsua, Twinkle, Mcabber, Profanity, PurpleXmpp, SlixmppClient)
 }
+
+WATCHING: dict[str, type[StockClient]] = {
+    kind.name: kind for kind in (Baresip, LinphoneConsole, Pjsua, Mcabber, Profanity, PurpleXmpp, SlixmppClient)
+}
+"""Those that know presence. Twinkle's console has no word for it, and Linphone's daemon none either."""
 
 UDP_OCTETS = 700
 """RFC 3428 section 8: a MESSAGE of more than 1,300 octets must not go over UDP; the rest is for its headers."""
@@ -57,6 +62,22 @@ PAIRS = [
 ]
 
 _NUMBERED = "".join(f"{count:05d}" for count in range(998))
+WATCHES = [
+    # the watcher, and whom it watches
+    (("pjsua", "tls"), ("profanity", "starttls")),
+    (("baresip", "tcp"), ("slixmpp", "tls")),
+    (("linphonec", "tls"), ("mcabber", "starttls")),
+    (("pjsua", "udp"), ("libpurple", "tls")),
+    (("profanity", "tls"), ("pjsua", "tls")),
+    (("slixmpp", "tls"), ("baresip", "tls")),
+    (("mcabber", "tls"), ("linphonec", "tcp")),
+    (("libpurple", "starttls"), ("pjsua", "tcp")),
+    (("linphonec", "udp"), ("pjsua", "tls")),
+    (("pjsua", "tcp"), ("baresip", "udp")),
+    (("profanity", "starttls"), ("libpurple", "tls")),
+    (("mcabber", "tls"), ("slixmpp", "starttls")),
+]
+
 TEXTS = {
     "emoji and markup": "Grüße 👋🏽 <&>\" ' ]]> &amp; 你好 👩‍👩‍👧",
     "several lines": 'first\n<second> & "third"\n\n    fourth, after an empty line 🙂',

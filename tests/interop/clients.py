@@ -7,14 +7,19 @@ settings and limits; keep the two together.
 
 from __future__ import annotations
 
+import signal
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from tests.interop.program import Program
+
 Protocol = Literal["sip", "xmpp"]
 Transport = Literal["udp", "tcp", "tls", "starttls"]
 Notice = Literal["typing", "receipt", "refused"]
+State = Literal["online", "away", "busy", "offline", "unknown"]
+"""What a client shows of somebody; unknown: nothing was said."""
 
 UNLIMITED = 1 << 20
 """Octets no test comes near."""
@@ -34,6 +39,8 @@ class SignIn:
     """PEM certificates the client is to trust."""
     contacts: tuple[str, ...] = ()
     """Bare addresses in its contact list; some clients send to nobody else."""
+    presence: bool = False
+    """Whether its user turned presence on, where that is a choice: some SIP clients ask for all contacts then."""
 
     @property
     def user(self) -> str:
@@ -57,6 +64,37 @@ class Received:
         """Short enough for a failure's message; the middle of a long text is left out."""
         text = self.text if len(self.text) <= 200 else f"{self.text[:80]} … {self.text[-80:]}"
         return f"{text!r} ({len(self.text)} characters) from {self.sender}"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a client shows of somebody's presence."""
+
+    state: State
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """What the client can do about presence, found by trying."""
+
+    tells: frozenset[State] = frozenset()
+    """States its user can choose; "offline" only where that is possible without signing out."""
+    shows: frozenset[State] = frozenset()
+    """States it tells apart."""
+    tells_notes: bool = False
+    shows_notes: bool = False
+    answers: bool = False
+    """Whether its user can approve or refuse who asks."""
+    blocks: bool = False
+
+    def as_shown(self, seen: Seen) -> Seen:
+        """What is left of ``seen`` in this client; who shows no away shows people who are away as online.
+
+        Of those who are offline only that: some servers and clients put words of their own there.
+        """
+        state = seen.state if seen.state in self.shows or seen.state in ("offline", "unknown") else "online"
+        return Seen(state, seen.note if self.shows_notes and state not in ("unknown", "offline") else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +130,7 @@ class StockClient(ABC):
     """Whether its driver can make it tell that its user is typing."""
     shows: ClassVar[frozenset[Notice]] = frozenset()
     """Which notices its driver sees it show."""
+    presence: ClassVar[Presence] = Presence()
     shows_copies: ClassVar[bool] = False
     """Whether it shows what other devices of its account send (XEP-0280), and its driver sees that."""
 
@@ -100,6 +139,7 @@ class StockClient(ABC):
             raise ValueError(f"{self.name} has no transport {sign_in.transport}: {self.transports}")
         self.home = home
         self.sign_in = sign_in
+        self._program: Program | None = None
 
     @abstractmethod
     def start(self) -> None:
@@ -136,6 +176,52 @@ class StockClient(ABC):
     def wait_notice(self, kind: Notice, who: str) -> None:
         """Wait until a notice of this kind about ``who`` was shown."""
         raise NotImplementedError(f"{self.name} was not taught to show notices")
+
+    # --- presence ----------------------------------------------------------------------------------------------------
+
+    def tell(self, state: State, note: str = "") -> None:
+        """Choose one's own presence."""
+        raise NotImplementedError(f"{self.name} was not taught to tell its presence")
+
+    def watch(self, who: str) -> None:
+        """Ask to see ``who``."""
+        raise NotImplementedError(f"{self.name} was not taught to watch")
+
+    def wait_asked(self, who: str) -> None:
+        """Wait until ``who`` was shown to ask for one's presence."""
+        raise NotImplementedError(f"{self.name} shows no requests")
+
+    def answer(self, who: str, granted: bool) -> None:
+        """Let ``who`` see one's presence, or not."""
+        raise NotImplementedError(f"{self.name} cannot answer requests")
+
+    def block(self, who: str) -> None:
+        """Have nothing more to do with ``who``."""
+        raise NotImplementedError(f"{self.name} cannot block")
+
+    def seen(self, who: str) -> Seen:
+        """What is shown of ``who`` now."""
+        raise NotImplementedError(f"{self.name} was not taught to show presence")
+
+    def wait_seen(self, who: str, state: State, note: str | None = None, seconds: float = 20.0) -> None:
+        """Wait until ``who`` is shown so, as far as this client shows it; without ``note`` any will do."""
+
+        def is_so() -> bool:
+            shown = self.presence.as_shown(self.seen(who))
+            return shown == self.presence.as_shown(Seen(state, shown.note if note is None else note))
+
+        self._running.wait_until(is_so, lambda: f"{who} {state} with {note!r}, but {self.seen(who)}", seconds)
+
+    def kill(self) -> None:
+        """kill -9: it says goodbye to nobody."""
+        program, self._program = self._program, None
+        assert program is not None, "not started"
+        program.stop(signal.SIGKILL)
+
+    @property
+    def _running(self) -> Program:
+        assert self._program is not None, "not started"
+        return self._program
 
     @abstractmethod
     def stop(self) -> None:

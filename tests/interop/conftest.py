@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop.catalogue import CLIENTS, Pair
+from tests.interop.catalogue import CLIENTS, WATCHING, Pair
 from tests.interop.clients import StockClient
 from tests.interop.server import ComityServer
 from tests.peers import need_module, need_program
@@ -45,16 +45,22 @@ class SignedIn:
 
 
 def client_for(
-    server: ComityServer, home: Path, name: str, transport: str, address: str, *contacts: str
+    server: ComityServer,
+    home: Path,
+    name: str,
+    transport: str,
+    address: str,
+    *contacts: str,
+    presence: bool = False,
 ) -> StockClient:
     """A client of the catalogue, not started; fails or skips the test if its program is not installed."""
-    kind = CLIENTS[name]
+    kind = WATCHING[name] if presence else CLIENTS[name]
     if kind.program is not None:
         need_program(kind.program)
     if kind.module is not None:
         need_module(kind.module)
     chosen = next(known for known in kind.transports if known == transport)
-    return kind(home, server.sign_in(address, kind.protocol, chosen, *contacts))
+    return kind(home, server.sign_in(address, kind.protocol, chosen, *contacts, presence=presence))
 
 
 class Seating:

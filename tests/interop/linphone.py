@@ -1,4 +1,4 @@
-"""Drive Linphone 5.1 by its own daemon: commands over a Unix socket, what came from its event queue.
+"""Drive Linphone 5.1 by its own daemon: commands over a Unix socket, what came from its event queue; its presence by its console.
 
 The daemon's ``message`` command ends at the line end, and ``lp-sendmsg`` of the same package crashes in Debian 12,
 so Linphone's command line sends single lines only; it shows several.
@@ -12,7 +12,18 @@ import signal
 import socket
 from pathlib import Path
 
-from tests.interop.clients import Limits, Received, SignIn, StockClient, bare_address, lines_as_lf, listed
+from tests.interop.clients import (
+    Limits,
+    Presence,
+    Received,
+    Seen,
+    SignIn,
+    State,
+    StockClient,
+    bare_address,
+    lines_as_lf,
+    listed,
+)
 from tests.interop.program import Program
 
 _EVENT = re.compile(r'From: (?P<sender>\S+)\nTo: \S+\nId: \S+\nContent: "(?P<text>.*)"\s*\Z', re.DOTALL)
@@ -35,13 +46,30 @@ reg_route=<sip:{host}:{port};transport={transport};lr>
 reg_identity=sip:{address}
 reg_expires=600
 reg_sendregister=1
-publish=0
+publish={publish}
 [auth_info_0]
 username={user}
 passwd={password}
 realm={domain}
 """
 _ANY_PORT, _NO_PORT = -1, 0
+
+
+def _config(account: SignIn) -> str:
+    return _CONFIG.format(
+        udp_port=_ANY_PORT if account.transport == "udp" else _NO_PORT,
+        tcp_port=_ANY_PORT if account.transport == "tcp" else _NO_PORT,
+        tls_port=_ANY_PORT if account.transport == "tls" else _NO_PORT,
+        ca_file=account.ca_file,
+        host="localhost" if account.host == "127.0.0.1" else account.host,  # it takes no IP address from a SAN
+        port=account.port,
+        transport=account.transport,
+        address=account.address,
+        user=account.user,
+        password=account.password,
+        domain=account.domain,
+        publish=int(account.presence),
+    )
 
 
 class Linphone(StockClient):
@@ -54,7 +82,6 @@ class Linphone(StockClient):
 
     def __init__(self, home: Path, sign_in: SignIn) -> None:
         super().__init__(home, sign_in)
-        self._program: Program | None = None
         self._pipe: socket.socket | None = None
         self._received: list[Received] = []
         self._pipe_name = f"comity-{os.getpid()}-{abs(hash(home)):x}"
@@ -64,21 +91,7 @@ class Linphone(StockClient):
         for folder in (".local/share/linphone", ".config/linphone"):
             (self.home / folder).mkdir(parents=True, exist_ok=True)  # it opens its database there and makes no folder
         config = self.home / "linphonerc"
-        config.write_text(
-            _CONFIG.format(
-                udp_port=_ANY_PORT if account.transport == "udp" else _NO_PORT,
-                tcp_port=_ANY_PORT if account.transport == "tcp" else _NO_PORT,
-                tls_port=_ANY_PORT if account.transport == "tls" else _NO_PORT,
-                ca_file=account.ca_file,
-                host="localhost" if account.host == "127.0.0.1" else account.host,  # it takes no IP address from a SAN
-                port=account.port,
-                transport=account.transport,
-                address=account.address,
-                user=account.user,
-                password=account.password,
-                domain=account.domain,
-            )
-        )
+        config.write_text(_config(account))
         path = Path("/tmp") / self._pipe_name  # the daemon puts it there whatever it is called
         argv = ["linphone-daemon", "--pipe", self._pipe_name, "--config", str(config), "--disable-stats-events"]
         self._program = Program("linphone", [*argv, "--log", str(self.home / "log")], self.home, terminal=False)
@@ -86,11 +99,6 @@ class Linphone(StockClient):
         self._program.wait_until(
             lambda: "LinphoneRegistrationOk" in self._command("register-status ALL"), "a 200 to its REGISTER"
         )
-
-    @property
-    def _running(self) -> Program:
-        assert self._program is not None, "not started"
-        return self._program
 
     def _command(self, line: str) -> str:
         assert self._pipe is not None, "not started"
@@ -132,6 +140,66 @@ class Linphone(StockClient):
         if program is not None:
             program.stop(signal.SIGTERM)
             (Path("/tmp") / self._pipe_name).unlink(missing_ok=True)
+
+
+class LinphoneConsole(StockClient):
+    """``linphonec``, for presence: the daemon knows nothing of friends."""
+
+    name = "linphonec"
+    program = "linphonec"
+    protocol = "sip"
+    transports = ("udp", "tcp", "tls")
+    presence = Presence(tells=frozenset({"online"}), shows=frozenset({"online", "away", "busy"}))
+    """It publishes that it is there while it is; its console has no word for anything else."""
+
+    def start(self) -> None:
+        for folder in (".local/share/linphone", ".config/linphone"):
+            (self.home / folder).mkdir(parents=True, exist_ok=True)
+        config = self.home / "linphonerc"
+        config.write_text(_config(self.sign_in))
+        argv = ["linphonec", "-c", str(config), "-d", "6", "-l", str(self.home / "log")]
+        self._program = Program("linphonec", argv, self.home, terminal=True)
+        log = self.home / "log"
+        self._program.wait_until(
+            lambda: log.exists() and "LinphoneRegistrationOk" in log.read_text(errors="replace"),
+            "a 200 to its REGISTER",
+        )
+
+    def send(self, to: str, text: str) -> None:
+        raise NotImplementedError("texts are the daemon's")
+
+    def received(self) -> list[Received]:
+        raise NotImplementedError("texts are the daemon's")
+
+    def wait_received(self, sender: str, text: str, seconds: float = 20.0) -> None:
+        raise NotImplementedError("texts are the daemon's")
+
+    def tell(self, state: State, note: str = "") -> None:
+        if state != "online" or note:
+            raise ValueError(f"linphonec cannot say {state} {note}")
+
+    def watch(self, who: str) -> None:
+        self._running.type(f'friend add "{who.partition("@")[0]}" sip:{who}\n')
+
+    def seen(self, who: str) -> Seen:
+        found = re.findall(rf"Friend [^\n]*<sip:{re.escape(who)}> is ([^\r\n]+)", self._running.output)
+        return Seen(_STATES.get(found[-1], "unknown") if found else "unknown")
+
+    def stop(self) -> None:
+        program, self._program = self._program, None
+        if program is not None:
+            program.stop(signal.SIGTERM)
+
+
+_STATES: dict[str, State] = {
+    "Online": "online",
+    "Away": "away",
+    "Be right back": "away",
+    "Busy": "busy",
+    "Do not disturb": "busy",
+    "On the phone": "busy",
+    "Offline": "offline",
+}
 
 
 def _connected(path: Path) -> socket.socket | None:

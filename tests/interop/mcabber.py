@@ -6,7 +6,18 @@ import itertools
 import re
 from pathlib import Path
 
-from tests.interop.clients import Limits, Received, SignIn, StockClient, bare_address, lines_as_lf, listed
+from tests.interop.clients import (
+    Limits,
+    Presence,
+    Received,
+    Seen,
+    SignIn,
+    State,
+    StockClient,
+    bare_address,
+    lines_as_lf,
+    listed,
+)
 from tests.interop.program import Program
 
 _CONFIG = """\
@@ -32,6 +43,10 @@ set logging_dir = {home}/texts
 _ENTRY = re.compile(r"(?P<kind>M[RS]) (?P<when>\S+) (?P<more>\d{3}) ")
 """An entry of its history: received or sent, when, and how many lines follow the first."""
 
+_STATUS = re.compile(r"^S(?P<letter>\S) \S+ 000 (?P<note>.*)$", re.MULTILINE)
+"""An entry of its history: the status it shows of that contact, and the text with it."""
+_STATES: dict[str, State] = {"O": "online", "F": "online", "A": "away", "N": "away", "D": "busy", "_": "offline"}
+
 
 class Mcabber(StockClient):
     name = "mcabber"
@@ -40,10 +55,16 @@ class Mcabber(StockClient):
     transports = ("starttls", "tls")
     limits = Limits(send_octets=8_000)
     shows_copies = True
+    presence = Presence(
+        tells=frozenset({"online", "away", "busy"}),
+        shows=frozenset({"online", "away", "busy"}),
+        tells_notes=True,
+        shows_notes=True,
+        answers=True,
+    )
 
     def __init__(self, home: Path, sign_in: SignIn) -> None:
         super().__init__(home, sign_in)
-        self._program: Program | None = None
         self._sent = 0
 
     def start(self) -> None:
@@ -67,26 +88,19 @@ class Mcabber(StockClient):
         self._program = Program("mcabber", ["mcabber", "-f", str(config)], self.home, terminal=True)
         self._program.wait_until(lambda: "Your status has been set" in self._trace(), "its first presence")
 
-    @property
-    def _running(self) -> Program:
-        assert self._program is not None, "not started"
-        return self._program
-
     def _trace(self) -> str:
         trace = self.home / "trace"
         return trace.read_text(errors="replace") if trace.exists() else ""
 
     def sign_in_again(self) -> None:
-        with (self.home / "fifo").open("w") as fifo:
-            fifo.write("connect\n")
+        self._type("connect")
 
     def send(self, to: str, text: str) -> None:
         """From a file: the only way that takes line ends; mcabber refuses one of 8 KiB or more."""
         self._sent += 1
         source = self.home / f"out-{self._sent}"
         source.write_text(text)
-        with (self.home / "fifo").open("w") as fifo:
-            fifo.write(f"say_to -q -f {source} {to}\n")
+        self._type(f"say_to -q -f {source} {to}")
         executed = f"Executing FIFO command: say_to -q -f {source} {to}"
         self._running.wait_until(lambda: executed in self._trace(), "the command it was given")
         if f"Message file is too big ({source})" in self._trace():
@@ -118,6 +132,32 @@ class Mcabber(StockClient):
         self._running.wait_until(
             lambda: wanted in self.received(), lambda: f"{wanted}; {listed(self.received())}", seconds
         )
+
+    def tell(self, state: State, note: str = "") -> None:
+        word = {"busy": "dnd"}.get(state, state)
+        before = self._trace().count("Your status has been set")
+        self._type(f"status {word} {note or '-'}")  # without a text it keeps the last one; "-" is none
+        self._running.wait_until(lambda: self._trace().count("Your status has been set") > before, "its new status")
+
+    def watch(self, who: str) -> None:
+        self._type(f"add {who}")
+
+    def wait_asked(self, who: str) -> None:
+        asked = f"<{who}> wants to subscribe to your presence updates"
+        self._running.wait_until(lambda: asked in self._trace(), f"the request of {who}")
+
+    def answer(self, who: str, granted: bool) -> None:
+        self._type(f"authorization {'allow' if granted else 'cancel'} {who}")
+
+    def seen(self, who: str) -> Seen:
+        """From its history, where it notes each change of a contact's status."""
+        history = self.home / "texts" / who
+        found = _STATUS.findall(history.read_text(errors="replace")) if history.exists() else []
+        return Seen(_STATES[found[-1][0]], found[-1][1]) if found else Seen("unknown")
+
+    def _type(self, command: str) -> None:
+        with (self.home / "fifo").open("w") as fifo:
+            fifo.write(command + "\n")
 
     def stop(self) -> None:
         program, self._program = self._program, None

@@ -8,7 +8,7 @@ import select
 import sys
 from typing import Any
 
-from tests.interop.clients import Limits
+from tests.interop.clients import Limits, Presence
 from tests.interop.lines import LibraryClient, Settings, say
 
 
@@ -23,6 +23,12 @@ class Pjsua(LibraryClient):
     """PJSIP_MAX_PKT_LEN: a message of more than 4,000 octets with its headers is not sent, and one that comes is dropped
     with what follows it in the same read, so that its answer and even that of a REGISTER may be lost."""
     tells_typing = True
+    presence = Presence(
+        tells=frozenset({"online", "away", "busy", "offline"}),
+        shows=frozenset({"online", "away", "busy"}),
+        tells_notes=True,
+        shows_notes=True,
+    )
     shows = frozenset({"typing"})
 
     def settings(self) -> Settings:
@@ -36,6 +42,7 @@ class Pjsua(LibraryClient):
             "transport": account.transport,
             "ca_file": str(account.ca_file),
             "log": str(self.home / "log"),
+            "presence": account.presence,
         }
 
 
@@ -56,6 +63,28 @@ def _run(settings: dict[str, Any]) -> None:
         def onTypingIndication(self, prm: Any) -> None:
             if prm.isTyping:
                 say(typing=prm.fromUri)
+
+    class Person(pj.Buddy):  # type: ignore[misc]  # SWIG's classes have no types
+        def onBuddyState(self) -> None:
+            found = self.getInfo()
+            if found.subState not in (pj.PJSIP_EVSUB_STATE_ACTIVE, pj.PJSIP_EVSUB_STATE_TERMINATED):
+                return
+            shown = found.presStatus
+            state = NAMED[shown.status]
+            if state == "online":
+                state = DOING[shown.activity]
+            say(seen=found.uri, **{"as": state, "note": shown.note})
+
+    NAMED = {
+        pj.PJSUA_BUDDY_STATUS_ONLINE: "online",
+        pj.PJSUA_BUDDY_STATUS_OFFLINE: "offline",
+        pj.PJSUA_BUDDY_STATUS_UNKNOWN: "unknown",
+    }
+    DOING = {
+        pj.PJRPID_ACTIVITY_UNKNOWN: "online",
+        pj.PJRPID_ACTIVITY_AWAY: "away",
+        pj.PJRPID_ACTIVITY_BUSY: "busy",
+    }
 
     endpoint = pj.Endpoint()
     endpoint.libCreate()
@@ -78,6 +107,7 @@ def _run(settings: dict[str, Any]) -> None:
     chosen.regConfig.retryIntervalSec, chosen.regConfig.firstRetryIntervalSec = 5, 2
     chosen.sipConfig.proxies.append(f"sip:{settings['host']}:{settings['port']};transport={kind};lr")
     chosen.sipConfig.authCreds.append(pj.AuthCredInfo("digest", "*", settings["user"], 0, settings["password"]))
+    chosen.presConfig.publishEnabled = settings["presence"]
     account = Account()
     account.create(chosen)
     buddies: dict[str, Any] = {}
@@ -92,13 +122,26 @@ def _run(settings: dict[str, Any]) -> None:
         *lines, waiting = (waiting + octets).split(b"\n")
         for line in lines:
             order = json.loads(line)
+            if order["do"] == "tell":
+                own = pj.PresenceStatus()
+                is_there = order["state"] != "offline"
+                own.status = pj.PJSUA_BUDDY_STATUS_ONLINE if is_there else pj.PJSUA_BUDDY_STATUS_OFFLINE
+                doing = {"away": pj.PJRPID_ACTIVITY_AWAY, "busy": pj.PJRPID_ACTIVITY_BUSY}
+                own.activity = doing.get(order["state"], pj.PJRPID_ACTIVITY_UNKNOWN)
+                own.note = order["note"]
+                account.setOnlineStatus(own)
+                say(state="told")
+                continue
             to = order["to"]
             if to not in buddies:
-                buddies[to] = pj.Buddy()
+                buddies[to] = Person()
                 who = pj.BuddyConfig()
                 who.uri = f"sip:{to}"
                 buddies[to].create(account, who)
-            if order["do"] == "text":
+            if order["do"] == "watch":
+                buddies[to].subscribePresence(True)
+                say(state="watching")
+            elif order["do"] == "text":
                 text = pj.SendInstantMessageParam()
                 text.contentType, text.content = "text/plain", order["text"]
                 buddies[to].sendInstantMessage(text)

@@ -5,10 +5,11 @@ Its log at level DEBUG is the witness for every step: the screen is redrawn in p
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
-from tests.interop.clients import Limits, Received, SignIn, StockClient, bare_address, listed
+from tests.interop.clients import Limits, Presence, Received, Seen, SignIn, State, StockClient, bare_address, listed
 from tests.interop.program import Program
 
 _ACCOUNT = """\
@@ -35,6 +36,8 @@ splash=false
 vercheck=false
 [logging]
 chlog=true
+[plugins]
+load=seen.py
 [presence]
 autoaway.mode=off
 [connection]
@@ -50,11 +53,36 @@ _EDITOR = """\
 cat "$HOME/outbox" >"$1"
 """
 
+_PLUGIN = """\
+import json
+
+def _say(**line):
+    with open("{home}/seen", "a") as out:
+        out.write(json.dumps(line) + "\\n")
+
+def prof_on_contact_presence(barejid, resource, presence, status, priority):
+    _say(who=barejid, resource=resource, state=presence, note=status or "")
+
+def prof_on_contact_offline(barejid, resource, status):
+    _say(who=barejid, resource=resource, state="offline", note=status or "")
+"""
+"""What it shows of others, by its own interface for plugins: one line for each change of a contact's resource."""
+
 _ENTRY = re.compile(
     r"^\d{4}-\d\d-\d\dT[\d:.]+(?:Z|[+-]\d\d:?\d\d) - (?P<sender>[^\s:]+): (?P<text>.*?)\n"
     r"(?=\d{4}-\d\d-\d\dT[\d:.]+(?:Z|[+-]\d\d:?\d\d) - |\Z)",
     re.DOTALL | re.MULTILINE,
 )
+
+
+_STATES: dict[str, State] = {
+    "online": "online",
+    "chat": "online",
+    "away": "away",
+    "xa": "away",
+    "dnd": "busy",
+    "offline": "offline",
+}
 
 
 class Profanity(StockClient):
@@ -64,17 +92,25 @@ class Profanity(StockClient):
     transports = ("starttls", "tls")
     limits = Limits()
     shows_copies = True
+    presence = Presence(
+        tells=frozenset({"online", "away", "busy"}),
+        shows=frozenset({"online", "away", "busy"}),
+        tells_notes=True,
+        shows_notes=True,
+        answers=True,
+        blocks=True,
+    )
 
     def __init__(self, home: Path, sign_in: SignIn) -> None:
         super().__init__(home, sign_in)
-        self._program: Program | None = None
         self._talking_to = ""
 
     def start(self) -> None:
         account = self.sign_in
         data, config = self.home / ".local/share/profanity", self.home / ".config/profanity"
-        for folder in (data, config):
+        for folder in (data / "plugins", config):
             folder.mkdir(parents=True, exist_ok=True)
+        (data / "plugins" / "seen.py").write_text(_PLUGIN.format(home=self.home))
         editor = self.home / "editor"
         editor.write_text(_EDITOR)
         editor.chmod(0o700)
@@ -101,11 +137,6 @@ class Profanity(StockClient):
         roster = re.compile(r'RECV: <iq (?=[^>]*id="roster")[^>]*type="result"')
         self._program.wait_until(lambda: roster.search(self._log()), "the roster")
         self._type(f"/executable editor set {editor}")
-
-    @property
-    def _running(self) -> Program:
-        assert self._program is not None, "not started"
-        return self._program
 
     def _log(self) -> str:
         return "".join(path.read_text(errors="replace") for path in sorted(self.home.glob("log*")))
@@ -151,6 +182,37 @@ class Profanity(StockClient):
         self._running.wait_until(
             lambda: wanted in self.received(), lambda: f"{wanted}; {listed(self.received())}", seconds
         )
+
+    def tell(self, state: State, note: str = "") -> None:
+        sent = "conn: DBG: SENT: <presence "
+        before = self._log().count(sent)
+        self._type(f"/status set {'dnd' if state == 'busy' else state}" + (f' "{note}"' if note else ""))
+        self._wait_log(sent, before + 1)
+
+    def watch(self, who: str) -> None:
+        self._type(f"/roster add {who}")
+        self._type(f"/sub request {who}")
+
+    def wait_asked(self, who: str) -> None:
+        request = re.compile(rf'RECV: <presence (?=[^>]*type="subscribe")[^>]*from="{re.escape(who)}"')
+        self._running.wait_until(lambda: request.search(self._log()), f"the request of {who}")
+
+    def answer(self, who: str, granted: bool) -> None:
+        self._type(f"/sub {'allow' if granted else 'deny'} {who}")
+
+    def block(self, who: str) -> None:
+        self._type(f"/blocked add {who}")
+
+    def seen(self, who: str) -> Seen:
+        """The best of the resources it shows."""
+        lines = self.home / "seen"
+        resources: dict[str, Seen] = {}
+        for line in lines.read_text().splitlines() if lines.exists() else ():
+            change = json.loads(line)
+            if change["who"] == who:
+                resources[change["resource"]] = Seen(_STATES[change["state"]], change["note"])
+        there = [seen for seen in resources.values() if seen.state != "offline"]
+        return (there or list(resources.values()) or [Seen("unknown")])[-1]
 
     def stop(self) -> None:
         program, self._program = self._program, None

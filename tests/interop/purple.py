@@ -16,7 +16,7 @@ import sys
 from ctypes import CFUNCTYPE, byref, c_char_p, c_int, c_uint, c_ulong, c_void_p, cast
 from typing import Any
 
-from tests.interop.clients import Limits
+from tests.interop.clients import Limits, Presence
 from tests.interop.lines import LibraryClient, Settings, say
 
 PLUGINS = "/usr/lib/x86_64-linux-gnu/purple-2"
@@ -31,6 +31,14 @@ class PurpleXmpp(LibraryClient):
     limits = Limits()
     shows = frozenset({"typing"})
     """It tells of typing only people whose presence it sees."""
+    presence = Presence(
+        tells=frozenset({"online", "away", "busy"}),
+        shows=frozenset({"online", "away", "busy"}),
+        tells_notes=True,
+        shows_notes=True,
+        answers=True,
+        blocks=True,
+    )
 
     def settings(self) -> Settings:
         account = self.sign_in
@@ -56,6 +64,19 @@ _READ, _WRITE = 1, 2
 _IO_IN, _IO_OUT, _IO_ERR, _IO_HUP, _IO_NVAL = 1, 4, 8, 16, 32
 _AVAILABLE = 2
 """PURPLE_STATUS_AVAILABLE."""
+_ACCEPT = 1
+"""PURPLE_ACCOUNT_RESPONSE_ACCEPT."""
+_PRIMITIVES = {"online": _AVAILABLE, "busy": 3, "away": 5}
+"""PURPLE_STATUS_AVAILABLE, _UNAVAILABLE, _AWAY."""
+_STATES = {
+    "available": "online",
+    "freeforchat": "online",
+    "away": "away",
+    "extended_away": "away",
+    "dnd": "busy",
+    "offline": "offline",
+}
+"""By the identifiers of its XMPP plugin."""
 _SEND, _TYPING = 1, 1
 """PURPLE_MESSAGE_SEND, PURPLE_TYPING."""
 
@@ -66,6 +87,9 @@ _OnConnection = CFUNCTYPE(None, c_void_p, c_void_p)
 _OnError = CFUNCTYPE(None, c_void_p, c_int, c_char_p, c_void_p)
 _OnText = CFUNCTYPE(None, c_void_p, c_char_p, c_char_p, c_void_p, c_int, c_void_p)
 _OnTyping = CFUNCTYPE(None, c_void_p, c_char_p, c_void_p)
+_OnAsked = CFUNCTYPE(c_int, c_void_p, c_char_p, c_char_p, c_void_p)
+_OnStatus = CFUNCTYPE(None, c_void_p, c_void_p, c_void_p, c_void_p)
+_OnBuddy = CFUNCTYPE(None, c_void_p, c_void_p)
 _OnTimer = CFUNCTYPE(c_int, c_void_p)
 
 
@@ -132,6 +156,10 @@ class _Interface:
             ("connections", b"connection-error", _OnError, self._error),
             ("conversations", b"received-im-msg", _OnText, self._text),
             ("conversations", b"buddy-typing", _OnTyping, self._typing),
+            ("accounts", b"account-authorization-requested", _OnAsked, self._asked),
+            ("blist", b"buddy-status-changed", _OnStatus, self._status),
+            ("blist", b"buddy-signed-on", _OnBuddy, self._buddy),
+            ("blist", b"buddy-signed-off", _OnBuddy, self._buddy),
         ):
             purple.call(
                 "purple_signal_connect",
@@ -193,8 +221,7 @@ class _Interface:
                 purple.call(f"purple_account_set_{kind}", None, (c_void_p, account), (c_char_p, name.encode()), given)
         purple.call("purple_accounts_add", None, (c_void_p, account))
         purple.call("purple_account_set_enabled", None, (c_void_p, account), (c_char_p, b"comity-tests"), (c_int, 1))
-        status = purple.call("purple_savedstatus_new", c_void_p, (c_char_p, None), (c_int, _AVAILABLE))
-        purple.call("purple_savedstatus_activate", None, (c_void_p, status))
+        self._tell("online", "")
 
     def _signed_on(self, connection: int, _: int) -> None:
         say(state="started")
@@ -221,6 +248,36 @@ class _Interface:
     def _typing(self, account: int, sender: bytes, _: int) -> None:
         say(typing=sender.decode())
 
+    def _tell(self, state: str, note: str) -> None:
+        purple = self._purple
+        status = purple.call("purple_savedstatus_new", c_void_p, (c_char_p, None), (c_int, _PRIMITIVES[state]))
+        text = html.escape(note, quote=False).encode() if note else None
+        purple.call("purple_savedstatus_set_message", None, (c_void_p, status), (c_char_p, text))
+        purple.call("purple_savedstatus_activate", None, (c_void_p, status))
+
+    def _asked(self, account: int, who: bytes, message: bytes, _: int) -> int:
+        """Its user says yes to everybody: libpurple wants the answer at once, or by a dialogue of its user interface."""
+        say(asked=who.decode())
+        return _ACCEPT
+
+    def _status(self, buddy: int, before: int, now: int, _: int) -> None:
+        self._buddy(buddy, 0)
+
+    def _buddy(self, buddy: int, _: int) -> None:
+        purple = self._purple
+        who = purple.call("purple_buddy_get_name", c_char_p, (c_void_p, buddy)).decode()
+        presence = purple.call("purple_buddy_get_presence", c_void_p, (c_void_p, buddy))
+        status = purple.call("purple_presence_get_active_status", c_void_p, (c_void_p, presence))
+        name = purple.call("purple_status_get_id", c_char_p, (c_void_p, status)).decode()
+        note = purple.call("purple_status_get_attr_string", c_char_p, (c_void_p, status), (c_char_p, b"message"))
+        say(seen=who, **{"as": _STATES[name], "note": html.unescape((note or b"").decode())})
+
+    def _watch_buddy(self, who: bytes) -> None:
+        purple, account = self._purple, (c_void_p, self._account)
+        buddy = purple.call("purple_buddy_new", c_void_p, account, (c_char_p, who), (c_char_p, None))
+        purple.call("purple_blist_add_buddy", None, (c_void_p, buddy), *[(c_void_p, None)] * 3)
+        purple.call("purple_account_add_buddy", None, account, (c_void_p, buddy))
+
     def _orders(self, descriptor: int, happened: int, _: int) -> int:
         octets = os.read(descriptor, 65536)
         if not octets:
@@ -232,7 +289,19 @@ class _Interface:
 
     def _carry_out(self, order: dict[str, str]) -> None:
         connection = self._purple.call("purple_account_get_connection", c_void_p, (c_void_p, self._account))
+        if order["do"] == "tell":
+            self._tell(order["state"], order["note"])
+            say(state="told")
+            return
         to = order["to"].encode()
+        if order["do"] == "watch":
+            self._watch_buddy(to)
+            say(state="watching")
+            return
+        if order["do"] == "block":
+            self._purple.call("serv_add_deny", None, (c_void_p, connection), (c_char_p, to))
+            say(state="blocked")
+            return
         if order["do"] == "typing":
             self._purple.call("serv_send_typing", c_uint, (c_void_p, connection), (c_char_p, to), (c_int, _TYPING))
             say(state="typing told")

@@ -24,8 +24,9 @@ DOMAIN = "a.test"
 class ComityServer:
     """A running ``comity serve`` for ``a.test`` on loopback, with the configuration file ``comity init`` wrote."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, limits: dict[str, str] | None = None) -> None:
         self.folder = folder
+        self._limits = limits or {}
         self.config = folder / "house" / "comity.toml"
         self.ca_file = folder / "house" / "data" / "tls" / "ca.pem"
         self._env = {"PYTHONPATH": str(_ROOT / "src"), "HOME": str(folder), "PYTHONWARNINGS": "error"}
@@ -69,7 +70,8 @@ class ComityServer:
             assert changed == 1, f"{key} stands {changed} times in what comity init wrote"
         # COMPAT Cyrus SASL (libpurple): refuses the usual 100,000.
         text = text.replace("# scram_iterations = 100000", "scram_iterations = 65536")
-        self.config.write_text(text)
+        limits = "".join(f'{key} = "{value}"\n' for key, value in self._limits.items())
+        self.config.write_text(text.replace("[limits]\n", f"[limits]\n{limits}"))
         self.comity("config", "check", "-c", str(self.config))
         self.serve()
 
@@ -102,10 +104,12 @@ class ComityServer:
             "account", "add", address, "--password-stdin", "-c", str(self.config), stdin=password_of(address) + "\n"
         )
 
-    def sign_in(self, address: str, protocol: Protocol, transport: Transport, *contacts: str) -> SignIn:
+    def sign_in(
+        self, address: str, protocol: Protocol, transport: Transport, *contacts: str, presence: bool = False
+    ) -> SignIn:
         """What the user of ``address`` types into a client."""
         port = self.ports[protocol, transport]
-        return SignIn(address, password_of(address), "127.0.0.1", port, transport, self.ca_file, contacts)
+        return SignIn(address, password_of(address), "127.0.0.1", port, transport, self.ca_file, contacts, presence)
 
     def wait_queued(self, address: str, count: int = 1) -> None:
         """Wait until ``comity queue list`` says that ``count`` texts wait for ``address``."""

@@ -8,7 +8,7 @@ import ssl
 import sys
 from typing import Any
 
-from tests.interop.clients import Limits
+from tests.interop.clients import Limits, Presence
 from tests.interop.lines import LibraryClient, Settings, say
 
 
@@ -22,6 +22,14 @@ class SlixmppClient(LibraryClient):
     limits = Limits()
     tells_typing = True
     shows = frozenset({"typing", "receipt", "refused"})
+    presence = Presence(
+        tells=frozenset({"online", "away", "busy", "offline"}),
+        shows=frozenset({"online", "away", "busy"}),
+        tells_notes=True,
+        shows_notes=True,
+        answers=True,
+        blocks=True,
+    )
 
     def settings(self) -> Settings:
         account = self.sign_in
@@ -35,15 +43,27 @@ class SlixmppClient(LibraryClient):
         }
 
 
+STATES = {"": "online", "chat": "online", "away": "away", "xa": "away", "dnd": "busy"}
+DONE = {
+    "text": "sent",
+    "typing": "typing told",
+    "tell": "told",
+    "watch": "watching",
+    "grant": "answered",
+    "refuse": "answered",
+    "block": "blocked",
+}
+
+
 async def _run(settings: dict[str, Any]) -> None:
     import slixmpp
 
-    client = slixmpp.ClientXMPP(settings["jid"], settings["password"])
+    client: Any = slixmpp.ClientXMPP(settings["jid"], settings["password"])
     client.ca_certs = settings["ca_file"]
     client.enable_direct_tls, client.enable_starttls = settings["direct_tls"], not settings["direct_tls"]
     client.enable_plaintext = False
     client.ssl_context.minimum_version = ssl.TLSVersion.TLSv1_2
-    for plugin in ("xep_0030", "xep_0085", "xep_0115", "xep_0198", "xep_0199", "xep_0280", "xep_0184"):
+    for plugin in ("xep_0030", "xep_0085", "xep_0115", "xep_0198", "xep_0199", "xep_0280", "xep_0184", "xep_0191"):
         client.register_plugin(plugin)
     client["xep_0184"].auto_ack = client["xep_0184"].auto_request = True
 
@@ -56,6 +76,19 @@ async def _run(settings: dict[str, Any]) -> None:
         if message["type"] in ("chat", "normal") and message["body"]:
             say(**{"from": str(message["from"]), "text": message["body"]})
 
+    def asked(presence: Any) -> None:
+        say(asked=presence["from"].bare)
+
+    def seen(presence: Any) -> None:
+        """What its own roster holds of that person now: the resource of the highest priority."""
+        who = presence["from"].bare
+        resources = client.client_roster[who].resources
+        if not resources:
+            say(seen=who, **{"as": "offline", "note": presence["status"]})
+            return
+        best = max(resources.values(), key=lambda resource: resource["priority"])
+        say(seen=who, **{"as": STATES[best["show"]], "note": best["status"] or ""})
+
     def connect() -> None:
         client.connect(settings["host"], settings["port"])
 
@@ -65,6 +98,10 @@ async def _run(settings: dict[str, Any]) -> None:
     client.add_event_handler("message_error", lambda message: say(refused=str(message["from"])))
     client.add_event_handler("chatstate_composing", lambda message: say(typing=str(message["from"])))
     client.add_event_handler("receipt_received", lambda message: say(receipt=str(message["from"])))
+    client.roster.auto_authorize, client.roster.auto_subscribe = None, False  # its user answers
+    client.add_event_handler("presence_subscribe", asked)
+    for kind in ("available", "chat", "away", "xa", "dnd", "unavailable"):
+        client.add_event_handler(f"presence_{kind}", seen)
     client.add_event_handler("failed_all_auth", lambda _: say(state="refused"))
     client.add_event_handler("disconnected", lambda _: connect())  # as its own examples do; it waits longer each time
     connect()
@@ -72,13 +109,25 @@ async def _run(settings: dict[str, Any]) -> None:
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), sys.stdin)
     while line := await orders.readline():
         order = json.loads(line)
-        message = client.make_message(mto=order["to"], mtype="chat")
-        if order["do"] == "text":
-            message["body"] = order["text"]
+        if order["do"] in ("text", "typing"):
+            message = client.make_message(mto=order["to"], mtype="chat")
+            if order["do"] == "text":
+                message["body"] = order["text"]
+            else:
+                message["chat_state"] = "composing"
+            message.send()
+        elif order["do"] == "tell":
+            leaving = "unavailable" if order["state"] == "offline" else None
+            shown = {"away": "away", "busy": "dnd"}.get(order["state"])
+            client.send_presence(ptype=leaving, pshow=shown, pstatus=order["note"] or None)
+        elif order["do"] == "watch":
+            client.send_presence_subscription(pto=order["to"])
+        elif order["do"] == "block":
+            await client["xep_0191"].block(order["to"])
         else:
-            message["chat_state"] = "composing"
-        message.send()
-        say(state="sent" if order["do"] == "text" else "typing told")
+            kind = "subscribed" if order["do"] == "grant" else "unsubscribed"
+            client.send_presence_subscription(pto=order["to"], ptype=kind)
+        say(state=DONE[order["do"]])
 
 
 if __name__ == "__main__":

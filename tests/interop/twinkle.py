@@ -49,7 +49,6 @@ class Twinkle(StockClient):
 
     def __init__(self, home: Path, sign_in: SignIn) -> None:
         super().__init__(home, sign_in)
-        self._program: Program | None = None
         self._sent = 0
 
     def start(self) -> None:
@@ -73,11 +72,6 @@ class Twinkle(StockClient):
             if met[0].startswith("me"):
                 return
             self.stop()  # somebody else took the port; it cannot pick one itself
-
-    @property
-    def _running(self) -> Program:
-        assert self._program is not None, "not started"
-        return self._program
 
     def send(self, to: str, text: str) -> None:
         """As a file: the command line takes no line ends and no quotation marks."""

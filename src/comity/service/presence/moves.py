@@ -120,9 +120,9 @@ class Moves:
         if live.is_durable:
             self.commit_later(self.subscriptions.row_of(live))
         if state is _STATE.PENDING:
-            live.told = None
             if live.is_begun:
-                self._notifier.pending(live)
+                self._notifier.pending(live)  # an edge may have to take back what it told
+            live.told = None
             return False
         return True
 

@@ -37,6 +37,7 @@ from comity.service.presence.parts import Access, Decisions, Edges
 from comity.service.presence.presentities import Presentities
 from comity.service.presence.presentity import Presentity
 from comity.service.presence.publications import Publications
+from comity.service.presence.publications import find as find_publication
 from comity.service.presence.recovery import Recovery
 from comity.service.presence.watching import Admit, PresenceLimits, Watching, own
 
@@ -159,6 +160,14 @@ class AccountPresence:
         refusal = self._publications.unpublish(presentity, _scoped(origin, key), etag, natives)
         self._changed(presentity)
         return refusal
+
+    def has_publication(self, entity: Address, etag: str) -> bool:
+        """See ``PresenceService.has_publication``."""
+        presentity = self._presentities.find(self._presentities.own(entity))
+        if presentity is None:
+            return False
+        self._publications.expire(presentity, self._clock.when())
+        return find_publication(presentity, "", etag) is not None
 
     async def direct(self, operation: NotifyOperation, origin: Origin) -> Response | None:
         """See ``PresenceService.direct``."""
