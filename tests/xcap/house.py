@@ -23,11 +23,11 @@ from comity.service.presence.interfaces import Granted, Terms
 from comity.service.presence.keeping import Keeping, KeepingLimits
 from comity.service.presence.service import AccountPresence, Parts
 from comity.store.memory import MemoryStore
+from comity.testing.clock import FakeClock
 from comity.testing.presence import RecordingEdge
 from comity.xcap.handler import XcapHandler
 from comity.xcap.resources import Answer, Request, Resources, target_of, user_of
 from comity.xcap.standing import Standing
-from comity.testing.clock import FakeClock
 from tests.net.kit import Ca
 
 DOMAIN = "a.test"
@@ -75,7 +75,7 @@ class House:
             self.store,
             self.accounts,
             self.clock.when,
-            lambda *who: self.presence.reconsider(*who),
+            self._reconsider,
             limits=KeepingLimits(),
         )
         parts = Parts(keeping.access, keeping.decisions, keeping.contacts, keeping.documents, keeping.edges)
@@ -83,9 +83,12 @@ class House:
         await keeping.start()
         self.edge = RecordingEdge(self.clock)
         self.presence.attach("sip", self.edge)
-        self.resources = Resources(self.presence, self.accounts, Standing(self.store), self.most_contacts)
+        self.resources = Resources(self.presence, self.accounts, Standing(self.store), self.clock, self.most_contacts)
         await self.resources.start()
         return self
+
+    def _reconsider(self, account: Address, watcher: Address | None) -> None:
+        self.presence.reconsider(account, watcher)
 
     async def _admit(self, operation: SubscribeOperation, origin: Origin) -> Response | None:
         return None
@@ -156,9 +159,9 @@ async def serving(
     network = AsyncNetwork(clock, limits=limits, tls=TlsContexts(*ca.issue("xcap.a.test")))
     handler = XcapHandler(house.resources, house.accounts, [DOMAIN], clock, is_md5_offered=is_md5_offered)
     https = HttpsServer(network, handler.handle, clock)
-    (bound,) = await https.open([Listener("tls", "127.0.0.1", 0)])
+    await https.open([Listener("tls", "127.0.0.1", 0)])
     try:
-        yield Served(house, https, network, ca, bound.address[1])
+        yield Served(house, https, network, ca, https.bound[0].address[1])
     finally:
         await https.close()
         await network.close()

@@ -30,7 +30,10 @@ REQUEST_SECONDS: Final = 30.0
 KEEPALIVE_SECONDS: Final = 15.0
 """Between two requests of one connection."""
 LONGEST_LINE: Final = 8 * 1024 + 512
-LONGEST_HEADER: Final = 8 * 1024
+LONGEST_HEADER: Final = 9 * 1024
+"""Digest credentials repeat the URI."""
+LINGER_SECONDS: Final = 2.0
+"""How long a body that nobody wants is read, so that the answer arrives."""
 MOST_HEADERS: Final = 64
 
 Handler = Callable[[web.BaseRequest, Callable[[], None]], Awaitable[web.StreamResponse]]
@@ -51,6 +54,8 @@ class HttpsServer:
         self._handler = handler
         self._clock = clock
         self._listeners: list[StreamListener] = []
+        self.bound: list[Bound] = []
+        """Open listeners in the order they were opened."""
         self._connections: dict[web.RequestHandler, _Connection] = {}
         self._making: set[asyncio.Task[None]] = set()
         self._empty = asyncio.Event()
@@ -63,11 +68,11 @@ class HttpsServer:
             max_line_size=LONGEST_LINE,
             max_field_size=LONGEST_HEADER,
             max_headers=MOST_HEADERS,
-            lingering_time=0,
+            lingering_time=LINGER_SECONDS,
             auto_decompress=False,
         )
 
-    async def open(self, wanted: Sequence[Listener]) -> list[Bound]:
+    async def open(self, wanted: Sequence[Listener]) -> None:
         """Open all listeners, or none. Raises ConfigError."""
         if wanted and self._network.server_tls() is None:
             cure = "Set tls.certificate and tls.key, or run comity init."
@@ -81,17 +86,16 @@ class HttpsServer:
             for _, sock in sockets:
                 sock.close()
             raise
-        opened = []
         for listener, sock in sockets:
             self._listeners.append(StreamListener(sock, self, self._clock, self._network.tally))
-            opened.append(Bound(listener, self._listeners[-1].address))
-        return opened
+            self.bound.append(Bound(listener, self._listeners[-1].address))
 
     def stop_listening(self) -> None:
         """Accept nothing new."""
         for listener in self._listeners:
             listener.close()
         self._listeners.clear()
+        self.bound.clear()
 
     async def close(self) -> None:
         """Let requests under way end, then close."""
