@@ -31,6 +31,7 @@ from comity.cpim.protection import read_requirements
 from comity.errors import ConfigError
 from comity.failpoints import failpoint
 from comity.net.driver import LoopClock
+from comity.net.https import HttpsServer
 from comity.net.limits import NetLimits
 from comity.net.network import AsyncNetwork
 from comity.net.tls import TlsContexts, TlsFiles
@@ -44,6 +45,9 @@ from comity.service.presence.publications import PublicationLimits
 from comity.service.presence.service import AccountPresence
 from comity.service.presence.watching import PresenceLimits
 from comity.service.protection import Protection, Rule
+from comity.xcap.handler import XcapHandler
+from comity.xcap.resources import Resources
+from comity.xcap.standing import Standing
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +68,7 @@ class Server:
         self._pipeline: Pipeline | None = None
         self._presence: AccountPresence | None = None
         self._network: AsyncNetwork | None = None
+        self._xcap: HttpsServer | None = None
         self._control: ControlServer | None = None
         self._tls: TlsContexts | None = None
         self._operations: StoredReplayCache | None = None
@@ -74,7 +79,8 @@ class Server:
         """Addresses really listened on, as URLs."""
         if self._network is None:
             return []
-        return [_url(bound.listener.transport, *bound.address) for bound in self._network.bound]
+        urls = [_url(bound.listener.transport, *bound.address) for bound in self._network.bound]
+        return urls + [_url("https", *bound.address) for bound in (self._xcap.bound if self._xcap else ())]
 
     async def start(self) -> None:
         """Open the store, take up what it holds, open the listeners.
@@ -117,6 +123,8 @@ class Server:
                 await binding.start(pipeline, network)
             for binding in self._bindings:
                 await network.open(binding)
+            if config.xcap.listen:
+                await self._open_xcap(pipeline, store, accounts, network, clock)
             commands = Commands(
                 store,
                 config.server.domains,
@@ -134,6 +142,17 @@ class Server:
         except BaseException:
             await self.stop()
             raise
+
+    async def _open_xcap(
+        self, pipeline: Pipeline, store: Store, accounts: StoreAccounts, network: AsyncNetwork, clock: LoopClock
+    ) -> None:
+        config = self.config
+        assert pipeline.presence is not None, "without presence the configuration has no [xcap]"
+        resources = Resources(pipeline.presence, accounts, Standing(store), clock, config.limits.contact_list)
+        await resources.start()
+        handler = XcapHandler(resources, accounts, config.server.domains, clock, is_md5_offered=config.policy.sip_md5)
+        self._xcap = HttpsServer(network, handler.handle, clock)
+        await self._xcap.open(config.xcap.listen)
 
     def _changed(self, accounts: StoreAccounts, address: Address) -> None:
         """An account was changed: forget its keys; what is signed in stays signed in until it has to prove itself."""
@@ -161,7 +180,7 @@ class Server:
         await asyncio.to_thread(self._tls.reload, TlsFiles(tls.certificate, tls.key, tls.trust))
         failpoint("server.reload")
         log.info("%s is shown to who connects from now on; it ends %s", tls.certificate, _day(self._tls.expires))
-        kept = ("server", "sip", "xmpp", "limits", "policy", "security", "store", "routes")
+        kept = ("server", "sip", "xmpp", "xcap", "limits", "policy", "security", "store", "routes")
         changed = [name for name in kept if getattr(config, name) != getattr(self.config, name)]
         if changed:
             log.warning("[%s] changed; restart to use it", "], [".join(changed))
@@ -172,6 +191,8 @@ class Server:
             await self._control.stop()
         if self._network is not None:
             self._network.stop_listening()
+        if self._xcap is not None:
+            await self._xcap.close()
         drains = [asyncio.ensure_future(binding.drain()) for binding in self._bindings]
         failpoint("server.drain")
         if drains:
