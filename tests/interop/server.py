@@ -121,6 +121,16 @@ class ComityServer:
 
         self._program.wait_until(waiting, f"{count} texts queued for {address}")
 
+    def wait_request(self, address: str, who: str) -> None:
+        """Wait until ``comity contacts requests`` says that ``who`` asks to see ``address``."""
+        assert self._program is not None, "not started"
+
+        def asked() -> bool:
+            found = json.loads(self.comity("contacts", "requests", address, "--json", "-c", str(self.config)))
+            return any(who in item["contact"] for item in found)
+
+        self._program.wait_until(asked, f"the request of {who} to see {address}")
+
     def signed_text(self, sender: str, to: str, text: str) -> None:
         """Send ``text`` in a message/cpim object that ``sender``, who gets a key for it, signed."""
         home = self.folder / f"home-{sender.partition('@')[0]}"

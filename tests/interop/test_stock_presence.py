@@ -88,7 +88,7 @@ def named(watch: tuple[Seat, Seat]) -> str:
     return " sees ".join("/".join(seat) for seat in watch)
 
 
-@pytest.mark.parametrize("pair", WATCHES, indirect=True, ids=map(named, WATCHES))
+@pytest.mark.parametrize("pair", WATCHES, indirect=True, ids=[named(watch) for watch in WATCHES])
 def test_a_client_sees_another_come_go_crash_and_block_it(
     server: ComityServer, pair: tuple[StockClient, StockClient]
 ) -> None:

@@ -98,8 +98,8 @@ class Person(ABC):
         """Say how one is; "closed" is signing out."""
 
     @abstractmethod
-    def watch(self, who: str) -> None:
-        """Ask to see ``who`` and wait until the server took that."""
+    def watch(self, who: str) -> bytes:
+        """Ask to see ``who``; the answer, where the protocol has one."""
 
     @abstractmethod
     def leave(self, who: str) -> None:
@@ -158,10 +158,11 @@ class XmppPerson(Person):
         self._say(f"<presence>{show}{f'<status>{escaped(note)}</status>' if note else ''}</presence>")
         self._is_there = True
 
-    def watch(self, who: str) -> None:
+    def watch(self, who: str) -> bytes:
         if not self._is_there:
             self.tell("open")
         self._say(f"<presence type='subscribe' to='{who}@a.test'/>")
+        return b""
 
     def leave(self, who: str) -> None:
         self._say(f"<presence type='unsubscribe' to='{who}@a.test'/>")
@@ -178,6 +179,18 @@ class XmppPerson(Person):
         while True:
             stanza = self._stanza()
             if stanza.startswith(b"<iq") and re.search(rb"\bid=['\"]" + id.encode() + rb"['\"]", stanza):
+                return stanza
+            self._take(stanza)
+
+    def say_text(self, to: str, text: str) -> None:
+        """A chat message."""
+        self._say(f"<message type='chat' to='{to}'><body>{escaped(text)}</body></message>")
+
+    def message(self) -> bytes:
+        """The next message."""
+        while True:
+            stanza = self._stanza()
+            if stanza.startswith(b"<message"):
                 return stanza
             self._take(stanza)
 
@@ -268,7 +281,7 @@ class SipPerson(Person):
             lines.append(f"SIP-If-Match: {self._etag}")
         if body:
             lines.append(f"Content-Type: {content_type}")
-        answer = self._request(self.agent.build("PUBLISH", self.agent.aor, *lines, body=body))
+        answer = self.request(self.agent.build("PUBLISH", self.agent.aor, *lines, body=body))
         assert sip_status(answer) == 200, answer
         self._etag = header(answer, "SIP-ETag") if expires else ""
         return answer
@@ -284,7 +297,7 @@ class SipPerson(Person):
         call_id, tag = secrets.token_hex(8), secrets.token_hex(4)
         uri = f"sip:{who}@a.test"
         from_ = f"From: <{self.agent.aor}>;tag={tag}"
-        answer = self._request(
+        answer = self.request(
             self.agent.build(
                 "SUBSCRIBE",
                 uri,
@@ -325,7 +338,20 @@ class SipPerson(Person):
             call_id=f"Call-ID: {call_id}",
             cseq=f"CSeq: {self._cseq} SUBSCRIBE",
         )
-        return self._request(request, about=(call_id, who))
+        return self.request(request, about=(call_id, who))
+
+    def adopt(self, other: SipPerson) -> None:
+        """Know the dialogs of somebody else, as one who listened does."""
+        self._dialogs |= other._dialogs
+
+    def message(self) -> bytes:
+        """The next MESSAGE, answered."""
+        while True:
+            message = self.agent.hear()
+            if message.startswith(b"MESSAGE "):
+                self.agent.reply(message)
+                return message
+            self._take(message)
 
     @property
     def dialogs(self) -> list[str]:
@@ -342,10 +368,10 @@ class SipPerson(Person):
 
     def heard_until_now(self) -> list[Notice]:
         before = len(self.heard)
-        self._request(self.agent.build("OPTIONS", "sip:a.test"))
+        self.request(self.agent.build("OPTIONS", "sip:a.test"))
         return self.heard[before:]
 
-    def _request(self, request: bytes, about: tuple[str, str] = ("", "")) -> bytes:
+    def request(self, request: bytes, about: tuple[str, str] = ("", "")) -> bytes:
         """Ask with credentials; the final answer. Notifications that come before it are taken."""
         if about[0]:
             self._about[about[0]] = about[1]
