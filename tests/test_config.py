@@ -180,7 +180,11 @@ MISTAKES = [
     ('[policy]\nsip_md5 = "yes"', "policy.sip_md5", "Write true or false"),
     ("[policy]\nscram_sha1 = 0", "policy.scram_sha1", "Write true or false"),
     ("[policy]\nscram_iterations = 65535", "policy.scram_iterations", "65536"),
-    ('[policy]\npresence_default = "allow"', "policy.presence_default", "There is: ask, deny"),
+    (
+        '[policy]\npresence_default = "allow"',
+        "policy.presence_default",
+        "There is: ask, deny, contacts, domain, everyone",
+    ),
     ('[policy]\ntrusted_peers = ["exa mple"]', "policy.trusted_peers[0]", "Write a domain name alone"),
     ('[[policy.protection]]\nrequire = ["tls"]', "policy.protection[0].of", "is missing"),
     ('[[policy.protection]]\nof = "a b"\nrequire = ["tls"]', "policy.protection[0].of", "Write a domain name alone"),

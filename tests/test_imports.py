@@ -35,7 +35,7 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
     # ``protection`` what every hop must keep (T11), ``reports`` why a message failed (GW-12).
     *(
         (f"bindings.*.{part}", ("bindings.*", "cpim", "errors", "xml"), ())
-        for part in ("mapping", "forms", "history", "egress", "protection", "reports", "subscriptions")
+        for part in ("mapping", "forms", "history", "egress", "protection", "reports", "subscriptions", "packages")
     ),
     # The same for presence, whose operations are of the presence service.
     *(
@@ -65,9 +65,21 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
     ("service.credentials", ("service", "cpim", "errors"), ("msgspec", "precis_i18n")),
     ("service", ("service", "cpim", "errors", "failpoints"), ("msgspec",)),
     ("store", ("store", "cpim", "service.interfaces", "errors", "failpoints"), ("msgspec",)),
+    ("net.https", ("net", "bindings.base", "service.interfaces", "errors"), ("aiohttp",)),
     ("net", ("net", "bindings.base", "service.interfaces", "errors", "failpoints"), ("dns", "cryptography")),
     # service.interfaces: a client is a Binding of a network of its own, whose contract names Delivery and Service.
     ("client", ("client", "cpim", "secure", "bindings", "net", "service.interfaces", "errors", "xml"), ("aiohttp",)),
+    # XCAP: pure but for ``resources``, which asks the service, and ``handler``, which speaks HTTP and SIP's digest.
+    (
+        "xcap.handler",
+        ("xcap", "bindings.sip.digest", "bindings.sip.headers", "cpim", "service", "errors"),
+        ("aiohttp",),
+    ),
+    *(
+        (f"xcap.{part}", ("xcap", "cpim", "service.interfaces", "service.presence.interfaces", "xml", "errors"), ())
+        for part in ("resources", "standing")
+    ),
+    ("xcap", ("xcap", "cpim", "xml", "errors"), ()),
     # The one place that chooses a store engine by configuration, for the server and for commands without one.
     ("admin.engine", ("admin", "store", "service", "config", "errors"), ()),
     ("admin", ("admin", "service", "cpim", "config", "errors"), ("msgspec", "aiohttp", "cryptography")),

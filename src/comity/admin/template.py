@@ -120,8 +120,14 @@ scram_sha1 = true
 # Domains, addresses or networks of servers that vouch for their own people without a certificate.
 # trusted_peers = ["sip.example.net", "10.0.0.2"]
 
-# Someone wants to see a person's presence and was not approved: "ask" the person, or "deny" silently.
+# Someone wants to see a person's presence about whom that person decided nothing: "ask" the person, or "deny"; or let those
+# who are in the person's "contacts", of the same "domain", or "everyone" see it and ask about the others. Each person may
+# choose differently. Programs that cannot ask (most SIP phones) go well with "contacts" or "domain".
 presence_default = "ask"
+
+# Messages and presence are independent of one another: either can be switched off.
+# messages = true
+# presence = true
 
 # What messages to (require) or from (require_from) a domain, an account or everybody ("*") must have on every hop: "tls",
 # "signed", "encrypted". What cannot keep it is refused, with a report to the sender. `comity account policy` sets the

@@ -4,19 +4,40 @@ async with connect("xmpp", address, password, server=("127.0.0.1", 5222)) as cli
     response = await client.send(text_object(address, to, "hello"), to)
     async for received in client.messages():
         ...
+    await client.publish(Availability.AWAY, "at lunch")
+    async for seen in client.watch(to):
+        ...
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from comity.bindings.base import HostPort, Transport
-from comity.client.base import Client, ClientError, Options, Received
+from comity.client.base import ClientError, MessageClient, Options, Received
 from comity.client.compose import terse, text_object
+from comity.client.presence import Contact, Judge, NotPossible, PresenceClient, Seen, Standing
 from comity.cpim.address import Address
 
-__all__ = ["Client", "ClientError", "Options", "Received", "connect", "terse", "text_object"]
+__all__ = [
+    "Client",
+    "ClientError",
+    "Contact",
+    "Judge",
+    "NotPossible",
+    "Options",
+    "Received",
+    "Seen",
+    "Standing",
+    "connect",
+    "terse",
+    "text_object",
+]
+
+
+class Client(MessageClient, PresenceClient, Protocol):
+    """A signed-in client: messages, presence and contacts."""
 
 
 def connect(
@@ -42,7 +63,7 @@ def connect(
         transport: SIP: "udp", "tcp" or "tls" (default); XMPP: "tcp" with STARTTLS (default) or "tls".
         ca_file: PEM file of authorities to believe the server by instead of the system's.
         allow_plaintext: XMPP: go on without TLS if the server offers none.
-        receive: False: only send, announce no contact address.
+        receive: False: only send, announce no contact address; enough for ``publish`` by SIP, but for no watching.
         instance: SIP: ``urn:uuid:…`` by which the server knows this device again (RFC 5626).
         patience: XMPP: seconds to try to go on after a lost connection (XEP-0198), 0 for none. What is under way
             meanwhile waits: it is sent again if, and only if, the server did not take it.

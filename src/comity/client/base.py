@@ -121,8 +121,8 @@ def check_requirements(
     return None
 
 
-class Client(Protocol):
-    """A signed-in client; see ``comity.client.connect``."""
+class MessageClient(Protocol):
+    """What a signed-in client does about messages; see ``comity.client.connect``."""
 
     def send(
         self,

@@ -1,4 +1,4 @@
-"""A SIP client: registers, sends MESSAGE requests, answers those it gets.
+"""A SIP client: registers, sends MESSAGE requests, answers those it gets; its presence is in ``sip_presence.py``.
 
 Place on the path: the far ends of it; runs ``bindings.sip.session`` as a binding of its own network. One MESSAGE is
 under way at a time (RFC 3428 section 8). The REGISTER says by ``Accept`` that whole objects are welcome.
@@ -30,6 +30,8 @@ from comity.bindings.sip.reports import REPORTER, parse_report
 from comity.bindings.sip.session import SipSession
 from comity.bindings.sip.settings import SessionSettings
 from comity.client.base import ClientError, Mailbox, Options, Received, SignedIn, check_requirements
+from comity.client.presence import HasPresence
+from comity.client.sip_presence import SipPresence
 from comity.cpim.address import Address, to_sip_uri
 from comity.cpim.message import new_message_id
 from comity.cpim.operations import MessageOperation, MimeObject, Reason, Requirement, Response, failure, indeterminant
@@ -47,6 +49,7 @@ ACCEPT = (
 COMPACT = {"From": "f", "To": "t", "Call-ID": "i", "Content-Type": "c", "Subject": "s"}
 CREDENTIALS = 230
 """Octets of an Authorization by SHA-256 with a nonce of 32, without user, realm and URI."""
+METHODS = frozenset({"MESSAGE", "NOTIFY", "OPTIONS"})
 EXPIRES = 3600
 DELAYED = timedelta(seconds=10)
 """A message that our server took longer ago than this waited for us."""
@@ -54,7 +57,7 @@ REFRESH_AT = 0.8
 """Part of the granted time after which a registration is refreshed."""
 
 
-class SipClient(SignedIn):
+class SipClient(HasPresence, SignedIn):
     """One account signed in by SIP; make it with ``comity.client.connect``."""
 
     name = "sip"
@@ -76,6 +79,7 @@ class SipClient(SignedIn):
         self._tasks: set[asyncio.Task[None]] = set()
         self._refresh: asyncio.TimerHandle | None = None
         self._is_closing = False
+        self._presence: SipPresence = SipPresence(self)
         address = options.address
         self._digest = DigestClient(
             address.local, options.password, realm=address.domain, peer=address.domain, random=os.urandom
@@ -109,6 +113,7 @@ class SipClient(SignedIn):
         """Unregister and close."""
         if not self._is_closing:
             self._is_closing = True
+            await self._presence.close()
             if self._refresh is not None:
                 self._refresh.cancel()
                 try:
@@ -207,6 +212,36 @@ class SipClient(SignedIn):
         whole = SipRequest(request.method, request.uri_text, headers, request.body)
         return self._session is None or not self._session.is_too_large(whole)
 
+    # --- what presence needs ----------------------------------------------------------------------------------
+
+    @property
+    def address(self) -> Address:
+        """Who signed in."""
+        return self._options.address
+
+    @property
+    def contact(self) -> str:
+        """Our contact address, with angle brackets."""
+        return f"<{self._contact()}>"
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+        return self._clock.now()
+
+    async def exchange(self, request: SipRequest) -> SipResponse:
+        """Send a request with the credentials we have; its final answer. Raises ClientError without one."""
+        try:
+            answer = await self._once(request, cseq_step=0)
+        except LocalProtocolError as error:
+            raise ClientError(f"{error}; sign in by TLS or TCP") from error
+        if answer.status_code < 300:
+            self._digest.accepted()
+        return answer
+
+    def has_credentials(self, answer: SipResponse) -> bool:
+        """Take the challenge of an answer; True if the request may be sent again."""
+        return self._digest.take_challenge(answer, self._options.address.domain)
+
     async def _ask(self, request: SipRequest) -> SipResponse:
         """Send a request, with our credentials when they are asked for. Raises ClientError without an answer."""
         is_again = False
@@ -249,6 +284,10 @@ class SipClient(SignedIn):
     def _received(self, event: RequestReceived) -> None:
         if event.request.method == "OPTIONS":
             self._respond(event.id, 200)
+            return
+        if event.request.method == "NOTIFY":
+            status_code, headers = self._presence.take_notify(event.request)
+            self._respond(event.id, status_code, headers=headers)
             return
         made = request_to_operation(event.request, when=datetime.now(UTC), message_id=new_message_id(os.urandom(15)))
         if isinstance(made, Refusal):
@@ -299,7 +338,7 @@ class SipClient(SignedIn):
     def new_session(self, link: Link, role: str) -> SipSession:
         """The one session of this client."""
         self._session = SipSession(
-            SessionSettings(unproved_requests=1_000_000, extensions=frozenset({PROTECTION})),
+            SessionSettings(METHODS, unproved_requests=1_000_000, extensions=frozenset({PROTECTION})),
             "udp" if link.peer.remote == ("", 0) else self._options.transport or "tls",
             link.peer.local,
             None if link.peer.remote == ("", 0) else link.peer.remote,
@@ -338,6 +377,7 @@ class SipClient(SignedIn):
             self._session.connection_lost(str(lost))
         for id in list(self._waiting):
             self._fail(id, lost)
+        self._presence.lost(None if self._is_closing else lost)
         if not self._is_closing:
             self._mailbox.end(lost)
 

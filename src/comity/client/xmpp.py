@@ -22,10 +22,13 @@ from comity.bindings.xmpp.e2e import wrap_entity, wrap_octets
 from comity.bindings.xmpp.extensions import PROTECTION
 from comity.bindings.xmpp.jid import Jid
 from comity.bindings.xmpp.protection import protection_element
-from comity.bindings.xmpp.queries import DISCO_INFO, PING, verification_string
+from comity.bindings.xmpp.queries import DISCO_INFO, verification_string
 from comity.bindings.xmpp.session_client import ClientOptions, XmppClientSession
 from comity.bindings.xmpp.sm import SmState
-from comity.client.base import OCTETS_FEATURES, ClientError, Mailbox, Options, Received, SignedIn, check_requirements
+from comity.client.base import ClientError, Mailbox, Options, Received, SignedIn, check_requirements
+from comity.client.presence import HasPresence
+from comity.client.xmpp_presence import XmppPresence
+from comity.client.xmpp_stanzas import answer, arrived, capabilities, reply, server_id
 from comity.cpim.address import Address, from_jid, to_jid
 from comity.cpim.message import new_message_id
 from comity.cpim.operations import MimeObject, Reason, Report, Requirement, Response, failure, indeterminant
@@ -47,7 +50,7 @@ PASSING_CONDITIONS = frozenset({"", "connection-timeout", "internal-server-error
 """Ends of a stream after which coming back makes sense (RFC 6120 section 4.9.3)."""
 
 
-class XmppClient(SignedIn):
+class XmppClient(HasPresence, SignedIn):
     """One account signed in by XMPP; make it with ``comity.client.connect``."""
 
     name = "xmpp"
@@ -73,10 +76,13 @@ class XmppClient(SignedIn):
         self._turn = asyncio.Lock()
         self._features: asyncio.Future[frozenset[str]] | None = None
         """What the server says it supports, once somebody asked."""
+        self._presence: XmppPresence = XmppPresence(self)
         self._is_private = False
         """True once the stream was under TLS: what waits on it never goes on without (T11)."""
         self._error = ""
         self._is_closing = False
+        self._is_announced = options.receive
+        """Whether we are available, or were."""
 
     # --- life ------------------------------------------------------------------------------------------------
 
@@ -138,6 +144,7 @@ class XmppClient(SignedIn):
                 self._returning.cancel()
                 await asyncio.wait((self._returning,))
             self._mailbox.end(None)
+            self._presence.lost(None)
             if self._session is not None and self._link is not None and not self._session.is_ended:
                 self._session.close()
                 self._link.flush()
@@ -145,11 +152,38 @@ class XmppClient(SignedIn):
         await self._network.close()
 
     def _send_presence(self) -> None:
-        text = verification_string(_capabilities())
+        text = verification_string(capabilities())
         assert text is not None
         ver = base64.b64encode(hashlib.sha1(text.encode(), usedforsecurity=False).digest()).decode()  # XEP-0115
         caps = Element(CAPS, {"hash": "sha-1", "node": NODE, "ver": ver})
-        self._write(Element(wire.PRESENCE, {}, [caps]))
+        kind = self._presence.own_type
+        self._write(Element(wire.PRESENCE, {"type": kind} if kind else {}, [*self._presence.own, caps]))
+
+    # --- what presence needs ----------------------------------------------------------------------------------
+
+    @property
+    def address(self) -> Address:
+        """Who signed in."""
+        return self._options.address
+
+    @property
+    def resource(self) -> str:
+        """Of our own full JID."""
+        return self._resource
+
+    async def until_bound(self) -> None:
+        """Wait until stanzas flow. Raises ClientError if they never will."""
+        while not self._bound.done():
+            await asyncio.shield(self._bound)
+
+    def write(self, stanza: Element, key: object = None) -> None:
+        """Send a stanza; one with a key goes again on the next stream if the server did not take it. Raises ClientError."""
+        self._write(stanza, key)
+
+    def announce(self) -> None:
+        """Send our presence, as it also goes out on every new stream from now on."""
+        self._is_announced = True
+        self._send_presence()
 
     def _write(self, stanza: Element, key: object = None) -> None:
         if self._session is None or self._link is None or self._session.is_ended:
@@ -245,8 +279,13 @@ class XmppClient(SignedIn):
         elif stanza.name == wire.MESSAGE:
             self._message(stanza, index)
         else:
-            if stanza.name == wire.IQ and stanza.get("type") in ("get", "set"):
-                self._write(_answer(stanza))
+            if stanza.name == wire.PRESENCE:
+                self._presence.take_presence(stanza)
+            elif stanza.get("type") in ("get", "set"):
+                is_push = stanza.get("type") == "set" and self._presence.take_push(stanza)
+                self._write(reply(stanza, wire.iq_result(stanza)) if is_push else answer(stanza))
+            elif self._presence.take_answer(stanza):
+                pass
             elif stanza.name == wire.IQ and stanza.get("id") == FEATURES_ID and self._is_servers(stanza):
                 self._learn_features(stanza)
             self._handled(index)
@@ -274,22 +313,22 @@ class XmppClient(SignedIn):
             stanza, when=datetime.now(UTC), trans_id=stanza.get("id"), message_id=new_message_id(os.urandom(15))
         )
         if isinstance(made, mapping.Refusal):
-            reply = wire.error_reply(stanza, made.condition, made.text)
-            if reply is not None:
-                self._write(reply)
+            error = wire.error_reply(stanza, made.condition, made.text)
+            if error is not None:
+                self._write(error)
             self._handled(index)
             return
         history = mapping.read_history(stanza)
-        arrived = _arrived(stanza)
+        when = arrived(stanza)
         first = history[0].node if history else self._options.address.domain
-        is_late, id, refuser = arrived is not None, _server_id(stanza), partial(self._refuse, stanza)
+        is_late, id, refuser = when is not None, server_id(stanza), partial(self._refuse, stanza)
         received = Received(
             made.object,
             made.source,
             made.destination,
             first,
             is_late,
-            arrived,
+            when,
             history,
             requirements=made.requirements,
             id=id,
@@ -302,7 +341,7 @@ class XmppClient(SignedIn):
         error = mapping.response_to_error(stanza, failure("", reason, text), is_local=False)
         if error is None or self._session is None:
             return
-        error = _reply(stanza, error)
+        error = reply(stanza, error)
         if self._bound.done() and not self._session.is_ended:
             self._write(error)
         else:  # goes out when the stream is resumed
@@ -350,8 +389,10 @@ class XmppClient(SignedIn):
                 self._error = f"{condition}{': ' + text if text else ''}"
                 self._may_return = False
             case events.ResourceBound() | events.SmEnabled() | events.Resumed():
-                if isinstance(event, events.ResourceBound) and self._options.receive:
-                    self._send_presence()
+                if isinstance(event, events.ResourceBound):
+                    self._presence.bound_again()
+                    if self._is_announced:
+                        self._send_presence()
                 self._is_private = self._is_private or self._is_protected
                 is_ready = not isinstance(event, events.ResourceBound) or not event.is_sm_offered
                 if is_ready and not self._bound.done():
@@ -404,6 +445,7 @@ class XmppClient(SignedIn):
         for awaited in (self._bound, self._features):
             if awaited is not None and not awaited.done():
                 _fail(awaited, lost)
+        self._presence.lost(None if self._is_closing else lost)
         if not self._is_closing:
             self._mailbox.end(lost)
 
@@ -416,49 +458,3 @@ def _fail(future: asyncio.Future[Any], error: ClientError) -> None:
 
 def _end_point(link: Link) -> bytes | None:
     return None if link.peer.tls is None else link.peer.tls.server_end_point
-
-
-def _arrived(stanza: Element) -> datetime | None:
-    """The server's stamp on a message that waited (XEP-0203); it takes away what anybody else wrote (X-64)."""
-    delay = stanza.find(f"{{{mapping.DELAY}}}delay")
-    try:
-        return None if delay is None else datetime.fromisoformat(delay.get("stamp"))
-    except ValueError:
-        return None
-
-
-def _server_id(stanza: Element) -> str:
-    """The server's identifier (XEP-0359); it takes away what anybody else wrote (X-63)."""
-    found = stanza.find(f"{{{mapping.STANZA_ID}}}stanza-id")
-    return "" if found is None else found.get("id")
-
-
-def _capabilities() -> Element:
-    identity = Element(f"{{{DISCO_INFO}}}identity", {"category": "client", "type": "console", "name": "Comity"})
-    query = Element(f"{{{DISCO_INFO}}}query", {}, [identity])
-    for feature in (DISCO_INFO, *OCTETS_FEATURES, PING):
-        query.append(Element(f"{{{DISCO_INFO}}}feature", {"var": feature}))
-    return query
-
-
-def _answer(stanza: Element) -> Element:
-    payload = next(stanza.elements(), None)
-    if payload is not None and stanza.get("type") == "get":
-        if payload.name == f"{{{DISCO_INFO}}}query":
-            query = _capabilities()
-            if payload.get("node"):
-                query.attributes["node"] = payload.get("node")
-            return _reply(stanza, wire.iq_result(stanza, query))
-        if payload.name == f"{{{PING}}}ping":
-            return _reply(stanza, wire.iq_result(stanza))
-    reply = wire.error_reply(stanza, "service-unavailable")
-    assert reply is not None
-    return _reply(stanza, reply)
-
-
-def _reply(stanza: Element, reply: Element) -> Element:
-    """A client's answer names no sender: the server stamps it."""
-    reply.attributes.pop("from", None)
-    if stanza.get("from"):
-        reply.attributes["to"] = stanza.get("from")
-    return reply

@@ -226,8 +226,16 @@ class PolicyConfig:
     than 65536."""
     trusted_peers: tuple[str, ...] = _of("peers", ())
     """Domains, addresses or networks of servers that vouch for their own users without a certificate."""
-    presence_default: Literal["ask", "deny"] = _choice("ask", "ask", "deny")
-    """What a watcher without an approval gets: ``ask`` puts the question to the person, ``deny`` does not."""
+    messages: bool = _flag(True)
+    """Carry messages; false for presence alone."""
+    presence: bool = _flag(True)
+    """Carry presence, contact lists and what belongs to them; false for messages alone."""
+    presence_default: Literal["ask", "deny", "contacts", "domain", "everyone"] = _choice(
+        "ask", "ask", "deny", "contacts", "domain", "everyone"
+    )
+    """What a watcher gets about whom the person decided nothing: ``ask`` puts the question to the person, ``deny`` does not;
+    ``contacts``, ``domain`` and ``everyone`` let those see it who are in the person's contact list, have an account of the
+    same domain, or anybody, and ask about all others. Each person may choose differently."""
     protection: tuple[ProtectionConfig, ...] = ()
     """What domains and accounts require of messages."""
 
@@ -350,6 +358,22 @@ class Limits:
     """Of one user."""
     watchers: int = _count(2000)
     """Of one presentity."""
+    requests: int = _count(50)
+    """Of one user to see others, that wait for their answer."""
+    publications: int = _count(20)
+    """Devices that say how one presentity is."""
+    presence_document: int = _octets(64 * KIB)
+    """Largest presence document."""
+    presence_interval: float = _seconds(5)
+    """Least time between two notifications of one SIP subscription; the last state is always told."""
+    publication_lease: float = _seconds(3600)
+    """Longest time for which a SIP device's word counts without being renewed."""
+    contact_list: int = _count(2000)
+    """People in one user's contact list."""
+    documents: int = _count(200)
+    """Kept for one user: presence rules, lists, cards, what programs store."""
+    document_octets: int = _octets(2 * MIB)
+    """Of all documents of one user together."""
     contacts: int = _count(10)
     """Devices signed in for one address-of-record."""
 

@@ -98,7 +98,7 @@ def document_state(document: PresenceDocument, when: datetime) -> PresenceState:
     states = tuple_states(document, when)
     if not states:
         return PresenceState(
-            Availability.UNKNOWN, _person_notes(document), None, None, _said_by_persons(document, when)
+            Availability.UNKNOWN, _person_notes(document), None, None, _said_by_persons(document.persons, when)
         )
     _, best = min(
         states,
@@ -115,6 +115,10 @@ class _Around(NamedTuple):
     """What a document says beside its tuples: read once, however many of them there are."""
 
     activities: Choice
+    """Of the persons that are of no tuple in particular."""
+    by_tuple: dict[str, Choice]
+    """By the id of a tuple, of the person that was written for it (``state_document``): in a document composed of several
+    devices, what one of them says of itself would else be said of all."""
     notes: tuple[Note, ...]
     input: UserInput | None
     inputs: dict[str, UserInput]
@@ -129,11 +133,16 @@ def _around(document: PresenceDocument, when: datetime) -> _Around:
             inputs.setdefault(device.device_id, given)
     by_persons = (read_rpid(person.extensions, Place.PERSON, when).user_input for person in document.persons)
     person = next((given for given in by_persons if given), None)
-    return _Around(_said_by_persons(document, when), _person_notes(document), person, inputs)
+    of_tuples = {_person_id(one.id): one.id for one in document.tuples}
+    by_tuple = {
+        of_tuples[person.id]: _said_by_persons([person], when) for person in document.persons if person.id in of_tuples
+    }
+    others = [person for person in document.persons if person.id not in of_tuples]
+    return _Around(_said_by_persons(others, when), by_tuple, _person_notes(document), person, inputs)
 
 
 def _state(one: PresenceTuple, around: _Around, when: datetime) -> PresenceState:
-    activities, notes = around.activities, one.notes or around.notes
+    activities, notes = around.by_tuple.get(one.id, around.activities), one.notes or around.notes
     return PresenceState(
         _availability(one, activities), notes, one.priority, _user_input(one, around, when), activities
     )
@@ -159,11 +168,9 @@ def _availability(one: PresenceTuple, person: Choice) -> Availability:
     return Availability.AVAILABLE
 
 
-def _said_by_persons(document: PresenceDocument, when: datetime) -> Choice:
+def _said_by_persons(persons: Sequence[Component], when: datetime) -> Choice:
     """The activities of the person who changed last among those that name any (RFC 4479 section 3.5)."""
-    said = [
-        (person.timestamp or _EARLIEST, read_rpid(person.extensions, Place.PERSON, when)) for person in document.persons
-    ]
+    said = [(person.timestamp or _EARLIEST, read_rpid(person.extensions, Place.PERSON, when)) for person in persons]
     named = [(at, rpid.activities) for at, rpid in said if rpid.activities.names or rpid.activities.texts]
     return max(named, key=lambda pair: pair[0])[1] if named else _NOTHING
 
@@ -235,6 +242,10 @@ def offline_document(entity: Address, when: datetime) -> PresenceDocument:
     return build(entity.with_scheme("pres").uri, [one])
 
 
+def _person_id(tuple_id: str) -> str:
+    return f"person-{tuple_id}"
+
+
 def _person(tuple_id: str, state: PresenceState, when: datetime) -> list[Component]:
     names = state.activities.names
     if state.availability is Availability.AVAILABLE:
@@ -246,7 +257,7 @@ def _person(tuple_id: str, state: PresenceState, when: datetime) -> list[Compone
     if not names or state.availability is Availability.OFFLINE:
         return []
     activities = Element(f"{{{RPID}}}activities", {}, [Element(f"{{{RPID}}}{name}") for name in names])
-    return [Component(f"person-{tuple_id}", "", (), when, (activities,))]
+    return [Component(_person_id(tuple_id), "", (), when, (activities,))]
 
 
 def _user_input_element(given: UserInput, with_last_input: bool) -> Element:

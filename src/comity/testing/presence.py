@@ -19,7 +19,8 @@ from comity.cpim.presence_state import Availability, PresenceState, document_sta
 from comity.service.interfaces import Origin, Store
 from comity.service.presence.edges import Edges
 from comity.service.presence.interfaces import ContactItem, Content, Granted, Published, Statement, Subscription, Terms
-from comity.service.presence.service import AccountPresence, Parts, PresenceLimits
+from comity.service.presence.service import AccountPresence, Parts
+from comity.service.presence.watching import PresenceLimits
 from comity.store.clock import StoreClock
 from comity.store.memory import MemoryStore
 from comity.testing.clock import FakeClock
@@ -124,7 +125,9 @@ class Granting:
     async def load(self, account: Address) -> None:
         """Everything is there."""
 
-    def grant(self, account: Address, watcher: Address | None, now: datetime, sphere: str = "") -> Permissions:
+    def grant(
+        self, account: Address, watcher: Address | None, now: datetime, sphere: str = "", *, is_new: bool = False
+    ) -> Permissions:
         """As the test said."""
         if watcher is not None and watcher.key == account.key:
             return EVERYTHING

@@ -7,8 +7,9 @@ outside this folder touches a parser.
 
 from comity.xml.document import parse_document
 from comity.xml.element import XML_LANG, XML_NAMESPACE, CData, Element, RootClosed, RootOpened, Unit, XmlLimits
+from comity.xml.located import LocatedAttribute, LocatedElement, locate
 from comity.xml.reader import JOIN, NAMES_BEFORE_RENEWAL, SLICE, StreamReader
-from comity.xml.writer import is_xml_text, serialize, start_tag
+from comity.xml.writer import escape_attribute, is_xml_text, serialize, start_tag
 
 __all__ = [
     "JOIN",
@@ -18,12 +19,16 @@ __all__ = [
     "XML_NAMESPACE",
     "CData",
     "Element",
+    "LocatedAttribute",
+    "LocatedElement",
     "RootClosed",
     "RootOpened",
     "StreamReader",
     "Unit",
     "XmlLimits",
+    "escape_attribute",
     "is_xml_text",
+    "locate",
     "parse_document",
     "serialize",
     "start_tag",

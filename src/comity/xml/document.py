@@ -19,7 +19,7 @@ _REFUSING: Final = (
 )
 
 
-class _DocumentReader(StreamReader):
+class DocumentReader(StreamReader):
     """A whole document as one "stanza": its root counts as depth 1. Comments are skipped, as they say nothing."""
 
     def __init__(self, limits: XmlLimits, ignore_encoding: bool) -> None:
@@ -86,7 +86,7 @@ def parse_document(data: bytes, limits: XmlLimits | None = None, *, ignore_encod
     Raises:
         RemoteProtocolError: it is not well-formed, not allowed or over a limit.
     """
-    reader = _DocumentReader(limits or XmlLimits(), ignore_encoding)
+    reader = DocumentReader(limits or XmlLimits(), ignore_encoding)
     try:
         return reader.read(data)
     finally:

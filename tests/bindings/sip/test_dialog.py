@@ -47,7 +47,8 @@ def test_a_strict_router_gets_its_own_uri() -> None:
 def test_what_is_out_of_order_is_refused_and_changes_nothing() -> None:
     """RFC 3261 section 12.2.2: 500; a request in order moves the target."""
     dialog = Dialog.of_request(subscribe(), "bb")
-    assert dialog.take(subscribe(cseq=7, contact="<sip:alice@192.0.2.9>")) == 500
+    assert dialog.take(subscribe(cseq=6, contact="<sip:alice@192.0.2.9>")) == 500
+    assert dialog.take(subscribe(cseq=7)) == 0
     assert dialog.target == "sip:alice@192.0.2.1:5062"
     assert dialog.take(subscribe(cseq=9, contact="<sip:alice@192.0.2.9>")) == 0
     assert dialog.target == "sip:alice@192.0.2.9"

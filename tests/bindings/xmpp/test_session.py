@@ -712,6 +712,31 @@ class TestActivity:
         side.session.send_stanza(message("important"))
         assert self.ids(side) == ["b", "new", "important"]
 
+    def test_what_is_written_already_waits_like_the_rest(self) -> None:
+        side = self.quiet()
+        for octets, slot in [(b"<presence id='1'/>", "p"), (b"<presence id='2'/>", "p"), (b"<presence id='3'/>", "a")]:
+            side.session.send_raw(octets, slot)
+        assert self.ids(side) == []
+        out = side.feed(b"<active xmlns='urn:xmpp:csi:0'/>")
+        assert [stanza.get("id") for stanza in read_stream(out)] == ["b", "2", "3"]
+        side.session.send_raw(b"<presence id='4'/>", "p")
+        side.session.send_stanza(message("5"))
+        assert self.ids(side) == ["4", "5"]
+
+    def test_presence_waits_for_who_does_not_acknowledge_and_the_last_of_each_sender_comes(self) -> None:
+        """What merely sleeps is not lost for the comings and goings of others (N-rows of reliability.md section 2.9)."""
+        side = ServerSide(tls=True, sm_queue=40)
+        side.sign_in()
+        side.feed(b"<enable xmlns='urn:xmpp:sm:3'/>")
+        for n in range(1000):
+            side.session.send_raw(b"<presence from='%d' id='%d'/>" % (n % 7, n), f"presence {n % 7}")
+        assert len(self.ids(side)) < 40
+        assert not side.session.is_ended
+        side.feed(b"<a xmlns='urn:xmpp:sm:3' h='%d'/>" % len(side.session.sm_state.outgoing))
+        side.session.send_raw(b"<presence from='9' id='1000'/>", "presence 9")
+        waiting = [read_stream(octets)[0] for octets, _ in side.session.sm_state.outgoing.unconfirmed()]
+        assert [stanza.get("id") for stanza in waiting] == [str(n) for n in range(993, 1001)]
+
     def test_what_waits_is_bounded(self) -> None:
         side = self.quiet()
         for n in range(100):

@@ -234,6 +234,12 @@ def test_a_device_that_does_not_keep_up_loses_its_stream_and_no_message() -> Non
         assert not bob.of(events.StreamEnded), "no more than 32 messages are under way to one device"
         for _ in range(5):
             await (await world.online("bob@a.test/hidden", priority=-1)).lose()
+        assert not bob.of(events.StreamEnded), "of what says nothing later only the last waits"
+        for n in range(10):
+            query = Element("{http://jabber.org/protocol/disco#info}query")
+            await alice.send(
+                Element("{jabber:client}iq", {"type": "get", "id": f"i{n}", "to": "bob@a.test/pad"}, [query])
+            )
         assert [e.condition for e in bob.events if isinstance(e, events.StreamEnded)] == ["resource-constraint"]
         other = await world.online("bob@a.test/other")
         assert other.texts() == [str(n) for n in range(40)]

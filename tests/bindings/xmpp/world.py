@@ -18,11 +18,14 @@ from comity.cpim.operations import MessageOperation, Response
 from comity.service.interfaces import Accepted, Credentials, Guard, Origin, ScramKeys
 from comity.service.pipeline import Pipeline
 from comity.service.policy import Limits
+from comity.service.presence.keeping import Keeping
+from comity.service.presence.service import AccountPresence, Parts
 from comity.store.clock import StoreClock
 from comity.store.memory import MemoryStore
 from comity.testing.clock import FakeClock
 from comity.testing.service import MemoryAccounts, settle
-from comity.xml import Element
+from comity.bindings.xmpp.wire import ERROR, error_of
+from comity.xml import Element, parse_document
 from tests.bindings.xmpp.pair import END_POINT, PASSWORD, SECRETS, counting_random
 
 KEYS = {name: ScramKeys(s.salt, s.iterations, s.stored_key, s.server_key) for name, s in SECRETS.items()}
@@ -47,8 +50,8 @@ class CountingGuard:
 
 
 class GuardedAccounts(MemoryAccounts):
-    def __init__(self) -> None:
-        super().__init__(USERS, {uri: Credentials(Address.parse(uri), KEYS) for uri in USERS})
+    def __init__(self, users: Sequence[str] = USERS) -> None:
+        super().__init__(users, {uri: Credentials(Address.parse(uri), KEYS) for uri in users})
         self.counting = CountingGuard()
 
     def guard(self) -> Guard:
@@ -137,6 +140,7 @@ class Client:
         self.session = session
         self.events: list[Event] = []
         self.acknowledges = True
+        self._taken = 0
 
     def exchange(self) -> bool:
         """Pass octets both ways once; True if any moved."""
@@ -195,6 +199,20 @@ class Client:
         await self.send(Element("{jabber:client}iq", attributes, [payload]))
         return next(s for s in reversed(self.stanzas) if s.local == "iq" and s.get("id") == id)
 
+    async def tell(self, *texts: str) -> None:
+        """Send stanzas as they are written in a specification."""
+        await self.send(*(read(text) for text in texts))
+
+    def take(self) -> list[Element]:
+        """What came since the last call; the questions and answers of the wire itself are left out."""
+        found = [s for s in self.stanzas[self._taken :] if s.find("{urn:xmpp:ping}ping") is None]
+        self._taken = len(self.stanzas)
+        return found
+
+    def heard(self) -> list[str]:
+        """What came since the last call, each in a few words (``words``)."""
+        return [words(stanza) for stanza in self.take()]
+
     async def lose(self) -> None:
         """The connection breaks without a word."""
         self.link.lose()
@@ -202,14 +220,38 @@ class Client:
 
 
 class World:
-    def __init__(self, *, former: World | None = None, limits: Limits | None = None, **config: object) -> None:
-        """``former``: a world whose process died; its clock and its store are what is left of it."""
+    def __init__(
+        self,
+        *,
+        former: World | None = None,
+        limits: Limits | None = None,
+        presence: bool = False,
+        users: Sequence[str] = USERS,
+        **config: object,
+    ) -> None:
+        """``former``: a world whose process died; its clock and its store are what is left of it. ``presence``: switched on."""
         self.clock: FakeClock = former.clock if former is not None else FakeClock()
-        self.accounts = GuardedAccounts()
+        self.accounts = GuardedAccounts(users)
         store_clock = StoreClock(lambda: self.clock.when().timestamp(), self.clock.now)
         self.store: MemoryStore = former.store if former is not None else MemoryStore(store_clock)
         self.pipeline = Pipeline(self.store, self.accounts, self.clock, "a.test", limits or Limits())
-        values = {"domains": ("a.test",), "scram_iterations": 4096, **config}
+        self.keeping = Keeping(self.store, self.accounts, self.clock.when, lambda a, w: self.presence.reconsider(a, w))
+        self.presence = AccountPresence(
+            self.store,
+            self.accounts,
+            self.clock,
+            self.pipeline.admit_subscription,
+            Parts(
+                self.keeping.access,
+                self.keeping.decisions,
+                self.keeping.contacts,
+                self.keeping.documents,
+                self.keeping.edges,
+            ),
+        )
+        self.pipeline.presence = self.presence if presence else None
+        domains = tuple(sorted({Address.parse(uri).domain for uri in users}))
+        values = {"domains": domains, "scram_iterations": 4096, **config}
         seed = b"" if former is None else b"next"
         self.binding = XmppBinding(XmppConfig(**values), counting_random(seed))  # type: ignore[arg-type]  # checked there
         self.clients: list[Client] = []
@@ -217,6 +259,9 @@ class World:
 
     async def start(self) -> World:
         await self.pipeline.start({"xmpp": self.binding})
+        if self.pipeline.presence is not None:
+            await self.keeping.start()
+            await self.presence.start()
         await self.binding.start(self.pipeline, NoNetwork())
         return self
 
@@ -279,8 +324,45 @@ class NoNetwork:
         return None
 
 
+def read(text: str) -> Element:
+    """A stanza as it stands on a client's stream."""
+    return next(parse_document(f"<x xmlns='jabber:client'>{text}</x>".encode()).elements())
+
+
+def words(stanza: Element) -> str:
+    """A stanza in a few words: of a presence who, of what type, its show and status; of a roster push or result its items."""
+    query = stanza.find("{jabber:iq:roster}query")
+    if query is not None:
+        items = [_item_words(item) for item in query.elements()]
+        return f"{'push' if stanza.get('type') == 'set' else 'roster'}: {', '.join(items)}".strip()
+    if stanza.get("type") == "error":
+        return f"{stanza.local} error {condition(stanza)} from {stanza.get('from')}"
+    if stanza.local == "presence":
+        said = [e.text for name in ("show", "status") if (e := stanza.find(f"{{jabber:client}}{name}")) is not None]
+        return " ".join([stanza.get("type") or "available", stanza.get("from"), *said])
+    payload = next(stanza.elements(), None)
+    inside = [] if payload is None else [payload.local, *(e.get("jid") for e in payload.elements() if e.get("jid"))]
+    return " ".join([stanza.local, stanza.get("type"), *inside])
+
+
+def _item_words(item: Element) -> str:
+    said = [item.get("jid"), item.get("subscription")]
+    said += [f"ask={item.get('ask')}"] if item.get("ask") else []
+    said += ["approved"] if item.get("approved") else []
+    said += [f"name={item.get('name')}"] if item.get("name") else []
+    said += [f"[{group.text}]" for group in item.elements()]
+    return " ".join(said)
+
+
+def condition(stanza: Element) -> str:
+    """The condition of an error stanza."""
+    error = stanza.find(ERROR)
+    assert error is not None, stanza
+    return error_of(error)[0]
+
+
 def run(story: Coroutine[None, None, None]) -> None:
     asyncio.run(story)
 
 
-__all__ = ["Client", "MemoryLink", "World", "run", "sasl"]
+__all__ = ["Client", "MemoryLink", "World", "condition", "read", "run", "sasl", "words"]

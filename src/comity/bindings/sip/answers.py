@@ -25,7 +25,9 @@ REASONS = {
     403: "Forbidden",
     404: "Not Found",
     405: "Method Not Allowed",
+    406: "Not Acceptable",
     408: "Request Timeout",
+    412: "Conditional Request Failed",
     413: "Request Entity Too Large",
     414: "Request-URI Too Long",
     415: "Unsupported Media Type",
@@ -37,6 +39,7 @@ REASONS = {
     481: "Call/Transaction Does Not Exist",
     482: "Merged Request",
     483: "Too Many Hops",
+    489: "Bad Event",
     493: "Undecipherable",
     500: "Server Internal Error",
     501: "Not Implemented",
@@ -94,6 +97,10 @@ class Answers:
                 pass  # nowhere to put a tag
         echoed = [("From", from_), ("To", to), ("Call-ID", call_id), ("CSeq", cseq)]
         return headers + [(name, value) for name, value in echoed if value and not has_stray_control(value)]
+
+    def tag(self, request: SipRequest) -> str:
+        """The To tag of the answers to a request that has none."""
+        return self._tag(*((request.value(name) or "")[:2048] for name in ("call-id", "from", "cseq")))
 
     def _tag(self, *parts: str) -> str:
         """A To tag that is the same for every retransmission without keeping state (RFC 3261 section 8.2.7)."""

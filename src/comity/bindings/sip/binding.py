@@ -1,9 +1,9 @@
 """SIP glue: listeners, links, and every request's way to who answers it.
 
 Place on the path: steps 3 to 5. A request goes: limits and bans here, the sender by ``authentication.py``, then
-``submission.py`` (MESSAGE) or ``registrar.py`` (REGISTER); deliveries leave by ``delivery.py``. Requests of one flow
-are taken one after the other up to ``submit``, so what came first is stored first; nothing waits longer than that for
-another.
+``submission.py`` (MESSAGE), ``registrar.py`` (REGISTER), ``publishing.py`` (PUBLISH) or ``notifier.py`` (SUBSCRIBE);
+deliveries leave by ``delivery.py``. Requests of one flow are taken one after the other up to ``submit``, so what came first
+is stored first; nothing waits longer than that for another.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import logging
 import secrets
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from urllib.parse import urlsplit
@@ -29,8 +30,11 @@ from comity.bindings.sip.mapping import (
     can_be_user,
     response_to_status,
 )
+from comity.bindings.sip.notifier import Notifier
 from comity.bindings.sip.outbound import OPTION
+from comity.bindings.sip.packages import ALLOW_EVENTS
 from comity.bindings.sip.protection import OPTION as PROTECTION
+from comity.bindings.sip.publishing import Publishing
 from comity.bindings.sip.registrar import Registrar
 from comity.bindings.sip.registration import Device, Rules
 from comity.bindings.sip.requests import LinkState, Request
@@ -48,8 +52,9 @@ from comity.service.interfaces import Delivery, Origin, Service
 log = logging.getLogger(__name__)
 
 METHODS = frozenset({"MESSAGE", "OPTIONS", "REGISTER"})
-#: Subscriptions are not done yet; asked for in another's name they are refused as forged, with no state (SEC-31, SEC-33).
-ASKED = frozenset({"SUBSCRIBE"})
+PRESENCE_METHODS = frozenset({"PUBLISH", "SUBSCRIBE"})
+#: With presence switched off: asked for in another's name it is refused as forged all the same (SEC-31, SEC-33).
+ASKED = PRESENCE_METHODS
 #: Requests of one flow waiting for their turn; more are answered 503.
 MOST_WAITING = 256
 
@@ -91,12 +96,15 @@ class SipBinding:
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_draining = False
         self._service: Service | None = None
+        self._network: Network | None = None
         digest = DigestServer(random(32), is_md5_offered=config.sip_md5, lifetime=config.nonce_lifetime)
         self._authentication = Authentication(self, digest)
         self._submission = Submission(self)
         rules = Rules(config.min_expires, config.max_expires, config.max_contacts)
         self._registrar = Registrar(self, self._authentication, rules)
         self._out = DeviceDelivery(self)
+        self._publishing = Publishing(self)
+        self._notifier = Notifier(self)
         self._may_speak_plainly = lru_cache(maxsize=4096)(self._is_plaintext_network)
 
     # --- Binding -----------------------------------------------------------------------------------------
@@ -105,7 +113,10 @@ class SipBinding:
         return self._listeners
 
     async def start(self, service: Service, network: Network) -> None:
-        self._service = service
+        self._service, self._network = service, network
+        if service.presence is not None:
+            self._settings = replace(self._settings, methods=METHODS | PRESENCE_METHODS)
+            self._notifier.start(service.presence)
         self._out.start(service, network)
         await self._authentication.start()
 
@@ -133,7 +144,7 @@ class SipBinding:
             del self._flows[flow]
         state.session.connection_lost("the connection was lost")
         while (event := state.session.next_event()) is not None:
-            self._out.take(link, event)
+            self._take_own(link, event)
         self._out.link_closed(link)
 
     def handle_event(self, link: Link, event: object) -> None:
@@ -145,6 +156,11 @@ class SipBinding:
         elif isinstance(event, MalformedReceived | PacketDropped):
             log.info("SIP from %s was not understood: %s", event.source[0], event.reason, extra={"is_peers": True})
         else:
+            self._take_own(link, event)
+
+    def _take_own(self, link: Link, event: object) -> None:
+        """Take an event about a request of ours."""
+        if not self._notifier.take_event(link, event):
             self._out.take(link, event)
 
     def deliver(self, delivery: Delivery) -> asyncio.Future[Response]:
@@ -169,10 +185,26 @@ class SipBinding:
 
     def find_flow(self, aor: Address, device: Device) -> LinkState | None:
         """The connection a device registered on, if it still stands."""
-        state = self._flows.get((device.transport, device.remote, device.local))
-        if state is None or state.session.is_closed or (aor.key, device.id) not in state.registered:
-            return None
-        return state
+        state = self.flow(device.transport, device.remote, device.local)
+        return state if state is not None and (aor.key, device.id) in state.registered else None
+
+    def flow(self, transport: str, remote: HostPort, local: HostPort) -> LinkState | None:
+        """The open connection between two addresses; whose it is now is not said."""
+        state = self._flows.get((transport, remote, local))
+        return None if state is None or state.session.is_closed else state
+
+    def datagram_state(self, local: HostPort) -> LinkState | None:
+        """The socket bound to ``local``."""
+        link = None if self._network is None else self._network.datagram_link(self, local)
+        return None if link is None else self._states.get(link)
+
+    def is_for_us(self, received: Request) -> bool:
+        """True unless a Route leads elsewhere (S-46)."""
+        return self._submission.is_for_us(received)
+
+    def refuse(self, received: Request, refusal: Refusal) -> None:
+        """Answer with a refusal."""
+        self.respond(received, refusal.status_code, reason=refusal.text, headers=refusal.headers)
 
     def respond(
         self,
@@ -264,10 +296,7 @@ class SipBinding:
                 return
             principal = who.verify(received, realm, given, await who.look_up(given, realm))
             if principal is not None:
-                if received.request.method == "MESSAGE":
-                    self._submission.take(received, principal)
-                else:
-                    await self._subscribe(received, principal)
+                await self._take_from(received, principal)
         except RemoteProtocolError as error:
             self.respond(received, int(error.hint or "400"), reason=error.reason, forget=True)
 
@@ -292,14 +321,27 @@ class SipBinding:
             self.respond(received, int(error.hint or "400"), reason=error.reason, forget=True)
         return True
 
-    # --- SUBSCRIBE ---------------------------------------------------------------------------------------
+    async def _take_from(self, received: Request, principal: Address) -> None:
+        """Hand an authenticated request to who answers it."""
+        method, presence = received.request.method, self.service.presence
+        if method == "MESSAGE":
+            self._submission.take(received, principal)
+        elif presence is None:
+            await self._refuse_presence(received, principal)
+        elif method == "PUBLISH":
+            self._publishing.take(received, principal, presence)
+        else:
+            await self._notifier.take(received, principal)
 
-    async def _subscribe(self, received: Request, principal: Address) -> None:
-        """Refuse a subscription: as forged if it is in another's name (SEC-31, SEC-33), for a proof that does not hold or is
-        missing where one is demanded (SEC-34), else as not done yet. No state."""
+    async def _refuse_presence(self, received: Request, principal: Address) -> None:
+        """Presence is switched off. A subscription is refused as forged if it is in another's name (SEC-31, SEC-33), for a proof
+        that does not hold or is missing where one is demanded (SEC-34), else as not done here. No state."""
+        if received.request.method == "PUBLISH":
+            self.respond(received, 405, headers=[("Allow", ", ".join(sorted(METHODS)))])
+            return
         made = request_to_subscription(received.request)
         if isinstance(made, Refusal):
-            self.respond(received, made.status_code, reason=made.text, headers=list(made.headers))
+            self.refuse(received, made)
             return
         origin = Origin(principal, self.name, received.source[0], received.state.transport == "tls")
         refusal = await self.service.admit_subscription(made, origin)
@@ -326,8 +368,11 @@ class SipBinding:
         if not is_ours:
             self.respond(received, 404, forget=True)
             return
+        has_presence = self.service.presence is not None
+        methods = METHODS | PRESENCE_METHODS | {"NOTIFY"} if has_presence else METHODS
         headers = [
-            ("Allow", ", ".join(sorted(METHODS))),
+            ("Allow", ", ".join(sorted(methods))),
+            *([ALLOW_EVENTS] if has_presence else []),
             ("Accept", ACCEPT),
             ("Accept-Encoding", "identity"),
             ("Supported", f"{OPTION}, {PROTECTION}"),

@@ -45,6 +45,15 @@ class SipConfig:
     """Messages of one user at once before ``user_messages`` counts."""
     user_octets: int = 64 * 1024
     """Octets a second of one user, four seconds' worth at once."""
+    presence_interval: float = 5.0
+    """Least seconds between two notifications of one presentity to one watcher; the last state is never lost (RFC 3856 section 6.10)."""
+    user_subscriptions: float = 20.0
+    """SUBSCRIBE requests a second of one user, lasting; more are answered 503."""
+    user_subscription_burst: int = 1000
+    """Of one user at once: a whole contact list at sign-in, each answered one challenge."""
+    user_publications: float = 2.0
+    """PUBLISH requests a second of one user, lasting."""
+    user_publication_burst: int = 20
     datagram_octets: int = 16 * 1024
     head_octets: int = 8 * 1024
     """Start line and headers of one message."""

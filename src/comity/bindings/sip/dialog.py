@@ -74,8 +74,8 @@ class Dialog:
 
     def take(self, request: SipRequest) -> int:
         """Take a request in the dialog that refreshes its target: 0, or the status code to refuse it with (500: out of order,
-        RFC 3261 section 12.2.2). Raises RemoteProtocolError for a bad Contact; nothing is changed then."""
-        if request.cseq.number <= self.remote_cseq:
+        RFC 3261 section 12.2.2; the same number is the same request, sent again by another way or after a restart). Raises RemoteProtocolError for a bad Contact; nothing is changed then."""
+        if request.cseq.number < self.remote_cseq:
             return 500
         target = target_of(request) if request.values("contact") else self.target
         self.remote_cseq, self.target = request.cseq.number, target

@@ -64,14 +64,14 @@ def body_of(operation: MessageOperation, form: Form) -> Body | None:
     """What to send of an operation in this form: (content headers, octets, subject, language); None if impossible."""
     obj = operation.object
     if form is Form.OBJECT:
-        return _object_headers(obj), obj.octets, "", ""
+        return object_headers(obj), obj.octets, "", ""
     if form is Form.NATIVE:
         try:
             view = cpim_view(obj)
         except MalformedMessage:
             return None
         inner = obj if view is None else content_object(view)
-        return _object_headers(inner), inner.octets, "", ""
+        return object_headers(inner), inner.octets, "", ""
     if operation.context.report is not None:
         report = operation.context.report
         text = f"Your message to {report.recipient.local}@{report.recipient.domain} was not delivered. {report.text}"
@@ -88,7 +88,8 @@ def body_of(operation: MessageOperation, form: Form) -> Body | None:
     return _PLAIN, f"{text_part.rstrip()}\r\n\r\n{note}\r\n".encode("utf-8", "replace"), "", operation.context.language
 
 
-def _object_headers(obj: MimeObject) -> list[tuple[str, str]]:
+def object_headers(obj: MimeObject) -> list[tuple[str, str]]:
+    """The MIME headers of an entity as SIP headers."""
     headers = []
     for line in unfold(obj.header_block):
         name, colon, value = line.partition(":")

@@ -58,6 +58,7 @@ STATUS_CODES: dict[Reason, tuple[int, str]] = {
     Reason.SIGNATURE: (403, "Signature Not Verified"),
     Reason.DECRYPTION: (493, ""),
     Reason.PROTECTION: (403, "Protection Not Available"),
+    Reason.NO_PUBLICATION: (412, ""),
 }
 #: Status code to failure reason (T3, read through T1); other codes by their class, see ``reason_of``.
 REASONS: dict[int, Reason] = {
@@ -70,6 +71,7 @@ REASONS: dict[int, Reason] = {
     407: Reason.DENIED,
     408: Reason.TIMEOUT,
     410: Reason.NO_SUCH_USER,
+    412: Reason.NO_PUBLICATION,
     413: Reason.SIZE,
     415: Reason.CONTENT,
     416: Reason.CONTENT,

@@ -72,8 +72,9 @@ class Publisher:
         self._target = target
         self._random = random
         self._event = event
-        self._duration = duration
-        self._is_lasting = is_lasting
+        self.duration = duration
+        """Of the next request; a 423 raises it."""
+        self.is_lasting = is_lasting
         self._call_id, self._tag, self._cseq = random(16).hex(), random(8).hex(), 0
         self._events: deque[Event] = deque()
         self._wanted: _Wanted | None = None
@@ -86,6 +87,11 @@ class Publisher:
         self._expires_at: float | None = None
         self._due_at: float | None = None
         """When to renew, or to try again."""
+
+    @property
+    def is_busy(self) -> bool:
+        """True while a request waits for its answer."""
+        return self._under_way is not None
 
     def publish(self, content_type: str, body: bytes, now: float) -> None:
         """Let this stand from now on."""
@@ -109,19 +115,19 @@ class Publisher:
         elif code in (401, 407) and has_credentials and sent.challenges < 2:
             self._send(now, sent.what, sent.duration, challenges=sent.challenges + 1)
         elif code == 423 and not sent.is_longer and self._take_min_expires(sent, response):
-            self._send(now, sent.what, self._duration, is_longer=True)
+            self._send(now, sent.what, self.duration, is_longer=True)
         elif code == 412 and sent.etag:
             self._forget()
             self._go_on(now)
         else:
             self._failed(code, response.reason, now, retry_after_of(response))
 
-    def failed(self, id: int, now: float, *, is_timeout: bool = True) -> None:
+    def failed(self, id: int, now: float, *, is_timeout: bool = True, reason: str = "") -> None:
         """No final answer came, or the transport failed. Whether the request acted is not known: its tag is dropped with it
         only when the server says so, by a 412 to the next one."""
         if self._under_way is not None and self._under_way.id == id:
             self._under_way = None
-            self._failed(0, "no answer" if is_timeout else "the connection was lost", now, None)
+            self._failed(0, reason or ("no answer" if is_timeout else "the connection was lost"), now, None)
 
     def next_timer(self) -> float | None:
         """When ``handle_timer`` wants to be called."""
@@ -131,13 +137,13 @@ class Publisher:
         """Renew, or try again; what was not renewed in time is gone."""
         if self._expires_at is not None and self._expires_at <= now:
             self._forget()
-            if self._wanted is not None and self._is_lasting and self._due_at is None:
+            if self._wanted is not None and self.is_lasting and self._due_at is None:
                 self._due_at = now
         if self._due_at is not None and self._due_at <= now:
             self._due_at = None
             if self._under_way is None and self._wanted is not None:
                 same = self._standing == self._wanted and bool(self.etag)
-                self._send(now, None if same else self._wanted, self._duration)
+                self._send(now, None if same else self._wanted, self.duration)
 
     def next_event(self) -> Event | None:
         """What happened, in order."""
@@ -155,7 +161,7 @@ class Publisher:
             else:
                 self._events.append(Removed())
         elif self._wanted != self._standing or not self.etag:
-            self._send(now, self._wanted, self._duration)
+            self._send(now, self._wanted, self.duration)
 
     def _send(
         self, now: float, what: _Wanted | None, duration: int, *, challenges: int = 0, is_longer: bool = False
@@ -192,7 +198,7 @@ class Publisher:
         self._standing = sent.what or self._standing
         lease = _lease(sent, response)
         self._expires_at = now + lease
-        self._due_at = now + refresh_in(lease) if self._is_lasting else None
+        self._due_at = now + refresh_in(lease) if self.is_lasting else None
         if self._wanted == self._standing:
             self._events.append(Published(self.etag, lease))
         else:
@@ -201,7 +207,7 @@ class Publisher:
     def _take_min_expires(self, sent: _UnderWay, response: SipResponse) -> bool:
         longer = min_expires_of(response, sent.duration, MOST_DURATION) if sent.duration else None
         if longer is not None:
-            self._duration = longer
+            self.duration = longer
         return longer is not None
 
     def _failed(self, code: int, reason: str, now: float, retry_after: int | None) -> None:
@@ -210,7 +216,7 @@ class Publisher:
             self._events.append(Removed() if code == 412 else PublishFailed(code, reason, None))
             return
         retry_at = None
-        if self._is_lasting and code not in HOPELESS_CODES:
+        if self.is_lasting and code not in HOPELESS_CODES:
             retry_at = self._due_at = now + pause(self._tries, retry_after)
             self._tries += 1
         self._events.append(PublishFailed(code, reason, retry_at))

@@ -21,6 +21,8 @@ class LinkState:
     registered: set[tuple[str, str]] = field(default_factory=set)
     """Devices that registered on it, by address-of-record and id: only theirs may go down it. A peer's port says
     nothing: the next connection from it may be another user's."""
+    watching: set[str] = field(default_factory=set)
+    """SubscriptIDs of those that were asked for on it: likewise."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,6 +77,7 @@ class SipSession:
         self.is_closed = False
         host = f"[{local[0]}]" if ":" in local[0] else local[0]
         self.sent_by = f"{host}:{local[1]}"
+        self._via = f"SIP/2.0/{transport.upper()} {self.sent_by}".encode("ascii")
         self._random = random
         self._secret = random(16)
         self._answers = Answers(self._secret)
@@ -195,13 +196,50 @@ class SipSession:
         octets = SipRequest(request.method, request.uri_text, [("Via", via), *request.headers], request.body).to_bytes()
         if self.is_datagram and len(octets) > MAX_DATAGRAM_REQUEST:
             raise LocalProtocolError(f"a request over {MAX_DATAGRAM_REQUEST} octets may not go over UDP")
-        transaction = ClientTransaction(branch, request.method, octets, target, self.settings.t1)
+        return self._begin(ClientTransaction(branch, request.method, octets, target, self.settings.t1), now)
+
+    def send_written(self, method: str, start: bytes, rest: bytes, now: float, address: HostPort | None = None) -> str:
+        """As ``send_request``, for a request that stands ready but for its Via: its start line with CR LF, and all behind Via.
+
+        No size is too large here (see ``is_too_large_written``); what is in it is the caller's to have checked.
+        """
+        if self.is_closed:
+            raise LocalProtocolError("the connection is closed")
+        target = address if self.is_datagram else self.remote or ("", 0)
+        if target is None:
+            raise LocalProtocolError("a datagram needs an address")
+        branch = MAGIC_COOKIE + self._random(12).hex()
+        octets = b"%bVia: %b;branch=%b;rport\r\n%b" % (start, self._via, branch.encode("ascii"), rest)
+        return self._begin(ClientTransaction(branch, method, octets, target, self.settings.t1), now)
+
+    def is_too_large_written(self, start: bytes, rest: bytes) -> bool:
+        """True if it should not go into a datagram (RFC 3261 section 18.1.1)."""
+        return self.is_datagram and len(start) + len(rest) + len(self._via) + 54 > MAX_DATAGRAM_REQUEST
+
+    def abandon(self, id: str) -> None:
+        """Give up a request of ours: it is not sent again, and no answer to it is reported."""
+        transaction = self._clients.by_id(id)
+        if transaction is not None:
+            transaction.advance(ClientInput.TRANSPORT_ERROR)
+            self._clients.forget(transaction)
+
+    def supersede(self, id: str) -> None:
+        """What a request of ours says is no longer true: rather than send it again, give it up and report it as failed."""
+        transaction = self._clients.by_id(id)
+        if transaction is not None:
+            transaction.is_superseded = True
+
+    def local_tag(self, request: SipRequest) -> str:
+        """The To tag that answers to a request outside a dialog bear."""
+        return self._answers.tag(request)
+
+    def _begin(self, transaction: ClientTransaction, now: float) -> str:
         self._clients.add(transaction)
-        self._send(octets, target)
+        self._send(transaction.octets, transaction.address)
         if self.is_datagram:
             self._timers.arm(now + self.settings.t1, "E", transaction)
         self._timers.arm(now + 64 * self.settings.t1, "F", transaction)
-        return branch
+        return transaction.id
 
     def respond(
         self,
@@ -363,6 +401,10 @@ class SipSession:
         self, transaction: ClientTransaction, given: ClientInput, now: float, response: SipResponse | None
     ) -> None:
         settings = self.settings
+        if transaction.is_superseded and given is ClientInput.TIMER_E and transaction.state is not State.COMPLETED:
+            self._events.append(RequestFailed(transaction.id, "superseded"))
+            self.abandon(transaction.id)
+            return
         action = transaction.advance(given)
         if action in (ClientAction.PASS, ClientAction.PASS_AND_WAIT) and response is not None:
             self._events.append(ResponseReceived(transaction.id, response))

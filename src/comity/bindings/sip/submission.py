@@ -62,7 +62,7 @@ class Submission:
         if not is_sender(str(request.from_.uri), principal):
             self._binding.respond(received, 403)
             return
-        if not self._is_for_us(received):
+        if not self.is_for_us(received):
             self._binding.respond(received, 403, reason="No Relaying")
             return
         wait = self._rates.take(principal.key, len(request.body), service.clock.now())
@@ -86,7 +86,7 @@ class Submission:
         self._answering.add((received.state.link, received.id))
         service.submit(result, origin).add_done_callback(partial(self._submitted, received, service.clock.now()))
 
-    def _is_for_us(self, received: Request) -> bool:
+    def is_for_us(self, received: Request) -> bool:
         """True unless a Route leads elsewhere (S-46); a client may name us as its outbound proxy in its own way."""
         if not received.request.values("route"):
             return True

@@ -240,13 +240,13 @@ class Subscriber:
         else:
             self._refused(sent, response, now)
 
-    def failed(self, id: int, now: float, *, is_timeout: bool = True) -> None:
+    def failed(self, id: int, now: float, *, is_timeout: bool = True, reason: str = "") -> None:
         """No final answer came, or the transport failed: RFC 3261 section 12.2.1.2 ends the dialog with it."""
         sent = self._under_way
         if sent is None or sent.id != id:
             return
         self._under_way = None
-        self._over(_made(EndCause.UNANSWERED if is_timeout else EndCause.UNREACHABLE), now)
+        self._over(_made(EndCause.UNANSWERED if is_timeout else EndCause.UNREACHABLE, reason=reason), now)
 
     def is_for_us(self, request: SipRequest) -> bool:
         """True if the NOTIFY belongs to this wish, now or by its dialog: another ``Subscriber`` need not be asked."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from comity.bindings.sip.mapping import Refusal, address_of, header_block
 from comity.bindings.sip.message import SipRequest
-from comity.cpim.address import to_sip_uri
+from comity.cpim.address import Address, to_sip_uri
 from comity.cpim.operations import MimeObject, SubscribeOperation, unfold
 from comity.errors import AddressError, LocalProtocolError, RemoteProtocolError
 
@@ -18,15 +18,18 @@ SIGNED = frozenset({"multipart/signed", "application/pkcs7-mime", "application/x
 """Media types of a body that is a proof."""
 
 
-def request_to_subscription(request: SipRequest) -> SubscribeOperation | Refusal:
-    """Make the subscribe operation of a SUBSCRIBE request: From watches the Request-URI (RFC 3856 section 6.6)."""
+def request_to_subscription(request: SipRequest, target: Address | None = None) -> SubscribeOperation | Refusal:
+    """Make the subscribe operation of a SUBSCRIBE request: From watches the Request-URI (RFC 3856 section 6.6).
+
+    ``target``: whom the dialog it came in is about; there the Request-URI is our Contact.
+    """
     try:
         proof = _proof_of(request)
         if isinstance(proof, Refusal):
             return proof
         return SubscribeOperation(
             address_of(str(request.from_.uri))[0].with_scheme("pres"),
-            address_of(request.uri_text)[0].with_scheme("pres"),
+            (target or address_of(request.uri_text)[0]).with_scheme("pres"),
             subscript_id(request.call_id, request.from_.tag or ""),
             request.via.branch or f"{request.call_id}/{request.cseq.number}",
             HOUR if request.expires is None else request.expires,

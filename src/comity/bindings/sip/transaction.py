@@ -126,6 +126,8 @@ class ClientTransaction:
     interval: float
     """Present value of timer E, seconds."""
     state: State = State.TRYING
+    is_superseded: bool = False
+    """What it says is no longer true: it is not sent again."""
 
     def advance(self, given: ClientInput) -> ClientAction:
         """Change state; the action is the caller's to carry out."""
@@ -199,6 +201,9 @@ class ClientTransactions:
         if source is not None and source != transaction.address:
             return "a response from where the request did not go"
         return transaction
+
+    def by_id(self, id: str) -> ClientTransaction | None:
+        return self._by_branch.get(id)
 
     def is_asked(self, address: HostPort) -> bool:
         """True while a request of ours to ``address`` is not forgotten."""

@@ -16,22 +16,28 @@ from typing import Any
 
 from comity.bindings.base import Link, Listener, Network
 from comity.bindings.xmpp import events, queries, sasl, wire
+from comity.bindings.xmpp.asking import Asking
 from comity.bindings.xmpp.availability import Availability
+from comity.bindings.xmpp.blocking import Blocklists
 from comity.bindings.xmpp.carbons import Carbons
 from comity.bindings.xmpp.config import XmppConfig
 from comity.bindings.xmpp.delivery import DeviceDelivery
 from comity.bindings.xmpp.devices import Connection
+from comity.bindings.xmpp.directed import Directed
 from comity.bindings.xmpp.ground import Ground
 from comity.bindings.xmpp.jid import Jid
 from comity.bindings.xmpp.rates import Rates
+from comity.bindings.xmpp.roster import ContactLists
 from comity.bindings.xmpp.session import ServerOptions, XmppServerSession
 from comity.bindings.xmpp.streams import Streams
 from comity.bindings.xmpp.submission import Submissions
+from comity.bindings.xmpp.watching import Watching
 from comity.bindings.xmpp.wire import IQ, MESSAGE, Element
-from comity.cpim.address import from_jid
-from comity.cpim.operations import Response
+from comity.cpim.address import Address, from_jid
+from comity.cpim.operations import EndReason, NotifyOperation, Response
 from comity.errors import AddressError
 from comity.service.interfaces import Delivery, ScramKeys, Service
+from comity.service.presence.interfaces import ContactItem, Content, Subscription
 from comity.xml import XmlLimits
 
 
@@ -47,7 +53,12 @@ class XmppBinding:
 
     def __init__(self, config: XmppConfig, random: Callable[[int], bytes] = os.urandom) -> None:
         self._ground = ground = Ground(config, random)
-        self._availability = Availability(ground)
+        self._lists = ContactLists(ground)
+        self._blocklists = Blocklists(ground)
+        self._asking = Asking(ground, self._blocklists)
+        self._watching = Watching(ground)
+        self._directed = Directed(ground, self._blocklists)
+        self._availability = Availability(ground, self._asking, self._watching, self._directed)
         self._delivery = DeviceDelivery(ground)
         self._submissions = Submissions(ground)
         self._carbons = Carbons(ground)
@@ -87,6 +98,8 @@ class XmppBinding:
         """Remember the service."""
         self._ground.start(service)
         service.follow(self._carbons.taken)
+        if service.presence is not None:
+            service.presence.attach(self.name, self)
 
     def new_session(self, link: Link, role: str) -> XmppServerSession:
         """A session for a client that just connected."""
@@ -103,6 +116,7 @@ class XmppBinding:
             pre_auth_octets=config.pre_auth_octets,
             max_failures=config.failures_per_connection,
             keeps_counts=True,
+            has_presence=self.service.presence is not None,
             sm_queue=config.sm_queue,
             pre_auth_limits=self._limits(config.pre_auth_stanza, config.pre_auth_elements),
             stanza_limits=self._limits(config.stanza, config.elements),
@@ -210,38 +224,113 @@ class XmppBinding:
         self._submissions.arrived(connection)
         if stanza.name == MESSAGE and stanza.get("type") != "error":
             self._submissions.message(connection, stanza, event.index)
-            return
-        if stanza.name == MESSAGE:
+        elif stanza.name == MESSAGE:
             self._submissions.refusal(connection, stanza)
+            connection.session.stanza_handled(event.index)
         elif stanza.name == IQ:
-            self._iq(connection, stanza)
+            self._iq(connection, stanza, event.index)
         else:
-            self._availability.presence(connection, stanza)
-        connection.session.stanza_handled(event.index)
+            work = self._availability.presence(connection, stanza)
+            self._ground.in_order(connection, work, stanza, event.index)
 
-    def _iq(self, connection: Connection, stanza: Element) -> None:
+    def _iq(self, connection: Connection, stanza: Element, index: int) -> None:
         assert connection.jid is not None
         to = Jid.parse(stanza.get("to")) if stanza.get("to") else connection.jid.bare
-        if to == connection.jid.bare or (not to.local and to.domain in self._ground.domains):
-            if connection.caps_asked and stanza.get("id") == connection.caps_asked[0]:
-                self._availability.capabilities.answered(connection, stanza)
-            else:
-                when = self.service.clock.when()
-                is_account, version = bool(to.local), self._ground.config.software_version
-                answer = self._carbons.answer(connection, stanza) if is_account else None
-                answer = answer or queries.answer_iq(stanza, is_account=is_account, when=when, version=version)
-                self._ground.reply(connection, answer)
+        is_account = to == connection.jid.bare
+        if is_account and stanza.get("type") in ("get", "set"):
+            for part in (self._lists, self._blocklists):
+                if part.takes(stanza):
+                    self._ground.in_order(connection, part.query(connection, stanza), stanza, index)
+                    return
+        if is_account or (not to.local and to.domain in self._ground.domains):
+            self._own_iq(connection, stanza, is_account=is_account)
+        else:
+            self._ground.reply(connection, self._refusal(connection, stanza, to) or self._carried(stanza, to))
+        connection.session.stanza_handled(index)
+
+    def _own_iq(self, connection: Connection, stanza: Element, *, is_account: bool) -> None:
+        """A query to the server itself or the sender's own account, that is answered at once."""
+        if connection.caps_asked and stanza.get("id") == connection.caps_asked[0]:
+            self._availability.capabilities.answered(connection, stanza)
             return
-        target = self._ground.devices.find(to)
+        answer = self._carbons.answer(connection, stanza) if is_account else None
+        if answer is None:
+            when, version = self.service.clock.when(), self._ground.config.software_version
+            has_presence = self.service.presence is not None
+            answer = queries.answer_iq(
+                stanza, is_account=is_account, when=when, version=version, has_presence=has_presence
+            )
+        self._ground.reply(connection, answer)
+
+    def _refusal(self, connection: Connection, stanza: Element, to: Jid) -> Element | None:
+        """The error for an iq that goes to nobody because of who asks whom, or for what."""
         payload = next(stanza.elements(), None)
-        is_push = stanza.get("type") == "set" and payload is not None and payload.namespace == queries.ROSTER
-        if target is not None and target.presence is not None and not is_push and target.is_live:
+        is_roster_set = stanza.get("type") == "set" and payload is not None and payload.namespace == queries.ROSTER
+        if is_roster_set and to.is_bare and to.local and to.domain in self._ground.domains:
+            return wire.error_reply(stanza, "forbidden")  # RFC 6121 section 2.3.3
+        if is_roster_set:
+            return wire.error_reply(stanza, "service-unavailable")  # X-62
+        if self.service.presence is None or not to.local or stanza.get("type") not in ("get", "set"):
+            return None
+        assert connection.account is not None
+        try:
+            other = from_jid(str(to))[0].folded()
+        except AddressError as error:
+            return wire.error_reply(stanza, "jid-malformed", error.reason)
+        if self.service.presence.contacts.is_blocked(other, connection.account):
+            return wire.error_reply(stanza, "service-unavailable")  # as if nobody were there (XEP-0191 section 3.3)
+        return self._blocklists.refusal(connection, stanza, other)
+
+    def _carried(self, stanza: Element, to: Jid) -> Element | None:
+        """Hand an iq to the device it is for; the error if that is not there."""
+        target = self._ground.devices.find(to)
+        if target is not None and target.presence is not None and target.is_live:
             self._ground.reply(target, stanza)
             target.link.flush()
-        elif to.domain in self._ground.domains:
-            self._ground.reply(connection, wire.error_reply(stanza, "service-unavailable"))
-        else:
-            self._ground.reply(connection, wire.error_reply(stanza, "remote-server-not-found"))
+            return None
+        is_ours = to.domain in self._ground.domains
+        return wire.error_reply(stanza, "service-unavailable" if is_ours else "remote-server-not-found")
+
+    # --- the edge of the presence service ------------------------------------------------------------------------
+
+    def notify(self, subscriptions: Sequence[Subscription], content: Content, told: Content | None) -> None:
+        """See ``Edge.notify``."""
+        self._watching.notify(subscriptions, content, told)
+
+    def pending(self, subscription: Subscription) -> None:
+        """See ``Edge.pending``."""
+        self._watching.pending(subscription)
+
+    def ended(self, subscription: Subscription, reason: EndReason, retry_after: int | None = None) -> None:
+        """See ``Edge.ended``."""
+        self._watching.ended(subscription)
+
+    def asked(self, item: ContactItem) -> None:
+        """See ``Edge.asked``."""
+        self._asking.asked(item)
+
+    def answered(self, item: ContactItem, is_granted: bool) -> None:
+        """See ``Edge.answered``."""
+        self._asking.answered(item, is_granted)
+
+    def withdrew(self, item: ContactItem) -> None:
+        """See ``Edge.withdrew``."""
+        self._asking.withdrew(item)
+
+    def contact_changed(self, item: ContactItem) -> None:
+        """See ``Edge.contact_changed``."""
+        self._lists.changed(item)
+        self._watching.contact_changed(item)
+
+    def blocklist_changed(
+        self, account: Address, blocked: Sequence[Address], unblocked: Sequence[Address] | None
+    ) -> None:
+        """See ``Edge.blocklist_changed``."""
+        self._blocklists.changed(account, blocked, unblocked)
+
+    def directed(self, operation: NotifyOperation) -> None:
+        """See ``Edge.directed``."""
+        self._directed.arrived(operation)
 
     # --- small parts -------------------------------------------------------------------------------------------
 

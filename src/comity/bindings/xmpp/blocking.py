@@ -14,13 +14,13 @@ from comity.bindings.xmpp.devices import Connection
 from comity.bindings.xmpp.ground import Ground
 from comity.bindings.xmpp.jid import Jid
 from comity.bindings.xmpp.mapping import response_to_error
+from comity.bindings.xmpp.queries import BLOCKING
 from comity.bindings.xmpp.wire import IQ, Element
 from comity.cpim.address import Address, from_jid, to_jid
 from comity.cpim.operations import Response
 from comity.errors import AddressError
 from comity.service.presence.interfaces import Contacts
 
-BLOCKING: Final = "urn:xmpp:blocking"
 BLOCKING_ERRORS: Final = "urn:xmpp:blocking:errors"
 _ITEM: Final = f"{{{BLOCKING}}}item"
 _KINDS: Final = {"blocklist": "get", "block": "set", "unblock": "set"}

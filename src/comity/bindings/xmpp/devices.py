@@ -81,8 +81,8 @@ class Connection:
     """Ends of accepted messages that are still to be told natively."""
     submitting: set[asyncio.Future[Any]] = field(default_factory=set)
     """What was handed in and is not yet answered: messages, and the work on ``lane``."""
-    lane: deque[tuple[Coroutine[None, None, None], int | None]] = field(default_factory=deque)
-    """What the client asked for and has to be done one after the other (``Ground.in_order``), each with its stanza's index."""
+    lane: deque[tuple[Coroutine[None, None, None], Element, int]] = field(default_factory=deque)
+    """What the client asked for and has to be done one after the other (``Ground.in_order``): each with its stanza and its index."""
     is_working: bool = False
     """True while somebody works on ``lane``."""
     wants_roster: bool = False
@@ -131,6 +131,11 @@ class Connection:
             return False
         sm.outgoing.add(wire.encode(stanza), key)
         return True
+
+    def send_raw(self, octets: bytes) -> None:
+        """Keep a passing stanza that is written already for the stream's next connection, if there is room."""
+        if self.sm is not None and not self.sm.outgoing.is_full:
+            self.sm.outgoing.add(octets, None)
 
     def handled(self, index: int) -> None:
         """Finished with a stanza of this stream, wherever the stream is now."""

@@ -14,7 +14,7 @@ from comity.bindings.xmpp.devices import Connection
 from comity.bindings.xmpp.ground import Ground
 from comity.bindings.xmpp.jid import Jid
 from comity.bindings.xmpp.mapping import Refusal, response_to_error
-from comity.bindings.xmpp.notices import notify_to_stanzas, to_octets
+from comity.bindings.xmpp.notices import notify_to_stanzas
 from comity.bindings.xmpp.presence import stanza_to_notify
 from comity.bindings.xmpp.watching import subscript_id
 from comity.bindings.xmpp.wire import PRESENCE, Element
@@ -101,7 +101,7 @@ class Directed:
             return
         notices = notify_to_stanzas(operation, self._ground.service.clock.when())
         for connection in connections:
-            to = to_octets(str(connection.jid) if resource else to_jid(account))
+            to = str(connection.jid) if resource else to_jid(account)
             for notice in notices:
-                self._ground.tell(connection, notice, to, is_kept=True)
+                self._ground.reply(connection, notice.element(to))
             connection.link.flush()

@@ -11,11 +11,13 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 
+from comity.bindings.xmpp import wire
 from comity.bindings.xmpp.config import XmppConfig
 from comity.bindings.xmpp.devices import Connection, Devices
 from comity.bindings.xmpp.extensions import PROTOCOL
 from comity.bindings.xmpp.jid import prepare_domain
-from comity.errors import LocalProtocolError
+from comity.bindings.xmpp.notices import Notice
+from comity.errors import LocalProtocolError, StoreError
 from comity.service.interfaces import Origin, Service
 from comity.service.presence.interfaces import PresenceService
 from comity.xml import Element
@@ -62,11 +64,12 @@ class Ground:
         assert connection.account is not None
         return Origin(connection.account, PROTOCOL, connection.host, connection.session.is_tls)
 
-    def in_order(self, connection: Connection, work: Coroutine[None, None, None], index: int | None = None) -> None:
-        """Do what a client asked for after all it asked for before (XMPP-4); ``index``: its stanza, handled when that is done.
+    def in_order(self, connection: Connection, work: Coroutine[None, None, None], stanza: Element, index: int) -> None:
+        """Do what a client asked for by ``stanza`` after all it asked for before (XMPP-4).
 
-        What is refused or goes wrong is the work's own to tell; the next goes on."""
-        connection.lane.append((work, index))
+        The stanza counts as handled when that is done. What is refused is the work's own to tell; what goes wrong is told here.
+        """
+        connection.lane.append((work, stanza, index))
         self.eased(connection)
         if connection.is_working:
             return
@@ -80,18 +83,27 @@ class Ground:
     async def _work(self, connection: Connection) -> None:
         try:
             while connection.lane:
-                work, index = connection.lane.popleft()
+                work, stanza, index = connection.lane.popleft()
                 try:
                     await work
-                except Exception:  # whatever one of them raises, the client's next one is done
+                except StoreError as error:
+                    log.error("a client's request could not be stored: %s", error)
+                    self._not_now(connection, stanza)
+                except Exception:  # whatever one of them raises, the client hears it and the next one is done
                     log.exception("a client's request failed")
-                current = connection.current
-                if index is not None:
-                    current.handled(index)
-                current.link.flush()
-                self.eased(current)
+                    self._not_now(connection, stanza)
+                connection.current.handled(index)
+                connection.current.link.flush()
+                self.eased(connection.current)
         finally:
             connection.is_working = False
+
+    def _not_now(self, connection: Connection, stanza: Element) -> None:
+        text = "This cannot be done now."
+        reply = wire.error_reply(
+            stanza, "internal-server-error", text, kind="wait", sender=None if stanza.get("to") else ""
+        )
+        self.answer(connection, reply)
 
     def reply(self, connection: Connection, stanza: Element | None) -> None:
         """Write a stanza of our own making, if there is one; a stream between two connections keeps it."""
@@ -115,6 +127,16 @@ class Ground:
             connection.session.send_passing(stanza, slot)
         except LocalProtocolError as error:
             log.warning("a stanza could not be written: %s", error)
+
+    def pass_raw(self, connection: Connection, octets: bytes, slot: str) -> None:
+        """The same for a stanza that is written already (``Notice.octets``)."""
+        session = connection.session
+        if session.jid is not None and not session.is_ended:
+            session.send_raw(octets, slot)
+
+    def tell(self, connection: Connection, notice: Notice, to: bytes) -> None:
+        """The same for presence that many are told."""
+        self.pass_raw(connection, notice.octets(to), notice.slot)
 
     def run(self, work: Coroutine[None, None, None]) -> None:
         """Run in the background; a failure is logged."""

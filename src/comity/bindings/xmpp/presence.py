@@ -97,7 +97,7 @@ def stanza_to_statement(
             return Statement(_secured_view(secured, limits), secured)
         state = presence_state(stanza, when)
         document = state_document(entity, tuple_id_of(resource), state, when, with_last_input=with_last_input)
-        natives = parting_words(stanza, resource)
+        natives = _native_children(stanza, resource)
         if sum(len(octets) for _, octets in natives.values()) > limits.document:
             return Refusal("policy-violation", "this presence is too long")
     except AddressError as error:
@@ -110,12 +110,24 @@ def stanza_to_statement(
 
 
 def parting_words(stanza: Element, resource: str) -> dict[str, tuple[str, bytes]]:
-    """What only devices of XMPP understand of a presence stanza, by the tuple id of ``resource`` (``Content.natives``).
+    """What an unavailable stanza says, by the tuple id of ``resource``: there is no document any more that could say its status.
+
+    Raises LocalProtocolError for names that cannot be written.
+    """
+    return _natives(resource, [c for c in stanza.elements() if c.name == STATUS or _is_native(c, stanza)])
+
+
+def _native_children(stanza: Element, resource: str) -> dict[str, tuple[str, bytes]]:
+    """What only devices of XMPP understand of a presence stanza (``Content.natives``).
 
     A negative priority stands there too: a document must not hold it (RFC 8048 section 6.2 note 6).
     Raises LocalProtocolError for names that cannot be written.
     """
-    native = b"".join(serialize(child, CLIENT) for child in stanza.elements() if _is_native(child, stanza))
+    return _natives(resource, [child for child in stanza.elements() if _is_native(child, stanza)])
+
+
+def _natives(resource: str, children: list[Element]) -> dict[str, tuple[str, bytes]]:
+    native = b"".join(serialize(child, CLIENT) for child in children)
     return {tuple_id_of(resource): (PROTOCOL, native)} if native else {}
 
 

@@ -21,6 +21,7 @@ PING: Final = "urn:xmpp:ping"
 VERSION: Final = "jabber:iq:version"
 TIME: Final = "urn:xmpp:time"
 ROSTER: Final = "jabber:iq:roster"
+BLOCKING: Final = "urn:xmpp:blocking"
 VCARD: Final = "vcard-temp"
 CAPS: Final = "http://jabber.org/protocol/caps"
 CARBONS: Final = "urn:xmpp:carbons:2"
@@ -28,12 +29,16 @@ DATA_FORMS: Final = "jabber:x:data"
 
 #: Features of the server's own address.
 SERVER_FEATURES: Final = (DISCO_INFO, DISCO_ITEMS, E2E, PING, TIME, OCTETS, CARBONS, CSI, SM, VERSION, PROTECTION)
+#: Those more if presence is not switched off.
+PRESENCE_FEATURES: Final = (ROSTER, BLOCKING)
 #: Administration and registration are not done here (X-65).
 _FORBIDDEN: Final = frozenset({"jabber:iq:auth", "jabber:iq:register", "http://jabber.org/protocol/commands"})
 _HASHES: Final = {"sha-1": "sha1", "sha-256": "sha256", "sha-512": "sha512"}
 
 
-def answer_iq(stanza: Element, *, is_account: bool, when: datetime, version: str) -> Element | None:
+def answer_iq(
+    stanza: Element, *, is_account: bool, when: datetime, version: str, has_presence: bool = False
+) -> Element | None:
     """Answer a get or set that asks the server (or, ``is_account``, the sender's own account); None to a reply."""
     kind = stanza.get("type")
     if kind not in ("get", "set"):
@@ -41,7 +46,7 @@ def answer_iq(stanza: Element, *, is_account: bool, when: datetime, version: str
     payload = next(stanza.elements())
     key = (kind, payload.name)
     if key == ("get", f"{{{DISCO_INFO}}}query"):
-        return _disco_info(stanza, payload, is_account)
+        return _disco_info(stanza, payload, is_account, has_presence)
     if key == ("get", f"{{{DISCO_ITEMS}}}query"):
         return iq_result(stanza, Element(f"{{{DISCO_ITEMS}}}query"))
     if key == ("get", f"{{{PING}}}ping"):
@@ -57,7 +62,7 @@ def answer_iq(stanza: Element, *, is_account: bool, when: datetime, version: str
         return iq_result(stanza, Element(f"{{{TIME}}}time", {}, children))
     if payload.namespace == ROSTER:
         if kind == "get":
-            # No contact list is kept yet; an empty one lets every client go on.
+            # The server has no contact list, and without presence nobody has; an empty one lets every client go on.
             return iq_result(stanza, Element(f"{{{ROSTER}}}query"))
         return error_reply(stanza, "not-allowed", "the contact list cannot be changed here")
     if payload.namespace == VCARD:
@@ -67,14 +72,15 @@ def answer_iq(stanza: Element, *, is_account: bool, when: datetime, version: str
     return error_reply(stanza, "service-unavailable")
 
 
-def _disco_info(stanza: Element, payload: Element, is_account: bool) -> Element | None:
+def _disco_info(stanza: Element, payload: Element, is_account: bool, has_presence: bool) -> Element | None:
     if payload.get("node"):
         return error_reply(stanza, "item-not-found")
     identity = {"category": "account", "type": "registered"}
     if not is_account:
         identity = {"category": "server", "type": "im", "name": "Comity"}
     query = Element(f"{{{DISCO_INFO}}}query", {}, [Element(f"{{{DISCO_INFO}}}identity", identity)])
-    for feature in (DISCO_INFO, DISCO_ITEMS) if is_account else SERVER_FEATURES:
+    own = (DISCO_INFO, DISCO_ITEMS) if is_account else SERVER_FEATURES
+    for feature in own + PRESENCE_FEATURES if has_presence else own:
         query.append(Element(f"{{{DISCO_INFO}}}feature", {"var": feature}))
     return iq_result(stanza, query)
 

@@ -3,8 +3,7 @@
 Place on the path: beside step 5. An iq of the account's own comes in, the presence service's contact list is asked or changed,
 and what it says of every change, whoever made it, goes to all interested resources. A push holds what is durable.
 
-The version is the list's own number. Where one change touched several items, all pushes but the last say a version that is not
-yet whole (``7.1``, ``7.2``, then ``8``): a client that comes back with one of those is told all of version 8 once more.
+The version is the list's own number; every change of an item has one of its own, so a push brings exactly that.
 """
 
 from __future__ import annotations
@@ -84,11 +83,11 @@ class ContactLists:
             self._ground.reply(connection, wire.iq_result(stanza, answer))
         else:
             self._ground.reply(connection, wire.iq_result(stanza))  # RFC 6121 section 2.6.3: empty, then what changed
-            for item, at in _numbered(changed):
-                self._push(connection, item, at)
+            for item in sorted(changed.items, key=lambda item: item.version):
+                self._push(connection, item)
         for item in waiting:
             if item.version > roster.version:
-                self._push(connection, item, str(item.version))
+                self._push(connection, item)
         connection.link.flush()
 
     # --- set -------------------------------------------------------------------------------------------------------
@@ -118,12 +117,12 @@ class ContactLists:
             if connection.waiting_pushes is not None:
                 connection.waiting_pushes.append(item)
                 continue
-            self._push(connection, item, str(item.version))
+            self._push(connection, item)
             connection.link.flush()
 
-    def _push(self, connection: Connection, item: ContactItem, version: str) -> None:
+    def _push(self, connection: Connection, item: ContactItem) -> None:
         attributes = {"type": "set", "id": f"push-{self._ground.random(6).hex()}", "to": str(connection.jid)}
-        query = Element(_QUERY, {"ver": version}, [item_element(item)])
+        query = Element(_QUERY, {"ver": str(item.version)}, [item_element(item)])
         self._ground.reply(connection, Element(IQ, attributes, [query]))
 
 
@@ -155,20 +154,9 @@ def _payload(stanza: Element) -> Element:
 
 async def _changes(contacts: Contacts, account: Address, version: str | None) -> Roster | None:
     """What changed since the version a client has; None if it needs all of the list."""
-    number = (version or "").partition(".")[0]
-    if not number.isascii() or not number.isdigit() or len(number) > 18:
+    if not version or not version.isascii() or not version.isdigit() or len(version) > 18:
         return None
-    return await contacts.roster_since(account, int(number))
-
-
-def _numbered(roster: Roster) -> list[tuple[ContactItem, str]]:
-    """The items in the order in which they changed, each with the version its push says (see the module)."""
-    items = sorted(roster.items, key=lambda item: item.version)
-    numbered: list[tuple[ContactItem, str]] = []
-    for place, item in enumerate(items):
-        is_last = place + 1 == len(items) or items[place + 1].version != item.version
-        numbered.append((item, str(item.version) if is_last else f"{item.version - 1}.{place + 1}"))
-    return numbered
+    return await contacts.roster_since(account, int(version))
 
 
 def read_set(query: Element, account: Address) -> RosterSet | Refusal:

@@ -51,7 +51,7 @@ class XmppServerSession(SignIn):
         self._asked_resume: tuple[str, int] | None = None
         self._life = LifeSigns()
         self._is_inactive = False
-        self._held: dict[str, Element] = {}
+        self._held: dict[str, bytes] = {}
 
     # --- verbs -------------------------------------------------------------------------------------------------
 
@@ -94,16 +94,40 @@ class XmppServerSession(SignIn):
         """Write what says nothing later: while nobody looks it waits, and a newer one of its ``slot`` replaces it.
 
         Raises LocalProtocolError as ``send_stanza`` does."""
-        if self._is_inactive and len(self._held) < MAX_HELD:
-            self._held.pop(slot, None)
-            self._held[slot] = stanza
-        else:
-            self.send_stanza(stanza)
+        self.send_raw(wire.encode(stanza), slot)
 
-    def take_held(self) -> list[Element]:
-        """What waits for the client to look again; it waits here no longer."""
+    def send_raw(self, octets: bytes, slot: str) -> None:
+        """``send_passing`` for a stanza that is written already, once for many who get it."""
+        if self._jid is None or self._is_ended:
+            raise LocalProtocolError("no resource is bound on this stream")
+        self._held.pop(slot, None)
+        if self._may_wait:
+            self._held[slot] = octets
+            return
+        if self._held:
+            self._write_held()
+        self._write_octets(octets, is_message=octets.startswith(b"<message"))
+
+    def take_held(self) -> list[bytes]:
+        """What waits for the client to look again, or to acknowledge; it waits here no longer."""
         held, self._held = list(self._held.values()), {}
         return held
+
+    @property
+    def _may_wait(self) -> bool:
+        """True while nobody looks, or while so little is acknowledged that a client which merely sleeps would be lost."""
+        if self._is_sm_on and len(self._held) < self._sm.outgoing.to_spare:
+            return True
+        return self._is_inactive and len(self._held) < MAX_HELD
+
+    def _write_held(self) -> None:
+        for held in self.take_held():
+            self._write_octets(held, is_message=held.startswith(b"<message"))
+
+    def _confirm(self, h: int) -> None:
+        super()._confirm(h)
+        if self._held and not self._may_wait:
+            self._write_held()
 
     # --- elements ----------------------------------------------------------------------------------------------
 
@@ -195,8 +219,8 @@ class XmppServerSession(SignIn):
     # --- is somebody there? ----------------------------------------------------------------------------------------
 
     def _write_stanza(self, stanza: Element, key: object = None) -> None:
-        for held in self.take_held():  # in order: nothing overtakes what waited
-            super()._write_stanza(held)
+        if self._held:
+            self._write_held()  # in order: nothing overtakes what waited
         super()._write_stanza(stanza, key)
         if self._is_sm_on or key is None or self._is_ended:
             return
@@ -235,8 +259,7 @@ class XmppServerSession(SignIn):
         """XEP-0352: the client says whether anybody looks at it."""
         self._is_inactive = element.local == "inactive"
         if not self._is_inactive:
-            for held in self.take_held():
-                self._write_stanza(held)
+            self._write_held()
 
     # --- stanzas -----------------------------------------------------------------------------------------------
 

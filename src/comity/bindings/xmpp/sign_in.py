@@ -50,6 +50,8 @@ class ServerOptions:
     resume_seconds: float = 300.0
     keeps_counts: bool = False
     """True: the ``h`` of a resumable stream is said only when ``count_kept`` allows it (``CountWanted``)."""
+    has_presence: bool = False
+    """True: contact lists have versions and may hold approvals given in advance; both are announced."""
     sm_queue: int = MAX_QUEUE
     pre_auth_seconds: float = 30.0
     pre_auth_octets: int = 64 * 1024
@@ -202,6 +204,9 @@ class SignIn(XmppStream):
             features.append(Element(f"{{{SESSION}}}session", {}, [Element(f"{{{SESSION}}}optional")]))
             features.append(Element(f"{{{SM}}}sm"))
             features.append(Element(f"{{{CSI}}}csi"))
+            if self._options.has_presence:  # RFC 6121 sections 2.6.1 and 3.4
+                features.append(Element("{urn:xmpp:features:rosterver}ver"))
+                features.append(Element("{urn:xmpp:features:pre-approval}sub"))
             return features
         if self._options.has_tls and not self.is_tls:
             starttls = Element(f"{{{TLS}}}starttls")

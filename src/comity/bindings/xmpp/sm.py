@@ -92,6 +92,12 @@ class OutgoingQueue:
         """True if no further stanza may be written before some are confirmed."""
         return len(self._waiting) >= self._limit
 
+    @property
+    def to_spare(self) -> int:
+        """How many stanzas that can wait may wait now beside those written; 0 while there is no need that any does."""
+        room = self._limit - len(self._waiting)
+        return room // 2 if 2 * room <= self._limit else 0
+
     def add(self, octets: bytes, key: object) -> None:
         """Keep a stanza just written."""
         self._waiting.append((octets, key))

@@ -229,13 +229,16 @@ class XmppStream:
         self._out.append(wire.encode(element))
 
     def _write_stanza(self, stanza: Element, key: object = None) -> None:
-        octets = wire.encode(stanza)
+        self._write_octets(wire.encode(stanza), key, is_message=stanza.name == wire.MESSAGE)
+
+    def _write_octets(self, octets: bytes, key: object = None, *, is_message: bool = False) -> None:
         if self._is_sm_on:
-            if self._sm.outgoing.is_full:
+            outgoing = self._sm.outgoing
+            if outgoing.is_full:
                 self._fail("resource-constraint", "too many stanzas are not acknowledged")
                 return
-            self._sm.outgoing.add(octets, key)
-            if stanza.name == wire.MESSAGE or len(self._sm.outgoing) % REQUEST_EVERY == 0:
+            outgoing.add(octets, key)
+            if is_message or len(outgoing) % REQUEST_EVERY == 0:
                 self._is_request_due = True
         self._out.append(octets)
 

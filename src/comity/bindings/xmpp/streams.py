@@ -89,6 +89,9 @@ class Streams:
             connection.session.refuse_resume()
         elif former.session.is_tls and not connection.session.is_tls:
             connection.session.refuse_resume()  # what waits on it may have to stay under TLS (T11)
+        elif not former.is_live and former.sm is not None and former.sm.outgoing.is_full:
+            self.forget(former)  # what came after that, a change of the contact list say, was not kept
+            connection.session.refuse_resume()
         else:
             self._take_over(connection, former)
             self._ground.run(self._resume(connection))
@@ -129,6 +132,7 @@ class Streams:
             former.timer.cancel()
         if former.is_live:  # the old connection is dead, only TCP has not noticed
             former.is_live = False
+            self._availability.remember(former)
             del self._ground.devices.by_link[former.link]
             _cancel_outcomes(former)
             former.link.abort()
@@ -138,6 +142,9 @@ class Streams:
         connection.priority, connection.caps_asked = former.priority, former.caps_asked
         connection.flights, former.flights = former.flights, {}
         connection.delivered = former.delivered
+        connection.wants_roster, connection.waiting_pushes = former.wants_roster, former.waiting_pushes
+        connection.wants_blocklist, connection.waiting_requests = former.wants_blocklist, former.waiting_requests
+        connection.directed, connection.shown = former.directed, former.shown
         connection.submitting = former.submitting
         connection.sm, connection.count = former.sm, former.count
         former.sm = former.count = None
@@ -150,7 +157,7 @@ class Streams:
             assert connection.jid is not None
             self._ground.devices.by_contact[connection.account.folded().key, connection.jid.resource] = connection
         for held in former.session.take_held():
-            self._ground.reply(connection, held)  # kept until the stream goes on
+            connection.send_raw(held)  # kept until the stream goes on
         self._ground.devices.by_stream[former.sm_id] = connection
         self._ground.devices.bind(connection)
         former.sm_id = ""
@@ -174,7 +181,7 @@ class Streams:
         connection.is_live = False
         _cancel_outcomes(connection)
         if connection.sm_id and not self._ground.is_draining:
-            self._availability.go_offline(connection)
+            self._availability.park(connection)
             connection.timer = self._ground.service.clock.call_later(
                 self._ground.config.sm_resume, partial(self.forget, connection)
             )
@@ -187,7 +194,7 @@ class Streams:
             connection.timer.cancel()
         self._drop_stream(connection)
         self._availability.go_offline(connection)
-        connection.presence = None
+        connection.wants_roster = connection.wants_blocklist = False
         self._carbons.forget(connection)
         self._ground.devices.unbind(connection)
         _cancel_outcomes(connection)

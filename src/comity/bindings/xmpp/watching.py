@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 
 from comity.bindings.xmpp.devices import Connection
 from comity.bindings.xmpp.extensions import PROTOCOL
@@ -24,12 +23,14 @@ from comity.bindings.xmpp.subscriptions import FOREVER
 from comity.bindings.xmpp.wire import PRESENCE, Element
 from comity.cpim.address import Address, from_jid, to_jid
 from comity.cpim.operations import Response, SubscribeOperation
-from comity.errors import AddressError
+from comity.errors import AddressError, StoreError
 from comity.service.interfaces import Origin
 from comity.service.presence.interfaces import ContactItem, Content, Granted, PresenceService, Subscription, Terms
 
 log = logging.getLogger(__name__)
 
+#: Seconds until contacts are looked up anew when the store failed.
+RETRY = 30.0
 _NOTHING: frozenset[str] = frozenset()
 
 
@@ -106,7 +107,7 @@ class Watching:
         subscriptions = watch.subscriptions if watch is not None else {}
         for key, content in seen.items():
             if key not in subscriptions or subscriptions[key].told is None:
-                self._write(connection, self._gone(content))
+                self._write_gone(connection, self._senders(content))
         for key, subscription in subscriptions.items():
             self._show(connection, subscription, seen.get(key))
         connection.link.flush()
@@ -124,18 +125,20 @@ class Watching:
     # --- subscriptions ---------------------------------------------------------------------------------------------
 
     async def _watch_all(self, watch: Watch) -> None:
-        """Watch all contacts that let themselves be seen and are not watched yet."""
-        roster = await self._presence.contacts.roster(watch.account)
-        for item in roster.items:
-            if item.sees:
-                await self._start(watch, item.contact)
+        """Watch all contacts that let themselves be seen and are not watched yet; tried anew while the store fails."""
+        try:
+            roster = await self._presence.contacts.roster(watch.account)
+            for item in roster.items:
+                if item.sees:
+                    await self._start(watch, item.contact)
+        except StoreError as error:
+            log.error("the contacts of an account cannot be watched yet: %s", error)
+            self._ground.service.clock.call_later(RETRY, lambda: self._ground.run(self._watch_all(watch)))
 
     async def _start(self, watch: Watch, contact: Address) -> None:
         presence, key = self._presence, contact.key
         if self._watches.get(watch.account.key) is not watch or key in watch.subscriptions or key in watch.starting:
             return
-        if presence.contacts.is_blocked(watch.account, contact):
-            return  # nothing comes from whom it blocks (XEP-0191 section 3.3)
         watch.starting.add(key)
         try:
             answer = await self._subscribe(watch.account, contact, subscript_id(watch.account, contact), watch.origin)
@@ -166,16 +169,6 @@ class Watching:
             self._ground.run(self._start(watch, item.contact))
         else:
             self._stop(watch, item.contact.key)
-
-    def blocklist_changed(self, account: Address) -> None:
-        """Nothing comes from those it blocks; those it blocks no more are there again."""
-        watch = self._watches.get(account.key)
-        if watch is None:
-            return
-        for key, subscription in list(watch.subscriptions.items()):
-            if self._presence.contacts.is_blocked(account, subscription.target):
-                self._stop(watch, key)
-        self._ground.run(self._watch_all(watch))
 
     def _stop(self, watch: Watch, key: str) -> None:
         subscription = watch.subscriptions.pop(key, None)
@@ -223,14 +216,22 @@ class Watching:
         """Say of everything that was shown that it is there no more (RFC 6121 section 3.2.2)."""
         if subscription.told is None:
             return
-        gone = self._gone(subscription.told)
+        senders = self._senders(subscription.told)
         for connection in self._ground.devices.available(subscription.watcher):
             if connection.is_live:
-                self._write(connection, gone)
+                self._write_gone(connection, senders)
                 connection.link.flush()
 
-    def _gone(self, content: Content) -> tuple[Notice, ...]:
-        return gone_stanzas(content, self._ground.service.clock.when())
+    def _senders(self, content: Content) -> list[str]:
+        """Who of a contact was shown as available."""
+        shown = current_stanzas(content, self._ground.service.clock.when())
+        return [notice.sender for notice in shown if notice.is_available]
+
+    def _write_gone(self, connection: Connection, senders: Iterable[str]) -> None:
+        assert connection.account is not None
+        for sender in senders:
+            attributes = {"type": "unavailable", "from": sender, "to": to_jid(connection.account)}
+            self._ground.pass_on(connection, Element(PRESENCE, attributes), f"presence {sender}")
 
     def _write(self, connection: Connection, notices: Iterable[Notice]) -> None:
         assert connection.account is not None
@@ -321,9 +322,3 @@ class Watching:
 def subscript_id(watcher: Address, target: Address) -> str:
     """The id of the subscription of two accounts."""
     return f"xmpp:{watcher.key} {target.key}"
-
-
-def gone_stanzas(content: Content, when: datetime) -> tuple[Notice, ...]:
-    """What says of all that ``content`` shows that it is there no more."""
-    shown = [notice for notice in current_stanzas(content, when) if notice.is_available]
-    return tuple(unavailable_notice(notice.sender) for notice in shown)

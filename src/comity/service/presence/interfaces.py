@@ -387,6 +387,9 @@ class PresenceService(Protocol):
     ) -> Response | None:
         """Take a publication away; ``natives``: parting words (the ``unavailable`` stanza's children) by the ids of its tuples."""
 
+    def has_publication(self, entity: Address, etag: str) -> bool:
+        """Whether the last answer to a publication of the account had this entity-tag (RFC 3903 section 6 step 3)."""
+
     async def direct(self, operation: NotifyOperation, origin: Origin) -> Response | None:
         """Presence sent to one person by the account itself (directed presence, sealed documents): told to the edges if that
         person does not block it. None when done."""

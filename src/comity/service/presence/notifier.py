@@ -31,7 +31,7 @@ from comity.service.interfaces import Clock
 from comity.service.presence.deadlines import Deadlines
 from comity.service.presence.interfaces import Content
 from comity.service.presence.parts import Edges
-from comity.service.presence.presentity import NEVER, Presentity
+from comity.service.presence.presentity import Presentity
 from comity.service.presence.subscriptions import Live
 
 log = logging.getLogger(__name__)
@@ -132,7 +132,7 @@ class Notifier:
         for live in lives:
             live.is_due = False
             presentity = self._presentity(live)
-            if presentity is not None and live in presentity.subscriptions:
+            if presentity is not None:
                 by_presentity.setdefault(presentity, []).append(live)
         for presentity, waiting in by_presentity.items():
             self.tell(presentity, waiting)
@@ -222,18 +222,6 @@ class Notifier:
         when = document.date_time
         if when is not None and (presentity.last is None or when > presentity.last):
             presentity.last = when
-
-
-def next_moment(presentity: Presentity) -> datetime | None:
-    """When something about it changes by itself: a lease, a validity, a rule."""
-    moments = [presentity.next_end()]
-    if presentity.subscriptions:
-        if presentity.composed is not None and presentity.composed.next_change is not None:
-            moments.append(presentity.composed.next_change)
-        if presentity.rules_change is not None:
-            moments.append(presentity.rules_change)
-    first = min(moments)
-    return None if first >= NEVER else first
 
 
 def essence(content: Content) -> object:

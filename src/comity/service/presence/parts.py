@@ -26,8 +26,13 @@ class Access(Protocol):
     async def load(self, account: Address) -> None:
         """Bring what ``grant`` needs into memory; it stays there until the next turn of the loop at least."""
 
-    def grant(self, account: Address, watcher: Address | None, now: datetime, sphere: str = "") -> Permissions:
-        """What ``watcher`` (None: nobody was authenticated) may see of the account; ``load`` came before."""
+    def grant(
+        self, account: Address, watcher: Address | None, now: datetime, sphere: str = "", *, is_new: bool = False
+    ) -> Permissions:
+        """What ``watcher`` (None: nobody was authenticated) may see of the account; ``is_new``: he asks now.
+
+        Raises LookupError if the account is not in memory (any more).
+        """
 
     def next_change(self, account: Address, now: datetime) -> datetime | None:
         """When to ask ``grant`` again though nobody changed anything (validity of rules)."""

@@ -66,14 +66,13 @@ class Presentity:
     rules_change: datetime | None = None
     """When rules say something else by themselves."""
     is_held: bool = False
-    """What watchers may see is being looked up: nobody is told until that is known."""
+    """What watchers may see has to be looked up: nobody is told until that is known."""
+    is_loading: bool = False
+    """It is being looked up."""
+    is_restored: bool = False
+    """Its watchers come from the store and have heard nothing since."""
     timer_at: float = 0.0
     """Monotonic: its first place among the deadlines; 0 for none."""
-
-    @property
-    def is_idle(self) -> bool:
-        """True if nothing would be lost by dropping it."""
-        return not self.publications and not self.subscriptions
 
     def live(self, now: datetime) -> Iterator[Publication]:
         """Publications whose lease is not over."""
@@ -82,3 +81,20 @@ class Presentity:
     def next_end(self) -> datetime:
         """When the first lease ends."""
         return min((one.expires for one in self.publications.values()), default=NEVER)
+
+    def next_moment(self) -> datetime | None:
+        """When something about it changes by itself: a lease, a validity, a rule."""
+        moments = [self.next_end()]
+        if self.subscriptions:
+            if self.composed is not None and self.composed.next_change is not None:
+                moments.append(self.composed.next_change)
+            if self.rules_change is not None:
+                moments.append(self.rules_change)
+        first = min(moments)
+        return None if first >= NEVER else first
+
+    def unwatched(self) -> None:
+        """Nobody watches: forget what was made for watchers."""
+        self.contents.clear()
+        self.offline = None
+        self.parting = {}

@@ -1,0 +1,412 @@
+"""SUBSCRIBE answered and watchers notified: SIP's edge of the presence service (RFC 6665 section 4.2, RFC 3856, RFC 3857).
+
+Place on the path: steps 4 and 5 of a subscribe for ``binding.py``, steps 7 to 9 of a notify for the service. Who asks was
+authenticated before anything here runs, so no NOTIFY goes to an address that proved nothing (N-10). Rules its readers must keep:
+
+* In each dialog one NOTIFY at a time. What comes meanwhile waits, and only the last of it; a NOTIFY that is no longer true is
+  not sent again. What takes something away (pending, terminated) waits for nothing (G9).
+* A NOTIFY goes the way its SUBSCRIBE came and no other: to that source over UDP, down that connection over TCP and TLS. Behind
+  a connection that is gone nobody is told; the watcher's refresh brings a new one, and is answered with the present state.
+* A watcher that answers that it knows no such subscription, or does not answer at all, has none any more (SIP-22).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from math import ceil
+from typing import TYPE_CHECKING, NamedTuple
+
+from comity.bindings.base import HostPort, Link
+from comity.bindings.sip.dialog import Dialog
+from comity.bindings.sip.events import RequestFailed, RequestTimedOut, ResponseReceived
+from comity.bindings.sip.headers import clean_text
+from comity.bindings.sip.mapping import Refusal, is_sender, response_to_status
+from comity.bindings.sip.message import SipResponse
+from comity.bindings.sip.notifications import (
+    ENDING_CODES,
+    LEAST_RETRY,
+    MOST_RETRY,
+    NO_CONTENT,
+    Head,
+    Kept,
+    head_of,
+    notify_rest,
+    tail_of,
+)
+from comity.bindings.sip.packages import TYPES, Event, accepted, bad_event, duration_of, event_of, state_value
+from comity.bindings.sip.protection import came_under_tls
+from comity.bindings.sip.rates import UserRates
+from comity.bindings.sip.requests import LinkState, Request
+from comity.bindings.sip.subscriptions import request_to_subscription, subscript_id
+from comity.bindings.sip.uri import SipUri
+from comity.cpim.address import Address
+from comity.cpim.operations import EndReason, NotifyOperation, Reason, Response, Substate
+from comity.cpim.watchers import SubscriptionState
+from comity.errors import LocalProtocolError
+from comity.service.interfaces import Origin
+from comity.service.presence.interfaces import ContactItem, Content, PresenceService, Subscription, Terms
+
+if TYPE_CHECKING:
+    from comity.bindings.sip.binding import SipBinding
+
+log = logging.getLogger(__name__)
+
+
+class Notice(NamedTuple):
+    """What a NOTIFY says besides the dialog's own."""
+
+    substate: Substate
+    tail: bytes = NO_CONTENT
+    reason: EndReason | None = None
+    retry_after: int | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Watch:
+    """One dialog that is notified."""
+
+    subscription: Subscription
+    head: Head
+    transport: str
+    remote: HostPort
+    local: HostPort
+    cseq: int
+    """Of the last NOTIFY. It begins at the time, so that after a restart it is higher without having been stored."""
+    in_flight: tuple[LinkState, str] | None = None
+    """The link and transaction of the NOTIFY that has no answer yet."""
+    sent: Notice | None = None
+    """What that says."""
+    waiting: Notice | None = None
+    """What is to be said next."""
+    silent_since: float = 0.0
+    """When the first NOTIFY was sent that got no answer, superseded ones included; 0 if the last one got one."""
+
+
+class Notifier:
+    """The notifier of our users' presence; an ``Edge``."""
+
+    def __init__(self, binding: SipBinding) -> None:
+        self._binding = binding
+        config = binding.config
+        self._rates = UserRates(config.user_subscriptions, config.user_subscription_burst, config.user_octets)
+        self._watches: dict[str, Watch] = {}
+        """By SubscriptID."""
+        self._pending: dict[tuple[Link, str], Watch] = {}
+        """By link and client transaction."""
+        self._presence: PresenceService | None = None
+
+    @property
+    def presence(self) -> PresenceService:
+        assert self._presence is not None, "start() comes first"
+        return self._presence
+
+    @property
+    def is_busy(self) -> bool:
+        """True while a NOTIFY waits for its answer."""
+        return bool(self._pending)
+
+    def start(self, presence: PresenceService) -> None:
+        """Called once, before any listener opens."""
+        self._presence = presence
+        presence.attach(self._binding.name, self)
+
+    # --- SUBSCRIBE -----------------------------------------------------------------------------------------
+
+    async def take(self, received: Request, principal: Address) -> None:
+        """Take an authenticated SUBSCRIBE; it is answered here. Raises RemoteProtocolError for what cannot be read."""
+        refusal = self._refuse(received, principal)
+        if refusal is None:
+            refusal = await self._subscribe(received, principal)
+        if refusal is not None:
+            self._binding.refuse(received, refusal)
+
+    def _refuse(self, received: Request, principal: Address) -> Refusal | None:
+        if not is_sender(str(received.request.from_.uri), principal):
+            return Refusal(403)
+        if not self._binding.is_for_us(received):
+            return Refusal(403, "No Relaying")
+        wait = self._rates.take(principal.key, len(received.request.body), self._binding.service.clock.now())
+        if wait > 0.0:
+            return Refusal(503, "Too Many Subscriptions", (("Retry-After", str(ceil(wait))),))
+        return None
+
+    async def _subscribe(self, received: Request, principal: Address) -> Refusal | None:
+        request, config = received.request, self._binding.config
+        event = event_of(request)
+        package = None if event is None else event.package
+        if event is None or package is None:
+            return bad_event()
+        duration = duration_of(request, config.min_expires)
+        if isinstance(duration, Refusal):
+            return duration
+        taken = accepted(request, package)
+        if taken is None:
+            return Refusal(406, headers=(("Accept", TYPES[package]),))
+        known = self._in_dialog(received, principal, event) if request.to.tag else None
+        if isinstance(known, Refusal):
+            return known
+        operation = request_to_subscription(request, None if known is None else known[0].target)
+        if isinstance(operation, Refusal):
+            return operation
+        kept = self._kept(received, event, None if known is None else known[1])
+        head_of(kept, config.max_forwards)  # before anything is kept: can it be written?
+        origin = Origin(
+            principal,
+            self._binding.name,
+            received.source[0],
+            came_under_tls(request, received.state.transport),
+        )
+        terms = Terms(
+            self._binding.name,
+            package,
+            is_durable=True,
+            interval=config.presence_interval,
+            takes_secured=taken.secured,
+            data=kept.encode(),
+            least=config.min_expires,
+            most=config.max_expires,
+            text=clean_text(request.value("subject") or "")[:512],
+        )
+        result = await self.presence.subscribe(replace(operation, duration=duration), origin, terms)
+        if isinstance(result, Response):
+            return _refusal_of(result, is_in_dialog=known is not None)
+        self._watch(result.subscription, kept, received.state)
+        headers = [("Expires", str(result.duration)), ("Contact", f"<{kept.contact}>")]
+        self._binding.respond(received, 200, headers=headers)
+        self.presence.begin(result.subscription)
+        return None
+
+    def _in_dialog(self, received: Request, principal: Address, event: Event) -> tuple[Subscription, Kept] | Refusal:
+        """The subscription a request in a dialog is about, with the dialog as it is after that request."""
+        request = received.request
+        id = subscript_id(request.call_id, request.from_.tag)
+        subscription = self.presence.find(self._binding.name, id)
+        if subscription is None or subscription.watcher.key != principal.key:
+            return Refusal(481)  # N-08: also for somebody else's
+        kept = Kept.decode(subscription.data)
+        if kept.dialog.local_tag != request.to.tag:
+            return Refusal(481)
+        if str(event) != kept.event:
+            return Refusal(403, "One Subscription In A Dialog")  # RFC 6665 section 4.5.2
+        status_code = kept.dialog.take(request)
+        return Refusal(status_code) if status_code else (subscription, kept)
+
+    def _kept(self, received: Request, event: Event, known: Kept | None) -> Kept:
+        request, state = received.request, received.state
+        now = int(self._binding.service.clock.when().timestamp())
+        dialog = Dialog.of_request(request, state.session.local_tag(request), now) if known is None else known.dialog
+        watch = self._watches.get(subscript_id(request.call_id, request.from_.tag))
+        dialog.local_cseq = max(now, dialog.local_cseq, watch.cseq if watch else 0)
+        user = request.uri.user if isinstance(request.uri, SipUri) else ""
+        # "gr": the URI leads to this very notifier (RFC 6665 section 4.5.1).
+        contact = f"sip:{f'{user}@' if user else ''}{state.session.sent_by};transport={state.transport};gr"
+        return Kept(dialog, str(event), contact, state.transport, received.source, state.link.peer.local)
+
+    def _watch(self, subscription: Subscription, kept: Kept, state: LinkState | None) -> Watch:
+        """Note the way to a watcher; what it waits for an answer to, and CSeq, go on in its dialog."""
+        head = head_of(kept, self._binding.config.max_forwards)
+        watch = self._watches.get(subscription.id)
+        if watch is None or watch.subscription is not subscription:
+            watch = Watch(subscription, head, kept.transport, kept.remote, kept.local, kept.dialog.local_cseq)
+            self._watches[subscription.id] = watch
+        else:
+            self._leave(watch)
+            watch.head, watch.transport, watch.remote, watch.local = head, kept.transport, kept.remote, kept.local
+            watch.cseq = max(watch.cseq, kept.dialog.local_cseq)
+        if state is not None and state.transport != "udp":
+            state.watching.add(subscription.id)
+        return watch
+
+    # --- the edge --------------------------------------------------------------------------------------------
+
+    def notify(self, subscriptions: Sequence[Subscription], content: Content, told: Content | None) -> None:
+        """See ``Edge.notify``."""
+        notices: dict[tuple[bool, bool], Notice] = {}
+        links: set[Link] = set()
+        for subscription in subscriptions:
+            is_over = subscription.state is SubscriptionState.TERMINATED
+            key = subscription.takes_secured, is_over
+            notice = notices.get(key)
+            if notice is None:
+                tail = tail_of(content, subscription.takes_secured)
+                substate = Substate.TERMINATED if is_over else Substate.ACTIVE
+                notice = notices[key] = Notice(substate, tail, EndReason.TIMEOUT if is_over else None)
+            self._tell(subscription, notice, links)
+        flush(links)
+
+    def pending(self, subscription: Subscription) -> None:
+        """See ``Edge.pending``."""
+        self._tell_at_once(subscription, Notice(Substate.PENDING))
+
+    def ended(self, subscription: Subscription, reason: EndReason, retry_after: int | None = None) -> None:
+        """See ``Edge.ended``."""
+        self._tell_at_once(subscription, Notice(Substate.TERMINATED, reason=reason, retry_after=retry_after))
+
+    def asked(self, item: ContactItem) -> None:
+        """Nothing in SIP asks a person; whoever watches its watchers (presence.winfo) is told by the service."""
+
+    def answered(self, item: ContactItem, is_granted: bool) -> None:
+        """The watcher hears it in its dialogs."""
+
+    def withdrew(self, item: ContactItem) -> None:
+        """As ``asked``."""
+
+    def contact_changed(self, item: ContactItem) -> None:
+        """Contact lists are fetched, by XCAP."""
+
+    def blocklist_changed(
+        self, account: Address, blocked: Sequence[Address], unblocked: Sequence[Address] | None
+    ) -> None:
+        """As ``contact_changed``."""
+
+    def directed(self, operation: NotifyOperation) -> None:
+        """SIP has no notification outside a subscription (RFC 6665 section 4.2.2)."""
+
+    # --- NOTIFY ------------------------------------------------------------------------------------------------
+
+    def _tell_at_once(self, subscription: Subscription, notice: Notice) -> None:
+        """Say what takes something away: what is on its way may not be said again."""
+        links: set[Link] = set()
+        watch = self._watches.get(subscription.id)
+        if watch is not None and watch.in_flight is not None:
+            state, id = watch.in_flight
+            state.session.abandon(id)
+            self._pending.pop((state.link, id), None)
+            watch.in_flight = watch.waiting = None
+        self._tell(subscription, notice, links)
+        flush(links)
+
+    def _tell(self, subscription: Subscription, notice: Notice, links: set[Link]) -> None:
+        watch = self._watches.get(subscription.id)
+        if watch is None or watch.subscription is not subscription:
+            # Kept from before a restart.
+            kept = Kept.decode(subscription.data)
+            now = int(self._binding.service.clock.when().timestamp())
+            kept.dialog.local_cseq = max(now, kept.dialog.local_cseq)
+            watch = self._watch(subscription, kept, None)
+        if watch.in_flight is None:
+            self._send(watch, notice, links)
+            return
+        watch.waiting = notice
+        state, id = watch.in_flight
+        state.session.supersede(id)
+
+    def _send(self, watch: Watch, notice: Notice, links: set[Link]) -> None:
+        state = self._way(watch)
+        if state is None:
+            self._settle(watch, notice)
+            return
+        subscription, clock = watch.subscription, self._binding.service.clock
+        left = None if subscription.expires is None else int(subscription.expires - clock.when().timestamp())
+        watch.cseq += 1
+        value = state_value(notice.substate.value, left, notice.reason, notice.retry_after)
+        rest = notify_rest(watch.head, watch.cseq, value, notice.tail)
+        now = clock.now()
+        try:
+            id = state.session.send_written("NOTIFY", watch.head.start, rest, now, watch.remote)
+        except LocalProtocolError:  # it closed a moment ago
+            self._settle(watch, notice)
+            return
+        watch.in_flight, watch.sent = (state, id), notice
+        watch.silent_since = watch.silent_since or now
+        self._pending[state.link, id] = watch
+        links.add(state.link)
+
+    def _way(self, watch: Watch) -> LinkState | None:
+        """The link its SUBSCRIBE came by, if it still stands."""
+        if watch.transport == "udp":
+            return self._binding.datagram_state(watch.local)
+        state = self._binding.flow(watch.transport, watch.remote, watch.local)
+        return state if state is not None and watch.subscription.id in state.watching else None
+
+    def take_event(self, link: Link, event: object) -> bool:
+        """Take an event about a NOTIFY of ours; False if it is about something else."""
+        if not isinstance(event, ResponseReceived | RequestTimedOut | RequestFailed):
+            return False
+        watch = self._pending.get((link, event.id))
+        if watch is None:
+            return False
+        if isinstance(event, ResponseReceived) and event.response.status_code < 200:
+            return True
+        del self._pending[link, event.id]
+        notice, watch.in_flight, watch.sent = watch.sent, None, None
+        assert notice is not None
+        if self._is_lost(watch, event):
+            self._lose(watch)
+            if isinstance(event, RequestTimedOut) and link.peer.transport != "udp":
+                link.abort()  # half open, or as good as (see ``delivery.py``)
+            return True
+        if isinstance(event, ResponseReceived):
+            watch.silent_since = 0.0
+            if event.response.status_code >= 500:
+                self._try_again_later(watch, notice, event.response)
+        waiting, watch.waiting = watch.waiting, None
+        if waiting is None:
+            self._settle(watch, notice)
+        else:
+            links: set[Link] = set()
+            self._send(watch, waiting, links)
+            flush(links)
+        return True
+
+    def _is_lost(self, watch: Watch, event: ResponseReceived | RequestTimedOut | RequestFailed) -> bool:
+        if isinstance(event, ResponseReceived):
+            return event.response.status_code in ENDING_CODES
+        # Superseded ones have no Timer F of their own to wait for.
+        is_silent = self._binding.service.clock.now() - watch.silent_since >= 64 * self._binding.config.t1
+        return isinstance(event, RequestTimedOut) or (is_silent and watch.transport == "udp")
+
+    def _try_again_later(self, watch: Watch, notice: Notice, answer: SipResponse) -> None:
+        """The last state is never lost (SIP-27): what a temporary failure refused is sent once more, unless newer goes out."""
+        text = (answer.value("retry-after") or "").partition(";")[0].partition("(")[0].strip()
+        wanted = int(text) if text.isascii() and text.isdigit() and len(text) <= 6 else LEAST_RETRY
+        if watch.waiting is None and notice.substate is not Substate.TERMINATED:
+            delay = float(min(max(wanted, LEAST_RETRY), MOST_RETRY))
+            self._binding.service.clock.call_later(delay, partial(self._try_again, watch, watch.cseq, notice))
+
+    def _try_again(self, watch: Watch, cseq: int, notice: Notice) -> None:
+        if self._watches.get(watch.subscription.id) is watch and watch.cseq == cseq and watch.in_flight is None:
+            links: set[Link] = set()
+            self._send(watch, notice, links)
+            flush(links)
+
+    def _settle(self, watch: Watch, last: Notice) -> None:
+        """Nothing is on its way any more: after the last word the dialog is forgotten."""
+        if last.substate is Substate.TERMINATED:
+            self._forget(watch)
+
+    def _lose(self, watch: Watch) -> None:
+        """The watcher does not want it or is not there (SIP-22)."""
+        self._forget(watch)
+        if watch.subscription.state is not SubscriptionState.TERMINATED:
+            self.presence.lost(watch.subscription)
+
+    def _forget(self, watch: Watch) -> None:
+        id = watch.subscription.id
+        if self._watches.get(id) is watch:
+            del self._watches[id]
+        self._leave(watch)
+
+    def _leave(self, watch: Watch) -> None:
+        state = self._binding.flow(watch.transport, watch.remote, watch.local)
+        if state is not None:
+            state.watching.discard(watch.subscription.id)
+
+
+def flush(links: Iterable[Link]) -> None:
+    """Send what was written for each of them."""
+    for link in links:
+        link.flush()
+
+
+def _refusal_of(response: Response, *, is_in_dialog: bool) -> Refusal:
+    """What a SUBSCRIBE is answered that the service refused (T1)."""
+    status_code, reason, headers = response_to_status(response)
+    if response.reason is Reason.NO_SUCH_USER and is_in_dialog:
+        return Refusal(481)
+    if response.reason is Reason.QUOTA:
+        reason = "Too Many Subscriptions"
+    return Refusal(status_code, reason, tuple(headers))

@@ -1,0 +1,88 @@
+"""What accounts decide and keep, put together: for ``service.py`` in the running server, for ``admin`` where none runs.
+
+Place on the path: the composition of ``relations``, ``blocks``, ``documents``, ``access``, ``pairs``, ``decisions`` and ``contacts``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from comity.cpim.address import Address
+from comity.service.interfaces import Accounts, Store
+from comity.service.presence.access import Access, Reconsider
+from comity.service.presence.blocks import Blocks
+from comity.service.presence.contacts import ContactBook
+from comity.service.presence.decisions import Decisions
+from comity.service.presence.documents import DocumentLimits, DocumentStore
+from comity.service.presence.edges import Edges
+from comity.service.presence.interfaces import Default
+from comity.service.presence.pairs import ListLimits, Pairs
+from comity.service.presence.relations import Relations
+
+
+@dataclass(frozen=True, slots=True)
+class KeepingLimits:
+    """What the operator configured."""
+
+    default: Default = Default.ASK
+    """[policy] presence_default."""
+    lists: ListLimits = field(default_factory=ListLimits)
+    documents: DocumentLimits = field(default_factory=DocumentLimits)
+
+
+class Keeping:
+    """All parts, wired.
+
+    Args:
+        store: where everything is kept.
+        accounts: who is one of ours.
+        when: aware UTC now (``Clock.when``).
+        reconsider: called after each change of what a watcher may see, durable and not yet answered.
+        limits: what the operator configured.
+        edges: the attached bindings.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        accounts: Accounts,
+        when: Callable[[], datetime],
+        reconsider: Reconsider,
+        *,
+        limits: KeepingLimits | None = None,
+        edges: Edges | None = None,
+    ) -> None:
+        limits = limits or KeepingLimits()
+        self.edges = edges or Edges()
+        self.relations = Relations(store)
+        self.blocks = Blocks(store)
+        self.documents = DocumentStore(store, limits.documents)
+        self.access = Access(self.relations, self.blocks, self.documents, limits.default, reconsider)
+        self.documents.changed = self.access.document_changed
+        self.pairs = Pairs(
+            self.relations,
+            self.access,
+            self.blocks,
+            self.edges,
+            accounts=accounts,
+            when=when,
+            reconsider=reconsider,
+            limits=limits.lists,
+        )
+        self.decisions = Decisions(
+            self.relations, self.pairs, self.access, self.blocks, accounts=accounts, reconsider=reconsider
+        )
+        self.contacts = ContactBook(self.relations, self.pairs, self.blocks, self.edges, reconsider)
+
+    async def start(self) -> None:
+        """Take up what has to be in memory, and finish what a stop cut in two; call before anything listens. Raises StoreError."""
+        await self.blocks.load()
+        await self.pairs.recover()
+
+    async def clear(self, account: Address) -> None:
+        """Remove all of an account that is removed. Raises StoreError."""
+        await self.relations.clear(account)
+        await self.blocks.change(account, (), None)
+        await self.documents.clear(account)

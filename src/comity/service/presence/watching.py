@@ -1,0 +1,295 @@
+"""The watcher's side: subscribe, refresh, fetch and end (RFC 3859 section 3.4, OPS-17 to OPS-34).
+
+Place on the path: steps 5 to 7 of a subscribe, each check in the order of the RFC: whose it is, the target, access, room. Then the
+row, if it is durable, and only then "yes"; the first notification comes with ``begin``, after the binding wrote the answer.
+A presentity that does not exist is one that does not answer (N-02).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+
+from comity.cpim.address import Address
+from comity.cpim.operations import EndReason, Reason, Response, SubscribeOperation, failure
+from comity.cpim.presence_rules import EVERYTHING, Permissions, SubHandling
+from comity.cpim.watchers import SubscriptionEvent, SubscriptionState
+from comity.errors import StoreError
+from comity.failpoints import failpoint
+from comity.service import policy
+from comity.service.interfaces import Accounts, Op, Origin, Store
+from comity.service.presence.interfaces import Granted, Subscription, Terms
+from comity.service.presence.moves import Moves, event_of, state_of
+from comity.service.presence.notifier import Notifier
+from comity.service.presence.parts import Access, Decisions
+from comity.service.presence.presentities import Presentities
+from comity.service.presence.publications import PublicationLimits
+from comity.service.presence.subscriptions import Live
+
+log = logging.getLogger(__name__)
+
+Admit = Callable[[SubscribeOperation, Origin], Awaitable[Response | None]]
+"""``Service.admit_subscription``."""
+_ASKED = Permissions(SubHandling.CONFIRM)
+_STATE = SubscriptionState
+
+
+@dataclass(frozen=True, slots=True)
+class PresenceLimits:
+    """``[limits]`` about presence."""
+
+    publications: PublicationLimits = field(default_factory=PublicationLimits)
+    subscriptions: int = 500
+    """Of one watcher."""
+    watchers: int = 2000
+    """Of one presentity."""
+    requests: int = 50
+    """Subscriptions of one watcher that wait for an answer (ACL-27)."""
+
+
+@dataclass(slots=True)
+class _Wish:
+    """A subscribe on its way through the checks."""
+
+    watcher: Address
+    target: Address
+    operation: SubscribeOperation
+    origin: Origin
+    terms: Terms
+    granted: Permissions = _ASKED
+    is_known: bool = True
+    """There is such a presentity."""
+
+
+class Watching:
+    """Takes what watchers ask for.
+
+    Args:
+        store: keeps the durable ones.
+        accounts: who exists.
+        access: what watchers may see.
+        decisions: asks presentities.
+        presentities: whom they watch.
+        moves: the live subscriptions.
+        notifier: tells them.
+        limits: see there.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        accounts: Accounts,
+        access: Access,
+        decisions: Decisions,
+        presentities: Presentities,
+        moves: Moves,
+        notifier: Notifier,
+        limits: PresenceLimits,
+    ) -> None:
+        self._store = store
+        self._accounts = accounts
+        self._access = access
+        self._decisions = decisions
+        self._presentities = presentities
+        self._moves = moves
+        self._subscriptions = moves.subscriptions
+        self._notifier = notifier
+        self._limits = limits
+
+    async def subscribe(self, operation: SubscribeOperation, origin: Origin, terms: Terms) -> Granted | Response:
+        """See ``PresenceService.subscribe``; admitted already."""
+        watcher, target = self._presentities.own(operation.watcher), self._presentities.own(operation.target)
+        if not self._accounts.serves(target.domain):
+            return failure(operation.trans_id, Reason.NO_ROUTE, "That domain is not served here.")
+        live = self._subscriptions.find(terms.edge, operation.subscript_id)
+        if live is None:
+            wish = _Wish(watcher, target, operation, origin, terms)
+            return self._check_room(wish) or await self._ask_access(wish) or await self._begin_new(wish)
+        named = replace(operation, watcher=watcher.with_scheme("pres"))
+        if refusal := policy.check_holder(named, live.watcher.with_scheme("pres")):
+            return refusal
+        if live.target.key != target.key or live.package != terms.package:
+            return failure(operation.trans_id, Reason.NO_SUCH_USER, "There is no such subscription.")
+        return await (self._refresh(live, operation, terms) if operation.duration else self._end(live))
+
+    def _check_room(self, wish: _Wish) -> Response | None:
+        if wish.operation.duration == 0:
+            return None
+        if self._subscriptions.count_of(wish.watcher) >= self._limits.subscriptions:
+            return _full(wish, f"At most {self._limits.subscriptions} subscriptions of one user.")
+        presentity = self._presentities.find(wish.target)
+        if presentity is not None and len(presentity.subscriptions) >= self._limits.watchers:
+            return _full(wish, f"At most {self._limits.watchers} watchers of one user.")
+        return None
+
+    async def _ask_access(self, wish: _Wish) -> Response | None:
+        """What the watcher gets; the refusal if that is nothing."""
+        operation, target = wish.operation, wish.target
+        if wish.terms.package == "presence.winfo":
+            wish.granted = EVERYTHING
+            if wish.watcher.key == target.key:
+                return None
+            return failure(operation.trans_id, Reason.DENIED, "Who watches an account is told to that account.")
+        known = self._accounts.known(target)
+        wish.is_known = await self._accounts.exists(target) if known is None else known
+        await self._access.load(target)
+        wish.granted = self._moves.grant(target, wish.watcher, is_new=True)
+        if wish.granted.sub_handling is SubHandling.CONFIRM and operation.duration:
+            if self._waiting(wish.watcher) >= self._limits.requests:
+                return _full(wish, f"At most {self._limits.requests} requests of one user wait for an answer.")
+            if wish.is_known:
+                if refusal := await self._decisions.ask(operation, wish.origin, wish.terms):
+                    return refusal
+                await self._access.load(target)
+                wish.granted = self._moves.grant(target, wish.watcher)
+        if wish.granted.sub_handling is SubHandling.BLOCK:
+            return _denied(operation)
+        return None
+
+    def _waiting(self, watcher: Address) -> int:
+        return sum(1 for live in self._subscriptions.of_watcher(watcher) if live.state is _STATE.PENDING)
+
+    async def _begin_new(self, wish: _Wish) -> Granted | Response:
+        operation, terms, now = wish.operation, wish.terms, self._store.time()
+        duration = min(operation.duration, terms.most)
+        state = state_of(wish.granted)
+        live = Live(
+            operation.subscript_id,
+            terms.edge,
+            wish.watcher,
+            wish.target,
+            terms.package,
+            state,
+            event_of(state),
+            now,
+            now + duration,
+            terms.is_durable and wish.is_known,
+            terms.interval,
+            terms.takes_secured,
+            terms.data,
+            granted=wish.granted,
+            is_known=wish.is_known,
+        )
+        if duration == 0:
+            live.is_kept = False
+            return Granted(live, 0)
+        if not terms.is_durable:
+            live.expires = None
+        if self._subscriptions.find(live.edge, live.id) is not None:
+            text = "That subscription is being made."  # the same twice at once
+            return failure(operation.trans_id, Reason.SUBSCRIPTION_EXISTS, text)
+        self._moves.forget_waiting(wish.target, wish.watcher)
+        presentity = self._presentities.need(wish.target)
+        presentity.subscriptions[live] = None
+        self._subscriptions.add(live)
+        self._moves.look_at_rules(presentity)
+        self._presentities.settle(presentity)
+        if not await self._is_kept(live):
+            self._subscriptions.remove(live)
+            self._moves.drop(live)
+            return _not_now(operation)
+        if live.state is _STATE.TERMINATED:  # decided otherwise meanwhile
+            return _denied(operation)
+        return Granted(live, duration)
+
+    async def _refresh(self, live: Live, operation: SubscribeOperation, terms: Terms) -> Granted | Response:
+        duration = min(operation.duration, terms.most)
+        if live.expires is not None:
+            live.expires = self._store.time() + duration
+            self._subscriptions.schedule(live)
+        live.data = terms.data or live.data
+        live.takes_secured = terms.takes_secured
+        if not await self._is_kept(live):
+            return _not_now(operation)
+        if self._subscriptions.find(live.edge, live.id) is not live:  # ended meanwhile
+            return failure(operation.trans_id, Reason.NO_SUCH_USER, "There is no such subscription.")
+        return Granted(live, duration, is_refresh=True)
+
+    async def _is_kept(self, live: Live) -> bool:
+        """Make it durable, if it is to be; False if that is not possible."""
+        return not live.is_durable or await self._commit(self._subscriptions.row_of(live))
+
+    async def _end(self, live: Live) -> Granted | Response:
+        """From here on it is told nothing but the last word of ``begin`` (N-09); yes is said when the row is gone."""
+        is_seen = live.state is _STATE.ACTIVE
+        self._moves.end(live, EndReason.TIMEOUT, is_told=False)
+        self._moves.forget_waiting(live.target, live.watcher)
+        live.state, live.event, live.is_kept = _STATE.TERMINATED, SubscriptionEvent.TIMEOUT, False
+        if not is_seen:
+            live.granted = _ASKED
+        if live.is_durable and not await self._commit(self._subscriptions.end_of(live)):
+            log.error("the end of a subscription could not be stored: it ends by its time")
+        return Granted(live, 0)
+
+    async def _commit(self, op: Op) -> bool:
+        failpoint("presence.before-commit")
+        try:
+            await self._store.commit([op])
+        except StoreError as error:
+            log.error("a subscription could not be stored: %s", error)
+            return False
+        failpoint("presence.after-commit")
+        return True
+
+    # --- after the answer --------------------------------------------------------------------------------------------
+
+    def begin(self, subscription: Subscription) -> None:
+        """See ``PresenceService.begin``."""
+        live = own(subscription)
+        failpoint("presence.begin")
+        presentity = self._presentities.need(live.target)
+        if not live.is_kept:
+            self._say_last(live)
+        elif live.state is _STATE.PENDING:
+            live.is_begun = True
+            self._notifier.pending(live)
+        elif live.state is _STATE.ACTIVE:
+            live.is_begun = True
+            if presentity.is_held:
+                self._moves.hold(presentity)
+            else:
+                self._notifier.tell_one(presentity, live)
+        self._presentities.settle(presentity)
+
+    def _say_last(self, live: Live) -> None:
+        """The one notification of a fetch or an end (RFC 3859 section 3.4.3)."""
+        live.state = _STATE.TERMINATED
+        presentity = self._presentities.need(live.target)
+        if live.granted.sub_handling < SubHandling.POLITE_BLOCK or presentity.is_held:
+            self._notifier.ended(live, EndReason.TIMEOUT)
+        else:
+            self._notifier.tell_one(presentity, live)
+
+    def keep(self, subscription: Subscription, data: bytes) -> None:
+        """See ``PresenceService.keep``."""
+        live = own(subscription)
+        live.data = data
+        if live.is_durable and self._subscriptions.find(live.edge, live.id) is live:
+            self._moves.commit_later(self._subscriptions.row_of(live))
+
+    async def is_allowed(self, target: Address, watcher: Address) -> bool:
+        """See ``PresenceService.is_allowed``."""
+        if not self._accounts.serves(target.domain) or not await self._accounts.exists(target):
+            return False
+        await self._access.load(target)
+        return self._moves.grant(target, watcher).sub_handling >= SubHandling.POLITE_BLOCK
+
+
+def own(subscription: Subscription) -> Live:
+    """The service's own side of a subscription."""
+    assert isinstance(subscription, Live), "subscriptions are made by subscribe"
+    return subscription
+
+
+def _full(wish: _Wish, text: str) -> Response:
+    return failure(wish.operation.trans_id, Reason.QUOTA, text, retry_after=600)
+
+
+def _denied(operation: SubscribeOperation) -> Response:
+    return failure(operation.trans_id, Reason.DENIED, "This user does not want to be watched by you.")
+
+
+def _not_now(operation: SubscribeOperation) -> Response:
+    return failure(operation.trans_id, Reason.OVERLOAD, "The subscription cannot be kept now.", retry_after=30)

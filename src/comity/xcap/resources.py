@@ -1,0 +1,473 @@
+"""XCAP requests carried out: GET, PUT and DELETE of documents and their parts, conditions, entity-tags (RFC 4825 section 8).
+
+Place on the path: beside it; ``handler.py`` hands in requests of an account that proved its password. Documents are kept by the
+presence service (``Documents``), which acts by them at once; the contact list is one with that of every other protocol
+(``Contacts``). Nothing is said to be done before it is durable, and what is refused changes nothing.
+
+An entity-tag is that of the octets: a document that comes to say the same again is the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+from weakref import WeakValueDictionary
+
+from comity.cpim.address import Address, to_sip_uri
+from comity.cpim.operations import Reason, Response
+from comity.cpim.presence import PresenceDocument
+from comity.service.interfaces import Accounts, Origin
+from comity.service.presence.interfaces import ContactItem, Decision, PresenceService, Statement
+from comity.xcap.application import CAPS, CAPS_TYPE, USAGES, Usage, capabilities, owner_of, service_addresses
+from comity.xcap.errors import ERROR_TYPE, Conflict, Refused
+from comity.xcap.lists import NEW, Person, is_plain_group, people_of, person, reconcile
+from comity.xcap.selector import (
+    ATTRIBUTE_TYPE,
+    ELEMENT_TYPE,
+    Change,
+    Document,
+    delete_part,
+    put_attribute,
+    put_element,
+    read_part,
+)
+from comity.xcap.standing import HARD_STATE, Standing
+from comity.xcap.uri import Target, parse_target, read_node_selector
+from comity.xml import XmlLimits
+
+METHODS: Final = "GET, HEAD, PUT, DELETE"
+READ_ONLY: Final = "GET, HEAD"
+LARGEST: Final = max(usage.limits.octets for usage in USAGES.values())
+"""Octets of the largest body there is a use for."""
+_TAG: Final = re.compile(r'\s*(W/)?"([^"]*)"\s*(?:,|\Z)')
+_MOST_NAME, _MOST_GROUPS = 1023, 64
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request of an account, its sender proved."""
+
+    method: str
+    target: Target
+    user: Address
+    """``im:``, folded: who asks."""
+    owner: Address | None
+    """Whose tree it is about; None for the global tree."""
+    host: str
+    """IP address it came from."""
+    content_type: str = ""
+    if_match: str | None = None
+    if_none_match: str | None = None
+    body: bytes = b""
+
+    @property
+    def origin(self) -> Origin:
+        """As the service wants to know it."""
+        return Origin(self.user, "xcap", self.host, is_protected=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What goes back."""
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class _Present:
+    """A document as it is now."""
+
+    document: Document
+    stored: str
+    """Entity-tag in ``Documents``; "" if nothing is stored."""
+    contacts: Mapping[str, ContactItem] = field(default_factory=dict)
+    """The contact list it says, for resource-lists."""
+
+    @property
+    def etag(self) -> str:
+        return _etag(self.document.octets)
+
+
+class Resources:
+    """All documents of all accounts.
+
+    Args:
+        presence: keeps documents and contact lists.
+        accounts: who exists.
+        standing: remembers whose presence stays.
+        most_contacts: in one contact list.
+    """
+
+    def __init__(
+        self, presence: PresenceService, accounts: Accounts, standing: Standing, most_contacts: int = 2000
+    ) -> None:
+        self._presence = presence
+        self._accounts = accounts
+        self._standing = standing
+        self._most_contacts = most_contacts
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        """One request of an account after the other: a document is read, changed and written."""
+
+    async def start(self) -> None:
+        """Publish again what stays; call before anything listens. Raises StoreError."""
+        await self._standing.publish_all(self._presence)
+
+    async def answer(self, request: Request) -> Answer:
+        """Carry out a request. Raises StoreError."""
+        lock = self._locks.setdefault(request.user.key, asyncio.Lock())
+        try:
+            async with lock:
+                return await self._carry_out(request)
+        except Refused as refused:
+            return refusal(refused)
+
+    async def _carry_out(self, request: Request) -> Answer:
+        target = request.target
+        if target.auid == "xcap-caps":
+            return _capabilities(request)
+        usage = USAGES.get(target.auid)
+        if usage is None:
+            raise Refused(404, "there is no such application usage here")
+        if request.owner is None or request.owner.key != request.user.key:
+            raise Refused(403, "documents belong to their account")
+        if request.method not in METHODS.split(", "):
+            raise Refused(405, "documents are read, put and deleted", allow=METHODS)
+        self._check_name(request, usage)
+        if request.method == "PUT":
+            return await self._put(request, usage)
+        if request.method == "DELETE":
+            return await self._delete(request, usage)
+        return await self._get(request, usage)
+
+    def _check_name(self, request: Request, usage: Usage) -> None:
+        path = request.target.path
+        if len(path) == 1 and path[0] in usage.names:
+            return
+        if request.method != "PUT":
+            raise Refused(404, "there is no such document")
+        if len(path) > 1:
+            raise Conflict("no-parent", "there are no directories here")
+        raise Conflict("constraint-failure", f"the document of this usage is called {min(usage.names)}")
+
+    # --- what there is -----------------------------------------------------------------------------------------
+
+    async def _present(self, request: Request, usage: Usage) -> _Present | None:
+        stored = await self._presence.documents.get(request.user, usage.stored)
+        etag = stored.etag if stored else ""
+        if usage.auid != "resource-lists":
+            return _Present(Document.read(stored.octets, usage.limits), etag) if stored else None
+        roster = await self._presence.contacts.roster(request.user)
+        contacts = {item.contact.key: item for item in roster.items if _is_person(item, request.user)}
+        if stored is None and not contacts:
+            return None
+        kept = Document.read(stored.octets if stored else NEW, usage.limits)
+        people = {key: person(item.contact, item.name, item.groups) for key, item in contacts.items()}
+        octets = reconcile(kept, request.user, people)
+        document = kept if octets == kept.octets else Document.read(octets, _FULL)
+        return _Present(document, etag, contacts)
+
+    async def _get(self, request: Request, usage: Usage) -> Answer:
+        present = await self._present(request, usage)
+        if present is None:
+            raise Refused(404, "there is no such document")
+        etag = present.etag
+        if request.target.node is None:
+            media_type, octets = usage.media_type, present.document.octets
+        else:
+            selector = read_node_selector(request.target, usage.namespace)
+            part = read_part(present.document, selector)
+            if part is None:
+                raise Refused(404, "there is no such part of the document")
+            media_type, octets = part
+        if request.if_match is not None and not _has_tag(request.if_match, etag, is_weak=False):
+            raise Refused(412, "the document is another one")
+        if request.if_none_match is not None and _has_tag(request.if_none_match, etag, is_weak=True):
+            return Answer(304, {"ETag": etag})
+        return Answer(200, {"Content-Type": media_type, "ETag": etag}, octets)
+
+    # --- putting -------------------------------------------------------------------------------------------------
+
+    async def _put(self, request: Request, usage: Usage) -> Answer:
+        if request.target.node is None:
+            present = await self._present(request, usage)
+            _check_conditions(request, present)
+            _check_type(request, usage.media_type)
+            change = Change(request.body, is_new=present is None)
+            # Who names the version it knows means what it leaves out; who does not may never have seen it.
+            knows = request.if_match is not None and request.if_match.strip() != "*"
+        else:
+            present, change = await self._put_part(request, usage)
+            knows = True
+        document = Document.read(change.octets, usage.limits)
+        usage.validate(document, request.user)
+        await self._check_services(usage, document)
+        etag = await self._keep(request, usage, present, document, knows)
+        return Answer(201 if change.is_new else 200, {"ETag": etag})
+
+    async def _put_part(self, request: Request, usage: Usage) -> tuple[_Present, Change]:
+        selector = read_node_selector(request.target, usage.namespace)
+        if selector.is_namespaces:
+            raise Refused(405, "namespace bindings are read only", allow=READ_ONLY)
+        present = await self._present(request, usage)
+        if present is None:
+            raise Conflict("no-parent", "there is no such document")
+        _check_conditions(request, present)
+        _check_type(request, ELEMENT_TYPE if selector.attribute is None else ATTRIBUTE_TYPE)
+        put = put_element if selector.attribute is None else put_attribute
+        uri = request.target.document_uri
+        return present, put(present.document, selector, request.body, uri, usage.limits)
+
+    async def _check_services(self, usage: Usage, document: Document) -> None:
+        """A service is not called like an account, nor like something elsewhere (RFC 4826 section 4.4.5)."""
+        if usage.auid != "rls-services":
+            return
+        for index, address in enumerate(service_addresses(document), 1):
+            if address is None or not self._accounts.serves(address.domain):
+                raise Conflict("constraint-failure", "a service is called by an address of a domain served here")
+            if await self._accounts.exists(address):
+                fields = [f"rls-services/service%5B{index}%5D/@uri"]
+                raise Conflict("uniqueness-failure", "there is an account of that name", fields=fields)
+
+    # --- keeping -------------------------------------------------------------------------------------------------
+
+    async def _keep(
+        self, request: Request, usage: Usage, present: _Present | None, document: Document, knows: bool
+    ) -> str:
+        """Make a document the account's, with all that follows from it; its entity-tag."""
+        if usage.auid == "resource-lists":
+            await self._change_contacts(request, present, people_of(document, request.user), knows)
+        elif usage.auid == "pidf-manipulation":
+            await self._standing.add(request.user)
+            self._publish(request, present, document)
+        stored = await self._presence.documents.put(
+            request.user,
+            usage.stored,
+            usage.media_type,
+            document.octets,
+            request.origin,
+            if_etag=present.stored if present else "",
+        )
+        if isinstance(stored, Response):
+            if usage.auid == "pidf-manipulation":
+                self._take_back(request, present)
+            raise _refused(stored)
+        if usage.auid == "resource-lists":
+            now = await self._present(request, usage)
+            return now.etag if now else _etag(document.octets)
+        return _etag(document.octets)
+
+    async def _change_contacts(
+        self, request: Request, present: _Present | None, wanted: dict[str, Person], knows: bool
+    ) -> None:
+        """Make the contact list what a document says.
+
+        Who is in the contact list and not in the document is removed, and all that was between the two is over. But a whole document
+        of somebody who did not say which version it replaces (``knows``) removes only those to whom nothing is bound: a
+        new phone with an empty list must not end every subscription.
+        """
+        listed = present.contacts if present else {}
+        _check_people(wanted.values(), len(wanted.keys() | listed.keys()), self._most_contacts)
+        contacts = self._presence.contacts
+        for key in sorted(wanted):
+            one, item = wanted[key], listed.get(key)
+            kept = [group for group in item.groups if not is_plain_group(group)] if item else []
+            if item is None or person(one.address, item.name, item.groups) != one:
+                groups = [*sorted(one.groups), *kept]
+                answer = await contacts.put(request.user, one.address, one.name, groups, request.origin)
+                if isinstance(answer, Response):
+                    raise _refused(answer)
+        for key in sorted(listed.keys() - wanted.keys()):
+            if knows or not _is_bound(listed[key]):
+                removed = await contacts.remove(request.user, listed[key].contact, request.origin)
+                if isinstance(removed, Response):
+                    raise _refused(removed)
+
+    def _publish(self, request: Request, present: _Present | None, document: Document) -> None:
+        """Presence that stays (RFC 4827): one more device, which never goes by itself."""
+        entity = request.user.with_scheme("pres")
+        new = PresenceDocument.parse(document.octets)
+        former = PresenceDocument.parse(present.document.octets).date_time if present else None
+        if former is not None and new.is_outdated(former):
+            # Older than what it replaces would count as having come late (PRES-12); but a PUT replaces.
+            self._presence.unpublish(entity, request.origin, key=HARD_STATE)
+        answer = self._presence.publish(entity, Statement(new), request.origin, key=HARD_STATE)
+        if isinstance(answer, Response):
+            raise _refused(answer)
+
+    def _take_back(self, request: Request, present: _Present | None) -> None:
+        """The document could not be kept: what was published before it is published again."""
+        self._presence.unpublish(request.user.with_scheme("pres"), request.origin, key=HARD_STATE)
+        if present is not None:
+            self._publish(request, None, present.document)
+
+    # --- deleting ------------------------------------------------------------------------------------------------
+
+    async def _delete(self, request: Request, usage: Usage) -> Answer:
+        present = await self._present(request, usage)
+        if present is None:
+            raise Refused(404, "there is no such document")
+        if request.target.node is None:
+            _check_conditions(request, present)
+            return await self._delete_document(request, usage, present)
+        selector = read_node_selector(request.target, usage.namespace)
+        if selector.is_namespaces:
+            raise Refused(405, "namespace bindings are read only", allow=READ_ONLY)
+        change = delete_part(present.document, selector, usage.limits)
+        if change is None:
+            raise Refused(404, "there is no such part of the document")
+        _check_conditions(request, present)
+        document = Document.read(change.octets, usage.limits)
+        usage.validate(document, request.user)
+        return Answer(200, {"ETag": await self._keep(request, usage, present, document, knows=True)})
+
+    async def _delete_document(self, request: Request, usage: Usage, present: _Present) -> Answer:
+        if usage.auid == "resource-lists":
+            knows = request.if_match is not None and request.if_match.strip() != "*"
+            if not knows and any(map(_is_bound, present.contacts.values())):
+                phrase = "there are contacts bound by subscriptions; say by If-Match that they are meant"
+                raise Conflict("cannot-delete", phrase)
+            await self._change_contacts(request, present, {}, knows=True)
+        if present.stored:
+            answer = await self._presence.documents.delete(
+                request.user, usage.stored, request.origin, if_etag=present.stored
+            )
+            if isinstance(answer, Response):
+                raise _refused(answer)
+        if usage.auid == "pidf-manipulation":
+            self._presence.unpublish(request.user.with_scheme("pres"), request.origin, key=HARD_STATE)
+            await self._standing.remove(request.user)
+        return Answer(200)
+
+
+#: A document that took up the contact list may have become longer than what may be put.
+_FULL: Final = XmlLimits(octets=4 * 1024 * 1024, depth=16, elements=65_536, attributes=16, namespaces=32)
+
+
+def _is_person(item: ContactItem, owner: Address) -> bool:
+    """True for a contact that an entry of a list can mean."""
+    if not item.contact.local or item.contact.key == owner.key:
+        return False
+    read = owner_of(to_sip_uri(item.contact))
+    return read is not None and read.key == item.contact.key
+
+
+def _is_bound(item: ContactItem) -> bool:
+    """True if more is between the two than a name in a list."""
+    is_decided = item.decision in (Decision.ALLOWED, Decision.POLITE) or item.is_preapproved
+    return item.asks or item.sees or is_decided or item.ask is not None
+
+
+def _check_people(people: Iterable[Person], total: int, most: int) -> None:
+    """Before the first change: what the contact list would refuse half-way."""
+    for one in people:
+        texts = (one.name, *one.groups)
+        if len(one.groups) > _MOST_GROUPS or any(len(text.encode()) > _MOST_NAME for text in texts):
+            raise Conflict("constraint-failure", "a name is too long, or somebody stands in too many lists")
+    if total > most:
+        raise Conflict("constraint-failure", f"a contact list has at most {most} entries")
+
+
+# --- HTTP's own rules -----------------------------------------------------------------------------------------------
+
+
+def _etag(octets: bytes) -> str:
+    return f'"{hashlib.sha256(octets).hexdigest()[:32]}"'
+
+
+def _has_tag(header: str, etag: str, *, is_weak: bool) -> bool:
+    """True if a condition's list names ``etag`` (RFC 9110 section 13.1). Raises Refused 400."""
+    if header.strip() == "*":
+        return True
+    position, found = 0, False
+    while position < len(header):
+        tag = _TAG.match(header, position)
+        if tag is None:
+            raise Refused(400, "If-Match and If-None-Match hold entity-tags")
+        found |= (is_weak or not tag[1]) and f'"{tag[2]}"' == etag
+        position = tag.end()
+    return found
+
+
+def _check_conditions(request: Request, present: _Present | None) -> None:
+    """Section 8.2.6: the entity-tag is that of the document, also for a part that is not there yet."""
+    if request.if_match is not None and (
+        present is None or not _has_tag(request.if_match, present.etag, is_weak=False)
+    ):
+        raise Refused(412, "the document is another one")
+    if request.if_none_match is not None and present and _has_tag(request.if_none_match, present.etag, is_weak=True):
+        raise Refused(412, "there is such a document already")
+
+
+def _check_type(request: Request, media_type: str) -> None:
+    """Section 8.2.2: 415 for another type, not-utf-8 for another encoding."""
+    given, _, parameters = request.content_type.partition(";")
+    if given.strip().lower() != media_type:
+        raise Refused(415, f"a body of type {media_type} is expected")
+    for parameter in parameters.split(";"):
+        name, _, value = parameter.partition("=")
+        if name.strip().lower() == "charset" and value.strip(" \t\"'").lower() not in ("utf-8", "us-ascii"):
+            raise Conflict("not-utf-8", "documents are kept in UTF-8")
+
+
+def _capabilities(request: Request) -> Answer:
+    target = request.target
+    if request.owner is not None or target.path != ("index",):
+        raise Refused(404, "there is no such document")
+    if request.method not in READ_ONLY.split(", "):
+        raise Refused(405, "the capabilities are read only", allow=READ_ONLY)
+    octets = capabilities()
+    part: tuple[str, bytes] | None = CAPS_TYPE, octets
+    if target.node is not None:
+        part = read_part(Document.read(octets, _FULL), read_node_selector(target, CAPS))
+    if part is None:
+        raise Refused(404, "there is no such part of the document")
+    etag = _etag(octets)
+    if request.if_none_match is not None and _has_tag(request.if_none_match, etag, is_weak=True):
+        return Answer(304, {"ETag": etag})
+    return Answer(200, {"Content-Type": part[0], "ETag": etag}, part[1])
+
+
+def refusal(refused: Refused) -> Answer:
+    """The response that says no."""
+    headers = {"Allow": refused.allow} if refused.allow else {}
+    if refused.document:
+        return Answer(refused.status, {**headers, "Content-Type": ERROR_TYPE}, refused.document)
+    text = f"{refused.phrase[:1].upper()}{refused.phrase[1:]}.\n".encode()
+    return Answer(refused.status, {**headers, "Content-Type": "text/plain; charset=utf-8"}, text)
+
+
+def _refused(response: Response) -> Refused:
+    """A failure of the service in XCAP's words."""
+    text = response.text or "this cannot be done"
+    match response.reason:
+        case Reason.SYNTAX:
+            return Conflict("schema-validation-error", text)
+        case Reason.SIZE:
+            return Refused(413, text)
+        case Reason.QUOTA:
+            return Conflict("constraint-failure", text)
+        case Reason.NO_PUBLICATION:
+            return Refused(412, "the document was changed meanwhile")
+        case Reason.DENIED:
+            return Refused(403, text)
+        case _:
+            return Refused(503, text)
+
+
+def user_of(text: str, realm: str) -> Address | None:
+    """The account an XCAP User Identifier means, ``alice`` alone being one of ``realm``."""
+    return owner_of(text if "@" in text else f"{text}@{realm}")
+
+
+def target_of(raw: str) -> Target:
+    """Read a request's target, as an origin server is given it or with the server's own name before it."""
+    if raw.lower().startswith(("https://", "http://")):
+        _, slash, path = raw.partition("//")[2].partition("/")
+        raw = slash + path
+    return parse_target(raw)
