@@ -14,7 +14,8 @@ from comity.cpim.address import Address
 from comity.cpim.presence_rules import EVERYTHING, Permissions
 from comity.service.pipeline import Pipeline
 from comity.service.presence.edges import Edges
-from comity.service.presence.service import AccountPresence, Parts, PresenceLimits
+from comity.service.presence.service import AccountPresence, Parts
+from comity.service.presence.watching import PresenceLimits
 from comity.store.clock import StoreClock
 from comity.store.memory import MemoryStore
 from comity.testing.presence import Granting

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from comity.service.presence.publications import PublicationLimits
-from comity.service.presence.service import PresenceLimits
+from comity.service.presence.watching import PresenceLimits
 from tests.bindings.sip.kit import story
 from tests.bindings.sip.presence_kit import ALICE, BOB, PresenceWorld, Watcher, pidf
 

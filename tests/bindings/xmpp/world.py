@@ -13,6 +13,7 @@ from comity.bindings.xmpp.events import Event
 from comity.bindings.xmpp.jid import Jid
 from comity.bindings.xmpp.session import ClientOptions, XmppClientSession
 from comity.bindings.xmpp.sm import SmState
+from comity.bindings.xmpp.wire import ERROR, error_of
 from comity.cpim.address import Address
 from comity.cpim.operations import MessageOperation, Response
 from comity.service.interfaces import Accepted, Credentials, Guard, Origin, ScramKeys
@@ -24,7 +25,6 @@ from comity.store.clock import StoreClock
 from comity.store.memory import MemoryStore
 from comity.testing.clock import FakeClock
 from comity.testing.service import MemoryAccounts, settle
-from comity.bindings.xmpp.wire import ERROR, error_of
 from comity.xml import Element, parse_document
 from tests.bindings.xmpp.pair import END_POINT, PASSWORD, SECRETS, counting_random
 

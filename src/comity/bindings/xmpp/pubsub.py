@@ -140,7 +140,7 @@ def _value(name: str, text: str) -> str:
     if name == "max_items":
         if text == "max":
             return str(MAX_ITEMS)
-        if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]):
+        if not text.isascii() or not text.isdigit() or not int(text[:9]) >= 1:
             raise ValueError(name)
         return str(min(int(text[:9]), MAX_ITEMS))
     allowed = _FIELDS[name]

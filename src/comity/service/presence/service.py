@@ -163,7 +163,7 @@ class AccountPresence:
 
     def has_publication(self, entity: Address, etag: str) -> bool:
         """See ``PresenceService.has_publication``."""
-        presentity = self._presentities.get(self._own(entity).key)
+        presentity = self._presentities.find(self._presentities.own(entity))
         if presentity is None:
             return False
         self._publications.expire(presentity, self._clock.when())
