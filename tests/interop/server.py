@@ -121,15 +121,20 @@ class ComityServer:
 
         self._program.wait_until(waiting, f"{count} texts queued for {address}")
 
+    def contacts(self, address: str, action: str, *words: str, via: Protocol = "xmpp") -> str:
+        """``comity contacts`` as the owner of ``address`` types it."""
+        password = self.folder / f"{address.partition('@')[0]}.password"
+        password.write_text(password_of(address) + "\n")
+        door = ["--via", via, "--server", f"localhost:{self.ports[via, 'tls']}", "--transport", "tls"]
+        file = ["--password-file", str(password), "--ca", str(self.ca_file)]
+        return self.comity("contacts", address, action, *words, *door, *file)
+
     def wait_request(self, address: str, who: str) -> None:
-        """Wait until ``comity contacts requests`` says that ``who`` asks to see ``address``."""
+        """Wait until the owner of ``address``, who has a SIP phone only, could see that ``who`` asks."""
         assert self._program is not None, "not started"
-
-        def asked() -> bool:
-            found = json.loads(self.comity("contacts", "requests", address, "--json", "-c", str(self.config)))
-            return any(who in item["contact"] for item in found)
-
-        self._program.wait_until(asked, f"the request of {who} to see {address}")
+        self._program.wait_until(
+            lambda: who in self.contacts(address, "requests", "--json", via="sip"), f"{who} asking to see {address}"
+        )
 
     def signed_text(self, sender: str, to: str, text: str) -> None:
         """Send ``text`` in a message/cpim object that ``sender``, who gets a key for it, signed."""

@@ -71,7 +71,7 @@ def approve(server: ComityServer, watcher: StockClient, seen: StockClient) -> No
         seen.answer(who, granted=True)
     else:
         server.wait_request(own, who)
-        server.comity("contacts", "allow", own, who, "-c", str(server.config))
+        server.contacts(own, "allow", who)
 
 
 def block(server: ComityServer, watcher: StockClient, seen: StockClient) -> None:
@@ -80,7 +80,7 @@ def block(server: ComityServer, watcher: StockClient, seen: StockClient) -> None
     if seen.presence.blocks:
         seen.block(who)
     else:
-        server.comity("contacts", "block", own, who, "-c", str(server.config))
+        server.contacts(own, "block", who)
 
 
 def named(watch: tuple[Seat, Seat]) -> str:
