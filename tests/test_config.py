@@ -183,7 +183,7 @@ MISTAKES = [
     (
         '[policy]\npresence_default = "allow"',
         "policy.presence_default",
-        "There is: ask, deny, contacts, domain, everyone",
+        "There is: ask, contacts, deny, domain, everyone",
     ),
     ('[policy]\ntrusted_peers = ["exa mple"]', "policy.trusted_peers[0]", "Write a domain name alone"),
     ('[[policy.protection]]\nrequire = ["tls"]', "policy.protection[0].of", "is missing"),

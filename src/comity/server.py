@@ -39,6 +39,13 @@ from comity.service.credentials import FailureGuard, StoreAccounts
 from comity.service.interfaces import Store
 from comity.service.pipeline import Pipeline
 from comity.service.policy import Limits
+from comity.service.presence.documents import DocumentLimits
+from comity.service.presence.interfaces import Default
+from comity.service.presence.keeping import KeepingLimits
+from comity.service.presence.pairs import ListLimits
+from comity.service.presence.publications import PublicationLimits
+from comity.service.presence.service import AccountPresence
+from comity.service.presence.watching import PresenceLimits
 from comity.service.protection import Protection, Rule
 
 log = logging.getLogger(__name__)
@@ -58,6 +65,7 @@ class Server:
         self.config = config
         self._store: Store | None = None
         self._pipeline: Pipeline | None = None
+        self._presence: AccountPresence | None = None
         self._network: AsyncNetwork | None = None
         self._control: ControlServer | None = None
         self._tls: TlsContexts | None = None
@@ -90,6 +98,17 @@ class Server:
                 clock, limits=_net_limits(config), tls=self._tls, lag=lambda: pipeline.lag
             )
             self._bindings = [SipBinding(_sip_config(config)), XmppBinding(_xmpp_config(config))]
+            if config.policy.presence:
+                self._presence = presence = AccountPresence(
+                    store,
+                    accounts,
+                    clock,
+                    pipeline.admit_subscription,
+                    limits=_presence_limits(config),
+                    keeping=_keeping_limits(config),
+                )
+                await presence.start()
+                pipeline.presence = presence
             await pipeline.start({binding.name: binding for binding in self._bindings})
             for binding in self._bindings:
                 await binding.start(pipeline, network)
@@ -158,6 +177,8 @@ class Server:
             for outcome in await asyncio.gather(*drains, return_exceptions=True):
                 if isinstance(outcome, Exception):
                     log.error("draining failed", exc_info=outcome)
+        if self._presence is not None:
+            self._presence.stop()
         if self._pipeline is not None:
             await self._pipeline.stop()
         if self._network is not None:
@@ -200,6 +221,22 @@ def _limits(config: Config) -> Limits:
         inbox_records=limits.stored_messages,
         inbox_octets=limits.stored_octets,
         cpim=DEFAULT if cpim == DEFAULT else cpim,  # the readers know the default by its identity
+        has_messages=config.policy.messages,
+    )
+
+
+def _presence_limits(config: Config) -> PresenceLimits:
+    limits = config.limits
+    publications = PublicationLimits(limits.publications, limits.presence_document, round(limits.publication_lease))
+    return PresenceLimits(publications, limits.subscriptions, limits.watchers, limits.requests)
+
+
+def _keeping_limits(config: Config) -> KeepingLimits:
+    limits = config.limits
+    return KeepingLimits(
+        Default(config.policy.presence_default),
+        ListLimits(limits.contact_list, limits.requests, limits.contact_list),
+        DocumentLimits(limits.documents, limits.document_octets),
     )
 
 

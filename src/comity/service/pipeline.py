@@ -161,7 +161,8 @@ class Pipeline:
         operation, origin = self._folded(operation, origin)
         if not self.protection.is_idle:
             operation = self.protection.required(operation)
-        refusal = policy.check_addresses(operation) or self._resolve_domain(operation)
+        refusal = policy.check_served(operation, self.limits) or policy.check_addresses(operation)
+        refusal = refusal or self._resolve_domain(operation)
         refusal = refusal or policy.check_sender(operation, origin) or policy.check_size(operation, self.limits)
         view: CpimMessage | None = None
         if refusal is None:

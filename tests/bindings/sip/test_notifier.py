@@ -6,6 +6,8 @@ import pytest
 
 from comity.cpim.address import Address
 from comity.cpim.presence_rules import EVERYTHING, Permissions, SubHandling
+from comity.service.presence.interfaces import Default
+from comity.service.presence.keeping import KeepingLimits
 from tests.bindings.sip.kit import story
 from tests.bindings.sip.presence_kit import ALICE, BOB, PIDF, PresenceWorld, Watcher, pidf, state_of
 
@@ -119,8 +121,7 @@ class TestRefused:
     @story
     async def test_a_blocked_watcher_is_told(self) -> None:
         """ACL-12, SIP-23: 403, not polite."""
-        world = await PresenceWorld().start()
-        await world.grant(BOB, ALICE, Permissions(SubHandling.BLOCK))
+        world = await PresenceWorld(keeping=KeepingLimits(Default.DENY)).start()
         alice = Watcher(world, "alice")
         assert (await alice.subscribe()).status_code == 403
         assert not alice.notified()

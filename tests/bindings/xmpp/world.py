@@ -19,8 +19,7 @@ from comity.cpim.operations import MessageOperation, Response
 from comity.service.interfaces import Accepted, Credentials, Guard, Origin, ScramKeys
 from comity.service.pipeline import Pipeline
 from comity.service.policy import Limits
-from comity.service.presence.keeping import Keeping
-from comity.service.presence.service import AccountPresence, Parts
+from comity.service.presence.service import AccountPresence
 from comity.store.clock import StoreClock
 from comity.store.memory import MemoryStore
 from comity.testing.clock import FakeClock
@@ -235,20 +234,8 @@ class World:
         store_clock = StoreClock(lambda: self.clock.when().timestamp(), self.clock.now)
         self.store: MemoryStore = former.store if former is not None else MemoryStore(store_clock)
         self.pipeline = Pipeline(self.store, self.accounts, self.clock, "a.test", limits or Limits())
-        self.keeping = Keeping(self.store, self.accounts, self.clock.when, lambda a, w: self.presence.reconsider(a, w))
-        self.presence = AccountPresence(
-            self.store,
-            self.accounts,
-            self.clock,
-            self.pipeline.admit_subscription,
-            Parts(
-                self.keeping.access,
-                self.keeping.decisions,
-                self.keeping.contacts,
-                self.keeping.documents,
-                self.keeping.edges,
-            ),
-        )
+        self.presence = AccountPresence(self.store, self.accounts, self.clock, self.pipeline.admit_subscription)
+        self.keeping = self.presence.keeping
         self.pipeline.presence = self.presence if presence else None
         domains = tuple(sorted({Address.parse(uri).domain for uri in users}))
         values = {"domains": domains, "scram_iterations": 4096, **config}
@@ -260,7 +247,6 @@ class World:
     async def start(self) -> World:
         await self.pipeline.start({"xmpp": self.binding})
         if self.pipeline.presence is not None:
-            await self.keeping.start()
             await self.presence.start()
         await self.binding.start(self.pipeline, NoNetwork())
         return self

@@ -300,6 +300,9 @@ class Terms:
     native_protocol: str = ""
     native: bytes = b""
     """See ``Ask``."""
+    is_standing: bool = False
+    """It follows from the watcher's own contact list (``ContactItem.sees``), where it was asked for, proved and granted before: the
+    presentity is not asked, and no proof is wanted. Without a grant it waits for one."""
 
 
 @dataclass(frozen=True, slots=True)

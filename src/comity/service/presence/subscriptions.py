@@ -23,6 +23,8 @@ from comity.service.presence.interfaces import Package, Subscription
 log = logging.getLogger(__name__)
 
 NOTHING = Permissions()
+NOBODY = Put("subscription", "nobody", b"", ttl=60.0)
+"""Written for who watches somebody that does not exist: nothing is kept, and it takes as long as for others (N-12)."""
 _SLACK = 60.0
 """Seconds a row outlives its subscription, so that the end of it is still told after a short stop."""
 
@@ -171,6 +173,8 @@ class Subscriptions:
         """The durable ones as they were kept, not registered yet."""
         found: list[Live] = []
         for key, entry in await self._store.scan("subscription"):
+            if key == NOBODY.key:
+                continue
             try:
                 found.append(_live(_decoder.decode(entry.value)))
             except (msgspec.MsgspecError, AddressError, ValueError) as error:
