@@ -28,7 +28,7 @@ CRASH_S = 30.0
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComityServer]:
     """A server that notices lost clients sooner than by default, and tells SIP watchers each change at once."""
-    limits = {"sm_resume": "5 s", "publication_lease": "15 s", "presence_interval": "0 s"}
+    limits = {"sm_resume": "5 s", "publication_lease": "15 s", "presence_interval": "0.001 s"}
     with contextlib.closing(Served(tmp_path_factory.mktemp("presence"), limits)) as made:
         yield made
 

@@ -25,7 +25,7 @@ from tests.paths.presence_people import DOCUMENT, House, Notice, Person, SipPers
 
 VIAS: list[Via] = ["sip", "xmpp"]
 pairs = pytest.mark.parametrize(("watching", "watched"), [(a, b) for a in VIAS for b in VIAS])
-LIMITS = 'presence_interval = "0 s"\nconnections_per_address = 1000\nsm_resume = "5 s"'
+LIMITS = 'presence_interval = 0.001\nconnections_per_address = 1000\nsm_resume = "5 s"'
 NOTE = "Zu Tisch <bis 2> & zurück 🍜"
 CLOSED_S = 60.0
 """Gate G9: after a crash nobody is shown as there for longer."""
