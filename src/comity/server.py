@@ -279,7 +279,6 @@ def _sip_config(config: Config) -> SipConfig:
         header_count=limits.sip_header_count,
         uri_octets=limits.sip_uri,
         method_octets=limits.sip_method,
-        presence_interval=limits.presence_interval,
     )
 
 
