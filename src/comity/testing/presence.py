@@ -137,20 +137,35 @@ class PresenceBench(Bench):
         if accounts:
             self.accounts = MemoryAccounts(list(accounts))
             self.pipeline.accounts = self.accounts
-        self.presence = AccountPresence(
-            self.store, self.accounts, self.clock, self.pipeline.admit_subscription, limits=limits, keeping=keeping
-        )
-        self.pipeline.presence = self.presence
+        self._limits, self._keeping = limits, keeping
+        self.presence = self._new_presence()
         self.sip, self.xmpp = RecordingEdge(self.clock), RecordingEdge(self.clock)
         self._ids = itertools.count(1)
+
+    def _new_presence(self) -> AccountPresence:
+        admit = self.pipeline.admit_subscription
+        self.pipeline.presence = presence = AccountPresence(
+            self.store, self.accounts, self.clock, admit, limits=self._limits, keeping=self._keeping
+        )
+        return presence
 
     async def start(self) -> PresenceBench:
         """Start both; the edges "sip" and "xmpp" are attached."""
         await super().start()
+        await self._start_presence()
+        return self
+
+    async def _start_presence(self) -> None:
         await self.presence.start()
         self.presence.attach("sip", self.sip)
         self.presence.attach("xmpp", self.xmpp)
-        return self
+
+    async def crash(self) -> None:
+        """The process ends at once and another one starts over the same store; edges and clock stay."""
+        self.presence.stop()
+        self.presence = self._new_presence()
+        await self._start_presence()
+        await settle()
 
     def origin(self, uri: str, binding: str = "sip") -> Origin:
         """Somebody's own signed-in session."""

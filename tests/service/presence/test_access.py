@@ -424,7 +424,7 @@ class TestDocuments:
             await put_rules(desk, BOB, rule("allow", EVERYBODY))
             await desk.contacts.block(BOB, [CAROL], by(BOB))
             await desk.ask(ALICE, BOB)
-            await desk.keeping.clear(BOB)
+            await desk.keeping.remove(BOB)
             assert await handled(desk, BOB, ALICE) is CONFIRM
             assert not desk.contacts.is_blocked(BOB, CAROL)
             assert await desk.store.scan("document") == []

@@ -243,7 +243,7 @@ class TestVersions:
         async def main() -> None:
             desk = await Desk().start()
             before = (await put(desk, ALICE, BOB)).version
-            await desk.keeping.clear(ALICE)
+            await desk.keeping.remove(ALICE)
             assert (await desk.contacts.roster(ALICE)).items == ()
             assert await desk.store.scan("relation", "im:alice@a.test/") == []
             assert await desk.contacts.roster_since(ALICE, before) is None

@@ -9,6 +9,7 @@ A device whose stream may be resumed stays available until the time for that is 
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from typing import Final
 
 from comity.bindings.xmpp import wire
@@ -45,25 +46,24 @@ class Availability:
         self._personal = personal
         self.capabilities = Capabilities(ground, self.register)
 
-    async def presence(self, connection: Connection, stanza: Element) -> None:
-        """Take a presence stanza."""
-        fault = check_presence(stanza)
+    def presence(self, connection: Connection, stanza: Element) -> Coroutine[None, None, None] | None:
+        """Take a presence stanza; what is given is still to be done."""
+        fault, kind = check_presence(stanza), stanza.get("type")
         if fault is not None:
             self._refuse(connection, stanza, fault)
-            return
-        kind = stanza.get("type")
-        if kind == "error":
-            return
-        if not stanza.get("to"):
+        elif kind == "error":
+            return None
+        elif not stanza.get("to"):
             self._broadcast_wanted(connection.current, stanza)
         elif self._ground.presence is None:
             self._switched_off(connection, stanza)
         elif kind in ASKING or kind in ANSWERING:
-            await self._asking.said(connection, stanza)
+            return self._asking.said(connection, stanza)
         elif kind == "probe":
-            await self._watching.probe(connection, stanza)
+            return self._watching.probe(connection, stanza)
         else:
-            await self._directed.said(connection, stanza)
+            return self._directed.said(connection, stanza)
+        return None
 
     def _refuse(self, connection: Connection, stanza: Element, fault: Refusal) -> None:
         reply = wire.error_reply(stanza, fault.condition, fault.text, sender=None if stanza.get("to") else "")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
@@ -231,34 +231,27 @@ class XmppBinding:
         elif stanza.name == MESSAGE:
             self._submissions.refusal(connection, stanza)
             connection.session.stanza_handled(event.index)
-        elif stanza.name == IQ:
-            self._iq(connection, stanza, event.index)
         else:
-            work = self._availability.presence(connection, stanza)
-            self._ground.in_order(connection, work, stanza, event.index)
+            take = self._iq if stanza.name == IQ else self._availability.presence
+            self._ground.in_order(connection, partial(take, connection, stanza), stanza, event.index)
 
-    def _iq(self, connection: Connection, stanza: Element, index: int) -> None:
+    def _iq(self, connection: Connection, stanza: Element) -> Coroutine[None, None, None] | None:
         assert connection.jid is not None
         to = Jid.parse(stanza.get("to")) if stanza.get("to") else connection.jid.bare
         is_account = to == connection.jid.bare
-        is_ours = to.domain in self._ground.domains
-        refused = None
-        if not is_account and (to.local or not is_ours):
-            refused = self._refusal(connection, stanza, to)
-        if refused is None and to.local and to.is_bare and is_ours and stanza.get("type") in ("get", "set"):
-            own = (self._lists, self._blocklists) if is_account else ()
-            for part in (*own, self._personal, self._cards):
+        if is_account and stanza.get("type") in ("get", "set"):
+            for part in (self._lists, self._blocklists):
                 if part.takes(stanza):
-                    self._ground.in_order(connection, part.query(connection, stanza), stanza, index)
-                    return
-        if is_account or (not to.local and is_ours):
+                    return part.query(connection, stanza)
+        if is_account or (not to.local and to.domain in self._ground.domains):
             self._own_iq(connection, stanza, is_account=is_account)
         else:
-            self._ground.reply(connection, refused or self._carried(stanza, to))
-        connection.session.stanza_handled(index)
+            self._ground.reply(connection.current, self._refusal(connection, stanza, to) or self._carried(stanza, to))
+        return None
 
     def _own_iq(self, connection: Connection, stanza: Element, *, is_account: bool) -> None:
         """A query to the server itself or the sender's own account, that is answered at once."""
+        connection = connection.current
         if connection.caps_asked and stanza.get("id") == connection.caps_asked[0]:
             self._availability.capabilities.answered(connection, stanza)
             return

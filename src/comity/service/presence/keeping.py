@@ -20,7 +20,7 @@ from comity.service.presence.edges import Edges
 from comity.service.presence.inbox import Inbox
 from comity.service.presence.interfaces import Default
 from comity.service.presence.pairs import ListLimits, Pairs
-from comity.service.presence.relations import Relations
+from comity.service.presence.relations import SPACE, Relations, row_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,7 @@ class Keeping:
         edges: Edges | None = None,
     ) -> None:
         limits = limits or KeepingLimits()
+        self._store = store
         self.edges = edges or Edges()
         self.relations = Relations(store)
         self.blocks = Blocks(store)
@@ -84,8 +85,12 @@ class Keeping:
         await self.inbox.load()
         await self.pairs.recover()
 
-    async def clear(self, account: Address) -> None:
-        """Remove all of an account that is removed. Raises StoreError."""
+    async def remove(self, account: Address) -> None:
+        """Remove what an account kept, and what others kept about it: a later owner of its name is somebody else. Raises StoreError."""
+        for key, _ in await self._store.scan("account"):
+            other = Address.parse(key)
+            if other.key != account.key and await self._store.get(SPACE, row_key(other, account)) is not None:
+                await self.pairs.part(other, account)
         await self.relations.clear(account)
         await self.blocks.change(account, (), None)
         await self.documents.clear(account)

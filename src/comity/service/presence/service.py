@@ -297,6 +297,11 @@ class AccountPresence:
         other = None if watcher is None else self._presentities.own(watcher)
         self._moves.reconsider(self._presentities.own(account), other)
 
+    async def remove(self, account: Address) -> None:
+        """An account is removed: with what it kept, and what others kept about it. Raises StoreError."""
+        await self.keeping.remove(account)
+        self.forget(account)
+
     def forget(self, account: Address) -> None:
         """The account was removed: nobody watches it any more, and it watches nobody (OPS-34)."""
         account = self._presentities.own(account)

@@ -181,6 +181,7 @@ class Watching:
             return failure(operation.trans_id, Reason.SUBSCRIPTION_EXISTS, text)
         self._moves.forget_waiting(wish.target, wish.watcher)
         presentity = self._presentities.need(wish.target)
+        live.granted = presentity.shared(live.granted)
         presentity.subscriptions[live] = None
         self._subscriptions.add(live)
         self._moves.look_at_rules(presentity)
