@@ -19,6 +19,7 @@ from comity.bindings.xmpp.pubsub import EVENT, Node, decode_node, event, items_e
 from comity.bindings.xmpp.wire import Element
 from comity.cpim.address import Address, to_jid
 from comity.cpim.operations import Reason, Response, failure
+from comity.errors import StoreError
 from comity.service.interfaces import Origin
 from comity.service.presence.interfaces import PresenceService, StoredDocument
 
@@ -145,4 +146,7 @@ class Nodes:
 
 
 def _node(name: str, stored: StoredDocument | None) -> Node | None:
-    return None if stored is None else decode_node(name, stored.octets)
+    try:
+        return None if stored is None else decode_node(name, stored.octets)
+    except ValueError as error:
+        raise StoreError(f"the stored node {name}: {error}") from error
