@@ -72,7 +72,7 @@ class XmppBinding:
         self._cards = Cards(ground)
         self._availability = Availability(ground, self._asking, self._watching, self._directed, self._personal)
         self._delivery = DeviceDelivery(ground)
-        self._submissions = Submissions(ground)
+        self._submissions = Submissions(ground, self._blocklists)
         self._carbons = Carbons(ground)
         self._streams = streams = Streams(ground, self._availability, self._delivery, self._carbons)
         self._exempt = [ipaddress.ip_network(network) for network in config.plaintext_from]
