@@ -169,6 +169,12 @@ MISTAKES = [
     ('[sip]\nlisten = ["tls://0.0.0.0:5061/path"]', "sip.listen[0]", "Write it as"),
     ('[xmpp]\nclient = ["udp://127.0.0.1:5222"]', "xmpp.client[0]", "Use tcp:// or tls://"),
     ('[xcap]\nlisten = ["http://127.0.0.1:8444"]', "xcap.listen[0]", "Use https://"),
+    ('[xcap]\nlisten = ["https://127.0.0.1:8444"]\n[policy]\npresence = false', "xcap.listen", "presence = false"),
+    (
+        '[xcap]\nlisten = ["https://0.0.0.0:8443"]\n[web]\nlisten = ["https://127.0.0.1:8443"]',
+        "xcap.listen[0]",
+        "taken by web.listen[0]",
+    ),
     ('[sip]\nlisten = ["udp://0.0.0.0:5060"]', "sip.listen[0]", "plaintext_from"),
     ('[sip]\nlisten = ["tcp://192.168.1.2:5060"]', "sip.listen[0]", "or listen on 127.0.0.1"),
     ('[web]\nlisten = ["http://0.0.0.0:8080"]', "web.listen[0]", "plaintext_from"),
@@ -183,7 +189,7 @@ MISTAKES = [
     (
         '[policy]\npresence_default = "allow"',
         "policy.presence_default",
-        "There is: ask, deny, contacts, domain, everyone",
+        "There is: ask, contacts, deny, domain, everyone",
     ),
     ('[policy]\ntrusted_peers = ["exa mple"]', "policy.trusted_peers[0]", "Write a domain name alone"),
     ('[[policy.protection]]\nrequire = ["tls"]', "policy.protection[0].of", "is missing"),

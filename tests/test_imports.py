@@ -53,11 +53,11 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
             (),
         )
         for part in (
-            *("binding", "requests", "authentication", "submission", "registrar", "delivery"),
+            *("binding", "requests", "authentication", "submission", "registrar", "delivery", "connections"),
             *("availability", "capabilities", "carbons", "counts", "ground", "streams"),
             # Presence: SIP's notifier and publications, XMPP's contact list, probes and directed presence.
             *("publishing", "notifier", "notifications", "lists", "watchers"),
-            *("roster", "asking", "watching", "directed", "blocking", "personal", "vcard"),
+            *("roster", "asking", "watching", "directed", "blocking", "personal", "nodes", "vcard"),
         )
     ),
     ("bindings.*", ("bindings.*", "errors", "xml"), ("idna", "precis_i18n")),
@@ -77,7 +77,7 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
     ),
     *(
         (f"xcap.{part}", ("xcap", "cpim", "service.interfaces", "service.presence.interfaces", "xml", "errors"), ())
-        for part in ("resources", "standing")
+        for part in ("resources", "standing", "budget")
     ),
     ("xcap", ("xcap", "cpim", "xml", "errors"), ()),
     # The one place that chooses a store engine by configuration, for the server and for commands without one.

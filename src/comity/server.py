@@ -17,6 +17,7 @@ from comity import __version__
 from comity.admin.commands import Commands
 from comity.admin.control import ControlServer
 from comity.admin.engine import open_store
+from comity.admin.presence import PresenceDesk, StoredPresence, keeping_limits
 from comity.admin.records import EnvelopeRecords
 from comity.bindings.base import Binding
 from comity.bindings.sip.binding import SipBinding
@@ -30,6 +31,7 @@ from comity.cpim.protection import read_requirements
 from comity.errors import ConfigError
 from comity.failpoints import failpoint
 from comity.net.driver import LoopClock
+from comity.net.https import HttpsServer
 from comity.net.limits import NetLimits
 from comity.net.network import AsyncNetwork
 from comity.net.tls import TlsContexts, TlsFiles
@@ -39,7 +41,13 @@ from comity.service.credentials import FailureGuard, StoreAccounts
 from comity.service.interfaces import Store
 from comity.service.pipeline import Pipeline
 from comity.service.policy import Limits
+from comity.service.presence.publications import PublicationLimits
+from comity.service.presence.service import AccountPresence
+from comity.service.presence.watching import PresenceLimits
 from comity.service.protection import Protection, Rule
+from comity.xcap.handler import XcapHandler
+from comity.xcap.resources import Resources
+from comity.xcap.standing import Standing
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +66,9 @@ class Server:
         self.config = config
         self._store: Store | None = None
         self._pipeline: Pipeline | None = None
+        self._presence: AccountPresence | None = None
         self._network: AsyncNetwork | None = None
+        self._xcap: HttpsServer | None = None
         self._control: ControlServer | None = None
         self._tls: TlsContexts | None = None
         self._operations: StoredReplayCache | None = None
@@ -69,7 +79,8 @@ class Server:
         """Addresses really listened on, as URLs."""
         if self._network is None:
             return []
-        return [_url(bound.listener.transport, *bound.address) for bound in self._network.bound]
+        urls = [_url(bound.listener.transport, *bound.address) for bound in self._network.bound]
+        return urls + [_url("https", *bound.address) for bound in (self._xcap.bound if self._xcap else ())]
 
     async def start(self) -> None:
         """Open the store, take up what it holds, open the listeners.
@@ -90,11 +101,30 @@ class Server:
                 clock, limits=_net_limits(config), tls=self._tls, lag=lambda: pipeline.lag
             )
             self._bindings = [SipBinding(_sip_config(config)), XmppBinding(_xmpp_config(config))]
+            desk: PresenceDesk
+            if config.policy.presence:
+                self._presence = presence = AccountPresence(
+                    store,
+                    accounts,
+                    clock,
+                    pipeline.admit_subscription,
+                    limits=_presence_limits(config),
+                    keeping=keeping_limits(config),
+                )
+                await presence.start()
+                pipeline.presence, pipeline.inbox, desk = presence, presence.keeping.inbox, presence
+            else:
+                # Whom accounts block, and what they decided for when it is on again.
+                stored = StoredPresence(store, config)
+                await stored.start()
+                pipeline.inbox, desk = stored.keeping.inbox, stored
             await pipeline.start({binding.name: binding for binding in self._bindings})
             for binding in self._bindings:
                 await binding.start(pipeline, network)
             for binding in self._bindings:
                 await network.open(binding)
+            if config.xcap.listen:
+                await self._open_xcap(pipeline, store, accounts, network, clock)
             commands = Commands(
                 store,
                 config.server.domains,
@@ -103,6 +133,7 @@ class Server:
                 woken=pipeline.delivery.wake,
                 dropped=pipeline.delivery.dropped,
                 protected=pipeline.protection.put,
+                presence=desk,
                 can_verify=config.security.trust is not None,
                 iterations=config.policy.scram_iterations,
             )
@@ -111,6 +142,17 @@ class Server:
         except BaseException:
             await self.stop()
             raise
+
+    async def _open_xcap(
+        self, pipeline: Pipeline, store: Store, accounts: StoreAccounts, network: AsyncNetwork, clock: LoopClock
+    ) -> None:
+        config = self.config
+        assert pipeline.presence is not None, "without presence the configuration has no [xcap]"
+        resources = Resources(pipeline.presence, accounts, Standing(store), clock, config.limits.contact_list)
+        await resources.start()
+        handler = XcapHandler(resources, accounts, config.server.domains, clock, is_md5_offered=config.policy.sip_md5)
+        self._xcap = HttpsServer(network, handler.handle, clock)
+        await self._xcap.open(config.xcap.listen)
 
     def _changed(self, accounts: StoreAccounts, address: Address) -> None:
         """An account was changed: forget its keys; what is signed in stays signed in until it has to prove itself."""
@@ -138,7 +180,7 @@ class Server:
         await asyncio.to_thread(self._tls.reload, TlsFiles(tls.certificate, tls.key, tls.trust))
         failpoint("server.reload")
         log.info("%s is shown to who connects from now on; it ends %s", tls.certificate, _day(self._tls.expires))
-        kept = ("server", "sip", "xmpp", "limits", "policy", "security", "store", "routes")
+        kept = ("server", "sip", "xmpp", "xcap", "limits", "policy", "security", "store", "routes")
         changed = [name for name in kept if getattr(config, name) != getattr(self.config, name)]
         if changed:
             log.warning("[%s] changed; restart to use it", "], [".join(changed))
@@ -149,6 +191,8 @@ class Server:
             await self._control.stop()
         if self._network is not None:
             self._network.stop_listening()
+        if self._xcap is not None:
+            await self._xcap.close()
         drains = [asyncio.ensure_future(binding.drain()) for binding in self._bindings]
         failpoint("server.drain")
         if drains:
@@ -158,6 +202,8 @@ class Server:
             for outcome in await asyncio.gather(*drains, return_exceptions=True):
                 if isinstance(outcome, Exception):
                     log.error("draining failed", exc_info=outcome)
+        if self._presence is not None:
+            self._presence.stop()
         if self._pipeline is not None:
             await self._pipeline.stop()
         if self._network is not None:
@@ -200,7 +246,14 @@ def _limits(config: Config) -> Limits:
         inbox_records=limits.stored_messages,
         inbox_octets=limits.stored_octets,
         cpim=DEFAULT if cpim == DEFAULT else cpim,  # the readers know the default by its identity
+        has_messages=config.policy.messages,
     )
+
+
+def _presence_limits(config: Config) -> PresenceLimits:
+    limits = config.limits
+    publications = PublicationLimits(limits.publications, limits.presence_document, round(limits.publication_lease))
+    return PresenceLimits(publications, limits.subscriptions, limits.watchers, limits.requests)
 
 
 def _sip_config(config: Config) -> SipConfig:
@@ -225,6 +278,7 @@ def _sip_config(config: Config) -> SipConfig:
         header_count=limits.sip_header_count,
         uri_octets=limits.sip_uri,
         method_octets=limits.sip_method,
+        presence_interval=limits.presence_interval,
     )
 
 

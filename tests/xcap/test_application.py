@@ -96,6 +96,8 @@ class TestResourceLists:
             ("<list><entry-ref ref='http://a/b'/></list>", "constraint-failure"),
             ("<list><external anchor='sip:a@b'/></list>", "constraint-failure"),
             ("<list><external anchor='/a'/></list>", "constraint-failure"),
+            ("<list><external anchor='http://a[1]b/'/></list>", "constraint-failure"),
+            ("<list><entry-ref ref='//[1]/b'/></list>", "constraint-failure"),
             ("<list><entry/></list>", "schema-validation-error"),
             ("<list><bogus/></list>", "schema-validation-error"),
             ("<list><x:y xmlns:x='u:x'/><entry uri='a'/></list>", "schema-validation-error"),

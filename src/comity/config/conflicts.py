@@ -20,6 +20,11 @@ def mistakes_between(config: Config, earlier: list[ConfigError]) -> Iterator[Con
     if not any(mistake.key.startswith("policy.plaintext_from") for mistake in earlier):
         yield from _open_plaintext(config)
     yield from _store_mistakes(config)
+    if config.xcap.listen and not config.policy.presence:
+        cure = "Remove it, or leave presence = false out."
+        yield ConfigError(
+            "xcap.listen", "has nothing to keep without presence.", cure, where=config.where("xcap.listen")
+        )
     yield from _double_routes(config)
     yield from _protection_mistakes(config, earlier)
     yield from _limit_mistakes(config)

@@ -61,6 +61,8 @@ class Reason(Enum):
     """T8: the recipient says it cannot decrypt."""
     NO_PUBLICATION = "no-publication"
     """There is no publication with that entity-tag (RFC 3903 section 6)."""
+    UNSERVED = "unserved"
+    """Operations of this kind are not carried here: the operator switched them off (SEED-45)."""
     PROTECTION = "protection"
     """T11: the protection the sender requires is not there, or cannot be kept on the next hop."""
 

@@ -26,6 +26,8 @@ from comity.xml import Element
 SHOW: Final = "{jabber:client}show"
 #: RFC 3922 section 5.1.5 prints this one, in a namespace nobody registered; read, never written (X19).
 _OLD_SHOW: Final = "{urn:ietf:params:xml:ns:pidf:im}im"
+#: Ours: this presentity's status can be seen by those alone who can open it.
+SEALED: Final = "{urn:comity:presence:0}sealed"
 _SPACE: Final = " \t\r\n"
 _NOTHING: Final = Choice()
 _EARLIEST: Final = datetime.min.replace(tzinfo=UTC)
@@ -244,6 +246,15 @@ def offline_document(entity: Address, when: datetime) -> PresenceDocument:
 
 def _person_id(tuple_id: str) -> str:
     return f"person-{tuple_id}"
+
+
+def sealed_document(entity: Address, when: datetime) -> PresenceDocument:
+    """The document of a presentity that says how it is to those alone who can open what it sealed.
+
+    One tuple without ``basic``: not known, which is not closed (PRES-5); none at all is not for others to see (GW-16).
+    """
+    one = PresenceTuple("sealed", None, entity.with_scheme("im").uri, None, (), when, (Element(SEALED),))
+    return build(entity.with_scheme("pres").uri, [one])
 
 
 def _person(tuple_id: str, state: PresenceState, when: datetime) -> list[Component]:

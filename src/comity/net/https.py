@@ -30,7 +30,10 @@ REQUEST_SECONDS: Final = 30.0
 KEEPALIVE_SECONDS: Final = 15.0
 """Between two requests of one connection."""
 LONGEST_LINE: Final = 8 * 1024 + 512
-LONGEST_HEADER: Final = 8 * 1024
+LONGEST_HEADER: Final = 9 * 1024
+"""Digest credentials repeat the URI."""
+LINGER_SECONDS: Final = 2.0
+"""How long a body that nobody wants is read, so that the answer arrives."""
 MOST_HEADERS: Final = 64
 
 Handler = Callable[[web.BaseRequest, Callable[[], None]], Awaitable[web.StreamResponse]]
@@ -51,8 +54,12 @@ class HttpsServer:
         self._handler = handler
         self._clock = clock
         self._listeners: list[StreamListener] = []
+        self.bound: list[Bound] = []
+        """Open listeners in the order they were opened."""
         self._connections: dict[web.RequestHandler, _Connection] = {}
         self._making: set[asyncio.Task[None]] = set()
+        self._empty = asyncio.Event()
+        self._empty.set()
         self._server = web.Server(
             self._handle,
             access_log=None,
@@ -61,11 +68,11 @@ class HttpsServer:
             max_line_size=LONGEST_LINE,
             max_field_size=LONGEST_HEADER,
             max_headers=MOST_HEADERS,
-            lingering_time=0,
+            lingering_time=LINGER_SECONDS,
             auto_decompress=False,
         )
 
-    async def open(self, wanted: Sequence[Listener]) -> list[Bound]:
+    async def open(self, wanted: Sequence[Listener]) -> None:
         """Open all listeners, or none. Raises ConfigError."""
         if wanted and self._network.server_tls() is None:
             cure = "Set tls.certificate and tls.key, or run comity init."
@@ -79,17 +86,16 @@ class HttpsServer:
             for _, sock in sockets:
                 sock.close()
             raise
-        opened = []
         for listener, sock in sockets:
             self._listeners.append(StreamListener(sock, self, self._clock, self._network.tally))
-            opened.append(Bound(listener, self._listeners[-1].address))
-        return opened
+            self.bound.append(Bound(listener, self._listeners[-1].address))
 
     def stop_listening(self) -> None:
         """Accept nothing new."""
         for listener in self._listeners:
             listener.close()
         self._listeners.clear()
+        self.bound.clear()
 
     async def close(self) -> None:
         """Let requests under way end, then close."""
@@ -100,6 +106,11 @@ class HttpsServer:
         await self._server.shutdown(timeout=2.0)
         for connection in list(self._connections.values()):
             connection.abort()
+        await self.idle()
+
+    async def idle(self) -> None:
+        """Wait until no connection is left."""
+        await self._empty.wait()
 
     def accepted(self, sock: socket.socket, address: HostPort) -> None:
         """See ``Acceptor``."""
@@ -113,6 +124,7 @@ class HttpsServer:
         inner = self._server()
         connection = _Connection(self, inner, host)
         self._connections[inner] = connection
+        self._empty.clear()
         task = asyncio.get_running_loop().create_task(self._run(connection, sock))
         self._making.add(task)
         task.add_done_callback(self._making.discard)
@@ -148,6 +160,8 @@ class HttpsServer:
         """A connection ended."""
         if self._connections.pop(connection.inner, None) is not None:
             self._network.gate.release(connection.host, is_authenticated=connection.is_proved)
+            if not self._connections:
+                self._empty.set()
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
         """A deadline."""

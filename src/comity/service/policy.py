@@ -53,6 +53,15 @@ class Limits:
     """Most history entries carried (GW-8)."""
     future: timedelta = field(default=timedelta(minutes=15))
     """How far ahead an object's DateTime may be (reliability.md section 5.4)."""
+    has_messages: bool = True
+    """False: the operator switched messages off; presence goes on without them (SEED-45)."""
+
+
+def check_served(operation: MessageOperation, limits: Limits) -> Response | None:
+    """Messages are carried here at all; presence does without them and they without it (SEED-45)."""
+    if not limits.has_messages:
+        return failure(operation.trans_id, Reason.UNSERVED, "This server carries no messages, presence only.")
+    return None
 
 
 def check_addresses(operation: MessageOperation) -> Response | None:
@@ -63,6 +72,11 @@ def check_addresses(operation: MessageOperation) -> Response | None:
     if operation.max_forwards < 0:
         return failure(operation.trans_id, Reason.HOPS, "The message made too many hops.")
     return None
+
+
+def no_such_user(operation: MessageOperation) -> Response:
+    """The refusal for somebody unknown, and for whom the sender shall take for that."""
+    return failure(operation.trans_id, Reason.NO_SUCH_USER, "There is no such user here.")
 
 
 def check_sender(operation: MessageOperation, origin: Origin) -> Response | None:

@@ -8,18 +8,26 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, Literal
 
 from comity.cpim.address import Address
 from comity.cpim.operations import EndReason, NotifyOperation, Response, SubscribeOperation
 from comity.cpim.presence import Note, PresenceDocument
-from comity.cpim.presence_rules import EVERYTHING, Permissions, SubHandling
 from comity.cpim.presence_state import Availability, PresenceState, document_state, state_document, tuple_id_of
 from comity.service.interfaces import Origin, Store
-from comity.service.presence.edges import Edges
-from comity.service.presence.interfaces import ContactItem, Content, Granted, Published, Statement, Subscription, Terms
-from comity.service.presence.service import AccountPresence, Parts
+from comity.service.presence.interfaces import (
+    ContactItem,
+    Content,
+    Decision,
+    Granted,
+    Published,
+    Statement,
+    StoredDocument,
+    Subscription,
+    Terms,
+)
+from comity.service.presence.keeping import KeepingLimits
+from comity.service.presence.service import AccountPresence
 from comity.service.presence.watching import PresenceLimits
 from comity.store.clock import StoreClock
 from comity.store.memory import MemoryStore
@@ -112,41 +120,6 @@ class RecordingEdge:
         return told
 
 
-class Granting:
-    """Access and decisions that are what the test says, until those of accounts are there."""
-
-    def __init__(self, edges: Edges) -> None:
-        self.edges = edges
-        self.granted: dict[tuple[str, str], Permissions] = {}
-        self.default = Permissions(SubHandling.CONFIRM)
-        self.asked: list[SubscribeOperation] = []
-        self.changes: datetime | None = None
-
-    async def load(self, account: Address) -> None:
-        """Everything is there."""
-
-    def grant(
-        self, account: Address, watcher: Address | None, now: datetime, sphere: str = "", *, is_new: bool = False
-    ) -> Permissions:
-        """As the test said."""
-        if watcher is not None and watcher.key == account.key:
-            return EVERYTHING
-        return self.granted.get((account.key, watcher.key if watcher else ""), self.default)
-
-    def next_change(self, account: Address, now: datetime) -> datetime | None:
-        """As the test said."""
-        return self.changes
-
-    def is_blocked(self, account: Address, other: Address) -> bool:
-        """Nobody is."""
-        return False
-
-    async def ask(self, operation: SubscribeOperation, origin: Origin, terms: Terms) -> Response | None:
-        """Write it down."""
-        self.asked.append(operation)
-        return None
-
-
 class PresenceBench(Bench):
     """A pipeline and its presence service over a memory store, with alice, bob and carol at a.test."""
 
@@ -155,6 +128,8 @@ class PresenceBench(Bench):
         store: Store | None = None,
         limits: PresenceLimits | None = None,
         clock: FakeClock | None = None,
+        *,
+        keeping: KeepingLimits | None = None,
         accounts: Iterable[str] = (),
     ) -> None:
         clock = clock or FakeClock()
@@ -162,23 +137,35 @@ class PresenceBench(Bench):
         if accounts:
             self.accounts = MemoryAccounts(list(accounts))
             self.pipeline.accounts = self.accounts
-        edges = Edges()
-        self.granting = Granting(edges)
-        parts = Parts(self.granting, self.granting, self.granting, self.granting, edges)  # type: ignore[arg-type]  # see Granting
-        self.presence = AccountPresence(
-            self.store, self.accounts, self.clock, self.pipeline.admit_subscription, parts, limits=limits
-        )
-        self.pipeline.presence = self.presence
+        self._limits, self._keeping = limits, keeping
+        self.presence = self._new_presence()
         self.sip, self.xmpp = RecordingEdge(self.clock), RecordingEdge(self.clock)
         self._ids = itertools.count(1)
+
+    def _new_presence(self) -> AccountPresence:
+        admit = self.pipeline.admit_subscription
+        self.pipeline.presence = presence = AccountPresence(
+            self.store, self.accounts, self.clock, admit, limits=self._limits, keeping=self._keeping
+        )
+        return presence
 
     async def start(self) -> PresenceBench:
         """Start both; the edges "sip" and "xmpp" are attached."""
         await super().start()
+        await self._start_presence()
+        return self
+
+    async def _start_presence(self) -> None:
         await self.presence.start()
         self.presence.attach("sip", self.sip)
         self.presence.attach("xmpp", self.xmpp)
-        return self
+
+    async def crash(self) -> None:
+        """The process ends at once and another one starts over the same store; edges and clock stay."""
+        self.presence.stop()
+        self.presence = self._new_presence()
+        await self._start_presence()
+        await settle()
 
     def origin(self, uri: str, binding: str = "sip") -> Origin:
         """Somebody's own signed-in session."""
@@ -232,12 +219,22 @@ class PresenceBench(Bench):
         assert isinstance(answer, Granted), answer
         return answer.subscription
 
-    async def allow(self, account: str, watcher: str, granted: Permissions = EVERYTHING) -> None:
-        """The account decides about a watcher."""
+    async def answer(self, account: str, watcher: str, decision: Decision = Decision.ALLOWED) -> ContactItem:
+        """The account decides about a watcher; it has to be taken."""
         who, whom = Address.parse(account), Address.parse(watcher)
-        self.granting.granted[who.key, whom.key] = granted
-        self.presence.reconsider(who, whom)
+        item = await self.presence.answer(who, whom, decision, self.origin(account))
+        assert isinstance(item, ContactItem), item
         await settle()
+        return item
+
+    async def rules(self, account: str, document: str) -> StoredDocument | Response:
+        """The account puts its presence rules."""
+        who = Address.parse(account)
+        answer = await self.presence.documents.put(
+            who, "pres-rules/index", "application/auth-policy+xml", document.encode(), self.origin(account)
+        )
+        await settle()
+        return answer
 
     async def advance(self, seconds: float) -> None:
         """Let time pass, and what it starts run."""

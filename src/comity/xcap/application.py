@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 from comity.cpim.address import Address
 from comity.cpim.common_policy import POLICY_TYPE, RULE_LIMITS
@@ -30,7 +30,7 @@ SERVICES_TYPE: Final = "application/rls-services+xml"
 PIDF_TYPE: Final = "application/pidf+xml"
 CAPS_TYPE: Final = "application/xcap-caps+xml"
 #: 2,000 people with names, in several lists.
-LIST_LIMITS: Final = XmlLimits(octets=512 * 1024, depth=16, elements=16_384, attributes=16, namespaces=32)
+LIST_LIMITS: Final = XmlLimits(octets=256 * 1024, depth=16, elements=8192, attributes=16, namespaces=32)
 PIDF_LIMITS: Final = XmlLimits(octets=64 * 1024, depth=32, elements=2048, attributes=32, namespaces=32)
 _XSI: Final = "http://www.w3.org/2001/XMLSchema-instance"
 _SPACE: Final = " \t\r\n"
@@ -129,7 +129,7 @@ def _validate_service(service: Element, owner: Address, path: str) -> None:
 
 def _validate_reference(text: str, owner: Address) -> None:
     """An absolute HTTP URI below the owner's own lists."""
-    parts = urlsplit("".join(text.split()))
+    parts = _uri_parts(text)
     try:
         target = parse_target(parts.path)
         is_own = target.auid == "resource-lists" and owner_of(target.user or "") == owner
@@ -171,13 +171,21 @@ def _validate_members(one: Element, path: str) -> None:
     for local, attribute in (("list", "name"), *_REFERENCE.items()):
         _expect_unique(one, local, attribute, path)
     for reference in one.find_all(f"{{{LISTS}}}entry-ref"):
-        parts = urlsplit("".join(reference.get("ref").split()))
+        parts = _uri_parts(reference.get("ref"))
         if parts.scheme or parts.netloc or parts.path.startswith("/") or not parts.path:
             raise Conflict("constraint-failure", "the ref of an entry-ref is not a relative path")
     for external in one.find_all(f"{{{LISTS}}}external"):
-        parts = urlsplit("".join(external.get("anchor").split()))
+        parts = _uri_parts(external.get("anchor"))
         if parts.scheme not in ("http", "https") or not parts.netloc:
             raise Conflict("constraint-failure", "the anchor of an external is not an absolute HTTP URI")
+
+
+def _uri_parts(text: str) -> SplitResult:
+    """The parts of a URI that may have been folded; of what is none, no parts."""
+    try:
+        return urlsplit("".join(text.split()))
+    except ValueError:  # brackets that hold no IPv6 address
+        return urlsplit("")
 
 
 def _walk_lists(parent: Element, path: str) -> Iterator[tuple[str, Element]]:

@@ -20,9 +20,10 @@ from weakref import WeakValueDictionary
 from comity.cpim.address import Address, to_sip_uri
 from comity.cpim.operations import Reason, Response
 from comity.cpim.presence import PresenceDocument
-from comity.service.interfaces import Accounts, Origin
+from comity.service.interfaces import Accounts, Clock, Origin
 from comity.service.presence.interfaces import ContactItem, Decision, PresenceService, Statement
 from comity.xcap.application import CAPS, CAPS_TYPE, USAGES, Usage, capabilities, owner_of, service_addresses
+from comity.xcap.budget import Budgets
 from comity.xcap.errors import ERROR_TYPE, Conflict, Refused
 from comity.xcap.lists import NEW, Person, is_plain_group, people_of, person, reconcile
 from comity.xcap.selector import (
@@ -101,15 +102,22 @@ class Resources:
         presence: keeps documents and contact lists.
         accounts: who exists.
         standing: remembers whose presence stays.
+        clock: time for what one account may cost.
         most_contacts: in one contact list.
     """
 
     def __init__(
-        self, presence: PresenceService, accounts: Accounts, standing: Standing, most_contacts: int = 2000
+        self,
+        presence: PresenceService,
+        accounts: Accounts,
+        standing: Standing,
+        clock: Clock,
+        most_contacts: int = 2000,
     ) -> None:
         self._presence = presence
         self._accounts = accounts
         self._standing = standing
+        self._budgets = Budgets(clock)
         self._most_contacts = most_contacts
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         """One request of an account after the other: a document is read, changed and written."""
@@ -123,9 +131,12 @@ class Resources:
         lock = self._locks.setdefault(request.user.key, asyncio.Lock())
         try:
             async with lock:
+                self._budgets.check(request.user)
                 return await self._carry_out(request)
         except Refused as refused:
             return refusal(refused)
+        finally:
+            self._budgets.take(request.user, len(request.body))
 
     async def _carry_out(self, request: Request) -> Answer:
         target = request.target
@@ -159,6 +170,7 @@ class Resources:
 
     async def _present(self, request: Request, usage: Usage) -> _Present | None:
         stored = await self._presence.documents.get(request.user, usage.stored)
+        self._budgets.take(request.user, len(stored.octets) if stored else 0)
         etag = stored.etag if stored else ""
         if usage.auid != "resource-lists":
             return _Present(Document.read(stored.octets, usage.limits), etag) if stored else None
@@ -241,7 +253,8 @@ class Resources:
     ) -> str:
         """Make a document the account's, with all that follows from it; its entity-tag."""
         if usage.auid == "resource-lists":
-            await self._change_contacts(request, present, people_of(document, request.user), knows)
+            people = people_of(document, request.user)
+            people |= await self._change_contacts(request, present, people, knows)
         elif usage.auid == "pidf-manipulation":
             await self._standing.add(request.user)
             self._publish(request, present, document)
@@ -258,14 +271,13 @@ class Resources:
                 self._take_back(request, present)
             raise _refused(stored)
         if usage.auid == "resource-lists":
-            now = await self._present(request, usage)
-            return now.etag if now else _etag(document.octets)
+            return _etag(reconcile(document, request.user, people))
         return _etag(document.octets)
 
     async def _change_contacts(
         self, request: Request, present: _Present | None, wanted: dict[str, Person], knows: bool
-    ) -> None:
-        """Make the contact list what a document says.
+    ) -> dict[str, Person]:
+        """Make the contact list what a document says; who stays in it although the document does not have them.
 
         Who is in the contact list and not in the document is removed, and all that was between the two is over. But a whole document
         of somebody who did not say which version it replaces (``knows``) removes only those to whom nothing is bound: a
@@ -282,11 +294,16 @@ class Resources:
                 answer = await contacts.put(request.user, one.address, one.name, groups, request.origin)
                 if isinstance(answer, Response):
                     raise _refused(answer)
+        staying: dict[str, Person] = {}
         for key in sorted(listed.keys() - wanted.keys()):
-            if knows or not _is_bound(listed[key]):
-                removed = await contacts.remove(request.user, listed[key].contact, request.origin)
-                if isinstance(removed, Response):
-                    raise _refused(removed)
+            item = listed[key]
+            if not knows and _is_bound(item):
+                staying[key] = person(item.contact, item.name, item.groups)
+                continue
+            removed = await contacts.remove(request.user, item.contact, request.origin)
+            if isinstance(removed, Response):
+                raise _refused(removed)
+        return staying
 
     def _publish(self, request: Request, present: _Present | None, document: Document) -> None:
         """Presence that stays (RFC 4827): one more device, which never goes by itself."""
@@ -436,6 +453,8 @@ def _capabilities(request: Request) -> Answer:
 def refusal(refused: Refused) -> Answer:
     """The response that says no."""
     headers = {"Allow": refused.allow} if refused.allow else {}
+    if refused.status == 429:
+        headers["Retry-After"] = "10"
     if refused.document:
         return Answer(refused.status, {**headers, "Content-Type": ERROR_TYPE}, refused.document)
     text = f"{refused.phrase[:1].upper()}{refused.phrase[1:]}.\n".encode()

@@ -11,14 +11,15 @@ from comity.bindings.sip.events import Event, RequestReceived
 from comity.bindings.sip.message import SipRequest, SipResponse
 from comity.bindings.sip.session import SipSession
 from comity.cpim.address import Address
-from comity.cpim.presence_rules import EVERYTHING, Permissions
+from comity.cpim.presence_rules import EVERYTHING, Permissions, SubHandling
+from comity.service.interfaces import Origin
 from comity.service.pipeline import Pipeline
-from comity.service.presence.edges import Edges
-from comity.service.presence.service import AccountPresence, Parts
+from comity.service.presence.interfaces import ContactItem, Decision
+from comity.service.presence.keeping import KeepingLimits
+from comity.service.presence.service import AccountPresence
 from comity.service.presence.watching import PresenceLimits
 from comity.store.clock import StoreClock
 from comity.store.memory import MemoryStore
-from comity.testing.presence import Granting
 from tests.bindings.sip.kit import NEAR_UDP, FakeLink, Phone, World
 
 ALICE, BOB, CAROL = "im:alice@a.test", "im:bob@a.test", "im:carol@a.test"
@@ -37,22 +38,35 @@ def pidf(
     ).encode()
 
 
+#: What the account decides for each way to be seen.
+DECISIONS = {
+    SubHandling.BLOCK: Decision.REFUSED,
+    SubHandling.CONFIRM: Decision.NONE,
+    SubHandling.POLITE_BLOCK: Decision.POLITE,
+    SubHandling.ALLOW: Decision.ALLOWED,
+}
+
+
 class PresenceWorld(World):
     """A server with presence; ``grant`` says who may see whom."""
 
-    def __init__(self, limits: PresenceLimits | None = None, **options: object) -> None:
+    def __init__(
+        self, limits: PresenceLimits | None = None, keeping: KeepingLimits | None = None, **options: object
+    ) -> None:
         super().__init__(**options)
-        self.limits = limits
+        self.limits, self.keeping = limits, keeping
         self.store = MemoryStore(StoreClock(lambda: self.clock.when().timestamp(), self.clock.now))
         self.pipeline = Pipeline(self.store, self.accounts, self.clock, "a.test")
-        self.edges = Edges()
-        self.granting = Granting(self.edges)
 
     async def start(self) -> PresenceWorld:
         """Start, or start again after a crash: the store and the phones stay."""
-        parts = Parts(self.granting, self.granting, self.granting, self.granting, self.edges)  # type: ignore[arg-type]  # see Granting
         self.presence = AccountPresence(
-            self.store, self.accounts, self.clock, self.pipeline.admit_subscription, parts, limits=self.limits
+            self.store,
+            self.accounts,
+            self.clock,
+            self.pipeline.admit_subscription,
+            limits=self.limits,
+            keeping=self.keeping,
         )
         self.pipeline.presence = self.presence
         await self.pipeline.start({"sip": self.binding, "xmpp": self.others})
@@ -64,10 +78,6 @@ class PresenceWorld(World):
     async def crash(self) -> None:
         """The process ends at once and another one starts over the same store."""
         self.presence.stop()
-        self.edges = Edges()
-        granted = self.granting.granted
-        self.granting = Granting(self.edges)
-        self.granting.granted = granted
         self.binding = SipBinding(self.config, random=secrets.token_bytes)  # no branch is used again
         self.pipeline = Pipeline(self.store, self.accounts, self.clock, "a.test")
         await self.start()
@@ -76,8 +86,9 @@ class PresenceWorld(World):
     async def grant(self, account: str, watcher: str, granted: Permissions = EVERYTHING) -> None:
         """The account decides about a watcher."""
         who, whom = Address.parse(account), Address.parse(watcher)
-        self.granting.granted[who.key, whom.key] = granted
-        self.presence.reconsider(who, whom)
+        origin = Origin(who, "sip", "127.0.0.1", True)
+        item = await self.presence.answer(who, whom, DECISIONS[granted.sub_handling], origin)
+        assert isinstance(item, ContactItem), item
         await self.settle()
 
 

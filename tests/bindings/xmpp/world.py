@@ -19,8 +19,7 @@ from comity.cpim.operations import MessageOperation, Response
 from comity.service.interfaces import Accepted, Credentials, Guard, Origin, ScramKeys
 from comity.service.pipeline import Pipeline
 from comity.service.policy import Limits
-from comity.service.presence.keeping import Keeping
-from comity.service.presence.service import AccountPresence, Parts
+from comity.service.presence.service import AccountPresence
 from comity.store.clock import StoreClock
 from comity.store.memory import MemoryStore
 from comity.testing.clock import FakeClock
@@ -235,20 +234,8 @@ class World:
         store_clock = StoreClock(lambda: self.clock.when().timestamp(), self.clock.now)
         self.store: MemoryStore = former.store if former is not None else MemoryStore(store_clock)
         self.pipeline = Pipeline(self.store, self.accounts, self.clock, "a.test", limits or Limits())
-        self.keeping = Keeping(self.store, self.accounts, self.clock.when, lambda a, w: self.presence.reconsider(a, w))
-        self.presence = AccountPresence(
-            self.store,
-            self.accounts,
-            self.clock,
-            self.pipeline.admit_subscription,
-            Parts(
-                self.keeping.access,
-                self.keeping.decisions,
-                self.keeping.contacts,
-                self.keeping.documents,
-                self.keeping.edges,
-            ),
-        )
+        self.presence = AccountPresence(self.store, self.accounts, self.clock, self.pipeline.admit_subscription)
+        self.keeping = self.presence.keeping
         self.pipeline.presence = self.presence if presence else None
         domains = tuple(sorted({Address.parse(uri).domain for uri in users}))
         values = {"domains": domains, "scram_iterations": 4096, **config}
@@ -260,7 +247,6 @@ class World:
     async def start(self) -> World:
         await self.pipeline.start({"xmpp": self.binding})
         if self.pipeline.presence is not None:
-            await self.keeping.start()
             await self.presence.start()
         await self.binding.start(self.pipeline, NoNetwork())
         return self
@@ -329,6 +315,24 @@ def read(text: str) -> Element:
     return next(parse_document(f"<x xmlns='jabber:client'>{text}</x>".encode()).elements())
 
 
+async def login(world: World, jid: str) -> Client:
+    """A device as most are, interested and available (RFC 6121 section 2.2); what it heard so far is taken."""
+    client = await world.connect(jid)
+    await client.tell("<iq id='r' type='get'><query xmlns='jabber:iq:roster'/></iq>", "<presence/>")
+    client.take()
+    return client
+
+
+async def befriend(one: Client, other: Client) -> None:
+    """Both, who are available, see each other; what they heard of it is taken."""
+    first, second = str(one.session.jid).partition("/")[0], str(other.session.jid).partition("/")[0]
+    await one.tell(f"<presence type='subscribe' to='{second}'/>")
+    await other.tell(f"<presence type='subscribed' to='{first}'/>", f"<presence type='subscribe' to='{first}'/>")
+    await one.tell(f"<presence type='subscribed' to='{second}'/>")
+    one.take()
+    other.take()
+
+
 def words(stanza: Element) -> str:
     """A stanza in a few words: of a presence who, of what type, its show and status; of a roster push or result its items."""
     query = stanza.find("{jabber:iq:roster}query")
@@ -365,4 +369,4 @@ def run(story: Coroutine[None, None, None]) -> None:
     asyncio.run(story)
 
 
-__all__ = ["Client", "MemoryLink", "World", "condition", "read", "run", "sasl", "words"]
+__all__ = ["Client", "MemoryLink", "World", "befriend", "condition", "login", "read", "run", "sasl", "words"]

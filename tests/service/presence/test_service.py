@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from comity.cpim.address import Address
 from comity.cpim.operations import EndReason, Reason, Response
-from comity.cpim.presence_rules import Permissions, SubHandling
 from comity.cpim.watchers import SubscriptionState
-from comity.service.presence.interfaces import Granted
+from comity.service.presence.interfaces import Decision, Default, Granted
+from comity.service.presence.keeping import KeepingLimits
 from comity.testing.presence import PresenceBench
 from tests.loop import in_loop
 
@@ -26,7 +26,7 @@ async def test_a_watcher_waits_for_the_answer_and_then_sees_every_change() -> No
     subscription = await bench.watch(ALICE, BOB)
     assert told(bench) == [("alice", "pending", "")]
     assert subscription.state is SubscriptionState.PENDING
-    await bench.allow(BOB, ALICE)
+    await bench.answer(BOB, ALICE)
     assert told(bench) == [("alice", "notify", "available")]
     await bench.advance(10)
     bench.publish(BOB, "away", "lunch")
@@ -40,16 +40,25 @@ async def test_a_watcher_waits_for_the_answer_and_then_sees_every_change() -> No
 async def test_a_blocked_watcher_is_told_and_then_hears_nothing() -> None:
     """G9, ACL-10, ACL-12."""
     bench = await PresenceBench().start()
-    await bench.allow(BOB, ALICE)
+    await bench.answer(BOB, ALICE)
     await bench.watch(ALICE, BOB)
     bench.sip.take()
     bench.publish(BOB)  # waits for the interval
-    await bench.allow(BOB, ALICE, Permissions(SubHandling.BLOCK))
+    await bench.answer(BOB, ALICE, Decision.REFUSED)
     (last,) = bench.sip.take()
     assert (last.word, last.reason) == ("ended", EndReason.REJECTED)
     await bench.advance(60)
     bench.publish(BOB, "away")
     assert told(bench) == []
+    assert bench.presence.watchers(Address.parse(BOB)) == ()
+    again = await bench.watch(ALICE, BOB)
+    assert again.state is SubscriptionState.PENDING
+
+
+@in_loop
+async def test_who_may_not_ask_is_refused() -> None:
+    """ACL-12, OPS-19."""
+    bench = await PresenceBench(keeping=KeepingLimits(Default.DENY)).start()
     refused = await bench.ask(ALICE, BOB)
     assert isinstance(refused, Response)
     assert refused.reason is Reason.DENIED
@@ -61,7 +70,7 @@ async def test_a_fetch_is_told_once_and_leaves_nothing() -> None:
     """OPS-26."""
     bench = await PresenceBench().start()
     bench.publish(BOB, "dnd")
-    await bench.allow(BOB, ALICE)
+    await bench.answer(BOB, ALICE)
     answer = await bench.ask(ALICE, BOB, 0)
     assert isinstance(answer, Granted)
     assert answer.duration == 0
@@ -76,7 +85,7 @@ async def test_an_unsubscribe_is_told_once_more_and_then_nothing() -> None:
     """OPS-27, N-09."""
     bench = await PresenceBench().start()
     bench.publish(BOB)
-    await bench.allow(BOB, ALICE)
+    await bench.answer(BOB, ALICE)
     subscription = await bench.watch(ALICE, BOB)
     bench.sip.take()
     answer = await bench.ask(ALICE, BOB, 0, id=subscription.id)

@@ -57,6 +57,7 @@ STATUS_CODES: dict[Reason, tuple[int, str]] = {
     Reason.TIMESTAMP: (400, "Incorrect Date or Time"),
     Reason.SIGNATURE: (403, "Signature Not Verified"),
     Reason.DECRYPTION: (493, ""),
+    Reason.UNSERVED: (403, "Service Not Offered"),
     Reason.PROTECTION: (403, "Protection Not Available"),
     Reason.NO_PUBLICATION: (412, ""),
 }
@@ -101,7 +102,7 @@ _BY_CLASS = {3: Reason.NO_ROUTE, 4: Reason.SYNTAX, 5: Reason.INTERNAL, 6: Reason
 #: What only the phrase tells: RFC 3428 section 11.4 has the first, T8 the second (ours), T11 the third (ours).
 PHRASES: dict[tuple[int, str], Reason] = {
     (STATUS_CODES[reason][0], STATUS_CODES[reason][1].lower()): reason
-    for reason in (Reason.TIMESTAMP, Reason.SIGNATURE, Reason.PROTECTION)
+    for reason in (Reason.TIMESTAMP, Reason.SIGNATURE, Reason.UNSERVED, Reason.PROTECTION)
 }
 #: Answers to a whole object after which a device is asked to show its text instead.
 NOT_UNDERSTOOD = frozenset({406, 415, 420, 488})

@@ -29,6 +29,7 @@ CONDITIONS: Final[dict[str, tuple[str, str, str]]] = {
     "timestamp": ("not-acceptable", "", "bad-timestamp"),
     "signature": ("not-acceptable", "", "unverified-signature"),
     "decryption": ("bad-request", "", "decryption-failed"),
+    "unserved": ("service-unavailable", "", ""),
     "no-publication": ("item-not-found", "", ""),
     "protection": ("policy-violation", "", "protection-unavailable"),
 }

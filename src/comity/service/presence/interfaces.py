@@ -300,6 +300,9 @@ class Terms:
     native_protocol: str = ""
     native: bytes = b""
     """See ``Ask``."""
+    is_standing: bool = False
+    """It follows from the watcher's own contact list (``ContactItem.sees``), where it was asked for, proved and granted before: the
+    presentity is not asked, and no proof is wanted. Without a grant it waits for one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -419,6 +422,9 @@ class PresenceService(Protocol):
 
     def is_allowed(self, presentity: Address, watcher: Address) -> asyncio.Future[bool]:
         """Whether the watcher may see the presentity as things stand (a probe, SIP-less)."""
+
+    def may_see(self, presentity: Address, watcher: Address) -> asyncio.Future[bool]:
+        """The same, but False too for whom the presentity blocks politely: for what it keeps here to show its contacts."""
 
     # -- both sides' decisions, in the words of RFC 6121 ---------------------------------------------------------------
 

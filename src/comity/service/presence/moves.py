@@ -19,9 +19,9 @@ from comity.cpim.watchers import TRANSITIONS, SubscriptionEvent, SubscriptionSta
 from comity.errors import StoreError
 from comity.failpoints import failpoint
 from comity.service.interfaces import Clock, Op, Result, Store
+from comity.service.presence.access import Access
 from comity.service.presence.deadlines import Deadlines
 from comity.service.presence.notifier import Notifier
-from comity.service.presence.parts import Access
 from comity.service.presence.presentities import Presentities
 from comity.service.presence.presentity import Presentity
 from comity.service.presence.subscriptions import Live, Subscriptions
@@ -90,7 +90,9 @@ class Moves:
             if live.package == "presence" and (watcher is None or live.watcher.key == watcher.key)
         ]
         try:
-            told = [live for live in lives if self._decide(live)]
+            if watcher is None:
+                presentity.grants.clear()
+            told = [live for live in lives if self._decide(presentity, live)]
             self.look_at_rules(presentity)
         except LookupError:  # its rules left the memory: nobody is told before they are back
             self.hold(presentity)
@@ -98,7 +100,7 @@ class Moves:
         self._notifier.tell(presentity, told, is_urgent=True)
         self._presentities.settle(presentity)
 
-    def _decide(self, live: Live) -> bool:
+    def _decide(self, presentity: Presentity, live: Live) -> bool:
         """Move one subscription to what is decided now; True if it may see something new."""
         if not live.is_known:
             return False
@@ -111,7 +113,7 @@ class Moves:
             failpoint("presence.revoke")
             self.end(live, EndReason.REJECTED)
             return False
-        live.granted = granted
+        live.granted = presentity.shared(granted)
         state = state_of(granted)
         if state is live.state:
             return state is _STATE.ACTIVE

@@ -24,13 +24,13 @@ from comity.cpim.composition import Publication as Published
 from comity.cpim.operations import EndReason, MimeObject
 from comity.cpim.presence import Component, PresenceDocument, PresenceLimits, PresenceTuple
 from comity.cpim.presence_rules import Permissions, SubHandling, filter_document
-from comity.cpim.presence_state import offline_document
+from comity.cpim.presence_state import offline_document, sealed_document
 from comity.cpim.presence_writer import build, distinct
 from comity.cpim.watchers import SubscriptionState
 from comity.service.interfaces import Clock
 from comity.service.presence.deadlines import Deadlines
+from comity.service.presence.edges import Edges
 from comity.service.presence.interfaces import Content
-from comity.service.presence.parts import Edges
 from comity.service.presence.presentity import Presentity
 from comity.service.presence.subscriptions import Live
 
@@ -171,9 +171,9 @@ class Notifier:
             if one.document is not None
         ]
         composed = compose_presence(presentity.address, seen, now, last=presentity.last)
-        if live and not seen:  # sealed: nothing can be said, which is not "closed"
-            empty = build(presentity.address.with_scheme("pres").uri)
-            composed = replace(composed, document=empty, object=MimeObject.of(COMPOSED_TYPE, empty.raw))
+        if live and not seen:  # all sealed: nothing can be said in its place, which is not "closed"
+            document = sealed_document(presentity.address, distinct(now, presentity.last))
+            composed = replace(composed, document=document, object=MimeObject.of(COMPOSED_TYPE, document.raw))
         presentity.whole = self._whole(presentity, now) if len(live) == 1 and live[0].secured is not None else None
         presentity.natives = {id: native for one in live if one.keeps_ids for id, native in one.natives.items()}
         presentity.natives = {**presentity.parting, **presentity.natives}

@@ -57,6 +57,8 @@ class Presentity:
     natives: Natives = field(default_factory=dict)
     contents: dict[Permissions, tuple[Composed, Content]] = field(default_factory=dict)
     """What was last made for these permissions, and of which composition."""
+    grants: dict[Permissions, Permissions] = field(default_factory=dict)
+    """One object for equal permissions, so that who sees the same is told together."""
     offline: Content | None = None
     """What those see who shall see nothing (polite block)."""
     last: datetime | None = None
@@ -82,6 +84,10 @@ class Presentity:
         """When the first lease ends."""
         return min((one.expires for one in self.publications.values()), default=NEVER)
 
+    def shared(self, granted: Permissions) -> Permissions:
+        """The one object for these permissions."""
+        return self.grants.setdefault(granted, granted)
+
     def next_moment(self) -> datetime | None:
         """When something about it changes by itself: a lease, a validity, a rule."""
         moments = [self.next_end()]
@@ -96,5 +102,6 @@ class Presentity:
     def unwatched(self) -> None:
         """Nobody watches: forget what was made for watchers."""
         self.contents.clear()
+        self.grants.clear()
         self.offline = None
         self.parting = {}

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 from comity.cpim.address import Address
 from comity.cpim.operations import EndReason, NotifyOperation, Reason, Response, SubscribeOperation, failure
-from comity.cpim.presence_rules import current_sphere
+from comity.cpim.presence_rules import SubHandling, current_sphere
+from comity.service import policy
 from comity.service.interfaces import Accounts, Clock, Origin, Store
 from comity.service.presence.interfaces import (
     ContactItem,
@@ -31,26 +32,15 @@ from comity.service.presence.interfaces import (
     Subscription,
     Terms,
 )
+from comity.service.presence.keeping import Keeping, KeepingLimits
 from comity.service.presence.moves import Moves
 from comity.service.presence.notifier import Notifier
-from comity.service.presence.parts import Access, Decisions, Edges
 from comity.service.presence.presentities import Presentities
 from comity.service.presence.presentity import Presentity
 from comity.service.presence.publications import Publications
 from comity.service.presence.publications import find as find_publication
 from comity.service.presence.recovery import Recovery
 from comity.service.presence.watching import Admit, PresenceLimits, Watching, own
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What keeps the accounts' own words."""
-
-    access: Access
-    decisions: Decisions
-    contacts: Contacts
-    documents: Documents
-    edges: Edges
 
 
 class AccountPresence:
@@ -60,9 +50,9 @@ class AccountPresence:
         store: keeps durable subscriptions.
         accounts: who exists.
         clock: time.
-        admit: says whose a subscribe is.
-        parts: see there.
-        limits: see there.
+        admit: says whose a subscribe is (``Service.admit_subscription``).
+        limits: about live state.
+        keeping: about what accounts keep.
     """
 
     def __init__(
@@ -71,25 +61,25 @@ class AccountPresence:
         accounts: Accounts,
         clock: Clock,
         admit: Admit,
-        parts: Parts,
         *,
         limits: PresenceLimits | None = None,
+        keeping: KeepingLimits | None = None,
     ) -> None:
         self.limits = limits or PresenceLimits()
         self._accounts = accounts
         self._clock = clock
         self._admit = admit
-        self._parts = parts
+        self.keeping = kept = Keeping(store, accounts, clock.when, self.reconsider, limits=keeping)
         self._presentities = Presentities(accounts, clock)
         self._presentities.on_moment = self._moment
         self._publications = Publications(clock, self.limits.publications)
-        self._notifier = Notifier(clock, parts.edges, self._presentities.of)
-        self._moves = Moves(store, clock, parts.access, self._presentities, self._notifier)
+        self._notifier = Notifier(clock, kept.edges, self._presentities.of)
+        self._moves = Moves(store, clock, kept.access, self._presentities, self._notifier)
         self._watching = Watching(
             store=store,
             accounts=accounts,
-            access=parts.access,
-            decisions=parts.decisions,
+            access=kept.access,
+            decisions=kept.decisions,
             presentities=self._presentities,
             moves=self._moves,
             notifier=self._notifier,
@@ -100,19 +90,20 @@ class AccountPresence:
     @property
     def contacts(self) -> Contacts:
         """See ``PresenceService.contacts``."""
-        return self._parts.contacts
+        return self.keeping.contacts
 
     @property
     def documents(self) -> Documents:
         """See ``PresenceService.documents``."""
-        return self._parts.documents
+        return self.keeping.documents
 
     def attach(self, name: str, edge: Edge) -> None:
         """See ``PresenceService.attach``."""
-        self._parts.edges.attach(name, edge)
+        self.keeping.edges.attach(name, edge)
 
     async def start(self) -> None:
         """Bring the durable subscriptions back; call before any listener opens."""
+        await self.keeping.start()
         await self._recovery.load()
 
     def stop(self) -> None:
@@ -177,7 +168,7 @@ class AccountPresence:
         if not self._accounts.serves(recipient.domain):
             return failure(operation.trans_id, Reason.NO_ROUTE, "That domain is not served here.")
         if not self.contacts.is_blocked(recipient, sender):
-            self._parts.edges.directed(operation)
+            self.keeping.edges.directed(operation)
         return None
 
     def _check_presentity(self, account: Address, origin: Origin) -> Response | None:
@@ -222,7 +213,12 @@ class AccountPresence:
 
     async def subscribe(self, operation: SubscribeOperation, origin: Origin, terms: Terms) -> Granted | Response:
         """See ``PresenceService.subscribe``."""
-        return await self._admit(operation, origin) or await self._watching.subscribe(operation, origin, terms)
+        operation, origin = self._folded(operation, origin)
+        if terms.is_standing:
+            refusal = policy.check_watcher(operation, origin)
+        else:
+            refusal = await self._admit(operation, origin)
+        return refusal or await self._watching.subscribe(operation, origin, terms)
 
     def begin(self, subscription: Subscription) -> None:
         """See ``PresenceService.begin``."""
@@ -245,6 +241,12 @@ class AccountPresence:
         own_address = self._presentities.own
         return asyncio.ensure_future(self._watching.is_allowed(own_address(presentity), own_address(watcher)))
 
+    def may_see(self, presentity: Address, watcher: Address) -> asyncio.Future[bool]:
+        """See ``PresenceService.may_see``."""
+        own_address = self._presentities.own
+        allow = SubHandling.ALLOW
+        return asyncio.ensure_future(self._watching.is_allowed(own_address(presentity), own_address(watcher), allow))
+
     def watchers(self, account: Address) -> Sequence[Subscription]:
         """See ``PresenceService.watchers``."""
         presentity = self._presentities.find(self._presentities.own(account))
@@ -254,34 +256,51 @@ class AccountPresence:
 
     async def ask(self, operation: SubscribeOperation, origin: Origin, terms: Terms) -> Response | None:
         """See ``PresenceService.ask``."""
-        return await self._admit(operation, origin) or await self._parts.decisions.ask(operation, origin, terms)
+        operation, origin = self._folded(operation, origin)
+        return await self._admit(operation, origin) or await self.keeping.decisions.ask(operation, origin, terms)
 
     async def withdraw(self, operation: SubscribeOperation, origin: Origin) -> Response | None:
         """See ``PresenceService.withdraw``."""
-        return await self._admit(operation, origin) or await self._parts.decisions.withdraw(operation, origin)
+        operation, origin = self._folded(operation, origin)
+        return await self._admit(operation, origin) or await self.keeping.decisions.withdraw(operation, origin)
 
     async def answer(
         self, account: Address, watcher: Address, decision: Decision, origin: Origin
     ) -> ContactItem | Response:
         """See ``PresenceService.answer``."""
-        return await self._parts.decisions.answer(account, watcher, decision, origin)
+        account, watcher = self._presentities.own(account), self._presentities.own(watcher)
+        origin = replace(origin, principal=self._presentities.own(origin.principal))
+        return await self.keeping.decisions.answer(account, watcher, decision, origin)
+
+    def _folded(self, operation: SubscribeOperation, origin: Origin) -> tuple[SubscribeOperation, Origin]:
+        """Our own users are named without regard to case (ADDR-4); schemes and foreign names are as they came."""
+        own_address = self._presentities.own
+        watcher = own_address(operation.watcher).with_scheme(operation.watcher.scheme)
+        target = own_address(operation.target).with_scheme(operation.target.scheme)
+        origin = replace(origin, principal=own_address(origin.principal))
+        return replace(operation, watcher=watcher, target=target), origin
 
     async def decisions(self, account: Address) -> Sequence[ContactItem]:
         """See ``PresenceService.decisions``."""
-        return await self._parts.decisions.decisions(account)
+        return await self.keeping.decisions.decisions(account)
 
     async def default(self, account: Address) -> Default:
         """See ``PresenceService.default``."""
-        return await self._parts.decisions.default(account)
+        return await self.keeping.decisions.default(account)
 
     async def set_default(self, account: Address, default: Default | None, origin: Origin) -> Response | None:
         """See ``PresenceService.set_default``."""
-        return await self._parts.decisions.set_default(account, default, origin)
+        return await self.keeping.decisions.set_default(account, default, origin)
 
     def reconsider(self, account: Address, watcher: Address | None = None) -> None:
         """What ``watcher`` (None: anybody) may see of the account was changed durably (``parts.Reconsider``)."""
         other = None if watcher is None else self._presentities.own(watcher)
         self._moves.reconsider(self._presentities.own(account), other)
+
+    async def remove(self, account: Address) -> None:
+        """An account is removed: with what it kept, and what others kept about it. Raises StoreError."""
+        await self.keeping.remove(account)
+        self.forget(account)
 
     def forget(self, account: Address) -> None:
         """The account was removed: nobody watches it any more, and it watches nobody (OPS-34)."""

@@ -23,6 +23,8 @@ from comity.service.presence.interfaces import Package, Subscription
 log = logging.getLogger(__name__)
 
 NOTHING = Permissions()
+NOBODY = Put("subscription", "nobody", b"", ttl=60.0)
+"""Written for who watches somebody that does not exist: nothing is kept, and it takes as long as for others (N-12)."""
 _SLACK = 60.0
 """Seconds a row outlives its subscription, so that the end of it is still told after a short stop."""
 
@@ -171,12 +173,28 @@ class Subscriptions:
         """The durable ones as they were kept, not registered yet."""
         found: list[Live] = []
         for key, entry in await self._store.scan("subscription"):
+            if key == NOBODY.key:
+                continue
             try:
                 found.append(_live(_decoder.decode(entry.value)))
             except (msgspec.MsgspecError, AddressError, ValueError) as error:
                 # One bad row must not keep the server down (F-POISON): the watcher subscribes anew in its time.
                 log.error("the stored subscription %s cannot be read and is left out: %s", key, error)
         return found
+
+
+async def forget_stored(store: Store, account: Address) -> None:
+    """Remove the durable ones of and about an account that is removed while nothing runs."""
+    gone = []
+    for key, entry in await store.scan("subscription"):
+        try:
+            row = _decoder.decode(entry.value)
+        except msgspec.MsgspecError:  # nobody's: ``load`` says so
+            continue
+        if account.uri in (row.watcher, row.target):
+            gone.append(Delete("subscription", key))
+    if gone:
+        await store.commit(gone)
 
 
 def _key(live: Live) -> str:

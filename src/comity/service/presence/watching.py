@@ -19,13 +19,14 @@ from comity.errors import StoreError
 from comity.failpoints import failpoint
 from comity.service import policy
 from comity.service.interfaces import Accounts, Op, Origin, Store
+from comity.service.presence.access import Access
+from comity.service.presence.decisions import Decisions
 from comity.service.presence.interfaces import Granted, Subscription, Terms
 from comity.service.presence.moves import Moves, event_of, state_of
 from comity.service.presence.notifier import Notifier
-from comity.service.presence.parts import Access, Decisions
 from comity.service.presence.presentities import Presentities
 from comity.service.presence.publications import PublicationLimits
-from comity.service.presence.subscriptions import Live
+from comity.service.presence.subscriptions import NOBODY, Live
 
 log = logging.getLogger(__name__)
 
@@ -135,15 +136,13 @@ class Watching:
         known = self._accounts.known(target)
         wish.is_known = await self._accounts.exists(target) if known is None else known
         await self._access.load(target)
-        wish.granted = self._moves.grant(target, wish.watcher, is_new=True)
-        if wish.granted.sub_handling is SubHandling.CONFIRM and operation.duration:
+        wish.granted = self._moves.grant(target, wish.watcher, is_new=not wish.terms.is_standing)
+        if wish.granted.sub_handling is SubHandling.CONFIRM and operation.duration and not wish.terms.is_standing:
             if self._waiting(wish.watcher) >= self._limits.requests:
                 return _full(wish, f"At most {self._limits.requests} requests of one user wait for an answer.")
-            if wish.is_known:
-                if refusal := await self._decisions.ask(operation, wish.origin, wish.terms):
-                    return refusal
-                await self._access.load(target)
-                wish.granted = self._moves.grant(target, wish.watcher)
+            await self._decisions.request(target, wish.watcher, wish.terms)
+            await self._access.load(target)
+            wish.granted = self._moves.grant(target, wish.watcher)
         if wish.granted.sub_handling is SubHandling.BLOCK:
             return _denied(operation)
         return None
@@ -182,6 +181,7 @@ class Watching:
             return failure(operation.trans_id, Reason.SUBSCRIPTION_EXISTS, text)
         self._moves.forget_waiting(wish.target, wish.watcher)
         presentity = self._presentities.need(wish.target)
+        live.granted = presentity.shared(live.granted)
         presentity.subscriptions[live] = None
         self._subscriptions.add(live)
         self._moves.look_at_rules(presentity)
@@ -209,7 +209,9 @@ class Watching:
 
     async def _is_kept(self, live: Live) -> bool:
         """Make it durable, if it is to be; False if that is not possible."""
-        return not live.is_durable or await self._commit(self._subscriptions.row_of(live))
+        if live.is_durable:
+            return await self._commit(self._subscriptions.row_of(live))
+        return live.is_known or live.expires is None or await self._commit(NOBODY)
 
     async def _end(self, live: Live) -> Granted | Response:
         """From here on it is told nothing but the last word of ``begin`` (N-09); yes is said when the row is gone."""
@@ -269,12 +271,14 @@ class Watching:
         if live.is_durable and self._subscriptions.find(live.edge, live.id) is live:
             self._moves.commit_later(self._subscriptions.row_of(live))
 
-    async def is_allowed(self, target: Address, watcher: Address) -> bool:
-        """See ``PresenceService.is_allowed``."""
+    async def is_allowed(
+        self, target: Address, watcher: Address, least: SubHandling = SubHandling.POLITE_BLOCK
+    ) -> bool:
+        """See ``PresenceService.is_allowed`` and ``may_see``."""
         if not self._accounts.serves(target.domain) or not await self._accounts.exists(target):
             return False
         await self._access.load(target)
-        return self._moves.grant(target, watcher).sub_handling >= SubHandling.POLITE_BLOCK
+        return self._moves.grant(target, watcher).sub_handling >= least
 
 
 def own(subscription: Subscription) -> Live:
