@@ -18,6 +18,7 @@ PACKAGES = {
     "gcc": "gcc",
     "libssl.so": "libssl-dev",
     "kamailio": "kamailio",
+    "presence_xml.so": "kamailio-presence-modules",
     "prosody": "prosody",
     "ejabberdctl": "ejabberd",
     "sipp": "sip-tester",
@@ -36,7 +37,8 @@ def need_program(name: str) -> str:
     """Path of a peer program, or of a shared library; without it the test fails in CI and is skipped elsewhere."""
     path: str | None
     if ".so" in name:
-        path = next((str(found) for found in Path("/usr/lib").glob(f"*/{name}")), None)
+        folders = Path("/usr/lib").glob("*"), Path("/usr/lib").glob("*/kamailio/modules")
+        path = next((str(folder / name) for each in folders for folder in each if (folder / name).exists()), None)
     else:
         path = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
     if path is not None:

@@ -53,11 +53,11 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
             (),
         )
         for part in (
-            *("binding", "requests", "authentication", "submission", "registrar", "delivery"),
+            *("binding", "requests", "authentication", "submission", "registrar", "delivery", "connections"),
             *("availability", "capabilities", "carbons", "counts", "ground", "streams"),
             # Presence: SIP's notifier and publications, XMPP's contact list, probes and directed presence.
             *("publishing", "notifier", "notifications", "lists", "watchers"),
-            *("roster", "asking", "watching", "directed", "blocking", "personal", "vcard"),
+            *("roster", "asking", "watching", "directed", "blocking", "personal", "nodes", "vcard"),
         )
     ),
     ("bindings.*", ("bindings.*", "errors", "xml"), ("idna", "precis_i18n")),

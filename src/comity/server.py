@@ -17,6 +17,7 @@ from comity import __version__
 from comity.admin.commands import Commands
 from comity.admin.control import ControlServer
 from comity.admin.engine import open_store
+from comity.admin.presence import PresenceDesk, StoredPresence, keeping_limits
 from comity.admin.records import EnvelopeRecords
 from comity.bindings.base import Binding
 from comity.bindings.sip.binding import SipBinding
@@ -40,10 +41,6 @@ from comity.service.credentials import FailureGuard, StoreAccounts
 from comity.service.interfaces import Store
 from comity.service.pipeline import Pipeline
 from comity.service.policy import Limits
-from comity.service.presence.documents import DocumentLimits
-from comity.service.presence.interfaces import Default
-from comity.service.presence.keeping import KeepingLimits
-from comity.service.presence.pairs import ListLimits
 from comity.service.presence.publications import PublicationLimits
 from comity.service.presence.service import AccountPresence
 from comity.service.presence.watching import PresenceLimits
@@ -104,6 +101,7 @@ class Server:
                 clock, limits=_net_limits(config), tls=self._tls, lag=lambda: pipeline.lag
             )
             self._bindings = [SipBinding(_sip_config(config)), XmppBinding(_xmpp_config(config))]
+            desk: PresenceDesk
             if config.policy.presence:
                 self._presence = presence = AccountPresence(
                     store,
@@ -111,10 +109,15 @@ class Server:
                     clock,
                     pipeline.admit_subscription,
                     limits=_presence_limits(config),
-                    keeping=_keeping_limits(config),
+                    keeping=keeping_limits(config),
                 )
                 await presence.start()
-                pipeline.presence = presence
+                pipeline.presence, pipeline.inbox, desk = presence, presence.keeping.inbox, presence
+            else:
+                # Whom accounts block, and what they decided for when it is on again.
+                stored = StoredPresence(store, config)
+                await stored.start()
+                pipeline.inbox, desk = stored.keeping.inbox, stored
             await pipeline.start({binding.name: binding for binding in self._bindings})
             for binding in self._bindings:
                 await binding.start(pipeline, network)
@@ -130,6 +133,7 @@ class Server:
                 woken=pipeline.delivery.wake,
                 dropped=pipeline.delivery.dropped,
                 protected=pipeline.protection.put,
+                presence=desk,
                 can_verify=config.security.trust is not None,
                 iterations=config.policy.scram_iterations,
             )
@@ -252,15 +256,6 @@ def _presence_limits(config: Config) -> PresenceLimits:
     return PresenceLimits(publications, limits.subscriptions, limits.watchers, limits.requests)
 
 
-def _keeping_limits(config: Config) -> KeepingLimits:
-    limits = config.limits
-    return KeepingLimits(
-        Default(config.policy.presence_default),
-        ListLimits(limits.contact_list, limits.requests, limits.contact_list),
-        DocumentLimits(limits.documents, limits.document_octets),
-    )
-
-
 def _sip_config(config: Config) -> SipConfig:
     limits = config.limits
     return SipConfig(
@@ -283,6 +278,7 @@ def _sip_config(config: Config) -> SipConfig:
         header_count=limits.sip_header_count,
         uri_octets=limits.sip_uri,
         method_octets=limits.sip_method,
+        presence_interval=limits.presence_interval,
     )
 
 

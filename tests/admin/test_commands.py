@@ -6,12 +6,13 @@ import hashlib
 
 import pytest
 
-from comity.admin.commands import CommandRefused, Commands, PlainRecords
+from comity.admin.commands import Commands, PlainRecords
 from comity.admin.requests import (
     Account,
     AccountPolicy,
     AddAccount,
     AnyRequest,
+    CommandRefused,
     DropMessage,
     ListAccounts,
     ListQueues,

@@ -62,7 +62,7 @@ PAIRS = [
 ]
 
 _NUMBERED = "".join(f"{count:05d}" for count in range(998))
-WATCHES = [
+WATCHES: list[tuple[Seat, Seat]] = [
     # the watcher, and whom it watches
     (("pjsua", "tls"), ("profanity", "starttls")),
     (("baresip", "tcp"), ("slixmpp", "tls")),

@@ -121,6 +121,21 @@ class ComityServer:
 
         self._program.wait_until(waiting, f"{count} texts queued for {address}")
 
+    def contacts(self, address: str, action: str, *words: str, via: Protocol = "xmpp") -> str:
+        """``comity contacts`` as the owner of ``address`` types it."""
+        password = self.folder / f"{address.partition('@')[0]}.password"
+        password.write_text(password_of(address) + "\n")
+        door = ["--via", via, "--server", f"localhost:{self.ports[via, 'tls']}", "--transport", "tls"]
+        file = ["--password-file", str(password), "--ca", str(self.ca_file)]
+        return self.comity("contacts", address, action, *words, *door, *file)
+
+    def wait_request(self, address: str, who: str) -> None:
+        """Wait until the owner of ``address``, who has a SIP phone only, could see that ``who`` asks."""
+        assert self._program is not None, "not started"
+        self._program.wait_until(
+            lambda: who in self.contacts(address, "requests", "--json", via="sip"), f"{who} asking to see {address}"
+        )
+
     def signed_text(self, sender: str, to: str, text: str) -> None:
         """Send ``text`` in a message/cpim object that ``sender``, who gets a key for it, signed."""
         home = self.folder / f"home-{sender.partition('@')[0]}"

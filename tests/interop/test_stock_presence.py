@@ -28,7 +28,7 @@ CRASH_S = 30.0
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComityServer]:
     """A server that notices lost clients sooner than by default, and tells SIP watchers each change at once."""
-    limits = {"sm_resume": "5 s", "publication_lease": "15 s", "presence_interval": "0 s"}
+    limits = {"sm_resume": "5 s", "publication_lease": "15 s", "presence_interval": "0.001 s"}
     with contextlib.closing(Served(tmp_path_factory.mktemp("presence"), limits)) as made:
         yield made
 
@@ -71,7 +71,7 @@ def approve(server: ComityServer, watcher: StockClient, seen: StockClient) -> No
         seen.answer(who, granted=True)
     else:
         server.wait_request(own, who)
-        server.comity("contacts", "allow", own, who, "-c", str(server.config))
+        server.contacts(own, "allow", who)
 
 
 def block(server: ComityServer, watcher: StockClient, seen: StockClient) -> None:
@@ -80,7 +80,7 @@ def block(server: ComityServer, watcher: StockClient, seen: StockClient) -> None
     if seen.presence.blocks:
         seen.block(who)
     else:
-        server.comity("contacts", "block", own, who, "-c", str(server.config))
+        server.contacts(own, "block", who)
 
 
 def named(watch: tuple[Seat, Seat]) -> str:
@@ -88,7 +88,7 @@ def named(watch: tuple[Seat, Seat]) -> str:
     return " sees ".join("/".join(seat) for seat in watch)
 
 
-@pytest.mark.parametrize("pair", WATCHES, indirect=True, ids=map(named, WATCHES))
+@pytest.mark.parametrize("pair", WATCHES, indirect=True, ids=[named(watch) for watch in WATCHES])
 def test_a_client_sees_another_come_go_crash_and_block_it(
     server: ComityServer, pair: tuple[StockClient, StockClient]
 ) -> None:

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from tests.catalogue.raw import RawXmpp, sip_status
-from tests.catalogue.sip_agent import CRLF, Agent, header
+from tests.catalogue.sip_agent import CRLF, Agent, Wire, header
 from tests.paths.kit import PASSWORD, ServerProcess, Via
 
 State = Literal["open", "away", "dnd", "closed"]
@@ -25,6 +25,8 @@ State = Literal["open", "away", "dnd", "closed"]
 PIDF = "{urn:ietf:params:xml:ns:pidf}"
 RPID = "{urn:ietf:params:xml:ns:pidf:rpid}"
 DATA_MODEL = "{urn:ietf:params:xml:ns:pidf:data-model}"
+WATCHER_INFO = "(watchers)"
+"""Whom a notification about one's own watchers is about."""
 ACTIVITY = {"away": "<rpid:away/>", "dnd": "<rpid:busy/>"}
 DOCUMENT = (
     '<?xml version="1.0" encoding="UTF-8"?>\n<presence xmlns="urn:ietf:params:xml:ns:pidf" '
@@ -32,6 +34,9 @@ DOCUMENT = (
     'entity="pres:{who}"><tuple id="{id}"><status><basic>{basic}</basic></status>{note}</tuple>'
     '<dm:person id="p{id}"><rpid:activities>{activity}</rpid:activities></dm:person></presence>'
 )
+
+
+BLOCK = "<iq type='set' id='block'><block xmlns='urn:xmpp:blocking'><item jid='{who}@a.test'/></block></iq>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +54,29 @@ class House(ServerProcess):
     """A server, its people, and addresses to call from."""
 
     def __init__(self, directory: Path, limits: str = "", policy: str = "") -> None:
-        self._policy = policy
+        self.program = "comity"
+        """The module to run; a sabotaged build in its place."""
         super().__init__(directory, limits)
         if policy:
             text = self.config.read_text(encoding="utf-8")
             self.config.write_text(text + f"[policy]\n{policy}\n", encoding="utf-8")
         self._numbers = itertools.count(1)
+
+    def start(self, failpoint: str = "", program: str = "") -> None:
+        """Start it and wait for its ready line."""
+        super().start(failpoint, program or self.program)
+
+    def allow(self, account: str, who: str) -> None:
+        """Let ``who`` see the account, asked or not."""
+        self.decide(account, f"<presence type='subscribed' to='{who}@a.test'/>")
+
+    def refuse(self, account: str, who: str) -> None:
+        """Do not, or no longer."""
+        self.decide(account, f"<presence type='unsubscribed' to='{who}@a.test'/>")
+
+    def block(self, account: str, who: str) -> None:
+        """Nothing at all between the two (XEP-0191): ``who`` sees somebody who is away."""
+        self.decide(account, BLOCK.format(who=who))
 
     @property
     def server(self) -> ServerProcess:
@@ -76,9 +98,10 @@ class House(ServerProcess):
         """A device of an account that is there."""
         return SipPerson(self, name) if via == "sip" else XmppPerson(self, name)
 
-    def contacts(self, *words: str) -> str:
-        """``comity contacts``."""
-        return self.run("contacts", *words, "-c", str(self.config))
+    def decide(self, account: str, *stanzas: str) -> None:
+        """What an XMPP device of the account that shows no presence says; back when the server has done it."""
+        with XmppPerson(self, account) as device:
+            device.decide(*stanzas)
 
 
 class Person(ABC):
@@ -98,8 +121,8 @@ class Person(ABC):
         """Say how one is; "closed" is signing out."""
 
     @abstractmethod
-    def watch(self, who: str) -> None:
-        """Ask to see ``who`` and wait until the server took that."""
+    def watch(self, who: str) -> bytes:
+        """Ask to see ``who``; the answer, where the protocol has one."""
 
     @abstractmethod
     def leave(self, who: str) -> None:
@@ -158,10 +181,11 @@ class XmppPerson(Person):
         self._say(f"<presence>{show}{f'<status>{escaped(note)}</status>' if note else ''}</presence>")
         self._is_there = True
 
-    def watch(self, who: str) -> None:
+    def watch(self, who: str) -> bytes:
         if not self._is_there:
             self.tell("open")
         self._say(f"<presence type='subscribe' to='{who}@a.test'/>")
+        return b""
 
     def leave(self, who: str) -> None:
         self._say(f"<presence type='unsubscribe' to='{who}@a.test'/>")
@@ -180,6 +204,24 @@ class XmppPerson(Person):
             if stanza.startswith(b"<iq") and re.search(rb"\bid=['\"]" + id.encode() + rb"['\"]", stanza):
                 return stanza
             self._take(stanza)
+
+    def say_text(self, to: str, text: str) -> None:
+        """A chat message."""
+        self._say(f"<message type='chat' to='{to}'><body>{escaped(text)}</body></message>")
+
+    def message(self) -> bytes:
+        """The next message."""
+        while True:
+            stanza = self._stanza()
+            if stanza.startswith(b"<message"):
+                return stanza
+            self._take(stanza)
+
+    def decide(self, *stanzas: str) -> None:
+        """Say something that changes who may see one; back when it is durable."""
+        for stanza in stanzas:
+            self._say(stanza)
+        self._question()
 
     def _question(self) -> None:
         self.ask("get", "<ping xmlns='urn:xmpp:ping'/>")
@@ -231,13 +273,13 @@ class XmppPerson(Person):
 
 
 class SipPerson(Person):
-    """A phone on a TCP connection; its subscriptions are dialogs of this object."""
+    """A phone on a TCP connection, or on UDP, where its dialogs outlive the server's process."""
 
     via = "sip"
 
-    def __init__(self, house: House, name: str) -> None:
+    def __init__(self, house: House, name: str, wire: Wire = "tcp") -> None:
         super().__init__(house, name)
-        self.agent = Agent(house, "tcp", name)  # type: ignore[arg-type]  # a House is what it needs of a Target
+        self.agent = Agent(house, wire, name)  # type: ignore[arg-type]  # a House is what it needs of a Target
         self._etag = ""
         self._tuple = "t" + secrets.token_hex(3)
         self._dialogs: dict[str, tuple[str, str, str, str]] = {}
@@ -268,14 +310,36 @@ class SipPerson(Person):
             lines.append(f"SIP-If-Match: {self._etag}")
         if body:
             lines.append(f"Content-Type: {content_type}")
-        answer = self._request(self.agent.build("PUBLISH", self.agent.aor, *lines, body=body))
+        answer = self.request(self.agent.build("PUBLISH", self.agent.aor, *lines, body=body))
         assert sip_status(answer) == 200, answer
         self._etag = header(answer, "SIP-ETag") if expires else ""
         return answer
 
     def answer(self, who: str, granted: bool) -> None:
-        """No phone can: by the command line."""
-        self.house.contacts("allow" if granted else "refuse", self.address, f"{who}@a.test")
+        """No phone can: another device of the account does."""
+        (self.house.allow if granted else self.house.refuse)(self.name, who)
+
+    def requests(self) -> list[str]:
+        """Who waits for an answer, by a fetch of one's own watcher information (RFC 3857)."""
+        call_id = secrets.token_hex(8)
+        self._about[call_id] = WATCHER_INFO
+        request = self.agent.build(
+            "SUBSCRIBE",
+            self.agent.aor,
+            "Event: presence.winfo",
+            "Expires: 0",
+            "Accept: application/watcherinfo+xml",
+            f"Contact: {self.agent.contact}",
+            call_id=f"Call-ID: {call_id}",
+        )
+        answer = self.request(request)
+        assert sip_status(answer) // 100 == 2, answer
+        while not (told := [notice for notice in self.heard if notice.who == WATCHER_INFO]):
+            self._take(self.agent.hear())
+        self.heard = [notice for notice in self.heard if notice.who != WATCHER_INFO]
+        body = told[-1].octets.partition(CRLF * 2)[2].decode()
+        waiting = re.findall(r"<watcher\b[^>]*\bstatus=\"(?:pending|waiting)\"[^>]*>\s*[a-z]+:([^@<]+)@", body)
+        return list(dict.fromkeys(waiting))
 
     # --- the watcher's side
 
@@ -284,7 +348,7 @@ class SipPerson(Person):
         call_id, tag = secrets.token_hex(8), secrets.token_hex(4)
         uri = f"sip:{who}@a.test"
         from_ = f"From: <{self.agent.aor}>;tag={tag}"
-        answer = self._request(
+        answer = self.request(
             self.agent.build(
                 "SUBSCRIBE",
                 uri,
@@ -325,7 +389,20 @@ class SipPerson(Person):
             call_id=f"Call-ID: {call_id}",
             cseq=f"CSeq: {self._cseq} SUBSCRIBE",
         )
-        return self._request(request, about=(call_id, who))
+        return self.request(request, about=(call_id, who))
+
+    def adopt(self, other: SipPerson) -> None:
+        """Know the dialogs of somebody else, as one who listened does."""
+        self._dialogs |= other._dialogs
+
+    def message(self) -> bytes:
+        """The next MESSAGE, answered."""
+        while True:
+            message = self.agent.hear()
+            if message.startswith(b"MESSAGE "):
+                self.agent.reply(message)
+                return message
+            self._take(message)
 
     @property
     def dialogs(self) -> list[str]:
@@ -342,10 +419,10 @@ class SipPerson(Person):
 
     def heard_until_now(self) -> list[Notice]:
         before = len(self.heard)
-        self._request(self.agent.build("OPTIONS", "sip:a.test"))
+        self.request(self.agent.build("OPTIONS", "sip:a.test"))
         return self.heard[before:]
 
-    def _request(self, request: bytes, about: tuple[str, str] = ("", "")) -> bytes:
+    def request(self, request: bytes, about: tuple[str, str] = ("", "")) -> bytes:
         """Ask with credentials; the final answer. Notifications that come before it are taken."""
         if about[0]:
             self._about[about[0]] = about[1]
@@ -370,7 +447,9 @@ class SipPerson(Person):
         self.agent.reply(message)
         subscription = header(message, "Subscription-State")
         body = message.partition(CRLF * 2)[2]
-        if subscription.startswith("terminated"):
+        if who == WATCHER_INFO:
+            self.heard.append(Notice(who, "nothing", octets=message))
+        elif subscription.startswith("terminated"):
             call_id = header(message, "Call-ID", "i")
             self._dialogs.pop(call_id, None)
             self.heard.append(Notice(who, "ended", octets=message))

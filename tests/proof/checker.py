@@ -2,8 +2,8 @@
 
     python -m tests.proof.checker history.jsonl [--log FILE …] [--json]
 
-Exit 0: kept. 1: broken, with the first violation. 2: this is not the history of a whole run. I9 (presence) and I11
-(required protection) have nothing to say yet: no message here carries either.
+Exit 0: kept. 1: broken, with the first violation. 2: this is not the history of a whole run. I11 (required protection)
+has nothing to say yet: no message here carries any.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ import msgspec
 from tests.proof.history import Event, read
 from tests.proof.ledger import Ledger, Message
 
+STALE_S = 60.0
+"""How long somebody may be shown as there after a crash that ended what was known of it (gate G9)."""
 WINDOW = 32
 """Most repeats a destination may see for one kill (gate G2)."""
 
@@ -141,6 +143,52 @@ def i8_delivered_is_said_after_delivery(ledger: Ledger) -> Finding:
                 yield Violation("I8", f"the sender of {message.id} was told of a delivery that was not", at + 1)
 
 
+def i9_presence_ends_when_it_was_ended(ledger: Ledger) -> Finding:
+    """G9: nothing said after an acknowledged revocation or leaving is told; nobody is "open" 60 s after a crash unsaid."""
+    said: dict[tuple[str, int], int] = {}
+    ended: dict[str, tuple[int, str]] = {}
+    for at, event in ledger.presence:
+        presentity = event.conv.partition(">")[0]
+        if event.op == "say":
+            said[event.user, event.k] = at
+        elif event.op == "notice":
+            if event.conv in ended and said.get((presentity, event.k), -1) > ended[event.conv][0]:
+                since, how = ended[event.conv]
+                text = f"{event.proc} was told #{event.k} of {presentity}, said after the acknowledged {how} (line {since + 1})"
+                yield Violation("I9", text, at + 1)
+        elif event.op == "allow" and event.level == "asked":
+            ended.pop(event.conv, None)
+        elif event.op in ("revoke", "leave") and event.level == "done":
+            ended.setdefault(event.conv, (at, event.op))
+    yield from _stale(ledger, said)
+
+
+def _stale(ledger: Ledger, said: dict[tuple[str, int], int]) -> Finding:
+    """Watchers by SIP who were last told "open" before a death and nothing since, too long after the next start; who watches by
+    XMPP lost its stream with the server and shows nobody."""
+    bound = float(ledger.marks["begin"][0][1].notes.get("stale_s", STALE_S))
+    last_seen = ledger.events[-1].t if ledger.events else 0.0
+    for start in ledger.starts:
+        if not any(death < start for death in ledger.deaths):
+            continue
+        until = ledger.events[start].t + bound
+        shown: dict[tuple[str, str], tuple[int, Event]] = {}
+        for at, event in ledger.presence:
+            if event.t > until:
+                break
+            pair = (event.proc, event.conv)
+            if event.op == "notice" and event.edge.startswith("sip"):
+                shown[pair] = (at, event)
+            elif event.op in ("revoke", "leave"):
+                shown = {key: value for key, value in shown.items() if key[1] != event.conv}
+        for (device, conv), (at, event) in shown.items():
+            presentity = conv.partition(">")[0]
+            is_unsaid = said.get((presentity, event.k), -1) < start
+            if at < start and event.level == "open" and is_unsaid and last_seen >= until:
+                text = f"{device} still saw {presentity} open {bound:g} s after the server was there again"
+                yield Violation("I9", text, at + 1)
+
+
 def i10_the_sender_shown_is_the_one_who_signed_in(ledger: Ledger) -> Finding:
     """Visible sender = authenticated principal, in the envelope and in the object (gate G8)."""
     for message in ledger.sent:
@@ -179,6 +227,7 @@ INVARIANTS: dict[str, Callable[[Ledger], Finding]] = {
     "I6": i6_repeats_have_a_cause,
     "I7": i7_octets_are_equal,
     "I8": i8_delivered_is_said_after_delivery,
+    "I9": i9_presence_ends_when_it_was_ended,
     "I10": i10_the_sender_shown_is_the_one_who_signed_in,
     "I13": i13_bounds_hold,
     "I14": i14_recovery_twice_is_recovery_once,

@@ -9,6 +9,12 @@ One clock (``t``, monotonic seconds), one writer. ``op`` says what:
 * ``info`` without an ``id`` is about the run itself: level "begin" (the parameters), "ready", "died" (kill -9 or a
   failpoint), "stopped", "paused", "cut", "connected", "disconnected", "sample", "quiet".
 
+Of presence, ``conv`` is "presentity>watcher" (not of ``say``) and ``k`` the number of what was said of oneself:
+
+* ``say`` somebody says how it is (level "open" or "closed"), before it goes out; ``notice`` a watcher's device was told;
+* ``allow``, ``revoke`` (by the presentity) and ``leave`` (by the watcher), each twice: level "asked", then "done" when the
+  server has acknowledged it.
+
 ``note`` holds ``name=value`` pairs: of an invoke ``session`` and ``to``; of a deliver ``from`` (the visible sender),
 ``inner`` (the object's own From), ``wire`` (the server's identifier) and ``session``.
 """
@@ -23,7 +29,8 @@ from typing import Literal, Self
 
 import msgspec
 
-Op = Literal["invoke", "ok", "fail", "info", "deliver", "report"]
+Op = Literal["invoke", "ok", "fail", "info", "deliver", "report", "say", "notice", "allow", "revoke", "leave"]
+PRESENCE = frozenset({"say", "notice", "allow", "revoke", "leave"})
 
 
 class Event(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from tests.proof.history import Event
+from tests.proof.history import PRESENCE, Event
 
 BREAKS = frozenset({"died", "stopped", "ready", "paused", "cut"})
 """What lets a server or a device not know what the other one did. "ready" of the next life counts too: what a server
@@ -79,10 +79,14 @@ class Ledger:
         """By device."""
         self.marks: dict[str, list[tuple[int, Event]]] = defaultdict(list)
         """Events of the run itself, by level."""
+        self.presence: list[tuple[int, Event]] = []
         for at, event in enumerate(self.events):
             self._take(at, event)
 
     def _take(self, at: int, event: Event) -> None:
+        if event.op in PRESENCE:
+            self.presence.append((at, event))
+            return
         if not event.id:
             if event.op == "deliver":
                 self._message("").deliveries.append((at, event))

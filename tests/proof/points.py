@@ -132,3 +132,9 @@ POINTS: dict[str, Point] = {
     ),
 }
 """By name; ``store.migration`` (F-K14) needs a server that never ran: test_failpoints.py has it by itself."""
+
+#: Failpoints that no message passes: the test that fires each by name, from the root of the tree.
+ELSEWHERE: dict[str, str] = {
+    "presence.between-halves": "tests/service/presence/test_crash.py",
+    "presence.recovery": "tests/service/presence/test_crash.py",
+}

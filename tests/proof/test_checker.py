@@ -1,14 +1,15 @@
-"""The checker is tested first: twelve hand-made bad histories, one per invariant, and good ones (reliability.md 5.9)."""
+"""The checker is tested first: thirteen hand-made bad histories, one per invariant, and good ones (reliability.md 5.9)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tests.proof import checker
-from tests.proof.history import History, read
+from tests.proof.history import Event, History, read
 from tests.proof.ledger import Ledger
 
 ALICE, BOB, BOBS_PC = "alice/sip-tcp", "bob/xmpp-tcp", "bob/sip-udp"
@@ -104,6 +105,17 @@ def told_too_early(story: Story) -> None:
     story.got(0)
 
 
+def told_after_the_revocation(story: Story) -> None:
+    add = story.history.add
+    add("say", ALICE, k=1, level="open")
+    add("revoke", ALICE, conv="alice>bob", level="asked")
+    add("say", ALICE, k=2, level="open")
+    add("revoke", ALICE, conv="alice>bob", level="done")
+    add("notice", BOB, conv="alice>bob", k=2, level="open")  # on its way already
+    add("say", ALICE, k=3, level="closed")
+    add("notice", BOB, conv="alice>bob", k=3, level="closed")
+
+
 def wrong_sender(story: Story) -> None:
     story.acked(0)
     story.got(0, sender="mallory")
@@ -131,6 +143,7 @@ BAD: dict[str, Callable[[Story], None]] = {
     "I6": repeated_without_cause,
     "I7": other_octets,
     "I8": told_too_early,
+    "I9": told_after_the_revocation,
     "I10": wrong_sender,
     "I13": too_much_memory,
     "I14": recovered_twice,
@@ -161,7 +174,7 @@ def test_each_bad_history_fails_by_its_own_invariant(
 
 @pytest.mark.parametrize("text", [f"body: {CANARY}", "63616e6172792d35643363", "x Y29ycmVjdCBob3JzZQ== y"])
 def test_a_log_with_a_message_or_a_password_in_it_fails_by_i12(story: Story, tmp_path: Path, text: str) -> None:
-    """I12: the twelfth bad history is a good one with a bad log; plain, hex and base64."""
+    """I12: the thirteenth bad history is a good one with a bad log; plain, hex and base64."""
     story.acked(0)
     story.got(0)
     log = tmp_path / "log"
@@ -176,7 +189,7 @@ def test_a_log_with_a_message_or_a_password_in_it_fails_by_i12(story: Story, tmp
 
 def test_every_invariant_has_its_bad_history() -> None:
     assert [*BAD, "I12"] == [*checker.INVARIANTS, "I12"]
-    assert len(BAD) + 1 == 12
+    assert len(BAD) + 1 == 13
 
 
 def test_a_good_history_passes_with_its_figures(story: Story, capsys: pytest.CaptureFixture[str]) -> None:
@@ -201,6 +214,46 @@ def test_a_good_history_passes_with_its_figures(story: Story, capsys: pytest.Cap
     assert found.duplicates == {"kill": 1}
     assert checker.main([str(story.history.path), "--json"]) == 0
     assert '"violations":[]' in capsys.readouterr().out
+
+
+def crash(*later: Event) -> Ledger:
+    """Bob's phone saw Alice open when the server died; it came back at 10."""
+    events = [
+        Event(0, "nemesis", "info", level="begin"),
+        Event(1, ALICE, "say", k=1, level="open"),
+        Event(2, BOBS_PC, "notice", edge="sip/udp", conv="alice>bob", k=1, level="open"),
+        Event(3, "nemesis", "info", level="died"),
+        Event(10, "nemesis", "info", level="ready"),
+        *later,
+        Event(100, "nemesis", "info", level="quiet"),
+    ]
+    return Ledger(events)
+
+
+def test_who_was_open_before_a_crash_is_closed_within_a_minute_unless_said_again() -> None:
+    """I9, G9: told in time, told too late, not told, said again, and ended in between."""
+    closed = Event(65, BOBS_PC, "notice", edge="sip/udp", conv="alice>bob", k=1, level="closed")
+    again = Event(20, ALICE, "say", k=2, level="open")
+    told = Event(21, BOBS_PC, "notice", edge="sip/udp", conv="alice>bob", k=2, level="open")
+    left = Event(15, BOBS_PC, "leave", conv="alice>bob", level="done")
+    for later, expected in (
+        ((closed,), []),
+        ((msgspec.structs.replace(closed, t=75),), ["I9"]),
+        ((), ["I9"]),
+        ((again, told), []),
+        ((left,), []),
+    ):
+        assert [violation.invariant for violation in checker.check(crash(*later)).violations] == expected
+
+
+def test_a_permission_given_again_counts_from_when_it_was_asked_for(story: Story) -> None:
+    """I9: what is said after that may be told again."""
+    add = story.history.add
+    for op, level in (("revoke", "asked"), ("revoke", "done"), ("allow", "asked")):
+        add(op, ALICE, conv="alice>bob", level=level)  # type: ignore[arg-type]  # two of the words
+    add("say", ALICE, k=1, level="open")
+    add("notice", BOB, conv="alice>bob", k=1, level="open")
+    assert verdict(story).violations == ()
 
 
 @pytest.mark.parametrize(("ks", "kind"), [((1, 2), "prefix"), ((0, 2), "middle"), ((0, 1), "postfix")])

@@ -18,12 +18,13 @@ import pytest
 from tests.proof import checker
 from tests.proof.history import read
 from tests.proof.ledger import Ledger
-from tests.proof.points import POINTS, Point
+from tests.proof.points import ELSEWHERE, POINTS, Point
 from tests.proof.run import run
 from tests.proof.workload import PAIRS, Pair, Size
 from tests.proof.world import ProofServer
 
-SOURCE = Path(__file__).parent.parent.parent / "src" / "comity"
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "src" / "comity"
 IS_ALL = bool(os.environ.get("COMITY_ALL_PAIRS"))
 Recipient = Literal["there", "late", "refusing"]
 
@@ -124,6 +125,8 @@ def test_every_failpoint_of_the_program_is_in_the_table() -> None:
         for path in SOURCE.rglob("*.py")
         for name in re.findall(r'failpoint\(\s*"([a-z.-]+)"', path.read_text(encoding="utf-8"))
     }
-    assert placed == {*POINTS, "store.migration"}
+    assert placed == {*POINTS, *ELSEWHERE, "store.migration"}
+    for name, test in ELSEWHERE.items():
+        assert f'"{name}' in (ROOT / test).read_text(encoding="utf-8"), name
     rows = {row for point in POINTS.values() for row in point.row.split()} | {"F-K14"}
     assert rows == {f"F-K{n}" for n in (*range(1, 16), 19, 20)}

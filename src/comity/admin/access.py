@@ -13,6 +13,7 @@ from pathlib import Path
 from comity.admin.commands import Commands, PlainRecords
 from comity.admin.control import Answer, NotRunning, call, carry_out
 from comity.admin.engine import open_store
+from comity.admin.presence import StoredPresence
 from comity.admin.requests import Request
 from comity.config import Config
 from comity.errors import StoreError
@@ -31,10 +32,13 @@ async def ask(config: Config, request: Request) -> Answer:
         _check_owner(config.server.data)
         store = await open_store(config)
     try:
+        presence = StoredPresence(store, config)
+        await presence.start()
         commands = Commands(
             store,
             config.server.domains,
             PlainRecords(config.server.domains[0]),
+            presence=presence,
             can_verify=config.security.trust is not None,
             iterations=config.policy.scram_iterations,
         )

@@ -9,14 +9,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
 
+from comity.admin.presence import ACTS, Act, PresenceDesk, iso, read_address
 from comity.admin.requests import (
     Account,
     AccountPolicy,
     AddAccount,
+    CommandRefused,
     DropMessage,
     Dropped,
     Lane,
@@ -37,7 +40,6 @@ from comity.admin.requests import (
 from comity.cpim.address import Address
 from comity.cpim.operations import Requirement
 from comity.cpim.protection import read_requirements
-from comity.errors import AddressError, ComityError
 from comity.service.credentials import (
     ITERATIONS,
     BadRecord,
@@ -55,14 +57,6 @@ RESERVED = frozenset({"comity", "anonymous"})
 #: What no XMPP localpart may hold (RFC 7622 section 3.3.1); the colon would also break a digest's HA1.
 _FORBIDDEN_IN_LOCAL = frozenset(" \"&'/:<>@")
 _PAGE = 500
-
-
-class CommandRefused(ComityError):
-    """An act that was understood and not carried out; ``exit_code`` 1 for "no", 2 for wrong use."""
-
-    def __init__(self, text: str, exit_code: int = 1) -> None:
-        self.exit_code = exit_code
-        super().__init__(text)
 
 
 class Records(Protocol):
@@ -84,7 +78,7 @@ class PlainRecords:
     def steps(self, found: Found) -> Sequence[Step]:
         """One step: when it was accepted, the lane it stands in, and how it ended."""
         outcome = "pending" if found.outcome is None else _outcome_text(found.outcome)
-        return [Step(self._node, "", found.lane, _iso(found.accepted), found.fingerprint, outcome)]
+        return [Step(self._node, "", found.lane, iso(found.accepted), found.fingerprint, outcome)]
 
     def dropped(self, when: datetime) -> bytes:
         """A failure in words."""
@@ -135,6 +129,7 @@ class Commands:
         woken: called for each lane to be tried now; the store's ``Wake`` tells other nodes.
         dropped: called with lane and number of a message that was ended, so that it is not delivered from memory.
         protected: called with an account's key and its new protection rule.
+        presence: who may see whom, and what accounts keep.
         can_verify: the configuration names authorities to check signatures by.
         iterations: of SCRAM, for passwords set from now on.
     """
@@ -149,6 +144,7 @@ class Commands:
         woken: Callable[[str], None] | None = None,
         dropped: Callable[[str, int], None] | None = None,
         protected: Callable[[str, Rule], None] | None = None,
+        presence: PresenceDesk | None = None,
         can_verify: bool = False,
         iterations: int = ITERATIONS,
     ) -> None:
@@ -159,6 +155,7 @@ class Commands:
         self._woken = woken or (lambda lane: None)
         self._dropped = dropped or (lambda lane, seq: None)
         self._protected = protected or (lambda key, rule: None)
+        self._presence = presence
         self._can_verify = can_verify
         self._iterations = iterations
         self._lock = asyncio.Lock()
@@ -174,6 +171,7 @@ class Commands:
             ShowQueue: self.show_queue,
             RetryQueue: self.retry_queue,
             DropMessage: self.drop_message,
+            **{kind: partial(self._about_presence, act) for kind, act in ACTS.items()},
         }
 
     async def run(self, request: Request) -> object:
@@ -197,7 +195,7 @@ class Commands:
                     f"{_shown(address)} exists already. "
                     f"Change its password with: comity account password {_shown(address)}"
                 )
-            created = _iso(self._store.time())
+            created = iso(self._store.time())
             value = msgspec.json.encode(_Facts(created))
             # The account comes last: a stop in between leaves keys that nobody can use, not an account without.
             await self._store.commit([*ops, Put("account", address_key(address), value)])
@@ -222,6 +220,8 @@ class Commands:
         key = address_key(address)
         async with self._lock:
             await self._created(address)
+            # Before the account: what a stop leaves of it can then still be removed. And after it, since it could still act.
+            await self._forget_presence(address)
             contacts = [name for name, _ in await self._store.scan("contact", key + "/")]
             ops: list[Op] = [Delete("account", key), Delete("scram", key), Delete("ha1", key)]
             ops += [Delete("contact", name) for name in (key, *contacts)]
@@ -231,6 +231,7 @@ class Commands:
             if has_rule:
                 self._protected(key, NO_RULE)
             self._changed(address)
+            await self._forget_presence(address)
             dropped = await self._drop_lane(f"inbox/{key}")
         return Removed(_shown(address), dropped)
 
@@ -278,7 +279,7 @@ class Commands:
 
     async def list_queues(self, request: ListQueues) -> list[Lane]:
         """List lanes that hold waiting messages."""
-        return [Lane(i.lane, i.pending, i.octets, _iso(i.oldest)) for i in await self._store.lanes()]
+        return [Lane(i.lane, i.pending, i.octets, iso(i.oldest)) for i in await self._store.lanes()]
 
     async def show_queue(self, request: ShowQueue) -> list[Waiting]:
         """Show what waits in one lane, in order."""
@@ -313,17 +314,22 @@ class Commands:
         self._dropped(record.lane, record.seq)
         return Dropped(record.id, record.lane)
 
+    async def _about_presence(self, act: Act, request: Any) -> object:
+        """An act of ``presence.py``."""
+        address = self._own_address(request.address)
+        await self._created(address)
+        if self._presence is None:
+            raise CommandRefused("This server keeps no presence.")
+        return await act(self._presence, address, request)
+
+    async def _forget_presence(self, address: Address) -> None:
+        if self._presence is not None:
+            await self._presence.remove(address)
+
     # --- helpers --------------------------------------------------------------------------------------------------
 
     def _own_address(self, text: str) -> Address:
-        try:
-            if text.partition(":")[0].lower() in ("im", "pres", "sip", "sips", "xmpp"):
-                address = Address.from_any(text).folded()
-            else:
-                local, _, domain = text.rpartition("@")
-                address = Address.im(local, domain).folded()
-        except AddressError as error:
-            raise CommandRefused(f"{error}. Write it as alice@{self._domains[0]}.", 2) from error
+        address = read_address(text, f"alice@{self._domains[0]}")
         if not set(address.local).isdisjoint(_FORBIDDEN_IN_LOCAL) or not address.local.isprintable():
             raise CommandRefused(
                 f"{text!r} holds a character that no account name may have: a space or \" & ' / : < > @", 2
@@ -390,12 +396,8 @@ def _facts(value: bytes) -> _Facts:
 
 def _waiting(item: Item) -> Waiting:
     record = item.record
-    return Waiting(record.id, _iso(item.accepted), _iso(record.expires), len(record.entity), record.fingerprint)
+    return Waiting(record.id, iso(item.accepted), iso(record.expires), len(record.entity), record.fingerprint)
 
 
 def _shown(address: Address) -> str:
     return address_key(address).removeprefix("im:")
-
-
-def _iso(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

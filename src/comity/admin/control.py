@@ -20,8 +20,8 @@ from pathlib import Path
 
 import msgspec
 
-from comity.admin.commands import CommandRefused, Commands
-from comity.admin.requests import AnyRequest, Request
+from comity.admin.commands import Commands
+from comity.admin.requests import AnyRequest, CommandRefused, Request
 from comity.errors import ComityError, StoreError
 
 logger = logging.getLogger(__name__)

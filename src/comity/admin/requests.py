@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import msgspec
 
+from comity.errors import ComityError
+
 # --- requests -----------------------------------------------------------------------------------------------------
 
 
@@ -56,6 +58,35 @@ class SetPolicy(Request, frozen=True, tag="account.policy"):
     operations: str = "any"
 
 
+class ShowWatchers(Request, frozen=True, tag="account.watchers"):
+    """Show who watches an account, who asked to, and about whom it decided."""
+
+    address: str
+
+
+class Decide(Request, frozen=True, tag="account.decide"):
+    """Decide whether somebody may see an account."""
+
+    address: str
+    watcher: str
+    decision: str
+    """allowed, refused, polite; none: forget what was decided."""
+
+
+class SetPresence(Request, frozen=True, tag="account.presence"):
+    """Say what a watcher gets about whom the account decided nothing."""
+
+    address: str
+    default: str = ""
+    """ask, deny, contacts, domain, everyone; server: as the configuration says; "": change nothing, show what is."""
+
+
+class ListContacts(Request, frozen=True, tag="account.contacts"):
+    """Show the contact list of an account."""
+
+    address: str
+
+
 class Trace(Request, frozen=True, tag="trace"):
     """Show the path of a message, by spine ID, the beginning of its SHA-256, or a native identifier."""
 
@@ -91,12 +122,27 @@ AnyRequest = (
     | RemoveAccount
     | ListAccounts
     | SetPolicy
+    | ShowWatchers
+    | Decide
+    | SetPresence
+    | ListContacts
     | Trace
     | ListQueues
     | ShowQueue
     | RetryQueue
     | DropMessage
 )
+
+
+# --- refusals ----------------------------------------------------------------------------------------------------
+
+
+class CommandRefused(ComityError):
+    """An act that was understood and not carried out; ``exit_code`` 1 for "no", 2 for wrong use."""
+
+    def __init__(self, text: str, exit_code: int = 1) -> None:
+        self.exit_code = exit_code
+        super().__init__(text)
 
 
 # --- results ------------------------------------------------------------------------------------------------------
@@ -121,6 +167,62 @@ class AccountPolicy:
     require_from: list[str]
     verify: str
     operations: str
+
+
+@dataclass(frozen=True, slots=True)
+class Watching:
+    """A live subscription."""
+
+    watcher: str
+    via: str
+    """The protocol it came by."""
+    state: str
+    """pending, active or waiting (RFC 3857)."""
+    since: str
+    expires: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What an account decided about somebody, or is asked."""
+
+    watcher: str
+    decision: str
+    """none, allowed, refused or polite."""
+    approved: bool
+    """Allowed before it was asked for."""
+    asked: str | None
+    """Since when a request waits for the answer."""
+    text: str
+    """What came with the request."""
+
+
+@dataclass(frozen=True, slots=True)
+class WatcherReport:
+    address: str
+    default: str
+    """What anybody else gets."""
+    watching: list[Watching]
+    decided: list[Decided]
+
+
+@dataclass(frozen=True, slots=True)
+class PresenceDefault:
+    address: str
+    default: str
+
+
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """An entry of a contact list."""
+
+    contact: str
+    name: str
+    groups: list[str]
+    subscription: str
+    """none, to (the account sees the contact), from (the other way round) or both."""
+    asks: bool
+    """The account asked to see the contact and waits."""
 
 
 @dataclass(frozen=True, slots=True)

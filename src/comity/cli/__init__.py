@@ -24,6 +24,8 @@ MODULES = {
     "keys": "own_keys",
     "send": "messages",
     "listen": "listening",
+    **dict.fromkeys(("publish", "watch"), "presence"),
+    "contacts": "contacts",
     "recover": "recover",
     "demo": "demo",
 }

@@ -6,41 +6,29 @@ the running server, or to the store when none runs.
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
-import msgspec
 
-from comity.admin.access import ask
 from comity.admin.requests import (
     AddAccount,
     DropMessage,
     ListAccounts,
     ListQueues,
     RemoveAccount,
-    Request,
     RetryQueue,
     SetPassword,
     SetPolicy,
     ShowQueue,
     Trace,
 )
+from comity.cli.asking import carry_out
 from comity.cli.output import Group, as_json, config_option, fail, print_json, print_table
-from comity.config import read
+from comity.cli.watchers import COMMANDS
 from comity.cpim.operations import Requirement
 
 MAX_PASSWORD_OCTETS = 1024
-
-
-def _do(config_path: Path, request: Request) -> Any:
-    """Carry ``request`` out; a refusal ends the command with its sentence and exit code."""
-    answer = asyncio.run(ask(read(config_path), request))
-    if answer.error:
-        fail(answer.error, answer.exit_code)
-    return msgspec.json.decode(answer.result)
 
 
 def _password(from_stdin: bool) -> str:
@@ -62,6 +50,10 @@ def account() -> None:
     """Accounts: one address and one password for every protocol."""
 
 
+for _command in COMMANDS:
+    account.add_command(_command)
+
+
 @account.command("add")
 @click.argument("address")
 @password_stdin
@@ -75,7 +67,7 @@ def account_add(address: str, password_stdin: bool, config_path: Path, as_json: 
       comity account add alice@example.org
       printf %s "$PASSWORD" | comity account add alice@example.org --password-stdin
     """
-    result = _do(config_path, AddAccount(address, _password(password_stdin)))
+    result = carry_out(config_path, AddAccount(address, _password(password_stdin)))
     print_json(result) if as_json else click.echo(f"{result['address']} was added.")
 
 
@@ -90,7 +82,7 @@ def account_list(of: str, config_path: Path, as_json: bool) -> None:
     Example:
       comity account list example.org --json
     """
-    accounts = _do(config_path, ListAccounts(of))
+    accounts = carry_out(config_path, ListAccounts(of))
     if as_json:
         print_json(accounts)
         return
@@ -113,7 +105,7 @@ def account_password(address: str, sip: bool, password_stdin: bool, config_path:
     Example:
       comity account password alice@example.org --sip
     """
-    result = _do(config_path, SetPassword(address, _password(password_stdin), sip))
+    result = carry_out(config_path, SetPassword(address, _password(password_stdin), sip))
     what = "SIP password" if sip else "password"
     print_json(result) if as_json else click.echo(f"The {what} of {result['address']} was changed.")
 
@@ -166,7 +158,7 @@ def account_policy(
     if clear and is_said:
         raise click.UsageError("--clear stands alone.")
     request = SetPolicy(address, clear or is_said, list(require), list(require_from), verify, operations)
-    result = _do(config_path, request)
+    result = carry_out(config_path, request)
     if as_json:
         print_json(result)
         return
@@ -186,7 +178,7 @@ def account_remove(address: str, config_path: Path, as_json: bool) -> None:
     Example:
       comity account remove alice@example.org
     """
-    result = _do(config_path, RemoveAccount(address))
+    result = carry_out(config_path, RemoveAccount(address))
     if as_json:
         print_json(result)
         return
@@ -207,7 +199,7 @@ def trace(name: str, config_path: Path, as_json: bool) -> None:
     Example:
       comity trace 5f70bf18 --json
     """
-    steps = _do(config_path, Trace(name))
+    steps = carry_out(config_path, Trace(name))
     for step in steps:
         step["in"] = step.pop("in_")
     columns = ("node", "in", "out", "time", "sha256", "outcome")
@@ -232,7 +224,7 @@ def queue_list(config_path: Path, as_json: bool) -> None:
     Example:
       comity queue list
     """
-    lanes = _do(config_path, ListQueues())
+    lanes = carry_out(config_path, ListQueues())
     if as_json:
         print_json(lanes)
         return
@@ -252,7 +244,7 @@ def queue_show(lane: str, limit: int, config_path: Path, as_json: bool) -> None:
     Example:
       comity queue show bob@example.org
     """
-    items = _do(config_path, ShowQueue(lane, limit))
+    items = carry_out(config_path, ShowQueue(lane, limit))
     if as_json:
         print_json(items)
         return
@@ -271,7 +263,7 @@ def queue_retry(lane: str, config_path: Path, as_json: bool) -> None:
     Example:
       comity queue retry hop/sip:pbx.example.org
     """
-    result = _do(config_path, RetryQueue(lane))
+    result = carry_out(config_path, RetryQueue(lane))
     if as_json:
         print_json(result)
     else:
@@ -289,5 +281,5 @@ def queue_drop(message_id: str, config_path: Path, as_json: bool) -> None:
     Example:
       comity queue drop 0198c6a1-9b5e-7c33-8a51-3f2d6f0b7e11
     """
-    result = _do(config_path, DropMessage(message_id))
+    result = carry_out(config_path, DropMessage(message_id))
     print_json(result) if as_json else click.echo(f"{result['id']} was dropped from {result['lane']}.")

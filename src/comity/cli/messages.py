@@ -52,6 +52,7 @@ HINTS = {
     "certificate does not verify": "If it has an authority of its own, as comity init makes: --ca its ca.pem.",
     "not-authorized": "The password is wrong, or there is no such account.",
     "401 Unauthorized": "The password is wrong, or there is no such account.",
+    "407 Proxy": "The password is wrong, or there is no such account.",
     "closed the connection": "Is it another port, or another --transport (tls, tcp, udp)?",
 }
 """What a person can do about an error, by the words in it."""

@@ -63,7 +63,8 @@ def connect(
         transport: SIP: "udp", "tcp" or "tls" (default); XMPP: "tcp" with STARTTLS (default) or "tls".
         ca_file: PEM file of authorities to believe the server by instead of the system's.
         allow_plaintext: XMPP: go on without TLS if the server offers none.
-        receive: False: only send, announce no contact address; enough for ``publish`` by SIP, but for no watching.
+        receive: False: announce no contact address for messages; ``send``, ``publish`` and ``watch`` work all the same, and by XMPP
+            such a device has a negative priority, so that it takes no messages away from others.
         instance: SIP: ``urn:uuid:…`` by which the server knows this device again (RFC 5626).
         patience: XMPP: seconds to try to go on after a lost connection (XEP-0198), 0 for none. What is under way
             meanwhile waits: it is sent again if, and only if, the server did not take it.

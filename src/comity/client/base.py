@@ -103,7 +103,7 @@ class Options:
     allow_plaintext: bool = False
     """XMPP: sign in without TLS if the server offers none."""
     receive: bool = True
-    """False: only send; no contact address is announced."""
+    """False: messages are not received; no contact address is announced for them."""
     instance: str = ""
     """SIP: ``urn:uuid:…`` by which the server knows this device again after a lost connection (RFC 5626)."""
     patience: float = 30.0

@@ -331,7 +331,7 @@ def _tell(watch: Watch, machine: Subscriber, event: subscriber.Event | publisher
             if not is_fetch:
                 watch.say(Standing.REFUSED if is_refused else Standing.ENDED, _why(event))
             elif watch.last is None:  # a fetch that brought nothing: there is no yes yet
-                watch.say(Standing.PENDING)
+                watch.say(Standing.PENDING, "nothing was told: there is no answer yet, or nothing to see")
             if retry_at is None:
                 watch.end()
         case _:

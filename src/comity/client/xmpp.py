@@ -81,7 +81,7 @@ class XmppClient(HasPresence, SignedIn):
         """True once the stream was under TLS: what waits on it never goes on without (T11)."""
         self._error = ""
         self._is_closing = False
-        self._is_announced = options.receive
+        self.is_announced = options.receive
         """Whether we are available, or were."""
 
     # --- life ------------------------------------------------------------------------------------------------
@@ -157,7 +157,11 @@ class XmppClient(HasPresence, SignedIn):
         ver = base64.b64encode(hashlib.sha1(text.encode(), usedforsecurity=False).digest()).decode()  # XEP-0115
         caps = Element(CAPS, {"hash": "sha-1", "node": NODE, "ver": ver})
         kind = self._presence.own_type
-        self._write(Element(wire.PRESENCE, {"type": kind} if kind else {}, [*self._presence.own, caps]))
+        children = [*self._presence.own, caps]
+        if not kind and not self._options.receive:
+            # Whoever only says how they are, or watches, takes no messages away from their other devices.
+            children.append(Element(wire.child_of_client("priority"), {}, ["-1"]))
+        self._write(Element(wire.PRESENCE, {"type": kind} if kind else {}, children))
 
     # --- what presence needs ----------------------------------------------------------------------------------
 
@@ -182,7 +186,7 @@ class XmppClient(HasPresence, SignedIn):
 
     def announce(self) -> None:
         """Send our presence, as it also goes out on every new stream from now on."""
-        self._is_announced = True
+        self.is_announced = True
         self._send_presence()
 
     def _write(self, stanza: Element, key: object = None) -> None:
@@ -391,7 +395,7 @@ class XmppClient(HasPresence, SignedIn):
             case events.ResourceBound() | events.SmEnabled() | events.Resumed():
                 if isinstance(event, events.ResourceBound):
                     self._presence.bound_again()
-                    if self._is_announced:
+                    if self.is_announced:
                         self._send_presence()
                 self._is_private = self._is_private or self._is_protected
                 is_ready = not isinstance(event, events.ResourceBound) or not event.is_sm_offered

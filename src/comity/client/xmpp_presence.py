@@ -56,6 +56,10 @@ class Line(Protocol):
     def write(self, stanza: Element, key: object = None) -> None:
         """Send a stanza; one with a key goes again on the next stream if the server did not take it. Raises ClientError."""
 
+    @property
+    def is_announced(self) -> bool:
+        """True if we are available, or were."""
+
     def announce(self) -> None:
         """Send our presence."""
 
@@ -114,6 +118,7 @@ class XmppPresence:
         watch, key = Watch(address, judge), _key(address)
         self._watches.setdefault(key, set()).add(watch)
         try:
+            await self._appear()
             contact = (await self._list()).get(key)
             if contact is not None and contact.sees:
                 self._show(key)
@@ -134,6 +139,12 @@ class XmppPresence:
             self._watches[key].discard(watch)
             if not self._watches[key]:
                 del self._watches[key]
+
+    async def _appear(self) -> None:
+        """Become available, if we are not: presence of others, and what they ask, comes only then (RFC 6121 section 4.2)."""
+        await self._line.until_bound()
+        if not self._line.is_announced:
+            self._line.announce()
 
     def _settle(self, watch: Watch) -> None:
         """If nothing was told by then, nothing is known to be open."""
@@ -209,7 +220,9 @@ class XmppPresence:
         said = stanza_to_statement(stanza, resource, now)
         document = None if isinstance(said, Refusal) else said.document
         for watch in self._watches.get(_key(sender), ()):
-            watch.show(None if document is None else MimeObject.of(PIDF_TYPE, document.raw))
+            # Who has not said yes is not "closed": servers answer a probe for nobody so (GW-14).
+            if watch.last is None or watch.last.standing is not Standing.PENDING:
+                watch.show(None if document is None else MimeObject.of(PIDF_TYPE, document.raw))
 
     def _refused(self, stanza: Element, key: str) -> None:
         """An error for something we sent: whoever waits for it is told, else whoever watches."""
@@ -276,7 +289,7 @@ class XmppPresence:
 
     async def requests(self) -> Sequence[Contact]:
         """See ``PresenceClient.requests``: the server hands them over when we become available."""
-        await self._list()
+        await self._appear()
         await self._flushed("requests")
         return list(self._asking.values())
 

@@ -34,6 +34,7 @@ from comity.failpoints import failpoint
 from comity.service import policy
 from comity.service.delivery import DeliveryEngine
 from comity.service.envelope import Envelope, Outcome, operation_alone, operation_of_item, unpack, unpack_outcome
+from comity.service.ids import new_spine_id
 from comity.service.interfaces import (
     Accepted,
     Accounts,
@@ -56,6 +57,7 @@ from comity.service.interfaces import (
 from comity.service.messaging import dedup_keys, envelope_of, record_of, report_operation, report_record
 from comity.service.pending import Pending, Report
 from comity.service.policy import Limits
+from comity.service.presence.inbox import Inbox
 from comity.service.presence.interfaces import PresenceService
 from comity.service.protection import Protection
 from comity.service.registrar import ContactRegistrar
@@ -114,6 +116,8 @@ class Pipeline:
         self.protection = protection or Protection()
         self.presence: PresenceService | None = None
         """Set by ``server.py`` before ``start``."""
+        self.inbox: Inbox | None = None
+        """Who may send to whom; set together with ``presence``."""
         self.registrar = ContactRegistrar(store, clock)
         self.delivery = DeliveryEngine(store, clock, node, self._report)
         self.counts = dict.fromkeys(("accepted", "repeated", "refused", "reported"), 0)
@@ -239,10 +243,17 @@ class Pipeline:
     def _accept(self, submission: Submission, exists: bool) -> None:
         operation, origin, view = submission.operation, submission.origin, submission.view
         if not exists:
-            text = "There is no such user here."
-            self._refuse(submission, failure(operation.trans_id, Reason.NO_SUCH_USER, text))
+            self._refuse(submission, policy.no_such_user(operation))
             return
         asserted_by = "" if view is None or is_secured(operation.object) else origin.principal.domain
+        if self.inbox is not None and not self.inbox.is_idle:
+            is_welcome, refusal = self.inbox.look(operation, self.clock.when())
+            if refusal is not None:
+                self._refuse(submission, refusal)
+                return
+            if not is_welcome:
+                self._drop(submission)
+                return
         submission.envelope = envelope_of(operation, origin, view, asserted_by, submission.note)
         if operation.context.transient:
             self.delivery.accept(operation.trans_id, 0, operation, unpack(submission.envelope), submission.outcome)
@@ -260,14 +271,27 @@ class Pipeline:
         done = self._store.commit([Add(record, self.limits.dedup_window, quota, origin.marks)])
         done.add_done_callback(partial(self._committed, submission, record.id))
 
+    def _drop(self, submission: Submission) -> None:
+        """Say yes to what the recipient does not want to be asked about: as with somebody who is away and never comes."""
+
+        def dropped(done: asyncio.Future[list[Result]]) -> None:
+            self._committing.popleft()
+            if done.exception() is None:
+                submission.outcome.set_result(indeterminant(submission.operation.trans_id))
+                submission.say(Accepted(new_spine_id(), submission.outcome))
+            else:
+                self._refuse(submission, _not_stored(submission.operation))
+
+        self._committing.append(self.clock.now())
+        self._store.commit(submission.origin.marks).add_done_callback(dropped)
+
     def _committed(self, submission: Submission, id: str, done: asyncio.Future[list[Result]]) -> None:
         failpoint("service.after-commit")
         self._committing.popleft()
         operation = submission.operation
         if (error := done.exception()) is not None:
             log.error("a message could not be stored: %s", error)
-            text = "The message cannot be stored now."
-            self._refuse(submission, failure(operation.trans_id, Reason.OVERLOAD, text, retry_after=30))
+            self._refuse(submission, _not_stored(operation))
             return
         match done.result()[0]:
             case Done(rev=seq):
@@ -414,3 +438,7 @@ class Pipeline:
         secret = os.urandom(32)
         await self._store.commit([Put("setting", name, secret, if_rev=0)])
         return secret
+
+
+def _not_stored(operation: MessageOperation) -> Response:
+    return failure(operation.trans_id, Reason.OVERLOAD, "The message cannot be stored now.", retry_after=30)

@@ -74,6 +74,11 @@ def check_addresses(operation: MessageOperation) -> Response | None:
     return None
 
 
+def no_such_user(operation: MessageOperation) -> Response:
+    """The refusal for somebody unknown, and for whom the sender shall take for that."""
+    return failure(operation.trans_id, Reason.NO_SUCH_USER, "There is no such user here.")
+
+
 def check_sender(operation: MessageOperation, origin: Origin) -> Response | None:
     """The envelope's source is the authenticated principal (T1)."""
     if operation.source.key != origin.principal.key:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import pytest
 
+from comity.bindings.base import Link
 from comity.cpim.address import Address
 from comity.cpim.presence_rules import EVERYTHING, Permissions, SubHandling
 from comity.service.presence.interfaces import Default
 from comity.service.presence.keeping import KeepingLimits
 from tests.bindings.sip.kit import story
-from tests.bindings.sip.presence_kit import ALICE, BOB, PIDF, PresenceWorld, Watcher, pidf, state_of
+from tests.bindings.sip.presence_kit import ALICE, BOB, PIDF, PresenceWorld, Watcher, basic_of, pidf, state_of
 
 
 class TestFirst:
@@ -457,6 +461,24 @@ class TestDecisions:
 
 class TestRestart:
     @story
+    async def test_watchers_hear_within_a_minute(self) -> None:
+        """N-17, OPS-30: closed until somebody speaks again; CSeq is higher than before."""
+        world = await PresenceWorld().start()
+        await world.grant(BOB, ALICE)
+        bob, alice = Watcher(world, "bob"), Watcher(world, "alice")
+        await bob.publish(pidf("open"))
+        first = await alice.subscribe()
+        await alice.again(first, 600)
+        before = alice.notified()[-1]
+        await world.crash()
+        await world.advance(60)
+        notifies = alice.notified()
+        assert [basic_of(one.body) for one in notifies] == ["closed"]
+        assert notifies[0].cseq.number > before.cseq.number
+        assert (notifies[0].call_id, notifies[0].from_.tag) == (before.call_id, before.from_.tag)
+        assert (await alice.again(first, 600)).status_code == 200
+
+    @story
     async def test_a_connection_that_is_gone_waits_for_the_refresh(self) -> None:
         """Nobody else's connection is used; the refresh brings the state."""
         world = await PresenceWorld().start()
@@ -488,3 +510,109 @@ class TestWatcherInformation:
         assert not alice.notified()
         answer = await bob.subscribe("bob", None, winfo)
         assert (answer.status_code, answer.value("expires")) == (200, "3600")
+
+
+LARGE = "x" * 1500
+
+
+class TestLarge:
+    @story
+    async def test_over_1300_octets_it_goes_by_a_connection(self) -> None:
+        """RFC 3261 section 18.1.1, as for MESSAGE: to the watcher's own address, and one connection for all dialogs."""
+        world = await PresenceWorld().start()
+        await world.grant(BOB, ALICE)
+        bob, alice = Watcher(world, "bob", "tcp"), Watcher(world, "alice")
+        world.listening[alice.address] = alice
+        await alice.subscribe()
+        await alice.subscribe(call_id="second")
+        alice.notified()
+        await world.advance(6)
+        etag = (await bob.publish(pidf("open", LARGE))).value("sip-etag") or ""
+        await world.settle()
+        assert [LARGE.encode() in one.body for one in alice.notified()] == [True, True]
+        await world.advance(6)
+        await bob.publish(pidf("closed", LARGE), etag=etag)
+        assert alice.heard() == [("active", "closed")] * 2
+        assert len(world.network.dialled) == 1
+
+    @story
+    async def test_where_nobody_listens_it_goes_in_a_datagram_all_the_same(self) -> None:
+        """RFC 3261 section 18.1.1: "the element SHOULD retry the request, using UDP"; asked once in a dialog."""
+        world = await PresenceWorld().start()
+        await world.grant(BOB, ALICE)
+        bob, alice = Watcher(world, "bob", "tcp"), Watcher(world, "alice")
+        etag = (await bob.publish(pidf("open", LARGE))).value("sip-etag") or ""
+        await alice.subscribe()
+        assert alice.heard() == [("active", "open")]
+        await world.advance(6)
+        await bob.publish(pidf("closed", LARGE), etag=etag)
+        assert alice.heard() == [("active", "closed")]
+        assert len(world.network.dialled) == 1
+
+    @story
+    async def test_behind_a_nat_nothing_is_dialled(self) -> None:
+        """SSRF: Contact names another host; the observed address is used, and only that."""
+        world = await PresenceWorld().start()
+        await world.grant(BOB, ALICE)
+        bob, alice = Watcher(world, "bob", "tcp"), Watcher(world, "alice")
+        await bob.publish(pidf("open", LARGE))
+        await alice.subscribe("bob", 600, ("Contact", "<sip:alice@10.0.0.7:5060>"))
+        (notify,) = alice.notified()
+        assert notify.uri_text == "sip:alice@10.0.0.7:5060"
+        assert not world.network.dialled
+
+    @story
+    async def test_a_block_overtakes_what_waits_for_a_connection(self) -> None:
+        """G9."""
+        world = await PresenceWorld().start()
+        await world.grant(BOB, ALICE)
+        bob, alice = Watcher(world, "bob", "tcp"), Watcher(world, "alice")
+        world.listening[alice.address] = alice
+        release = asyncio.Event()
+        connect = world.network.connect
+
+        async def slowly(*args: Any, **named: Any) -> Link:
+            await release.wait()
+            return await connect(*args, **named)
+
+        world.network.connect = slowly  # type: ignore[method-assign]  # the network of this world is slow
+        await bob.publish(pidf("open", LARGE))
+        await alice.subscribe()
+        await world.grant(BOB, ALICE, Permissions(SubHandling.BLOCK))
+        assert not alice.notified()
+        release.set()
+        await world.settle()
+        assert alice.heard() == [("rejected", "")]
+
+
+@story
+async def test_routes_lead_the_notify() -> None:
+    """RFC 3261 section 12.2.1.1: the route set of the SUBSCRIBE, over the flow it came by."""
+    world = await PresenceWorld().start()
+    alice = Watcher(world, "alice")
+    await alice.subscribe("bob", 600, ("Record-Route", "<sip:p1.test;lr>, <sip:p2.test;lr>"))
+    (notify,) = alice.notified()
+    assert notify.values("route") == ["<sip:p1.test;lr>", "<sip:p2.test;lr>"]
+
+
+@story
+async def test_options_list_methods_and_packages() -> None:
+    """SIP-34."""
+    world = await PresenceWorld().start()
+    alice = Watcher(world, "alice", "tcp")
+    answer = await alice.ask(alice.request("OPTIONS", "sip:a.test"))
+    assert answer is not None
+    assert set(answer.listed("allow")) == {"MESSAGE", "NOTIFY", "OPTIONS", "PUBLISH", "REGISTER", "SUBSCRIBE"}
+    assert answer.listed("allow-events") == ["presence", "presence.winfo"]
+
+
+@story
+async def test_a_notify_to_us_is_for_nobody() -> None:
+    """N-13, SEC-36: no dialog of ours is a subscriber's."""
+    world = await PresenceWorld().start()
+    alice = Watcher(world, "alice")
+    first = await alice.subscribe()
+    request = alice.request("NOTIFY", "sip:bob@a.test", [("To", first.value("to") or ""), ("Call-ID", first.call_id)])
+    answer = await alice.ask(request)
+    assert answer is not None
+    assert answer.status_code == 481

@@ -14,6 +14,7 @@ from comity.bindings.xmpp.mapping import Refusal
 from comity.bindings.xmpp.presence import (
     check_presence,
     notify_to_stanzas,
+    parting_words,
     priority_of,
     stanza_to_notify,
     stanza_to_statement,
@@ -209,6 +210,12 @@ class TestWhatTravelsBeside:
         statement = said(f"<show>away</show>{CAPS}<status>x</status>{UPDATE}{nick}")
         assert statement.keeps_ids
         assert statement.natives == {"ID-balcony": ("xmpp", f"{CAPS}{UPDATE}{nick}".encode())}
+
+    def test_the_end_of_a_device_says_its_status_there(self) -> None:
+        """``unavailable`` makes no document; what the person wrote is for those who show it (RFC 6121 section 4.5)."""
+        ending = stanza(f"<status>bye</status>{CAPS}", "type='unavailable'")
+        assert parting_words(ending, "balcony") == {"ID-balcony": ("xmpp", f"<status>bye</status>{CAPS}".encode())}
+        assert parting_words(stanza("", "type='unavailable'"), "balcony") == {}
 
     def test_what_is_for_one_room_or_only_servers_may_say_is_not(self) -> None:
         muc = "<x xmlns='http://jabber.org/protocol/muc'><password>secret</password></x>"

@@ -315,6 +315,24 @@ def read(text: str) -> Element:
     return next(parse_document(f"<x xmlns='jabber:client'>{text}</x>".encode()).elements())
 
 
+async def login(world: World, jid: str) -> Client:
+    """A device as most are, interested and available (RFC 6121 section 2.2); what it heard so far is taken."""
+    client = await world.connect(jid)
+    await client.tell("<iq id='r' type='get'><query xmlns='jabber:iq:roster'/></iq>", "<presence/>")
+    client.take()
+    return client
+
+
+async def befriend(one: Client, other: Client) -> None:
+    """Both, who are available, see each other; what they heard of it is taken."""
+    first, second = str(one.session.jid).partition("/")[0], str(other.session.jid).partition("/")[0]
+    await one.tell(f"<presence type='subscribe' to='{second}'/>")
+    await other.tell(f"<presence type='subscribed' to='{first}'/>", f"<presence type='subscribe' to='{first}'/>")
+    await one.tell(f"<presence type='subscribed' to='{second}'/>")
+    one.take()
+    other.take()
+
+
 def words(stanza: Element) -> str:
     """A stanza in a few words: of a presence who, of what type, its show and status; of a roster push or result its items."""
     query = stanza.find("{jabber:iq:roster}query")
@@ -351,4 +369,4 @@ def run(story: Coroutine[None, None, None]) -> None:
     asyncio.run(story)
 
 
-__all__ = ["Client", "MemoryLink", "World", "condition", "read", "run", "sasl", "words"]
+__all__ = ["Client", "MemoryLink", "World", "befriend", "condition", "login", "read", "run", "sasl", "words"]

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 from comity.bindings.base import HostPort, Link, Listener, Network, Transport
 from comity.bindings.sip.authentication import Authentication
 from comity.bindings.sip.config import SipConfig
+from comity.bindings.sip.connections import Connections
 from comity.bindings.sip.delivery import DeviceDelivery
 from comity.bindings.sip.digest import DigestServer
 from comity.bindings.sip.events import MalformedReceived, PacketDropped, RequestReceived
@@ -102,6 +103,7 @@ class SipBinding:
         self._submission = Submission(self)
         rules = Rules(config.min_expires, config.max_expires, config.max_contacts)
         self._registrar = Registrar(self, self._authentication, rules)
+        self.connections = Connections(self)
         self._out = DeviceDelivery(self)
         self._publishing = Publishing(self)
         self._notifier = Notifier(self)
@@ -145,7 +147,7 @@ class SipBinding:
         state.session.connection_lost("the connection was lost")
         while (event := state.session.next_event()) is not None:
             self._take_own(link, event)
-        self._out.link_closed(link)
+        self.connections.link_closed(link)
 
     def handle_event(self, link: Link, event: object) -> None:
         state = self._states.get(link)
@@ -178,6 +180,11 @@ class SipBinding:
     def service(self) -> Service:
         assert self._service is not None, "start() comes first"
         return self._service
+
+    @property
+    def network(self) -> Network:
+        assert self._network is not None, "start() comes first"
+        return self._network
 
     def state_of(self, link: Link) -> LinkState | None:
         """What is known of a link, None once it is gone."""

@@ -12,10 +12,11 @@ import hashlib
 import logging
 from base64 import b32encode
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
-from comity.bindings.base import HostPort, Link, Network, Target, Transport
+from comity.bindings.base import HostPort, Link, Network, Transport
+from comity.bindings.sip.connections import target_for
 from comity.bindings.sip.events import RequestFailed, RequestTimedOut, ResponseReceived
 from comity.bindings.sip.forms import Form, choose_form
 from comity.bindings.sip.mapping import NOT_UNDERSTOOD, operation_to_request, status_to_response
@@ -25,8 +26,8 @@ from comity.bindings.sip.requests import LinkState
 from comity.cpim.entity import is_secured
 from comity.cpim.operations import Reason, Requirement, Response, failure
 from comity.cpim.protection import needs_whole
-from comity.errors import DeliveryError, LocalProtocolError
-from comity.service.interfaces import Delivery, Service, Timer
+from comity.errors import LocalProtocolError
+from comity.service.interfaces import Delivery, Service
 
 if TYPE_CHECKING:
     from comity.bindings.sip.binding import SipBinding
@@ -66,15 +67,13 @@ class DeviceDelivery:
         self._network: Network | None = None
         self.pending: dict[tuple[Link, str], Attempt] = {}
         """By link and client transaction."""
-        self._connecting: set[asyncio.Task[None]] = set()
-        self._dialled: dict[Target, Link] = {}
-        """Connections we opened, to be used again."""
-        self._idle: dict[Link, Timer] = {}
+        self._dialling = 0
+        """Deliveries that wait for a connection."""
 
     @property
     def is_busy(self) -> bool:
         """True while a delivery has no end yet."""
-        return bool(self.pending or self._connecting)
+        return bool(self.pending or self._dialling)
 
     def start(self, service: Service, network: Network) -> None:
         """Called once, before any delivery."""
@@ -160,50 +159,25 @@ class DeviceDelivery:
     def _dial(self, attempt: Attempt, request: SipRequest, transport: Transport, otherwise: Reason) -> None:
         """Reach the device by a connection we open; ``otherwise`` is the failure if that is not possible."""
         device = attempt.device
-        if not device.has_own_address:
+        target = target_for(device.sip_uri, device.remote, transport)
+        if target is None:
             self._unreachable(attempt, otherwise, "The device's connection is gone and its address is not its own.")
             return
-        uri = device.sip_uri
-        port = uri.port or (5061 if transport == "tls" else 5060)
-        target = Target(transport, device.remote[0], port, uri.bare_host if transport == "tls" else "")
-        link = self._dialled.get(target)
-        state = None if link is None else self._binding.state_of(link)
-        if state is not None and not state.session.is_closed:
-            self._send(attempt, state, request, None)
-            return
-        task = asyncio.get_running_loop().create_task(self._connect(attempt, request, target, otherwise))
-        self._connecting.add(task)
-        task.add_done_callback(self._connecting.discard)
+        self._dialling += 1
+        self._binding.connections.reach(target, partial(self._reached, attempt, request, otherwise))
 
-    async def _connect(self, attempt: Attempt, request: SipRequest, target: Target, otherwise: Reason) -> None:
-        assert self._network is not None
-        try:
-            link = await self._network.connect(self._binding, target, role=target.transport)
-        except DeliveryError as error:
-            log.info("no connection to a device: %s", error)
-            self._unreachable(attempt, otherwise, "The device cannot be reached by a connection.")
-            return
-        state = self._binding.state_of(link)
+    def _reached(self, attempt: Attempt, request: SipRequest, otherwise: Reason, state: LinkState | None) -> None:
+        self._dialling -= 1
         if state is None:
-            self._unreachable(attempt, otherwise, "The device closed the connection.")
-            return
-        self._dialled[target] = link
-        self._send(attempt, state, request, None)
+            self._unreachable(attempt, otherwise, "The device cannot be reached by a connection.")
+        else:
+            self._send(attempt, state, request, None)
 
     def _unreachable(self, attempt: Attempt, reason: Reason, text: str) -> None:
         # An object too large for UDP may have a text that is not; only a phone that knows no objects is content with it.
         if reason is Reason.SIZE and not attempt.device.takes_cpim and self._try_text(attempt):
             return
         attempt.fail(reason, text)
-
-    def _rest(self, link: Link) -> None:
-        """Close a connection of ours that nobody used for a while."""
-        assert self._service is not None
-        if link in self._dialled.values():
-            old = self._idle.pop(link, None)
-            if old is not None:
-                old.cancel()
-            self._idle[link] = self._service.clock.call_later(self._config.connect_idle, link.close)
 
     # --- answers -----------------------------------------------------------------------------------------
 
@@ -228,7 +202,7 @@ class DeviceDelivery:
         attempt = self.pending.pop((link, event.id), None)
         if attempt is None:
             return
-        self._rest(link)
+        self._binding.connections.rest(link)
         if event.response.status_code in NOT_UNDERSTOOD and self._try_text(attempt):
             return
         operation, code = attempt.delivery.operation, event.response.status_code
@@ -253,14 +227,6 @@ class DeviceDelivery:
             return False
         self._try(attempt)
         return True
-
-    def link_closed(self, link: Link) -> None:
-        """The link is gone; its session has told of every request already."""
-        timer = self._idle.pop(link, None)
-        if timer is not None:
-            timer.cancel()
-        for target in [target for target, dialled in self._dialled.items() if dialled is link]:
-            del self._dialled[target]
 
 
 @lru_cache(maxsize=4096)

@@ -63,6 +63,11 @@ class Head:
     fixed: bytes
     """Header lines behind Via."""
 
+    @property
+    def target(self) -> str:
+        """The Request-URI."""
+        return self.start.split(b" ", 2)[1].decode("utf-8", "surrogateescape")
+
 
 def head_of(kept: Kept, max_forwards: int) -> Head:
     """Write the head; raises LocalProtocolError if something in it may not stand in a header."""

@@ -5,8 +5,10 @@ authenticated before anything here runs, so no NOTIFY goes to an address that pr
 
 * In each dialog one NOTIFY at a time. What comes meanwhile waits, and only the last of it; a NOTIFY that is no longer true is
   not sent again. What takes something away (pending, terminated) waits for nothing (G9).
-* A NOTIFY goes the way its SUBSCRIBE came and no other: to that source over UDP, down that connection over TCP and TLS. Behind
-  a connection that is gone nobody is told; the watcher's refresh brings a new one, and is answered with the present state.
+* A NOTIFY goes the way its SUBSCRIBE came: to that source over UDP, down that connection over TCP and TLS. Where that is gone, or
+  a datagram too small, a connection is opened to that same address if Contact names it. One over 1,300 octets then still goes
+  in a datagram (RFC 3261 section 18.1.1 allows it where TCP is refused); where a connection is gone for good nobody is told, and
+  the watcher's refresh is answered with the state as it is by then.
 * A watcher that answers that it knows no such subscription, or does not answer at all, has none any more (SIP-22).
 """
 
@@ -20,6 +22,7 @@ from math import ceil
 from typing import TYPE_CHECKING, NamedTuple
 
 from comity.bindings.base import HostPort, Link
+from comity.bindings.sip.connections import target_for
 from comity.bindings.sip.dialog import Dialog
 from comity.bindings.sip.events import RequestFailed, RequestTimedOut, ResponseReceived
 from comity.bindings.sip.headers import clean_text
@@ -41,7 +44,7 @@ from comity.bindings.sip.protection import came_under_tls
 from comity.bindings.sip.rates import UserRates
 from comity.bindings.sip.requests import LinkState, Request
 from comity.bindings.sip.subscriptions import request_to_subscription, subscript_id
-from comity.bindings.sip.uri import SipUri
+from comity.bindings.sip.uri import SipUri, parse_uri
 from comity.cpim.address import Address
 from comity.cpim.operations import EndReason, NotifyOperation, Reason, Response, Substate
 from comity.cpim.watchers import SubscriptionState
@@ -53,6 +56,9 @@ if TYPE_CHECKING:
     from comity.bindings.sip.binding import SipBinding
 
 log = logging.getLogger(__name__)
+
+#: As long as the lines of a NOTIFY that change can be.
+CHANGING = b"CSeq: 2147483647 NOTIFY\r\nSubscription-State: terminated;reason=deactivated;retry-after=999999\r\n"
 
 
 class Notice(NamedTuple):
@@ -81,6 +87,10 @@ class Watch:
     """What that says."""
     waiting: Notice | None = None
     """What is to be said next."""
+    is_dialling: bool = False
+    """A connection is being opened for what is ``waiting``."""
+    is_datagram_only: bool = False
+    """It takes no connections."""
     silent_since: float = 0.0
     """When the first NOTIFY was sent that got no answer, superseded ones included; 0 if the last one got one."""
 
@@ -107,6 +117,11 @@ class Notifier:
     def is_busy(self) -> bool:
         """True while a NOTIFY waits for its answer."""
         return bool(self._pending)
+
+    @property
+    def subscriptions(self) -> int:
+        """Dialogs known by now; those from before a restart come with their first NOTIFY."""
+        return len(self._watches)
 
     def start(self, presence: PresenceService) -> None:
         """Called once, before any listener opens."""
@@ -216,6 +231,7 @@ class Notifier:
             self._leave(watch)
             watch.head, watch.transport, watch.remote, watch.local = head, kept.transport, kept.remote, kept.local
             watch.cseq = max(watch.cseq, kept.dialog.local_cseq)
+            watch.is_datagram_only = False
         if state is not None and state.transport != "udp":
             state.watching.add(subscription.id)
         return watch
@@ -287,21 +303,63 @@ class Notifier:
             now = int(self._binding.service.clock.when().timestamp())
             kept.dialog.local_cseq = max(now, kept.dialog.local_cseq)
             watch = self._watch(subscription, kept, None)
-        if watch.in_flight is None:
+        if watch.is_dialling:
+            watch.waiting = notice
+        elif watch.in_flight is None:
             self._send(watch, notice, links)
-            return
-        watch.waiting = notice
-        state, id = watch.in_flight
-        state.session.supersede(id)
+        else:
+            watch.waiting = notice
+            state, id = watch.in_flight
+            state.session.supersede(id)
 
     def _send(self, watch: Watch, notice: Notice, links: set[Link]) -> None:
+        """Send it the way the SUBSCRIBE came, or open another."""
         state = self._way(watch)
+        pieces = watch.head.start, watch.head.fixed, CHANGING, notice.tail
+        if state is not None and (watch.is_datagram_only or not state.session.is_too_large_written(*pieces)):
+            self._send_by(state, watch, notice, links)
+        elif not self._dial(watch, notice):
+            self._no_way(watch, notice, links)
+
+    def _dial(self, watch: Watch, notice: Notice) -> bool:
+        """Open a connection to where the SUBSCRIBE came from; False if that is not the watcher's own address."""
+        uri = None if b"\r\nRoute: " in b"\r\n" + watch.head.fixed else parse_uri(watch.head.target)
+        if not isinstance(uri, SipUri):
+            return False
+        target = target_for(uri, watch.remote, "tls" if watch.transport == "tls" else "tcp")
+        if target is None:
+            return False
+        watch.is_dialling, watch.waiting = True, notice
+        self._binding.connections.reach(target, partial(self._reached, watch))
+        return True
+
+    def _reached(self, watch: Watch, state: LinkState | None) -> None:
+        watch.is_dialling = False
+        notice, watch.waiting = watch.waiting, None
+        if notice is None or self._watches.get(watch.subscription.id) is not watch:
+            return
+        links: set[Link] = set()
+        if state is not None:
+            self._send_by(state, watch, notice, links)
+            self._binding.connections.rest(state.link)
+        else:
+            self._no_way(watch, notice, links)
+        flush(links)
+
+    def _no_way(self, watch: Watch, notice: Notice, links: set[Link]) -> None:
+        """No connection can be had."""
+        state = self._way(watch) if watch.transport == "udp" else None
         if state is None:
             self._settle(watch, notice)
             return
+        watch.is_datagram_only = True
+        self._send_by(state, watch, notice, links)
+
+    def _send_by(self, state: LinkState, watch: Watch, notice: Notice, links: set[Link]) -> None:
         subscription, clock = watch.subscription, self._binding.service.clock
         left = None if subscription.expires is None else int(subscription.expires - clock.when().timestamp())
         watch.cseq += 1
+        watch.silent_since = watch.silent_since or clock.now()
         value = state_value(notice.substate.value, left, notice.reason, notice.retry_after)
         rest = notify_rest(watch.head, watch.cseq, value, notice.tail)
         now = clock.now()
@@ -311,7 +369,6 @@ class Notifier:
             self._settle(watch, notice)
             return
         watch.in_flight, watch.sent = (state, id), notice
-        watch.silent_since = watch.silent_since or now
         self._pending[state.link, id] = watch
         links.add(state.link)
 

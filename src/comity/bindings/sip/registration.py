@@ -86,11 +86,6 @@ class Device:
         assert isinstance(uri, SipUri)
         return uri
 
-    @property
-    def has_own_address(self) -> bool:
-        """True if the host of its Contact is the one its REGISTER came from: only there may we connect (SSRF)."""
-        return self.sip_uri.bare_host == self.remote[0]
-
     def matches(self, other: Device) -> bool:
         """True if both are the same contact by the URI comparison rules (RFC 3261 section 10.3 item 7)."""
         return self.id == other.id or self.sip_uri.matches(other.sip_uri)

@@ -29,6 +29,8 @@ from comity.bindings.sip.events import (
     RequestTimedOut,
     ResponseReceived,
 )
+from comity.bindings.sip.glance import METHODS as GLANCED
+from comity.bindings.sip.glance import glance_for
 from comity.bindings.sip.headers import MAGIC_COOKIE
 from comity.bindings.sip.message import SipRequest, SipResponse
 from comity.bindings.sip.overload import LEAST_RETRY, Overload
@@ -54,6 +56,8 @@ from comity.errors import LocalProtocolError, RemoteProtocolError
 
 #: A request larger than this is not sent over UDP (RFC 3428 section 8).
 MAX_DATAGRAM_REQUEST = 1300
+_OK = SipResponse(200, "OK", ())
+"""An answer of which nothing else is looked at."""
 
 
 class SipSession:
@@ -78,6 +82,7 @@ class SipSession:
         host = f"[{local[0]}]" if ":" in local[0] else local[0]
         self.sent_by = f"{host}:{local[1]}"
         self._via = f"SIP/2.0/{transport.upper()} {self.sent_by}".encode("ascii")
+        self._glance = glance_for(self._via)
         self._random = random
         self._secret = random(16)
         self._answers = Answers(self._secret)
@@ -125,6 +130,12 @@ class SipSession:
             if octets:
                 self._send(octets, address)
             return
+        branch = self._glance(data)
+        if branch:
+            asked = self._clients.by_id(branch)
+            if asked is not None and asked.address == address and asked.method in GLANCED:
+                self._client_input(asked, ClientInput.FINAL, now, _OK)
+                return
         unit = parse_datagram(data, self.settings.limits)
         if unit is not None:
             self._take(unit, address, now, len(data))
@@ -212,9 +223,9 @@ class SipSession:
         octets = b"%bVia: %b;branch=%b;rport\r\n%b" % (start, self._via, branch.encode("ascii"), rest)
         return self._begin(ClientTransaction(branch, method, octets, target, self.settings.t1), now)
 
-    def is_too_large_written(self, start: bytes, rest: bytes) -> bool:
-        """True if it should not go into a datagram (RFC 3261 section 18.1.1)."""
-        return self.is_datagram and len(start) + len(rest) + len(self._via) + 54 > MAX_DATAGRAM_REQUEST
+    def is_too_large_written(self, *pieces: bytes) -> bool:
+        """True if a request of these pieces and Via should not go into a datagram (RFC 3261 section 18.1.1)."""
+        return self.is_datagram and sum(map(len, pieces)) + len(self._via) + 54 > MAX_DATAGRAM_REQUEST
 
     def abandon(self, id: str) -> None:
         """Give up a request of ours: it is not sent again, and no answer to it is reported."""

@@ -317,8 +317,10 @@ class Timers:
         """(name, transaction) of each that fires by ``now``."""
         while self._heap and self._heap[0][0] <= now:
             _, _, name, transaction = heappop(self._heap)
-            if transaction.state is not State.TERMINATED:
-                yield name, transaction
+            # E and F do nothing any more once there is an answer.
+            if transaction.state is State.TERMINATED or (transaction.state is State.COMPLETED and name in "EF"):
+                continue
+            yield name, transaction
 
     def clear(self) -> None:
         """Forget all."""

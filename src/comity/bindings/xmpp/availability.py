@@ -9,6 +9,7 @@ A device whose stream may be resumed stays available until the time for that is 
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from typing import Final
 
 from comity.bindings.xmpp import wire
@@ -20,6 +21,7 @@ from comity.bindings.xmpp.e2e import E2E, OCTETS
 from comity.bindings.xmpp.extensions import PROTOCOL
 from comity.bindings.xmpp.ground import Ground
 from comity.bindings.xmpp.mapping import Refusal, response_to_error
+from comity.bindings.xmpp.personal import Personal
 from comity.bindings.xmpp.presence import check_presence, parting_words, priority_of, stanza_to_statement
 from comity.bindings.xmpp.subscriptions import ASKING
 from comity.bindings.xmpp.watching import Watching
@@ -34,32 +36,34 @@ _BROADCAST: Final = frozenset({"", "unavailable"})
 class Availability:
     """Presence stanzas of clients, each handed to the part that knows what to do."""
 
-    def __init__(self, ground: Ground, asking: Asking, watching: Watching, directed: Directed) -> None:
+    def __init__(
+        self, ground: Ground, asking: Asking, watching: Watching, directed: Directed, personal: Personal
+    ) -> None:
         self._ground = ground
         self._asking = asking
         self._watching = watching
         self._directed = directed
+        self._personal = personal
         self.capabilities = Capabilities(ground, self.register)
 
-    async def presence(self, connection: Connection, stanza: Element) -> None:
-        """Take a presence stanza."""
-        fault = check_presence(stanza)
+    def presence(self, connection: Connection, stanza: Element) -> Coroutine[None, None, None] | None:
+        """Take a presence stanza; what is given is still to be done."""
+        fault, kind = check_presence(stanza), stanza.get("type")
         if fault is not None:
             self._refuse(connection, stanza, fault)
-            return
-        kind = stanza.get("type")
-        if kind == "error":
-            return
-        if not stanza.get("to"):
+        elif kind == "error":
+            return None
+        elif not stanza.get("to"):
             self._broadcast_wanted(connection.current, stanza)
         elif self._ground.presence is None:
             self._switched_off(connection, stanza)
         elif kind in ASKING or kind in ANSWERING:
-            await self._asking.said(connection, stanza)
+            return self._asking.said(connection, stanza)
         elif kind == "probe":
-            await self._watching.probe(connection, stanza)
+            return self._watching.probe(connection, stanza)
         else:
-            await self._directed.said(connection, stanza)
+            return self._directed.said(connection, stanza)
+        return None
 
     def _refuse(self, connection: Connection, stanza: Element, fault: Refusal) -> None:
         reply = wire.error_reply(stanza, fault.condition, fault.text, sender=None if stanza.get("to") else "")
@@ -152,7 +156,7 @@ class Availability:
         if stanza is None:
             stanza = Element(wire.PRESENCE, {"type": "unavailable", "from": str(connection.jid)})
         self.broadcast(connection, stanza)
-        connection.presence = None
+        connection.presence, connection.events = None, frozenset()
         if self._ground.presence is None:
             return
         assert connection.account is not None
@@ -179,6 +183,7 @@ class Availability:
     def register(self, connection: Connection) -> None:
         """Make an available device a contact address, or renew what is known of it."""
         self._ground.run(self._register(connection))
+        self._personal.came(connection)
 
     async def _register(self, connection: Connection) -> None:
         if connection.presence is None or not connection.is_live or connection.session.is_ended:

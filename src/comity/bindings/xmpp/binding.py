@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
@@ -26,11 +26,13 @@ from comity.bindings.xmpp.devices import Connection
 from comity.bindings.xmpp.directed import Directed
 from comity.bindings.xmpp.ground import Ground
 from comity.bindings.xmpp.jid import Jid
+from comity.bindings.xmpp.personal import Personal
 from comity.bindings.xmpp.rates import Rates
 from comity.bindings.xmpp.roster import ContactLists
 from comity.bindings.xmpp.session import ServerOptions, XmppServerSession
 from comity.bindings.xmpp.streams import Streams
 from comity.bindings.xmpp.submission import Submissions
+from comity.bindings.xmpp.vcard import Cards
 from comity.bindings.xmpp.watching import Watching
 from comity.bindings.xmpp.wire import IQ, MESSAGE, Element
 from comity.cpim.address import Address, from_jid
@@ -58,7 +60,9 @@ class XmppBinding:
         self._asking = Asking(ground, self._blocklists)
         self._watching = Watching(ground)
         self._directed = Directed(ground, self._blocklists)
-        self._availability = Availability(ground, self._asking, self._watching, self._directed)
+        self._personal = Personal(ground)
+        self._cards = Cards(ground)
+        self._availability = Availability(ground, self._asking, self._watching, self._directed, self._personal)
         self._delivery = DeviceDelivery(ground)
         self._submissions = Submissions(ground)
         self._carbons = Carbons(ground)
@@ -227,29 +231,27 @@ class XmppBinding:
         elif stanza.name == MESSAGE:
             self._submissions.refusal(connection, stanza)
             connection.session.stanza_handled(event.index)
-        elif stanza.name == IQ:
-            self._iq(connection, stanza, event.index)
         else:
-            work = self._availability.presence(connection, stanza)
-            self._ground.in_order(connection, work, stanza, event.index)
+            take = self._iq if stanza.name == IQ else self._availability.presence
+            self._ground.in_order(connection, partial(take, connection, stanza), stanza, event.index)
 
-    def _iq(self, connection: Connection, stanza: Element, index: int) -> None:
+    def _iq(self, connection: Connection, stanza: Element) -> Coroutine[None, None, None] | None:
         assert connection.jid is not None
         to = Jid.parse(stanza.get("to")) if stanza.get("to") else connection.jid.bare
         is_account = to == connection.jid.bare
         if is_account and stanza.get("type") in ("get", "set"):
             for part in (self._lists, self._blocklists):
                 if part.takes(stanza):
-                    self._ground.in_order(connection, part.query(connection, stanza), stanza, index)
-                    return
+                    return part.query(connection, stanza)
         if is_account or (not to.local and to.domain in self._ground.domains):
             self._own_iq(connection, stanza, is_account=is_account)
         else:
-            self._ground.reply(connection, self._refusal(connection, stanza, to) or self._carried(stanza, to))
-        connection.session.stanza_handled(index)
+            self._ground.reply(connection.current, self._refusal(connection, stanza, to) or self._carried(stanza, to))
+        return None
 
     def _own_iq(self, connection: Connection, stanza: Element, *, is_account: bool) -> None:
         """A query to the server itself or the sender's own account, that is answered at once."""
+        connection = connection.current
         if connection.caps_asked and stanza.get("id") == connection.caps_asked[0]:
             self._availability.capabilities.answered(connection, stanza)
             return

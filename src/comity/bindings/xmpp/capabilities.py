@@ -36,11 +36,11 @@ class Capabilities:
     def learn(self, connection: Connection, stanza: Element) -> None:
         """Look at a presence: what it announces is known, or asked for."""
         caps = stanza.find(f"{{{queries.CAPS}}}c")
-        if caps is None or not caps.get("ver") or connection.features is not None:
+        key = (caps.get("hash"), caps.get("ver")) if caps is not None else ("", "")
+        if caps is None or not caps.get("ver") or key == connection.caps:
             return
-        key = (caps.get("hash"), caps.get("ver"))
         if key in self._caps:
-            connection.features = self._caps[key]
+            connection.features, connection.caps = self._caps[key], key
         elif connection.caps_asked is None:
             id = "caps-" + self._ground.random(8).hex()
             connection.caps_asked = (id, *key)
@@ -60,7 +60,7 @@ class Capabilities:
         connection.caps_asked = None
         query = stanza.find(f"{{{queries.DISCO_INFO}}}query")
         if stanza.get("type") == "result" and query is not None:
-            connection.features = queries.features_of(query)
+            connection.features, connection.caps = queries.features_of(query), (hash_name, ver)
             if queries.is_hash_right(query, hash_name, ver):
                 self._caps[hash_name, ver] = connection.features
                 if len(self._caps) > MAX_CAPS:

@@ -71,6 +71,10 @@ class Connection:
     priority: int = 0
     features: frozenset[str] | None = None
     """What the device said it supports, None if it did not."""
+    caps: tuple[str, str] = ("", "")
+    """(hash, ver) by which it said that."""
+    events: frozenset[str] = frozenset()
+    """Nodes of which it was shown the last items (``personal.py``)."""
     caps_asked: tuple[str, str, str] | None = None
     """(id of our query, hash, ver)."""
     flights: dict[int, Flight] = field(default_factory=dict)

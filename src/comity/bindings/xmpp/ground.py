@@ -24,6 +24,15 @@ from comity.xml import Element
 
 log = logging.getLogger(__name__)
 
+Act = Callable[[], Coroutine[None, None, None] | None]
+"""Does what a stanza asks; what it gives has still to be waited for."""
+
+
+async def _later(act: Act) -> None:
+    work = act()
+    if work is not None:
+        await work
+
 
 class Ground:
     """Shared by all parts of one binding.
@@ -64,15 +73,20 @@ class Ground:
         assert connection.account is not None
         return Origin(connection.account, PROTOCOL, connection.host, connection.session.is_tls)
 
-    def in_order(self, connection: Connection, work: Coroutine[None, None, None], stanza: Element, index: int) -> None:
-        """Do what a client asked for by ``stanza`` after all it asked for before (XMPP-4).
+    def in_order(self, connection: Connection, act: Act, stanza: Element, index: int) -> None:
+        """Do what a client asked for by ``stanza`` after all it asked for before (XMPP-4), at once if nothing of that waits.
 
-        The stanza counts as handled when that is done. What is refused is the work's own to tell; what goes wrong is told here.
+        The stanza counts as handled when it is done. What is refused is for ``act`` to tell; what goes wrong is told here.
         """
-        connection.lane.append((work, stanza, index))
-        self.eased(connection)
         if connection.is_working:
+            connection.lane.append((_later(act), stanza, index))
+            self.eased(connection)
             return
+        work = act()
+        if work is None:
+            connection.session.stanza_handled(index)
+            return
+        connection.lane.append((work, stanza, index))
         connection.is_working = True
         task = asyncio.get_running_loop().create_task(self._work(connection))
         self.tasks.add(task)

@@ -13,7 +13,7 @@ from typing import Final
 
 from comity.bindings.xmpp import wire
 from comity.bindings.xmpp.queries import DATA_FORMS
-from comity.xml import Element, parse_document
+from comity.xml import Element, XmlLimits, parse_document
 
 PUBSUB: Final = "http://jabber.org/protocol/pubsub"
 OWNER: Final = "http://jabber.org/protocol/pubsub#owner"
@@ -40,6 +40,8 @@ MAX_ITEMS: Final = 1000
 #: Octets of a node's name, which with its prefix is the name of a document, and of an item's id.
 MAX_NAME: Final = 1000
 
+#: For what came as a stanza within its limits and was written anew here, which can make it longer.
+_KEPT: Final = XmlLimits(octets=16 * 1024 * 1024, depth=128, elements=1_000_000, attributes=1024, namespaces=1024)
 _FLAGS: Final = {"1": "1", "true": "1", "0": "0", "false": "0"}
 #: Field of the form to its values; the first is the default. An empty table: any text.
 _FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -168,13 +170,18 @@ def _field(name: str, value: str, kind: str = "") -> Element:
     return Element(f"{{{DATA_FORMS}}}field", attributes, [Element(f"{{{DATA_FORMS}}}value", {}, [value])])
 
 
+def kept_element(octets: bytes) -> Element:
+    """An element that was kept here serialised."""
+    return parse_document(octets, _KEPT)
+
+
 # --- what is written ----------------------------------------------------------------------------------------------------
 
 
 def items_element(namespace: str, node: str, items: Iterable[Item], *, with_payload: bool = True) -> Element:
     """``items`` in an answer (PUBSUB) or an event (EVENT)."""
     rows: list[Element | str] = [
-        Element(f"{{{namespace}}}item", {"id": one.id}, [parse_document(one.payload.encode())] if with_payload else [])
+        Element(f"{{{namespace}}}item", {"id": one.id}, [kept_element(one.payload.encode())] if with_payload else [])
         for one in items
     ]
     return Element(f"{{{namespace}}}items", {"node": node}, rows)

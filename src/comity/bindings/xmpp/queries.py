@@ -23,6 +23,7 @@ TIME: Final = "urn:xmpp:time"
 ROSTER: Final = "jabber:iq:roster"
 BLOCKING: Final = "urn:xmpp:blocking"
 VCARD: Final = "vcard-temp"
+PRIVATE_STORAGE: Final = "jabber:iq:private"
 CAPS: Final = "http://jabber.org/protocol/caps"
 CARBONS: Final = "urn:xmpp:carbons:2"
 DATA_FORMS: Final = "jabber:x:data"
@@ -30,7 +31,7 @@ DATA_FORMS: Final = "jabber:x:data"
 #: Features of the server's own address.
 SERVER_FEATURES: Final = (DISCO_INFO, DISCO_ITEMS, E2E, PING, TIME, OCTETS, CARBONS, CSI, SM, VERSION, PROTECTION)
 #: Those more if presence is not switched off.
-PRESENCE_FEATURES: Final = (ROSTER, BLOCKING)
+PRESENCE_FEATURES: Final = (ROSTER, BLOCKING, VCARD, PRIVATE_STORAGE)
 #: Administration and registration are not done here (X-65).
 _FORBIDDEN: Final = frozenset({"jabber:iq:auth", "jabber:iq:register", "http://jabber.org/protocol/commands"})
 _HASHES: Final = {"sha-1": "sha1", "sha-256": "sha256", "sha-512": "sha512"}

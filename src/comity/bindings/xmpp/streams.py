@@ -139,6 +139,7 @@ class Streams:
         former.successor = connection
         connection.jid, connection.sm_id = former.jid, former.sm_id
         connection.features, connection.presence = former.features, former.presence
+        connection.caps, connection.events = former.caps, former.events
         connection.priority, connection.caps_asked = former.priority, former.caps_asked
         connection.flights, former.flights = former.flights, {}
         connection.delivered = former.delivered

@@ -141,13 +141,15 @@ class Watching:
             return
         watch.starting.add(key)
         try:
-            answer = await self._subscribe(watch.account, contact, subscript_id(watch.account, contact), watch.origin)
+            id = subscript_id(watch.account, contact)
+            answer = await self._subscribe(watch.account, contact, id, watch.origin)
+            is_seen = (await presence.contacts.item(watch.account, contact)).sees
         finally:
             watch.starting.discard(key)
         if isinstance(answer, Response):
             log.info("%s cannot be watched: %s", contact, answer.text, extra={"is_peers": True})
-        elif self._watches.get(watch.account.key) is not watch:
-            presence.lost(answer.subscription)
+        elif self._watches.get(watch.account.key) is not watch or not is_seen:
+            presence.lost(answer.subscription)  # it ended while it was made
         else:
             watch.subscriptions[key] = answer.subscription
             presence.begin(answer.subscription)
@@ -158,7 +160,7 @@ class Watching:
         trans_id = self._ground.random(12).hex()
         pair = watcher.with_scheme("pres"), target.with_scheme("pres")
         operation = SubscribeOperation(*pair, id, trans_id, duration)
-        return await self._presence.subscribe(operation, origin, Terms(PROTOCOL, most=FOREVER))
+        return await self._presence.subscribe(operation, origin, Terms(PROTOCOL, most=FOREVER, is_standing=True))
 
     def contact_changed(self, item: ContactItem) -> None:
         """Watch a contact that lets itself be seen now, and no longer one that does not."""
@@ -166,7 +168,8 @@ class Watching:
         if watch is None:
             return
         if item.sees:
-            self._ground.run(self._start(watch, item.contact))
+            if item.contact.key not in watch.subscriptions:
+                self._ground.run(self._start(watch, item.contact))
         else:
             self._stop(watch, item.contact.key)
 

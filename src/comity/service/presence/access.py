@@ -24,6 +24,7 @@ from typing import Final
 
 from comity.cpim.address import Address
 from comity.cpim.common_policy import Question, Requestor
+from comity.cpim.message_rules import MessageRules
 from comity.cpim.operations import Reason, Response, failure
 from comity.cpim.presence_rules import EVERYTHING, Permissions, PresenceRules, SubHandling
 from comity.errors import MalformedMessage, StoreError
@@ -71,6 +72,8 @@ class Access:
         self._reconsider = reconsider
         self._rules: OrderedDict[str, PresenceRules | None] = OrderedDict()
         """By account; None: it has none."""
+        self.on_rules: Callable[[Address, PresenceRules | None], None] = lambda account, rules: None
+        """Called when the rules of an account changed."""
         documents.readers[RULES] = _read_rules
 
     async def load(self, account: Address) -> None:
@@ -123,6 +126,10 @@ class Access:
             return _confirmed(granted) if is_allowed and granted.sub_handling is SubHandling.CONFIRM else granted
         return EVERYTHING if is_allowed else self._by_default(account, watcher, book)
 
+    def rules_of(self, account: Address) -> PresenceRules | None:
+        """The rules of an account that is loaded."""
+        return self._rules.get(account.key)
+
     def next_change(self, account: Address, now: datetime) -> datetime | None:
         """When to ask ``grant`` again though nobody changed anything: a validity of the rules begins or ends."""
         rules = self._rules.get(account.key)
@@ -137,6 +144,7 @@ class Access:
         """A document of the account was put (None: removed): rules act at once."""
         if name == RULES:
             self._keep(account, _stored_rules(account, octets))
+            self.on_rules(account, self._rules[account.key])
             self._reconsider(account, None)
 
     # --- each for itself -----------------------------------------------------------------------------------------
@@ -182,7 +190,7 @@ def _confirmed(granted: Permissions) -> Permissions:
 def _read_rules(octets: bytes) -> Response | None:
     """A rules document is parsed before it is taken (N-24): a bad one is refused and the one before it stands."""
     try:
-        PresenceRules.parse(octets)
+        MessageRules.of(PresenceRules.parse(octets).rule_set)
     except MalformedMessage as error:
         reason = Reason.SIZE if error.hint == "size" else Reason.SYNTAX
         return failure("", reason, f"The rules cannot be used: {error}.")

@@ -16,7 +16,7 @@ import msgspec
 from comity.cpim.address import Address
 from comity.cpim.operations import Reason, Response, failure
 from comity.errors import StoreError
-from comity.service.interfaces import Conflict, Delete, Done, Entry, Origin, Put, Store
+from comity.service.interfaces import Conflict, Delete, Done, Entry, Op, Origin, Put, Result, Store
 from comity.service.presence.interfaces import StoredDocument
 
 MOST_NAME = 1024
@@ -26,6 +26,8 @@ MOST_REMEMBERED = 10_000
 
 Reader = Callable[[bytes], Response | None]
 """Says why a document of its name cannot be taken; its Response has no trans_id."""
+Beside = Callable[[Address, bytes | None], tuple[Sequence[Op], Sequence[Op]]]
+"""(account, octets or None): what is committed together with a document of its name, before and after it."""
 Changed = Callable[[Address, str, bytes | None], None]
 """(account, name, octets or None): called when the change is durable, before it is answered."""
 
@@ -70,6 +72,7 @@ class DocumentStore:
         self._store = store
         self._limits = limits or DocumentLimits()
         self.readers = readers if readers is not None else {}
+        self.beside: dict[str, Beside] = {}
         self.changed = changed
         self._usage: OrderedDict[str, dict[str, int]] = OrderedDict()
         """By account: octets of each document."""
@@ -102,7 +105,7 @@ class DocumentStore:
             return refusal
         value = _encode(_Stored(content_type, octets))
         put = Put("document", _key(account, name), value, if_rev=_revision(if_etag))
-        (result,) = await self._store.commit([put])
+        result = await self._commit(account, name, octets, put)
         if isinstance(result, Conflict):
             return _conflict(result)
         if not isinstance(result, Done):
@@ -121,7 +124,7 @@ class DocumentStore:
         sizes = await self._sizes(account)
         if name not in sizes:
             return _conflict(Conflict(0)) if if_etag else False
-        (result,) = await self._store.commit([Delete("document", _key(account, name), _revision(if_etag))])
+        result = await self._commit(account, name, None, Delete("document", _key(account, name), _revision(if_etag)))
         if isinstance(result, Conflict):
             return _conflict(result)
         sizes.pop(name, None)
@@ -130,12 +133,16 @@ class DocumentStore:
 
     async def clear(self, account: Address) -> None:
         """Remove all of an account that is removed."""
-        names = [key for key, _ in await self._store.scan("document", account.key + "/")]
-        if names:
-            await self._store.commit([Delete("document", key) for key in names])
+        for name in [*await self._sizes(account)]:
+            await self._commit(account, name, None, Delete("document", _key(account, name)))
+            self.changed(account, name, None)
         self._usage.pop(account.key, None)
-        for key in names:
-            self.changed(account, key.removeprefix(account.key + "/"), None)
+
+    async def _commit(self, account: Address, name: str, octets: bytes | None, op: Op) -> Result:
+        beside = self.beside.get(name)
+        before, after = ((), ()) if beside is None else beside(account, octets)
+        results = await self._store.commit([*before, op, *after])
+        return results[len(before)]
 
     def _check(self, name: str, content_type: str, octets: bytes, sizes: dict[str, int]) -> Response | None:
         limits = self._limits

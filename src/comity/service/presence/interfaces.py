@@ -423,6 +423,9 @@ class PresenceService(Protocol):
     def is_allowed(self, presentity: Address, watcher: Address) -> asyncio.Future[bool]:
         """Whether the watcher may see the presentity as things stand (a probe, SIP-less)."""
 
+    def may_see(self, presentity: Address, watcher: Address) -> asyncio.Future[bool]:
+        """The same, but False too for whom the presentity blocks politely: for what it keeps here to show its contacts."""
+
     # -- both sides' decisions, in the words of RFC 6121 ---------------------------------------------------------------
 
     async def ask(self, operation: SubscribeOperation, origin: Origin, terms: Terms) -> Response | None:

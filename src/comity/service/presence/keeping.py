@@ -1,6 +1,6 @@
 """What accounts decide and keep, put together: for ``service.py`` in the running server, for ``admin`` where none runs.
 
-Place on the path: the composition of ``relations``, ``blocks``, ``documents``, ``access``, ``pairs``, ``decisions`` and ``contacts``.
+Place on the path: the composition of ``relations``, ``blocks``, ``documents``, ``access``, ``pairs``, ``decisions``, ``contacts`` and ``inbox``.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from comity.service.presence.contacts import ContactBook
 from comity.service.presence.decisions import Decisions
 from comity.service.presence.documents import DocumentLimits, DocumentStore
 from comity.service.presence.edges import Edges
+from comity.service.presence.inbox import Inbox
 from comity.service.presence.interfaces import Default
 from comity.service.presence.pairs import ListLimits, Pairs
-from comity.service.presence.relations import Relations
+from comity.service.presence.relations import SPACE, Relations, row_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +56,13 @@ class Keeping:
         edges: Edges | None = None,
     ) -> None:
         limits = limits or KeepingLimits()
+        self._store = store
         self.edges = edges or Edges()
         self.relations = Relations(store)
         self.blocks = Blocks(store)
         self.documents = DocumentStore(store, limits.documents)
         self.access = Access(self.relations, self.blocks, self.documents, limits.default, reconsider)
+        self.inbox = Inbox(self.relations, self.blocks, self.documents, self.access)
         self.documents.changed = self.access.document_changed
         self.pairs = Pairs(
             self.relations,
@@ -79,10 +82,15 @@ class Keeping:
     async def start(self) -> None:
         """Take up what has to be in memory, and finish what a stop cut in two; call before anything listens. Raises StoreError."""
         await self.blocks.load()
+        await self.inbox.load()
         await self.pairs.recover()
 
-    async def clear(self, account: Address) -> None:
-        """Remove all of an account that is removed. Raises StoreError."""
+    async def remove(self, account: Address) -> None:
+        """Remove what an account kept, and what others kept about it: a later owner of its name is somebody else. Raises StoreError."""
+        for key, _ in await self._store.scan("account"):
+            other = Address.parse(key)
+            if other.key != account.key and await self._store.get(SPACE, row_key(other, account)) is not None:
+                await self.pairs.part(other, account)
         await self.relations.clear(account)
         await self.blocks.change(account, (), None)
         await self.documents.clear(account)

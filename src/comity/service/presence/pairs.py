@@ -274,6 +274,21 @@ class Pairs:
         if shown(before) != shown(after):
             self._edges.contact_changed(after)
 
+    async def part(self, account: Address, gone: Address) -> None:
+        """Forget what was between the account and one who is removed; his entry in the list stays. Raises StoreError."""
+
+        def change(item: ContactItem, _: Book) -> ContactItem:
+            return replace(item, asks=False, sees=False, ask=None, decision=Decision.NONE, is_preapproved=False)
+
+        changed = await self._change(account, gone, change)
+        assert not isinstance(changed, Response)
+        before, after = changed
+        if before.asks or before.sees:
+            self._edges.answered(after, False)
+        if before.ask is not None or before.decision in _GRANTED:
+            self._edges.withdrew(after)
+        self._tell_changed(before, after)
+
     async def recover(self) -> None:
         """Deliver what was owed when the process ended; call before anything listens. Raises StoreError."""
         for key, entry in await self._relations.store.scan(SPACE, _OWED):

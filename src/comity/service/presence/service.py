@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from comity.cpim.address import Address
 from comity.cpim.operations import EndReason, NotifyOperation, Reason, Response, SubscribeOperation, failure
-from comity.cpim.presence_rules import current_sphere
+from comity.cpim.presence_rules import SubHandling, current_sphere
 from comity.service import policy
 from comity.service.interfaces import Accounts, Clock, Origin, Store
 from comity.service.presence.interfaces import (
@@ -241,6 +241,12 @@ class AccountPresence:
         own_address = self._presentities.own
         return asyncio.ensure_future(self._watching.is_allowed(own_address(presentity), own_address(watcher)))
 
+    def may_see(self, presentity: Address, watcher: Address) -> asyncio.Future[bool]:
+        """See ``PresenceService.may_see``."""
+        own_address = self._presentities.own
+        allow = SubHandling.ALLOW
+        return asyncio.ensure_future(self._watching.is_allowed(own_address(presentity), own_address(watcher), allow))
+
     def watchers(self, account: Address) -> Sequence[Subscription]:
         """See ``PresenceService.watchers``."""
         presentity = self._presentities.find(self._presentities.own(account))
@@ -290,6 +296,11 @@ class AccountPresence:
         """What ``watcher`` (None: anybody) may see of the account was changed durably (``parts.Reconsider``)."""
         other = None if watcher is None else self._presentities.own(watcher)
         self._moves.reconsider(self._presentities.own(account), other)
+
+    async def remove(self, account: Address) -> None:
+        """An account is removed: with what it kept, and what others kept about it. Raises StoreError."""
+        await self.keeping.remove(account)
+        self.forget(account)
 
     def forget(self, account: Address) -> None:
         """The account was removed: nobody watches it any more, and it watches nobody (OPS-34)."""

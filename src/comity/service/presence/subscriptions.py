@@ -183,6 +183,20 @@ class Subscriptions:
         return found
 
 
+async def forget_stored(store: Store, account: Address) -> None:
+    """Remove the durable ones of and about an account that is removed while nothing runs."""
+    gone = []
+    for key, entry in await store.scan("subscription"):
+        try:
+            row = _decoder.decode(entry.value)
+        except msgspec.MsgspecError:  # nobody's: ``load`` says so
+            continue
+        if account.uri in (row.watcher, row.target):
+            gone.append(Delete("subscription", key))
+    if gone:
+        await store.commit(gone)
+
+
 def _key(live: Live) -> str:
     return f"{live.edge}/{live.id}"
 

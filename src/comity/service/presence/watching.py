@@ -271,12 +271,14 @@ class Watching:
         if live.is_durable and self._subscriptions.find(live.edge, live.id) is live:
             self._moves.commit_later(self._subscriptions.row_of(live))
 
-    async def is_allowed(self, target: Address, watcher: Address) -> bool:
-        """See ``PresenceService.is_allowed``."""
+    async def is_allowed(
+        self, target: Address, watcher: Address, least: SubHandling = SubHandling.POLITE_BLOCK
+    ) -> bool:
+        """See ``PresenceService.is_allowed`` and ``may_see``."""
         if not self._accounts.serves(target.domain) or not await self._accounts.exists(target):
             return False
         await self._access.load(target)
-        return self._moves.grant(target, watcher).sub_handling >= SubHandling.POLITE_BLOCK
+        return self._moves.grant(target, watcher).sub_handling >= least
 
 
 def own(subscription: Subscription) -> Live:
