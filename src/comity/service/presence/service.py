@@ -304,6 +304,7 @@ class AccountPresence:
 
     async def remove(self, account: Address) -> None:
         """An account is removed: with what it kept, and what others kept about it. Raises StoreError."""
+        self.forget(account)  # first, so that nobody is told of decisions that go with it
         await self.keeping.remove(account)
         self.forget(account)
         # The store carries calls out in order: with this one durable, so are the ends before it.
