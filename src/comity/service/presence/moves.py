@@ -105,6 +105,7 @@ class Moves:
         try:
             if watcher is None:
                 presentity.grants.clear()
+                presentity.contents.clear()  # of permissions that nobody may have any more
             told = [live for live in lives if self._decide(presentity, live)]
             self.look_at_rules(presentity)
         except LookupError:  # its rules left the memory: nobody is told before they are back
