@@ -25,7 +25,7 @@ from comity.service.presence.access import Access, Reconsider
 from comity.service.presence.blocks import Blocks
 from comity.service.presence.edges import Edges
 from comity.service.presence.interfaces import Ask, ContactItem, Decision
-from comity.service.presence.relations import SPACE, Book, Change, Relations, pack_ask, read_key, unpack_ask
+from comity.service.presence.relations import SPACE, Book, Change, Relations, pack_ask, read_key, shown, unpack_ask
 from comity.service.presence.states import Act, State, Step, inbound, outbound
 
 log = logging.getLogger(__name__)
@@ -325,14 +325,6 @@ _BACKED: dict[Act, Callable[[State], bool]] = {
 def state_of(item: ContactItem) -> State:
     """An item in the words of RFC 6121; a politely blocked watcher has a subscription, as far as he knows."""
     return State.of(asks=item.asks, sees=item.sees, is_asked=item.ask is not None, is_granted=item.decision in _GRANTED)
-
-
-def shown(item: ContactItem) -> tuple[object, ...]:
-    """What of an item its own devices see in the contact list."""
-    if not item.is_listed:
-        return ()
-    is_from = item.decision is Decision.ALLOWED
-    return (item.name, item.groups, item.asks, item.sees, is_from, item.is_preapproved)
 
 
 def _seen(item: ContactItem) -> tuple[object, ...]:
