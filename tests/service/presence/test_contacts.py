@@ -258,7 +258,7 @@ class TestMemory:
             desk = await Desk().start()
             for account in (ALICE, BOB, CAROL):
                 await put(desk, account, DAVE)
-            small = Relations(desk.store, most_items=4)
+            small = Relations(desk.store, most_items=6)
             for account in (ALICE, BOB, CAROL):
                 assert len((await small.load(account)).items) == 1
             assert small.loaded(ALICE) is None

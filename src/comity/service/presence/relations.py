@@ -27,8 +27,10 @@ from comity.service.interfaces import Delete, Op, Put, Store
 from comity.service.presence.interfaces import Ask, ContactItem, Decision, Default
 
 SPACE: Final = "relation"
-MOST_ITEMS = 500_000
-"""Rows kept in memory, some 200 MB at most: 500 contacts of 1,000 accounts that are there now."""
+MOST_ITEMS = 300_000
+"""Rows kept in memory, some 100 MB at most: 500 contacts of 600 accounts that are there now."""
+_BOOK = 2
+"""What an account counts beside its rows: who asks about names at random fills no more than that."""
 MOST_TOMBSTONES = 256
 """Removed entries remembered for each account, for devices that come back."""
 
@@ -150,7 +152,7 @@ class Relations:
                 raise StoreError(f"the stored relation {key} cannot be read: {error}") from error
         book.version = max(book.version, book.floor)
         self._books[account.key] = book
-        self._items += len(book.items) + 1
+        self._items += len(book.items) + _BOOK
         self._forget_oldest(account.key)
         return book
 
@@ -160,7 +162,7 @@ class Relations:
                 return
             if key != except_key and not book.uses:
                 del self._books[key]
-                self._items -= len(book.items) + 1
+                self._items -= len(book.items) + _BOOK
 
     # --- change --------------------------------------------------------------------------------------------------
 
@@ -210,7 +212,7 @@ class Relations:
             keys = [key for key, _ in await self.store.scan(SPACE, account.key + "/")]
             if keys:
                 await self.store.commit([Delete(SPACE, key) for key in keys])
-            self._items -= len(book.items) + 1
+            self._items -= len(book.items) + _BOOK
             self._books.pop(account.key, None)
             book.items.clear()
             book.was_listed.clear()
