@@ -171,9 +171,10 @@ class Pairs:
         exists = await self._accounts.exists(account)
         await self._access.load(account)
         handling = self._access.grant(account, watcher, self.when(), is_new=True).sub_handling
+        same_work = [Put(SPACE, "nobody", b"")] if handling is SubHandling.CONFIRM else []
         if not exists:
-            if handling is SubHandling.CONFIRM:
-                await self._relations.store.commit([Put(SPACE, "nobody", b"")])
+            if same_work:
+                await self._relations.store.commit(same_work)
             return _SAID.get(handling)
         if handling is SubHandling.BLOCK:
             return Act.UNSUBSCRIBED
@@ -190,7 +191,7 @@ class Pairs:
                 return item if waiting >= self.limits.contacts else replace(item, ask=ask)
             return _stepped(item, step)
 
-        await self._asked(account, watcher, change)
+        await self._asked(account, watcher, change, then=same_work)
         return replies[-1]
 
     async def ask_again(self, account: Address, watcher: Address) -> ContactItem:
@@ -203,8 +204,10 @@ class Pairs:
 
         return await self._asked(account, watcher, change)
 
-    async def _asked(self, account: Address, watcher: Address, change: Change) -> ContactItem:
-        changed = await self._change(account, watcher, change)
+    async def _asked(
+        self, account: Address, watcher: Address, change: Change, *, then: Sequence[Op] = ()
+    ) -> ContactItem:
+        changed = await self._change(account, watcher, change, then=then)
         assert not isinstance(changed, Response)
         before, after = changed
         if after.ask is not None and before.ask is None:
