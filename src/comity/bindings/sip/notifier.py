@@ -385,7 +385,7 @@ class Notifier:
 
     def _send_by(self, state: LinkState, watch: Watch, notice: Notice, links: set[Link]) -> None:
         subscription, clock = watch.subscription, self._binding.service.clock
-        left = None if subscription.expires is None else int(subscription.expires - clock.when().timestamp())
+        left = None if subscription.expires is None else ceil(subscription.expires - clock.when().timestamp())
         watch.cseq += 1
         watch.silent_since = watch.silent_since or clock.now()
         value = state_value(notice.substate.value, left, notice.reason, notice.retry_after)
