@@ -7,6 +7,7 @@ settings and limits; keep the two together.
 
 from __future__ import annotations
 
+import html
 import signal
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -84,6 +85,8 @@ class Presence:
     """States it tells apart."""
     tells_notes: bool = False
     shows_notes: bool = False
+    knows_escapes: bool = True
+    """False: ``&lt;`` is shown as it stands in the XML, and ``<`` written as it was typed, which is no XML."""
     answers: bool = False
     """Whether its user can approve or refuse who asks."""
     blocks: bool = False
@@ -94,7 +97,8 @@ class Presence:
         Of those who are offline only that: some servers and clients put words of their own there.
         """
         state = seen.state if seen.state in self.shows or seen.state in ("offline", "unknown") else "online"
-        return Seen(state, seen.note if self.shows_notes and state not in ("unknown", "offline") else "")
+        note = seen.note if self.shows_notes and state not in ("unknown", "offline") else ""
+        return Seen(state, note if self.knows_escapes else html.unescape(note))
 
 
 @dataclass(frozen=True, slots=True)
