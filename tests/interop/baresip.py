@@ -47,7 +47,7 @@ module_app account.so
 http_listen 127.0.0.1:{http_port}
 cons_listen 127.0.0.1:{console_port}
 """
-_STATES: dict[str, State] = {"online": "online", "offline": "offline", "busy": "busy", "away": "away"}
+_STATES: dict[str, State] = {"online": "online", "offline": "offline", "busy": "busy"}
 
 
 class Baresip(StockClient):
@@ -59,8 +59,8 @@ class Baresip(StockClient):
     """Sending: the HTTP module takes a request of 16 KiB, percent-encoded. Showing: a line buffer of 512 octets, and what
     does not fit, with the sender's address, is not shown at all, though answered with 200."""
 
-    presence = Presence(tells=frozenset({"online", "offline"}), shows=frozenset({"online", "away", "busy"}))
-    """It writes no notes and no activities, and shows none as "Busy" and "Away" but by the octets ``<rpid:busy``, ``<rpid:away``."""
+    presence = Presence(tells=frozenset({"online", "offline"}), shows=frozenset({"online", "busy"}), away_as="offline")
+    """It writes no notes and no activities, and reads activities by the octets ``<rpid:busy`` and ``<rpid:away`` alone."""
 
     def __init__(self, home: Path, sign_in: SignIn) -> None:
         super().__init__(home, sign_in)

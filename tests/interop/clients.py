@@ -83,6 +83,8 @@ class Presence:
     """States its user can choose; "offline" only where that is possible without signing out."""
     shows: frozenset[State] = frozenset()
     """States it tells apart."""
+    away_as: State = "online"
+    """What it shows of people who are away, if it does not show that."""
     tells_notes: bool = False
     shows_notes: bool = False
     knows_escapes: bool = True
@@ -92,11 +94,12 @@ class Presence:
     blocks: bool = False
 
     def as_shown(self, seen: Seen) -> Seen:
-        """What is left of ``seen`` in this client; who shows no away shows people who are away as online.
+        """What is left of ``seen`` in this client.
 
         Of those who are offline only that: some servers and clients put words of their own there.
         """
-        state = seen.state if seen.state in self.shows or seen.state in ("offline", "unknown") else "online"
+        instead = self.away_as if seen.state == "away" else "online"
+        state = seen.state if seen.state in self.shows or seen.state in ("offline", "unknown") else instead
         note = seen.note if self.shows_notes and state not in ("unknown", "offline") else ""
         return Seen(state, note if self.knows_escapes else html.unescape(note))
 

@@ -22,6 +22,7 @@ from comity.cpim.presence import (
     PresenceDocument,
     PresenceLimits,
     PresenceTuple,
+    view_of_tree,
 )
 from comity.cpim.rpid import RPID
 from comity.errors import LocalProtocolError
@@ -63,7 +64,7 @@ def build(
     root.children += [_component(one, "device") for one in devices]
     root.children += [_component(one, "person") for one in persons]
     root.children += extensions
-    return PresenceDocument.parse(DECLARATION + _written(root, bool(persons or devices)) + b"\r\n", limits=limits)
+    return view_of_tree(DECLARATION + _written(root, bool(persons or devices)) + b"\r\n", root, limits)
 
 
 def _written(root: Element, has_components: bool) -> bytes:
