@@ -85,19 +85,17 @@ class Nodes:
 
     # --- notifications -----------------------------------------------------------------------------------------------
 
-    async def tell(self, account: Address, node: Node, child: Element, item: str) -> None:
+    def tell(self, account: Address, node: Node, child: Element, item: str) -> None:
         """Tell the account's own devices, and those of contacts who may know."""
         wish = node.name + NOTIFY
         devices = [one for one in self._ground.devices.available(account) if wish in (one.features or ())]
         if node.access != "whitelist":
             for watcher in self._watchers(account):
-                theirs = [one for one in self._ground.devices.available(watcher) if wish in (one.features or ())]
-                if theirs and await self._presence.may_see(account, watcher):
-                    devices += theirs
+                devices += [one for one in self._ground.devices.available(watcher) if wish in (one.features or ())]
         self._write(devices, account, node.name, child, item)
 
     def _watchers(self, account: Address) -> list[Address]:
-        subscriptions = self._presence.watchers(account)
+        subscriptions = self._presence.seen_by(account)
         return [one.watcher for one in subscriptions if one.edge == PROTOCOL and one.watcher.key != account.key]
 
     def _write(self, devices: Iterable[Connection], account: Address, node: str, child: Element, item: str) -> None:
