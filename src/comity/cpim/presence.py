@@ -21,7 +21,7 @@ from functools import cached_property
 from typing import Final
 
 from comity.cpim.address import Address
-from comity.cpim.documents import read_document, walk
+from comity.cpim.documents import check_written, read_document, walk
 from comity.cpim.entity import content_type_params, decode_transfer
 from comity.cpim.header import read_timestamp
 from comity.cpim.operations import MimeObject
@@ -158,6 +158,16 @@ class PresenceDocument:
         if media_type != PIDF_TYPE:
             raise MalformedMessage(f"the entity is not {PIDF_TYPE}")
         return _parse(decode_transfer(obj), params.get("charset", ""), limits)
+
+    @classmethod
+    def written(cls, raw: bytes, root: Element, *, limits: PresenceLimits = DEFAULT) -> PresenceDocument:
+        """View ``raw``, which our own writer has just made of ``root``: the same view as ``parse`` gives, without reading it.
+
+        Raises:
+            MalformedMessage: as ``parse``.
+        """
+        check_written(root, raw, limits.xml)
+        return _View(raw, root).document()
 
     @cached_property
     def date_time(self) -> datetime | None:

@@ -61,7 +61,7 @@ def build(
     root.children += [_component(one, "device") for one in devices]
     root.children += [_component(one, "person") for one in persons]
     root.children += extensions
-    return PresenceDocument.parse(DECLARATION + serialize(root) + b"\r\n", limits=limits)
+    return PresenceDocument.written(DECLARATION + serialize(root) + b"\r\n", root, limits=limits)
 
 
 def distinct(when: datetime, last: datetime | None) -> datetime:
