@@ -45,19 +45,3 @@ def walk(root: Element) -> Iterator[Element]:
         element = waiting.pop()
         yield element
         waiting.extend(element.elements())
-
-
-def check_written(root: Element, raw: bytes, limits: XmlLimits) -> None:
-    """Hold what was just written from ``root`` to the limits of ``read_document``, without reading it again.
-
-    Raises MalformedMessage (hint "size").
-    """
-    count, waiting = 0, [(root, 1)]
-    while waiting:
-        element, depth = waiting.pop()
-        count += 1
-        if depth > limits.depth or count > limits.elements or len(element.attributes) > limits.attributes:
-            raise MalformedMessage("the document nests too deep or holds too much", hint="size")
-        waiting += [(child, depth + 1) for child in element.children if isinstance(child, Element)]
-    if len(raw) > limits.octets:
-        raise MalformedMessage("the document is too long", hint="size")
