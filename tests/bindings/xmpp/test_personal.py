@@ -528,6 +528,20 @@ class TestEvents:
 
         run(story())
 
+    def test_who_is_let_in_is_shown_the_last_items_at_once(self) -> None:
+        async def story() -> None:
+            world = await start()
+            desk = await world.online("juliet@example.com/desk")
+            await does(desk, publish())
+            await does(desk, publish("secret", NICK, "1", options(PRIVATE)))
+            romeo = await curious(world, "romeo@example.com/x", NODE, "secret")
+            await romeo.tell("<presence type='subscribe' to='juliet@example.com'/>")
+            assert events(romeo) == []
+            await desk.tell("<presence type='subscribed' to='romeo@example.com'/>")
+            assert events(romeo) == ["juliet@example.com nick item current Jule"]
+
+        run(story())
+
     def test_a_device_whose_capabilities_grow_is_shown_what_is_new(self) -> None:
         async def story() -> None:
             world = await start()

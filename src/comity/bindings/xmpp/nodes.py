@@ -119,6 +119,12 @@ class Nodes:
         if new:
             self._ground.run(self._show_all(connection, new))
 
+    def granted(self, account: Address, contact: Address) -> None:
+        """``contact`` lets ``account`` see it from now on: show its devices what they would have been shown when they came."""
+        for device in self._ground.devices.available(account):
+            if device.events:
+                self._ground.run(self._show(device, contact, device.events))
+
     async def _show_all(self, connection: Connection, wanted: frozenset[str]) -> None:
         assert connection.account is not None
         account = connection.account

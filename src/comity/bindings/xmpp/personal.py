@@ -76,6 +76,10 @@ class Personal:
         """A device is available and what it can do is known: show it the last items of what it wants to be told of."""
         self._nodes.came(connection)
 
+    def granted(self, account: Address, contact: Address) -> None:
+        """``contact`` lets ``account`` see it from now on."""
+        self._nodes.granted(account, contact)
+
     # --- queries -----------------------------------------------------------------------------------------------------
 
     def takes(self, stanza: Element) -> bool:
