@@ -555,6 +555,21 @@ class TestEvents:
 
         run(story())
 
+    def test_of_ten_thousand_wishes_few_are_kept(self) -> None:
+        """What a device claims is kept as long as it is there, and its hash longer: bounded (X-66)."""
+
+        async def story() -> None:
+            world = await start()
+            wishes = [f"n{n:04}" for n in range(3000)]
+            desk = await curious(world, "juliet@example.com/desk", *wishes, "x" * 1000)
+            (device,) = world.binding._ground.devices.available(JULIET)  # kept nowhere else
+            assert device.features == frozenset(f"n{n:04}+notify" for n in range(64))
+            await does(desk, publish("n0063"))
+            await does(desk, publish("n0064"))
+            assert events(desk) == ["juliet@example.com n0063 item current Jule"]
+
+        run(story())
+
     def test_a_stream_that_is_resumed_has_missed_nothing(self) -> None:
         async def story() -> None:
             world = await start()

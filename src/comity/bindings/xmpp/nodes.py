@@ -16,6 +16,7 @@ from comity.bindings.xmpp.extensions import PROTOCOL
 from comity.bindings.xmpp.ground import Ground
 from comity.bindings.xmpp.notices import to_octets
 from comity.bindings.xmpp.pubsub import EVENT, Node, decode_node, event, items_element
+from comity.bindings.xmpp.queries import NOTIFY
 from comity.bindings.xmpp.wire import Element
 from comity.cpim.address import Address, to_jid
 from comity.cpim.operations import Reason, Response, failure
@@ -23,8 +24,6 @@ from comity.errors import StoreError
 from comity.service.interfaces import Origin
 from comity.service.presence.interfaces import PresenceService, StoredDocument
 
-#: What a client appends to a node's name in its capabilities to be told of it (XEP-0163 section 4.3.2).
-NOTIFY: Final = "+notify"
 _PREFIX: Final = "pep/"
 _TYPE: Final = "application/json"
 #: How often a change is tried again that another device of the account was quicker than.
