@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from comity.cpim.address import Address
     from comity.cpim.operations import Response
     from comity.service.interfaces import Delivery, Timer
-    from comity.service.presence.interfaces import ContactItem, Content
+    from comity.service.presence.interfaces import ContactItem, Content, Statement
     from comity.xml import Element
 
 #: Deliveries remembered so that a later error stanza finds its message.
@@ -68,6 +68,9 @@ class Connection:
     """True once it asked for copies (XEP-0280)."""
     presence: Element | None = None
     """The last one broadcast; None while unavailable."""
+    unpublished: Statement | None = None
+    """What it said last, if it says so much that this has still to be told (L-08)."""
+    publish_timer: Timer | None = None
     priority: int = 0
     features: frozenset[str] | None = None
     """What the device said it supports, None if it did not."""

@@ -146,6 +146,7 @@ class Streams:
         connection.wants_roster, connection.waiting_pushes = former.wants_roster, former.waiting_pushes
         connection.wants_blocklist, connection.waiting_requests = former.wants_blocklist, former.waiting_requests
         connection.directed, connection.shown = former.directed, former.shown
+        connection.unpublished, connection.publish_timer = former.unpublished, former.publish_timer
         connection.submitting = former.submitting
         connection.sm, connection.count = former.sm, former.count
         former.sm = former.count = None
