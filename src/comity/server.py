@@ -270,6 +270,7 @@ def _sip_config(config: Config) -> SipConfig:
         user_messages=float(limits.user_messages),
         user_message_burst=limits.user_message_burst,
         user_octets=max(limits.user_octets, round(6553.6 * limits.user_messages)),
+        presence_interval=limits.presence_interval,
         datagram_octets=limits.sip_message_udp,
         head_octets=limits.sip_headers,
         body_octets=min(limits.sip_body, limits.sip_message_tcp - limits.sip_headers),
@@ -278,7 +279,6 @@ def _sip_config(config: Config) -> SipConfig:
         header_count=limits.sip_header_count,
         uri_octets=limits.sip_uri,
         method_octets=limits.sip_method,
-        presence_interval=limits.presence_interval,
     )
 
 

@@ -137,4 +137,8 @@ POINTS: dict[str, Point] = {
 ELSEWHERE: dict[str, str] = {
     "presence.between-halves": "tests/service/presence/test_crash.py",
     "presence.recovery": "tests/service/presence/test_crash.py",
+    "presence.before-commit": "tests/service/presence/test_watch_crash.py",
+    "presence.after-commit": "tests/service/presence/test_watch_crash.py",
+    "presence.begin": "tests/service/presence/test_watch_crash.py",
+    "presence.revoke": "tests/service/presence/test_watch_crash.py",
 }

@@ -8,6 +8,7 @@ politely blocked hears of somebody who is offline; what was durable is there aft
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from hypothesis import settings
@@ -19,6 +20,7 @@ from comity.cpim.operations import Response
 from comity.cpim.watchers import SubscriptionState
 from comity.service.presence.interfaces import Decision
 from comity.testing.presence import PresenceBench, Told
+from comity.testing.service import settle
 
 PEOPLE = ("alice", "bob", "carol")
 PERSON = st.sampled_from(PEOPLE)
@@ -104,18 +106,22 @@ class Presence(RuleBasedStateMachine):
         assert sub.is_told_freely or one.at >= sub.heard_at + INTERVAL[sub.edge], f"told too soon: {one}"
         sub.heard, sub.heard_at, sub.is_told_freely = one.state, one.at, False
 
+    async def do(self, act: Callable[[], object]) -> None:
+        act()
+        await settle()
+
     # --- what happens -------------------------------------------------------------------------------------------------
 
     @rule(name=PERSON, word=st.sampled_from(WORDS), key=st.sampled_from("ab"), lease=st.sampled_from([None, 30, 9999]))
     def publish(self, name: str, word: str, key: str, lease: int | None) -> None:
-        self.bench.publish(uri(name), word, key=key, lease=lease)
+        self.runner.run(self.do(lambda: self.bench.publish(uri(name), word, key=key, lease=lease)))
         self.said[name][key] = word, self.now + (min(lease, 3600) if lease else float("inf"))
         self.take()
 
     @rule(name=PERSON, key=st.sampled_from("ab"))
     def unpublish(self, name: str, key: str) -> None:
         if self.said[name].get(key, ("", 0.0))[1] > self.now:
-            self.bench.unpublish(uri(name), key=key)
+            self.runner.run(self.do(lambda: self.bench.unpublish(uri(name), key=key)))
             del self.said[name][key]
             self.take()
 
@@ -216,4 +222,4 @@ class Presence(RuleBasedStateMachine):
 
 
 TestPresence = Presence.TestCase
-TestPresence.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestPresence.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)

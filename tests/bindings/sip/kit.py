@@ -6,7 +6,7 @@ import asyncio
 import itertools
 from collections.abc import Callable, Coroutine, Sequence
 from functools import wraps
-from typing import Literal, ParamSpec
+from typing import Literal, ParamSpec, Self
 
 from comity.bindings.base import Binding, HostPort, Link, Peer, Target, TlsInfo, Transport
 from comity.bindings.sip.binding import SipBinding
@@ -154,10 +154,13 @@ class FakeNetwork:
 class World:
     """One server and its phones."""
 
+    domain = "a.test"
+    people: tuple[str, ...] = ("alice", "bob", "carol")
+
     def __init__(self, **options: object) -> None:
         self.clock = FakeClock()
         self.store = MemoryStore()
-        users = ["im:alice@a.test", "im:bob@a.test", "im:carol@a.test"]
+        users = [f"im:{name}@{self.domain}" for name in self.people]
         credentials = {}
         for uri in users:
             address = Address.parse(uri)
@@ -166,14 +169,14 @@ class World:
         self.guard = CountingGuard()
         self.accounts = GuardedAccounts(users, credentials, self.guard)
         fields: dict[str, object] = {
-            "domains": ("a.test",),
+            "domains": (self.domain,),
             "listen": ("udp://192.0.2.1:5060", "tcp://192.0.2.1:5061"),
             "plaintext_from": ("192.0.2.0/24", "198.51.100.0/24"),
         }
         self.config = SipConfig(**(fields | options))  # type: ignore[arg-type]  # the test names fields of SipConfig
         self.binding = SipBinding(self.config, random=counting())
         self.others = DeviceBinding()
-        self.pipeline = Pipeline(self.store, self.accounts, self.clock, "a.test")
+        self.pipeline = Pipeline(self.store, self.accounts, self.clock, self.domain)
         self.network = FakeNetwork(self)
         self.phones: dict[HostPort, Phone] = {}
         self.listening: dict[HostPort, Phone] = {}
@@ -181,7 +184,7 @@ class World:
         self.udp: FakeLink | None = None
         self._moving = False
 
-    async def start(self) -> World:
+    async def start(self) -> Self:
         await self.pipeline.start({"sip": self.binding, "xmpp": self.others})
         await self.binding.start(self.pipeline, self.network)
         self.udp = FakeLink(self, Peer("udp", NEAR_UDP, ("", 0)), "udp")
@@ -241,7 +244,7 @@ class Phone:
         self.lost: list[str] = []
         self.answers: list[int] = []
         """Status codes for the next requests; 200 when empty, 0 to stay silent."""
-        self.digest = DigestClient(user, password, realm="a.test", peer="server", random=counting())
+        self.digest = DigestClient(user, password, realm=world.domain, peer="server", random=counting())
         self.second: SipSession | None = None
         self.link: FakeLink | None = None
         server = NEAR_UDP if transport == "udp" else NEAR_TCP

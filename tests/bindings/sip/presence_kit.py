@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from typing import Self
 
 from comity.bindings.base import Peer, Transport
 from comity.bindings.sip.binding import SipBinding
@@ -56,9 +57,9 @@ class PresenceWorld(World):
         super().__init__(**options)
         self.limits, self.keeping = limits, keeping
         self.store = MemoryStore(StoreClock(lambda: self.clock.when().timestamp(), self.clock.now))
-        self.pipeline = Pipeline(self.store, self.accounts, self.clock, "a.test")
+        self.pipeline = Pipeline(self.store, self.accounts, self.clock, self.domain)
 
-    async def start(self) -> PresenceWorld:
+    async def start(self) -> Self:
         """Start, or start again after a crash: the store and the phones stay."""
         self.presence = AccountPresence(
             self.store,
@@ -79,7 +80,7 @@ class PresenceWorld(World):
         """The process ends at once and another one starts over the same store."""
         self.presence.stop()
         self.binding = SipBinding(self.config, random=secrets.token_bytes)  # no branch is used again
-        self.pipeline = Pipeline(self.store, self.accounts, self.clock, "a.test")
+        self.pipeline = Pipeline(self.store, self.accounts, self.clock, self.domain)
         await self.start()
         await self.settle()
 

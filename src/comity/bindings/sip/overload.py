@@ -89,8 +89,8 @@ def glimpse(data: bytes, source: HostPort) -> Glimpse | None:
         key = (source, branch.decode(), host.decode().lower(), None if port is None else int(port), method)
         seen = b"%b=%d;received=%b" % (vias[0], source[1], source[0].encode())
         return Glimpse(key, seen, from_, to, call_id, cseq)
-    top, *others = split_commas(vias[0].decode("utf-8", "surrogateescape"))
     try:
+        top, *others = split_commas(vias[0].decode("utf-8", "surrogateescape"))
         via = Via.parse(top)
     except RemoteProtocolError:
         return None

@@ -21,6 +21,7 @@ from comity.failpoints import failpoint
 from comity.service.interfaces import Clock, Op, Result, Store
 from comity.service.presence.access import Access
 from comity.service.presence.deadlines import Deadlines
+from comity.service.presence.informing import Informing
 from comity.service.presence.notifier import Notifier
 from comity.service.presence.presentities import Presentities
 from comity.service.presence.presentity import Presentity
@@ -47,16 +48,26 @@ class Moves:
         access: what watchers may see.
         presentities: whom they watch.
         notifier: says so.
+        informing: tells those who are watched.
     """
 
     def __init__(
-        self, store: Store, clock: Clock, access: Access, presentities: Presentities, notifier: Notifier
+        self,
+        *,
+        store: Store,
+        clock: Clock,
+        access: Access,
+        presentities: Presentities,
+        notifier: Notifier,
+        informing: Informing,
     ) -> None:
         self._store = store
         self._clock = clock
         self._access = access
         self._presentities = presentities
         self._notifier = notifier
+        self._informing = informing
+        informing.hold = self.hold
         self.subscriptions = Subscriptions(store, clock, self._expired)
         self._waiting: Deadlines[Live] = Deadlines(clock, self._give_up)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -98,6 +109,7 @@ class Moves:
             self.hold(presentity)
             return
         self._notifier.tell(presentity, told, is_urgent=True)
+        self._informing.changed(presentity)
         self._presentities.settle(presentity)
 
     def _decide(self, presentity: Presentity, live: Live) -> bool:
@@ -149,6 +161,7 @@ class Moves:
             return
         presentity.is_loading = presentity.is_held = presentity.is_restored = False
         self.reconsider(presentity.address)
+        self._informing.resume(presentity)
 
     # --- ends ------------------------------------------------------------------------------------------------------
 
@@ -167,6 +180,7 @@ class Moves:
             self._waiting.push(self._clock.now() + WAITING, live)
         else:
             self.drop(live)
+        self._inform(live)
         if is_told and live.is_begun:
             self._notifier.ended(live, reason)
 
@@ -189,6 +203,12 @@ class Moves:
         """Out of waiting."""
         live.state, live.event = _STATE.TERMINATED, event
         self.drop(live)
+        self._inform(live)
+
+    def _inform(self, live: Live) -> None:
+        presentity = self._presentities.find(live.target)
+        if presentity is not None and presentity.feeds and live.is_begun:
+            self._informing.changed(presentity, live if live.state is _STATE.TERMINATED else None)
 
     def _give_up(self, lives: list[Live]) -> None:
         for live in lives:

@@ -18,6 +18,7 @@ from comity.cpim.presence import PresenceDocument
 from comity.cpim.presence_rules import Permissions
 from comity.service.presence.interfaces import Content
 from comity.service.presence.subscriptions import Live
+from comity.service.presence.watcherinfo import WatcherFeed
 
 NEVER = datetime.max.replace(tzinfo=UTC)
 """End of the lease of a publication that stands until it is taken away."""
@@ -40,6 +41,15 @@ class Publication:
 
 
 @dataclass(slots=True, eq=False)
+class Feed:
+    """What one subscription to watcher information was told."""
+
+    documents: WatcherFeed
+    ended: dict[str, Live] = field(default_factory=dict)
+    """By id: subscriptions that are no more, and whose end was not told yet."""
+
+
+@dataclass(slots=True, eq=False)
 class Presentity:
     """One of our accounts, or an address that somebody asked about."""
 
@@ -48,6 +58,10 @@ class Presentity:
     publications: dict[str, Publication] = field(default_factory=dict)
     subscriptions: dict[Live, None] = field(default_factory=dict)
     """In order of arrival; also those that wait for an answer after their time (RFC 3857 section 4.7.1)."""
+    feeds: dict[Live, Feed] = field(default_factory=dict)
+    """Of those who watch the watchers."""
+    asking: set[str] = field(default_factory=set)
+    """Keys of watchers whose subscription is being made: their request is seen by that."""
     parting: dict[str, tuple[str, bytes]] = field(default_factory=dict)
     """``Content.natives`` of tuples that went since the last composition."""
     composed: Composed | None = None
@@ -102,6 +116,7 @@ class Presentity:
     def unwatched(self) -> None:
         """Nobody watches: forget what was made for watchers."""
         self.contents.clear()
+        self.feeds.clear()
         self.grants.clear()
         self.offline = None
         self.parting = {}

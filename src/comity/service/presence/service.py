@@ -19,6 +19,7 @@ from comity.cpim.operations import EndReason, NotifyOperation, Reason, Response,
 from comity.cpim.presence_rules import SubHandling, current_sphere
 from comity.service import policy
 from comity.service.interfaces import Accounts, Clock, Origin, Store
+from comity.service.presence.informing import Informing
 from comity.service.presence.interfaces import (
     ContactItem,
     Contacts,
@@ -40,6 +41,7 @@ from comity.service.presence.presentity import Presentity
 from comity.service.presence.publications import Publications
 from comity.service.presence.publications import find as find_publication
 from comity.service.presence.recovery import Recovery
+from comity.service.presence.subscriptions import NOBODY
 from comity.service.presence.watching import Admit, PresenceLimits, Watching, own
 
 
@@ -66,6 +68,7 @@ class AccountPresence:
         keeping: KeepingLimits | None = None,
     ) -> None:
         self.limits = limits or PresenceLimits()
+        self._store = store
         self._accounts = accounts
         self._clock = clock
         self._admit = admit
@@ -74,7 +77,15 @@ class AccountPresence:
         self._presentities.on_moment = self._moment
         self._publications = Publications(clock, self.limits.publications)
         self._notifier = Notifier(clock, kept.edges, self._presentities.of)
-        self._moves = Moves(store, clock, kept.access, self._presentities, self._notifier)
+        self._informing = Informing(store, clock, kept.relations, self._presentities, self._notifier)
+        self._moves = Moves(
+            store=store,
+            clock=clock,
+            access=kept.access,
+            presentities=self._presentities,
+            notifier=self._notifier,
+            informing=self._informing,
+        )
         self._watching = Watching(
             store=store,
             accounts=accounts,
@@ -83,6 +94,7 @@ class AccountPresence:
             presentities=self._presentities,
             moves=self._moves,
             notifier=self._notifier,
+            informing=self._informing,
             limits=self.limits,
         )
         self._recovery = Recovery(store, accounts, clock, self._presentities, self._moves)
@@ -110,6 +122,7 @@ class AccountPresence:
         """Tell nobody any more; what is durable is in the store."""
         self._recovery.stop()
         self._notifier.stop()
+        self._informing.stop()
         self._moves.stop()
         self._presentities.stop()
 
@@ -303,6 +316,8 @@ class AccountPresence:
         self.forget(account)  # first, so that nobody is told of decisions that go with it
         await self.keeping.remove(account)
         self.forget(account)
+        # The store carries calls out in order: with this one durable, so are the ends before it.
+        await self._store.commit([NOBODY])
 
     def forget(self, account: Address) -> None:
         """The account was removed: nobody watches it any more, and it watches nobody (OPS-34)."""

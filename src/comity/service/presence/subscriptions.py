@@ -47,8 +47,8 @@ class Live(Subscription):
     """It waits for ``next_at`` with something to be told."""
     expiry_at: float = 0.0
     """Monotonic: its first place among the expiries; 0 for none."""
-    version: int = 0
-    """Of the next watcherinfo document (RFC 3858 section 3)."""
+    is_restored: bool = False
+    """It was kept over a restart."""
 
 
 class _Row(msgspec.Struct, array_like=True):
@@ -216,4 +216,5 @@ def _live(row: _Row) -> Live:
         row.interval,
         row.takes_secured,
         row.data,
+        is_restored=True,
     )

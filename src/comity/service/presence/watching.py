@@ -21,6 +21,7 @@ from comity.service import policy
 from comity.service.interfaces import Accounts, Op, Origin, Store
 from comity.service.presence.access import Access
 from comity.service.presence.decisions import Decisions
+from comity.service.presence.informing import Informing
 from comity.service.presence.interfaces import Granted, Subscription, Terms
 from comity.service.presence.moves import Moves, event_of, state_of
 from comity.service.presence.notifier import Notifier
@@ -74,6 +75,7 @@ class Watching:
         presentities: whom they watch.
         moves: the live subscriptions.
         notifier: tells them.
+        informing: tells those who are watched.
         limits: see there.
     """
 
@@ -87,6 +89,7 @@ class Watching:
         presentities: Presentities,
         moves: Moves,
         notifier: Notifier,
+        informing: Informing,
         limits: PresenceLimits,
     ) -> None:
         self._store = store
@@ -97,6 +100,7 @@ class Watching:
         self._moves = moves
         self._subscriptions = moves.subscriptions
         self._notifier = notifier
+        self._informing = informing
         self._limits = limits
 
     async def subscribe(self, operation: SubscribeOperation, origin: Origin, terms: Terms) -> Granted | Response:
@@ -107,7 +111,10 @@ class Watching:
         live = self._subscriptions.find(terms.edge, operation.subscript_id)
         if live is None:
             wish = _Wish(watcher, target, operation, origin, terms)
-            return self._check_room(wish) or await self._ask_access(wish) or await self._begin_new(wish)
+            answer = self._check_room(wish) or await self._ask_access(wish) or await self._begin_new(wish)
+            if isinstance(answer, Response) and (presentity := self._presentities.find(target)) is not None:
+                presentity.asking.discard(watcher.key)
+            return answer
         named = replace(operation, watcher=watcher.with_scheme("pres"))
         if refusal := policy.check_holder(named, live.watcher.with_scheme("pres")):
             return refusal
@@ -133,6 +140,7 @@ class Watching:
         if wish.terms.package == "presence.winfo":
             wish.granted = EVERYTHING
             if wish.watcher.key == target.key:
+                await self._access.load(target)
                 return None
             return failure(operation.trans_id, Reason.DENIED, "Who watches an account is told to that account.")
         known = self._accounts.known(target)
@@ -142,6 +150,9 @@ class Watching:
         if wish.granted.sub_handling is SubHandling.CONFIRM and operation.duration and not wish.terms.is_standing:
             if self._waiting(wish.watcher) >= self._limits.requests:
                 return _full(wish, f"At most {self._limits.requests} requests of one user wait for an answer.")
+            presentity = self._presentities.find(target)
+            if presentity is not None:
+                presentity.asking.add(wish.watcher.key)
             await self._decisions.request(target, wish.watcher, wish.terms)
             await self._access.load(target)
             wish.granted = self._moves.grant(target, wish.watcher)
@@ -246,6 +257,9 @@ class Watching:
         presentity = self._presentities.need(live.target)
         if not live.is_kept:
             self._say_last(live)
+        elif live.package == "presence.winfo":
+            live.is_begun = True
+            self._informing.begin(presentity, live)
         elif live.state is _STATE.PENDING:
             live.is_begun = True
             self._notifier.pending(live)
@@ -255,13 +269,18 @@ class Watching:
                 self._moves.hold(presentity)
             else:
                 self._notifier.tell_one(presentity, live)
+        presentity.asking.discard(live.watcher.key)
+        if live.package == "presence" and presentity.feeds:
+            self._informing.changed(presentity)
         self._presentities.settle(presentity)
 
     def _say_last(self, live: Live) -> None:
         """The one notification of a fetch or an end (RFC 3859 section 3.4.3)."""
         live.state = _STATE.TERMINATED
         presentity = self._presentities.need(live.target)
-        if live.granted.sub_handling < SubHandling.POLITE_BLOCK or presentity.is_held:
+        if live.package == "presence.winfo":
+            self._informing.begin(presentity, live)
+        elif live.granted.sub_handling < SubHandling.POLITE_BLOCK or presentity.is_held:
             self._notifier.ended(live, EndReason.TIMEOUT)
         else:
             self._notifier.tell_one(presentity, live)
