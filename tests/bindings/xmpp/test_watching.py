@@ -262,6 +262,30 @@ class TestLoss:
 
         run(story())
 
+    def test_nothing_is_missed_between_the_end_of_the_octets_and_that_of_the_connection(self) -> None:
+        async def story() -> None:
+            world = await start()
+            romeo, juliet = await friends(world)
+            phone = await login(world, "romeo@example.net/phone")
+            romeo.take()
+            assert romeo.link.session is not None
+            romeo.link.session.receive_eof(world.clock.now())
+            romeo.link.pump()
+            document = state_document(JULIET, "ID-desk", PresenceState(Availability.DND), world.clock.when())
+            origin = Origin(JULIET, "xmpp", "h", True)
+            world.presence.publish(JULIET, Statement(document, keeps_ids=True), origin, key="desk")
+            await phone.tell("<presence><show>away</show></presence>")
+            assert romeo.link.is_closed
+            again = await world.connect("romeo@example.net/orchard", resume=romeo.session.sm_state)
+            assert sorted(again.heard()) == [
+                "available juliet@example.com/desk dnd",
+                "available romeo@example.net/phone away",
+            ]
+            await juliet.tell("<presence><show>xa</show></presence>")
+            assert again.heard() == ["available juliet@example.com/balcony xa"]
+
+        run(story())
+
     def test_who_lets_itself_be_seen_no_more_is_gone_for_a_resumed_stream_too(self) -> None:
         async def story() -> None:
             world = await start()

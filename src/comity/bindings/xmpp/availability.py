@@ -200,9 +200,13 @@ class Availability:
     def broadcast(self, connection: Connection, stanza: Element) -> None:
         """Tell the user's available devices, the one it is about included (RFC 6121 section 4.2.2)."""
         for other in self._ground.devices.resources(connection.jid):
-            if other.presence is not None and other.is_live:
+            if other.presence is None:
+                continue
+            if other.is_live and not other.session.is_ended:
                 self._ground.pass_on(other, _addressed(stanza, other), f"presence {stanza.get('from')}")
                 other.link.flush()
+            else:
+                self._ground.reply(other, _addressed(stanza, other))  # kept for when its stream is resumed
 
     # --- contact address ---------------------------------------------------------------------------------------------
 

@@ -101,8 +101,9 @@ class Connection:
     """Keys of those whose requests it was shown while the stored ones were being read; None at all other times."""
     directed: dict[Jid, None] = field(default_factory=dict)
     """To whom it sent presence of its own (RFC 6121 section 4.6), oldest first."""
-    shown: dict[str, Content] = field(default_factory=dict)
-    """While its stream waits to be resumed: what it had been shown of each contact, by the contact's key."""
+    shown: dict[str, Content] | None = None
+    """From the moment its stream carries nothing more until it is resumed: what it had been shown of each contact, by the
+    contact's key. None at all other times."""
     is_paused: bool = False
     timer: Timer | None = None
     """Ends the time for resumption."""

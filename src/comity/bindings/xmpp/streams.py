@@ -173,6 +173,8 @@ class Streams:
         """The stream is over; close what carried it."""
         if event.is_orderly or event.condition in ("policy-violation", "system-shutdown"):
             self._drop_stream(connection)  # nothing to resume after a goodbye (XEP-0198 section 5)
+        elif connection.sm_id:
+            self._availability.remember(connection)
         if event.is_local and event.condition not in ("", "conflict", "system-shutdown"):
             what = (connection.host, event.condition, event.text)
             log.info("XMPP stream of %s was ended: %s (%s)", *what, extra={"is_peers": True})

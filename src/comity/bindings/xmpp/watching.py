@@ -104,14 +104,16 @@ class Watching:
             self._presence.lost(subscription)
 
     def parked(self, connection: Connection) -> None:
-        """The device's stream waits to be resumed: remember what it has seen."""
+        """The device's stream carries nothing more and waits to be resumed: remember what it has seen."""
+        if connection.shown is not None:
+            return
         watch = self._watch_of(connection)
         subscriptions = watch.subscriptions if watch is not None else {}
         connection.shown = {key: one.told for key, one in subscriptions.items() if one.told is not None}
 
     def resumed(self, connection: Connection) -> None:
         """The stream goes on: tell it what it missed."""
-        seen, connection.shown = connection.shown, {}
+        seen, connection.shown = connection.shown or {}, None
         watch = self._watch_of(connection)
         subscriptions = watch.subscriptions if watch is not None else {}
         for key, content in seen.items():
@@ -129,7 +131,7 @@ class Watching:
         """Show a device what its account was last told of each contact, as far as it has not seen that."""
         for key, subscription in list(watch.subscriptions.items()):
             await self._room([connection])
-            if connection.presence is None or not connection.is_live:
+            if connection.presence is None or connection.shown is not None:
                 return
             content, when = subscription.told, self._ground.service.clock.when()
             if content is not None and watch.subscriptions.get(key) is subscription and content is not seen.get(key):
@@ -225,7 +227,7 @@ class Watching:
                 self._answer(self._probes.pop(subscription.id), current_stanzas(content, when))
                 continue
             for connection in devices.of(subscription.watcher):
-                if connection.presence is None or not connection.is_live:
+                if connection.presence is None or connection.shown is not None:
                     continue
                 notices = plain
                 if content.whole is not None and connection.features:
@@ -255,7 +257,7 @@ class Watching:
             return
         senders = self._senders(subscription.told)
         for connection in self._ground.devices.available(subscription.watcher):
-            if connection.is_live:
+            if connection.shown is None:
                 self._write_gone(connection, senders)
                 connection.link.flush()
 
