@@ -332,6 +332,8 @@ class XmppBinding:
     def answered(self, item: ContactItem, is_granted: bool) -> None:
         """See ``Edge.answered``."""
         self._asking.answered(item, is_granted)
+        if is_granted:
+            self._personal.granted(item.account, item.contact)
 
     def withdrew(self, item: ContactItem) -> None:
         """See ``Edge.withdrew``."""
