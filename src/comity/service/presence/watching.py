@@ -125,7 +125,9 @@ class Watching:
     def _check_room(self, wish: _Wish) -> Response | None:
         if wish.operation.duration == 0:
             return None
-        if self._subscriptions.count_of(wish.watcher) >= self._limits.subscriptions:
+        # Standing ones are as many as the contact list holds ([limits] contact_list).
+        is_full = self._subscriptions.count_of(wish.watcher) >= self._limits.subscriptions
+        if is_full and not wish.terms.is_standing:
             return _full(wish, f"At most {self._limits.subscriptions} subscriptions of one user.")
         presentity = self._presentities.find(wish.target)
         if presentity is not None and len(presentity.subscriptions) >= self._limits.watchers:
