@@ -17,6 +17,7 @@ from dataclasses import replace
 from comity.cpim.address import Address
 from comity.cpim.operations import EndReason, NotifyOperation, Reason, Response, SubscribeOperation, failure
 from comity.cpim.presence_rules import SubHandling
+from comity.cpim.watchers import SubscriptionState
 from comity.service import policy
 from comity.service.interfaces import Accounts, Clock, Origin, Store
 from comity.service.presence.informing import Informing
@@ -256,6 +257,13 @@ class AccountPresence:
         """See ``PresenceService.watchers``."""
         presentity = self._presentities.find(self._presentities.own(account))
         return tuple(presentity.subscriptions) if presentity else ()
+
+    def seen_by(self, account: Address) -> Sequence[Subscription]:
+        """See ``PresenceService.seen_by``."""
+        presentity = self._presentities.find(self._presentities.own(account))
+        live = presentity.subscriptions if presentity else ()
+        active = SubscriptionState.ACTIVE
+        return [one for one in live if one.state is active and one.granted.sub_handling is SubHandling.ALLOW]
 
     # --- decisions --------------------------------------------------------------------------------------------------
 
