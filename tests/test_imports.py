@@ -35,7 +35,17 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
     # ``protection`` what every hop must keep (T11), ``reports`` why a message failed (GW-12).
     *(
         (f"bindings.*.{part}", ("bindings.*", "cpim", "errors", "xml"), ())
-        for part in ("mapping", "forms", "history", "egress", "protection", "reports", "subscriptions", "packages")
+        for part in (
+            "mapping",
+            "forms",
+            "history",
+            "egress",
+            "protection",
+            "reports",
+            "subscriptions",
+            "packages",
+            "rlmi",
+        )
     ),
     # The same for presence, whose operations are of the presence service.
     *(

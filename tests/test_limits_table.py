@@ -19,7 +19,6 @@ WAITING = {
     "beep_frame": "APEX",
     "beep_channels": "APEX",
     "beep_message": "APEX",
-    "presence_interval": "SIP notifications",
     "alias_depth": "aliases",
     "max_breadth": "SIP requests sent on to another server",
     "hops": "enforced as cpim.operations.INITIAL_MAX_FORWARDS; another value has a meaning with gateways only",

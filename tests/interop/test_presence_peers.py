@@ -244,9 +244,7 @@ async def test_by_xmpp_a_restart_of_the_server_is_survived(prosody: Prosody) -> 
     """The stream cannot be resumed: everything is told again, and what is over is seen to be over."""
     async with by_xmpp(prosody, BOB) as bob, by_xmpp(prosody, ALICE) as alice, watching(alice, BOB) as changes:
         await anext(changes)
-        async with asyncio.timeout(PATIENCE):
-            while not await bob.requests():
-                await asyncio.sleep(0)
+        await requests(bob)
         await bob.allow(ALICE)
         await until(changes, Availability.AVAILABLE)
         await bob.publish(Availability.AWAY, "before")

@@ -49,6 +49,7 @@ class IdleClient:
 
     def __init__(self, number: int, port: int, context: ssl.SSLContext | None) -> None:
         self.number = number
+        self.account = account(number)
         self.heard = b""
         self.bodies: set[str] = set()
         place = number // PER_ADDRESS
@@ -72,7 +73,7 @@ class IdleClient:
     def sign_in(self, *, keeps: bool = True) -> None:
         """SCRAM-SHA-256 without channel binding (RFC 5802), a resource, stream management if it ``keeps``, presence."""
         nonce = base64.b64encode(os.urandom(18)).decode()
-        bare = f"n={account(self.number)},r={nonce}"
+        bare = f"n={self.account},r={nonce}"
         auth = "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='SCRAM-SHA-256'>%s</auth>"
         got = self.ask((auth % base64.b64encode(f"n,,{bare}".encode()).decode()).encode(), b"</challenge>")
         challenge = self.content(got).decode()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -78,6 +78,10 @@ def test_what_is_built_reads_as_it_was_given(
     assert (list(view.persons), list(view.devices)) == (persons, devices)
     assert (view.notes, view.extensions) == (notes, extensions)
     assert view.flags == ()
+    read = PresenceDocument.parse(view.raw)
+    assert [getattr(read, field.name) for field in fields(read)] == [
+        getattr(view, field.name) for field in fields(view)
+    ]
     again = build(
         view.entity, view.tuples, notes=notes, persons=view.persons, devices=view.devices, extensions=view.extensions
     )

@@ -20,8 +20,7 @@ from comity.net.tls import TlsContexts
 from comity.service.credentials import FailureGuard, StoreAccounts, derive_ha1, encode_ha1
 from comity.service.interfaces import Origin, Put, Store
 from comity.service.presence.interfaces import Granted, Terms
-from comity.service.presence.keeping import Keeping, KeepingLimits
-from comity.service.presence.service import AccountPresence, Parts
+from comity.service.presence.service import AccountPresence
 from comity.store.memory import MemoryStore
 from comity.testing.clock import FakeClock
 from comity.testing.presence import RecordingEdge
@@ -71,24 +70,14 @@ class House:
             ha1 = encode_ha1(derive_ha1(address, password(name)))
             await self.store.commit([Put("account", address.key, b"{}"), Put("ha1", address.key, ha1)])
         self.accounts = StoreAccounts(self.store, [DOMAIN], self.guard)
-        self.keeping = keeping = Keeping(
-            self.store,
-            self.accounts,
-            self.clock.when,
-            self._reconsider,
-            limits=KeepingLimits(),
-        )
-        parts = Parts(keeping.access, keeping.decisions, keeping.contacts, keeping.documents, keeping.edges)
-        self.presence = AccountPresence(self.store, self.accounts, self.clock, self._admit, parts)
-        await keeping.start()
+        self.presence = AccountPresence(self.store, self.accounts, self.clock, self._admit)
+        self.keeping = self.presence.keeping
+        await self.presence.start()
         self.edge = RecordingEdge(self.clock)
         self.presence.attach("sip", self.edge)
         self.resources = Resources(self.presence, self.accounts, Standing(self.store), self.clock, self.most_contacts)
         await self.resources.start()
         return self
-
-    def _reconsider(self, account: Address, watcher: Address | None) -> None:
-        self.presence.reconsider(account, watcher)
 
     async def _admit(self, operation: SubscribeOperation, origin: Origin) -> Response | None:
         return None

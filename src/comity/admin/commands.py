@@ -53,7 +53,7 @@ from comity.service.interfaces import Ack, Conflict, Delete, Found, Item, Op, Pu
 from comity.service.protection import NO_RULE, SPACE_PREFIX, Look, Operations, Rule, pack_rule, unpack_rule
 
 #: Names that would be taken for the server's own voice, or for nobody (RFC 3323 section 4.1.1.3).
-RESERVED = frozenset({"comity", "anonymous"})
+RESERVED = frozenset({"comity", "anonymous", "contacts"})
 #: What no XMPP localpart may hold (RFC 7622 section 3.3.1); the colon would also break a digest's HA1.
 _FORBIDDEN_IN_LOCAL = frozenset(" \"&'/:<>@")
 _PAGE = 500

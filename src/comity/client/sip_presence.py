@@ -325,6 +325,8 @@ def _tell(watch: Watch, machine: Subscriber, event: subscriber.Event | publisher
             watch.say(Standing.PENDING)
         case subscriber.Notified(request=request):
             watch.show(MimeObject(header_block(request), request.body) if request.body else None)
+        case subscriber.Ended() if not machine.is_wanted:
+            watch.end()  # as was wanted
         case subscriber.Ended(end=end, retry_at=retry_at):
             is_refused = end.is_cancelled
             is_fetch = machine.wish.duration == 0 and end.cause is EndCause.TIMEOUT

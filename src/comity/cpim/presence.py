@@ -203,6 +203,25 @@ def _parse(raw: bytes, charset: str, limits: PresenceLimits) -> PresenceDocument
     return _View(raw, read_document(raw, limits.xml, charset)).document()
 
 
+def view_of_tree(raw: bytes, root: Element, limits: PresenceLimits = DEFAULT) -> PresenceDocument:
+    """View a document that was written here of ``root`` a moment ago: what ``parse`` would see, at half of its cost.
+
+    Raises:
+        MalformedMessage: two ids are equal, or it passes a limit (hint "size").
+    """
+    if len(raw) > limits.document:
+        raise MalformedMessage("the document is too long", hint="size")
+    level, count = [root], 0
+    for _ in range(limits.depth):
+        count += len(level)
+        if count > limits.elements or any(len(one.attributes) > limits.attributes for one in level):
+            break
+        level = [child for one in level for child in one.children if isinstance(child, Element)]
+        if not level:
+            return _View(raw, root).document()
+    raise MalformedMessage("the document has too many elements or attributes, or too deep ones", hint="size")
+
+
 class _View:
     """Reads one tree; collects flags on the way."""
 

@@ -22,6 +22,7 @@ from comity.cpim.presence import (
     PresenceDocument,
     PresenceLimits,
     PresenceTuple,
+    view_of_tree,
 )
 from comity.errors import LocalProtocolError
 from comity.xml import XML_LANG, Element, serialize
@@ -61,7 +62,7 @@ def build(
     root.children += [_component(one, "device") for one in devices]
     root.children += [_component(one, "person") for one in persons]
     root.children += extensions
-    return PresenceDocument.parse(DECLARATION + serialize(root) + b"\r\n", limits=limits)
+    return view_of_tree(DECLARATION + serialize(root) + b"\r\n", root, limits)
 
 
 def distinct(when: datetime, last: datetime | None) -> datetime:

@@ -183,3 +183,21 @@ class TestEffect:
             assert juliet.heard() == []
 
         run(story())
+
+    def test_messages_are_refused_both_ways(self) -> None:
+        """Section 3.2 and 3.3: hers with the reason, his as for somebody who takes none (X-57)."""
+
+        async def story() -> None:
+            world = await start()
+            romeo, juliet = await login(world, "romeo@example.net/o"), await login(world, "juliet@example.com/x")
+            await change(juliet, "block", "romeo@example.net")
+            await juliet.say("romeo@example.net", "to him")
+            await romeo.say("juliet@example.com", "to her")
+            assert [condition(e) for e in juliet.errors()] == ["not-acceptable"]
+            assert [condition(e) for e in romeo.errors()] == ["service-unavailable"]
+            assert romeo.texts() == juliet.texts() == []
+            await change(juliet, "unblock")
+            await romeo.say("juliet@example.com", "again")
+            assert juliet.texts() == ["again"]
+
+        run(story())

@@ -6,6 +6,7 @@ import pytest
 
 from comity.bindings.xmpp.directed import MOST
 from comity.bindings.xmpp.e2e import wrap_octets
+from comity.bindings.xmpp.watching import REFUSAL_TIME
 from comity.cpim.address import Address
 from comity.cpim.operations import MimeObject
 from comity.service.interfaces import Origin
@@ -119,6 +120,8 @@ class TestToOne:
             await romeo.tell("<presence to='juliet@example.com/x' type='probe'/>")
             assert romeo.heard() == ["available juliet@example.com/x"]
             await romeo.tell("<presence to='juliet@example.com/other' type='probe'/>")
+            world.clock.advance(REFUSAL_TIME)
+            await world.settle()
             assert romeo.heard() == ["unsubscribed juliet@example.com"]
 
         run(story())

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from comity.bindings.xmpp.watching import RETRY, subscript_id
+from comity.bindings.xmpp.watching import REFUSAL_TIME, RETRY, subscript_id
 from comity.cpim.address import Address
 from comity.cpim.presence_state import Availability, PresenceState, state_document
 from comity.errors import StoreError
@@ -377,6 +377,9 @@ class TestProbes:
                 await login(world, "mercutio@example.com/x"),
             )
             await romeo.tell(f"<presence to='{name}@example.com' type='probe' id='xv291f38'/>")
+            assert romeo.heard() == []
+            world.clock.advance(REFUSAL_TIME)
+            await world.settle()
             (answer,) = romeo.take()
             assert answer.attributes == {
                 "type": "unsubscribed",

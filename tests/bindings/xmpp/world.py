@@ -237,6 +237,7 @@ class World:
         self.presence = AccountPresence(self.store, self.accounts, self.clock, self.pipeline.admit_subscription)
         self.keeping = self.presence.keeping
         self.pipeline.presence = self.presence if presence else None
+        self.pipeline.inbox = self.keeping.inbox if presence else None
         domains = tuple(sorted({Address.parse(uri).domain for uri in users}))
         values = {"domains": domains, "scram_iterations": 4096, **config}
         seed = b"" if former is None else b"next"

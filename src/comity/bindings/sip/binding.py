@@ -12,7 +12,7 @@ import asyncio
 import logging
 import secrets
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
@@ -25,6 +25,7 @@ from comity.bindings.sip.connections import Connections
 from comity.bindings.sip.delivery import DeviceDelivery
 from comity.bindings.sip.digest import DigestServer
 from comity.bindings.sip.events import MalformedReceived, PacketDropped, RequestReceived
+from comity.bindings.sip.lists import EXTENSIONS as LIST_EXTENSIONS
 from comity.bindings.sip.mapping import (
     ACCEPT,
     Refusal,
@@ -117,7 +118,8 @@ class SipBinding:
     async def start(self, service: Service, network: Network) -> None:
         self._service, self._network = service, network
         if service.presence is not None:
-            self._settings = replace(self._settings, methods=METHODS | PRESENCE_METHODS)
+            extensions = self._settings.extensions | LIST_EXTENSIONS
+            self._settings = replace(self._settings, methods=METHODS | PRESENCE_METHODS, extensions=extensions)
             self._notifier.start(service.presence)
         self._out.start(service, network)
         await self._authentication.start()
@@ -208,6 +210,12 @@ class SipBinding:
     def is_for_us(self, received: Request) -> bool:
         """True unless a Route leads elsewhere (S-46)."""
         return self._submission.is_for_us(received)
+
+    def run(self, work: Coroutine[None, None, None]) -> None:
+        """Do something that waits, beside everything else."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def refuse(self, received: Request, refusal: Refusal) -> None:
         """Answer with a refusal."""

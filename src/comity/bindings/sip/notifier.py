@@ -26,6 +26,7 @@ from comity.bindings.sip.connections import target_for
 from comity.bindings.sip.dialog import Dialog
 from comity.bindings.sip.events import RequestFailed, RequestTimedOut, ResponseReceived
 from comity.bindings.sip.headers import clean_text
+from comity.bindings.sip.lists import EDGE, Lists
 from comity.bindings.sip.mapping import Refusal, is_sender, response_to_status
 from comity.bindings.sip.message import SipResponse
 from comity.bindings.sip.notifications import (
@@ -107,6 +108,7 @@ class Notifier:
         self._pending: dict[tuple[Link, str], Watch] = {}
         """By link and client transaction."""
         self._presence: PresenceService | None = None
+        self._lists = Lists(binding, self)
 
     @property
     def presence(self) -> PresenceService:
@@ -127,6 +129,7 @@ class Notifier:
         """Called once, before any listener opens."""
         self._presence = presence
         presence.attach(self._binding.name, self)
+        self._lists.start(presence)
 
     # --- SUBSCRIBE -----------------------------------------------------------------------------------------
 
@@ -134,7 +137,8 @@ class Notifier:
         """Take an authenticated SUBSCRIBE; it is answered here. Raises RemoteProtocolError for what cannot be read."""
         refusal = self._refuse(received, principal)
         if refusal is None:
-            refusal = await self._subscribe(received, principal)
+            take = self._lists.take if self._lists.is_list(received) else self._subscribe
+            refusal = await take(received, principal)
         if refusal is not None:
             self._binding.refuse(received, refusal)
 
@@ -235,6 +239,30 @@ class Notifier:
         if state is not None and state.transport != "udp":
             state.watching.add(subscription.id)
         return watch
+
+    # --- dialogs of lists (``lists.py``) -----------------------------------------------------------------------
+
+    def kept_for(self, received: Request, event: Event, data: bytes) -> Kept:
+        """The dialog of a request about a list; ``data`` is what was kept of it, empty for a new one."""
+        return self._kept(received, event, Kept.decode(data) if data else None)
+
+    def open_dialog(self, subscription: Subscription, kept: Kept, state: LinkState) -> None:
+        """Note the way to a list's watcher."""
+        self._watch(subscription, kept, state)
+
+    def say(self, subscription: Subscription, substate: Substate, tail: bytes, reason: EndReason | None) -> None:
+        """Send this now, in the place of whatever is on its way."""
+        self._tell_at_once(subscription, Notice(substate, tail, reason))
+
+    def is_idle(self, subscription: Subscription) -> bool:
+        """True if nothing is on its way in a dialog that stands."""
+        watch = self._watches.get(subscription.id)
+        return watch is not None and watch.in_flight is None and watch.waiting is None
+
+    def transport_of(self, subscription: Subscription) -> str:
+        """By what a list's watcher is reached."""
+        watch = self._watches.get(subscription.id)
+        return "" if watch is None else watch.transport
 
     # --- the edge --------------------------------------------------------------------------------------------
 
@@ -434,11 +462,15 @@ class Notifier:
         """Nothing is on its way any more: after the last word the dialog is forgotten."""
         if last.substate is Substate.TERMINATED:
             self._forget(watch)
+        elif watch.subscription.edge == EDGE:
+            self._lists.settled(watch.subscription)
 
     def _lose(self, watch: Watch) -> None:
         """The watcher does not want it or is not there (SIP-22)."""
         self._forget(watch)
-        if watch.subscription.state is not SubscriptionState.TERMINATED:
+        if watch.subscription.edge == EDGE:
+            self._lists.lost(watch.subscription)
+        elif watch.subscription.state is not SubscriptionState.TERMINATED:
             self.presence.lost(watch.subscription)
 
     def _forget(self, watch: Watch) -> None:

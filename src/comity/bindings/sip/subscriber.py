@@ -187,6 +187,11 @@ class Subscriber:
         self._retry_at: float | None = None
 
     @property
+    def is_wanted(self) -> bool:
+        """False once ``unsubscribe`` was called."""
+        return not self._is_over
+
+    @property
     def is_done(self) -> bool:
         """True if it is over and nothing will be tried again."""
         return self.state is State.TERMINATED and self._retry_at is None
@@ -256,6 +261,8 @@ class Subscriber:
         """Take a NOTIFY; status code and headers of the answer, to be sent at once (RFC 6665 section 4.1.3)."""
         if not self.is_for_us(request) or self.state in (State.INIT, State.TERMINATED):
             return 481, []
+        if len(request.values("event")) > 1 or len(request.values("subscription-state")) > 1:
+            return 400, []
         package, id = _event_of(request.value("event") or "")
         wanted, wanted_id = _event_of(self.wish.event)
         if package != wanted:

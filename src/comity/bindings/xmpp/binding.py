@@ -12,7 +12,7 @@ import ipaddress
 import os
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from comity.bindings.base import Link, Listener, Network
 from comity.bindings.xmpp import events, queries, sasl, wire
@@ -43,6 +43,14 @@ from comity.service.presence.interfaces import ContactItem, Content, Subscriptio
 from comity.xml import XmlLimits
 
 
+class _Queries(Protocol):
+    """A part that answers iqs to an account."""
+
+    def takes(self, stanza: Element) -> bool: ...
+
+    def query(self, connection: Connection, stanza: Element) -> Coroutine[None, None, None]: ...
+
+
 class XmppBinding:
     """The binding of client-to-server XMPP.
 
@@ -64,7 +72,7 @@ class XmppBinding:
         self._cards = Cards(ground)
         self._availability = Availability(ground, self._asking, self._watching, self._directed, self._personal)
         self._delivery = DeviceDelivery(ground)
-        self._submissions = Submissions(ground)
+        self._submissions = Submissions(ground, self._blocklists)
         self._carbons = Carbons(ground)
         self._streams = streams = Streams(ground, self._availability, self._delivery, self._carbons)
         self._exempt = [ipaddress.ip_network(network) for network in config.plaintext_from]
@@ -239,14 +247,20 @@ class XmppBinding:
         assert connection.jid is not None
         to = Jid.parse(stanza.get("to")) if stanza.get("to") else connection.jid.bare
         is_account = to == connection.jid.bare
-        if is_account and stanza.get("type") in ("get", "set"):
-            for part in (self._lists, self._blocklists):
+        is_ours = to.domain in self._ground.domains
+        refused = None
+        if not is_account and (to.local or not is_ours):
+            refused = self._refusal(connection, stanza, to)
+        if refused is None and to.local and to.is_bare and is_ours and stanza.get("type") in ("get", "set"):
+            own: tuple[_Queries, ...] = (self._lists, self._blocklists) if is_account else ()
+            parts: tuple[_Queries, ...] = (*own, self._personal, self._cards)
+            for part in parts:
                 if part.takes(stanza):
                     return part.query(connection, stanza)
-        if is_account or (not to.local and to.domain in self._ground.domains):
+        if is_account or (not to.local and is_ours):
             self._own_iq(connection, stanza, is_account=is_account)
         else:
-            self._ground.reply(connection.current, self._refusal(connection, stanza, to) or self._carried(stanza, to))
+            self._ground.reply(connection.current, refused or self._carried(stanza, to))
         return None
 
     def _own_iq(self, connection: Connection, stanza: Element, *, is_account: bool) -> None:

@@ -19,6 +19,7 @@ from comity.bindings.xmpp.pubsub import EVENT, Node, decode_node, event, items_e
 from comity.bindings.xmpp.wire import Element
 from comity.cpim.address import Address, to_jid
 from comity.cpim.operations import Reason, Response, failure
+from comity.errors import StoreError
 from comity.service.interfaces import Origin
 from comity.service.presence.interfaces import PresenceService, StoredDocument
 
@@ -125,13 +126,17 @@ class Nodes:
         account = connection.account
         await self._show(connection, account, wanted)
         for item in (await self._presence.contacts.roster(account)).items:
-            if item.sees and await self._presence.may_see(item.contact, account):
+            if item.sees:
                 await self._show(connection, item.contact, wanted)
 
     async def _show(self, connection: Connection, account: Address, wanted: frozenset[str]) -> None:
-        is_own = connection.account is not None and connection.account.key == account.key
-        for name in await self.names(account):
-            node = await self.load(account, name) if name in wanted else None
+        assert connection.account is not None
+        is_own = connection.account.key == account.key
+        names = [name for name in await self.names(account) if name in wanted]
+        if not names or not (is_own or await self._presence.may_see(account, connection.account)):
+            return
+        for name in names:
+            node = await self.load(account, name)
             if node is None or not node.items or (node.access == "whitelist" and not is_own):
                 continue
             if node.options["send_last_published_item"] != "on_sub_and_presence":
@@ -145,4 +150,7 @@ class Nodes:
 
 
 def _node(name: str, stored: StoredDocument | None) -> Node | None:
-    return None if stored is None else decode_node(name, stored.octets)
+    try:
+        return None if stored is None else decode_node(name, stored.octets)
+    except ValueError as error:
+        raise StoreError(f"the stored node {name}: {error}") from error

@@ -113,9 +113,13 @@ class Node:
 
 def decode_node(name: str, octets: bytes) -> Node:
     """What ``Node.encode`` made. Raises ValueError for anything else."""
-    options, items = json.loads(octets)
-    known = {key: value for key, value in options.items() if key in _FIELDS}
-    return Node(name, {**_DEFAULTS, **known}, tuple(Item(str(id), str(payload)) for id, payload in items))
+    try:
+        options, items = json.loads(octets)
+        known = {key: _value(key, value) for key, value in options.items() if key in _FIELDS}
+        kept = tuple(Item(str(id), str(payload)) for id, payload in items)
+    except (ValueError, AttributeError, TypeError) as error:
+        raise ValueError(f"a node cannot be read: {error}") from error
+    return Node(name, {**_DEFAULTS, **known}, kept)
 
 
 # --- forms ------------------------------------------------------------------------------------------------------------

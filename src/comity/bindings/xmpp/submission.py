@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from comity.bindings.xmpp import mapping, wire
+from comity.bindings.xmpp.blocking import Blocklists
 from comity.bindings.xmpp.counts import Step
 from comity.bindings.xmpp.devices import Connection
 from comity.bindings.xmpp.extensions import PROTOCOL
@@ -48,8 +49,9 @@ class _Sent:
 class Submissions:
     """What clients hand in."""
 
-    def __init__(self, ground: Ground) -> None:
+    def __init__(self, ground: Ground, blocklists: Blocklists) -> None:
         self._ground = ground
+        self._blocklists = blocklists
         self.pending: set[asyncio.Future[Accepted | Response]] = set()
         """Submissions not yet answered."""
         ground.eased = self._throttle
@@ -75,6 +77,11 @@ class Submissions:
         )
         if isinstance(made, mapping.Refusal):
             self._ground.reply(connection, wire.error_reply(stanza, made.condition, made.text))
+            connection.session.stanza_handled(index)
+            return
+        blocked = self._blocklists.refusal(connection, stanza, made.destination)
+        if blocked is not None:
+            self._ground.reply(connection, blocked)
             connection.session.stanza_handled(index)
             return
         if self._is_nowhere(made):

@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds until contacts are looked up anew when the store failed.
 RETRY = 30.0
+#: Seconds after which a probe is refused: longer than any look-up, since what had to be looked up would tell who exists.
+REFUSAL_TIME = 0.02
 _NOTHING: frozenset[str] = frozenset()
 
 
@@ -53,6 +55,8 @@ class _Probe:
     connection: Connection
     target: Jid
     id: str
+    at: float
+    """Monotonic."""
 
 
 class Watching:
@@ -255,7 +259,7 @@ class Watching:
         target = Jid.parse(stanza.get("to"))
         if target.domain not in self._ground.domains:
             return  # section 4.3: a probe is never the cause of an error
-        probe = _Probe(connection, target, stanza.get("id"))
+        probe = _Probe(connection, target, stanza.get("id"), self._ground.service.clock.now())
         if contact.key == connection.account.key:
             self._answer_own(probe)
         elif self._was_told_directly(probe):
@@ -315,11 +319,14 @@ class Watching:
         self._ground.reply(probe.connection.current, Element(PRESENCE, attributes))
 
     def _refuse(self, probe: _Probe) -> None:
-        """The same for who does not exist and who does not let itself be seen (N-01, N-12)."""
+        """The same, and at the same time, for who does not exist and who does not let itself be seen (N-01, N-12)."""
         attributes = {"type": "unsubscribed", "from": str(probe.target.bare), "to": str(probe.connection.jid)}
         if probe.id:
             attributes["id"] = probe.id  # section 4.3.2.1
-        self._ground.answer(probe.connection, Element(PRESENCE, attributes))
+        clock, stanza = self._ground.service.clock, Element(PRESENCE, attributes)
+        clock.call_later(
+            max(0.0, probe.at + REFUSAL_TIME - clock.now()), lambda: self._ground.answer(probe.connection, stanza)
+        )
 
 
 def subscript_id(watcher: Address, target: Address) -> str:

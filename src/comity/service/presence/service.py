@@ -193,8 +193,9 @@ class AccountPresence:
 
     def _changed(self, presentity: Presentity) -> None:
         """Something about it may be new: tell who would see that."""
-        if presentity.composed is None and presentity.subscriptions:
+        if presentity.composed is None:
             self._look_at_sphere(presentity)
+        if presentity.composed is None and presentity.subscriptions:
             if presentity.is_held:
                 self._moves.hold(presentity)
             else:
@@ -208,7 +209,7 @@ class AccountPresence:
         sphere = current_sphere(documents, now)
         if sphere != presentity.sphere:
             presentity.sphere = sphere
-            presentity.is_held = True
+            presentity.is_held = bool(presentity.subscriptions)  # who comes later is judged when he comes
 
     def _moment(self, presentity: Presentity) -> None:
         """A lease, a validity or a rule ended or began."""
@@ -312,6 +313,7 @@ class AccountPresence:
 
     async def remove(self, account: Address) -> None:
         """An account is removed: with what it kept, and what others kept about it. Raises StoreError."""
+        self.forget(account)  # first, so that nobody is told of decisions that go with it
         await self.keeping.remove(account)
         self.forget(account)
         # The store carries calls out in order: with this one durable, so are the ends before it.
