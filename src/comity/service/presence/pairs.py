@@ -11,6 +11,7 @@ Whatever the other half says, the presentity's half alone decides what a watcher
 from __future__ import annotations
 
 import logging
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -31,6 +32,8 @@ from comity.service.presence.states import Act, State, Step, inbound, outbound
 log = logging.getLogger(__name__)
 
 _OWED = "owed/"
+#: Requests for somebody who does not exist that are remembered, to take as long as others (N-12).
+MOST_NOBODY = 10_000
 _GRANTED = (Decision.ALLOWED, Decision.POLITE)
 
 
@@ -79,6 +82,8 @@ class Pairs:
         self.when = when
         self._reconsider = reconsider
         self.limits = limits or ListLimits()
+        self._nobody: OrderedDict[tuple[str, str], None] = OrderedDict()
+        """Who asked for somebody that does not exist, lately: a second time nothing is written, as for somebody who does."""
 
     # --- the actor's half ----------------------------------------------------------------------------------------
 
@@ -172,7 +177,7 @@ class Pairs:
         await self._access.load(account)
         handling = self._access.grant(account, watcher, self.when(), is_new=True).sub_handling
         if not exists:
-            if handling is SubHandling.CONFIRM:
+            if handling is SubHandling.CONFIRM and self._is_first(account, watcher):
                 await self._relations.store.commit([Put(SPACE, "nobody", b"")])
             return _SAID.get(handling)
         if handling is SubHandling.BLOCK:
@@ -192,6 +197,16 @@ class Pairs:
 
         await self._asked(account, watcher, change)
         return replies[-1]
+
+    def _is_first(self, account: Address, watcher: Address) -> bool:
+        """True if ``watcher`` did not ask for this somebody that does not exist before, as far as that is remembered."""
+        key = account.key, watcher.key
+        is_first = key not in self._nobody
+        self._nobody[key] = None
+        self._nobody.move_to_end(key)
+        if len(self._nobody) > MOST_NOBODY:
+            self._nobody.popitem(last=False)
+        return is_first
 
     async def ask_again(self, account: Address, watcher: Address) -> ContactItem:
         """Forget that the account refused the watcher; one that is politely blocked is put to it anew."""
