@@ -52,6 +52,7 @@ class Seen:
         await _until(eyes, "closed")
         await self._say(self._alice, "open", BACK, "sip", "tls")
         await _until(eyes, "open", BACK)
+        await self._take_back(self._eyes.pop("carol"))  # by XMPP who watches is there, and Mallory would see that
         return f"busy: “{LUNCH}”, gone, and open again: “{BACK}”"
 
     async def politely_blocked(self) -> str:
