@@ -172,6 +172,11 @@ class XmppPresence:
 
     def take_presence(self, stanza: Element) -> None:
         """Take a presence stanza; its ``from`` was checked by our server."""
+        waiting = self._answers.get(stanza.get("id")) if stanza.get("type") == "error" else None
+        if waiting is not None:  # an error for what we sent
+            if not waiting.done():
+                waiting.set_result(stanza)
+            return
         try:
             sender, resource = from_jid(stanza.get("from"))
         except AddressError:
@@ -231,11 +236,7 @@ class XmppPresence:
                 watch.show(None if document is None else MimeObject.of(PIDF_TYPE, document.raw))
 
     def _refused(self, stanza: Element, key: str) -> None:
-        """An error for something we sent: whoever waits for it is told, else whoever watches."""
-        future = self._answers.get(stanza.get("id"))
-        if future is not None and not future.done():
-            future.set_result(stanza)
-            return
+        """An error for which nobody waits: whoever watches is told."""
         for watch in self._watches.get(key, ()):
             response = mapping.error_to_response(stanza, "")
             watch.say(Standing.ENDED, response.text or (response.reason or Reason.INTERNAL).value)
