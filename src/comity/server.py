@@ -271,6 +271,8 @@ def _sip_config(config: Config) -> SipConfig:
         user_message_burst=limits.user_message_burst,
         user_octets=max(limits.user_octets, round(6553.6 * limits.user_messages)),
         presence_interval=limits.presence_interval,
+        user_publications=float(limits.user_publications),
+        user_publication_burst=limits.user_publication_burst,
         datagram_octets=limits.sip_message_udp,
         head_octets=limits.sip_headers,
         body_octets=min(limits.sip_body, limits.sip_message_tcp - limits.sip_headers),
