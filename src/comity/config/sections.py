@@ -363,7 +363,7 @@ class Limits:
     publications: int = _count(20)
     """Devices that say how one presentity is."""
     user_publications: int = _count(2)
-    """A second, lasting, by SIP: how often a device may say how its user is."""
+    """A second, lasting: how often a phone may say how its user is; half as often is told what an XMPP program says."""
     user_publication_burst: int = _count(20)
     """At once."""
     presence_document: int = _octets(64 * KIB)
