@@ -7,7 +7,7 @@ from comity.cpim.address import Address
 from comity.service.presence.service import AccountPresence
 
 
-def nobody_watches(self: AccountPresence, account: Address, watcher: Address | None) -> None:
+def nobody_watches(self: AccountPresence, account: Address, watcher: Address | None = None) -> None:
     return None
 
 
