@@ -125,7 +125,9 @@ class Watching:
     def _check_room(self, wish: _Wish) -> Response | None:
         if wish.operation.duration == 0:
             return None
-        if self._subscriptions.count_of(wish.watcher) >= self._limits.subscriptions:
+        # Standing ones are as many as the contact list holds ([limits] contact_list).
+        is_full = self._subscriptions.count_of(wish.watcher) >= self._limits.subscriptions
+        if is_full and not wish.terms.is_standing:
             return _full(wish, f"At most {self._limits.subscriptions} subscriptions of one user.")
         presentity = self._presentities.find(wish.target)
         if presentity is not None and len(presentity.subscriptions) >= self._limits.watchers:
@@ -263,6 +265,7 @@ class Watching:
         elif live.state is _STATE.ACTIVE:
             live.is_begun = True
             if presentity.is_held:
+                live.told = None  # whatever it knows, this is to be told
                 self._moves.hold(presentity)
             else:
                 self._notifier.tell_one(presentity, live)
