@@ -117,16 +117,6 @@ class Notifier:
         assert self._presence is not None, "start() comes first"
         return self._presence
 
-    @property
-    def is_busy(self) -> bool:
-        """True while a NOTIFY waits for its answer."""
-        return bool(self._pending)
-
-    @property
-    def subscriptions(self) -> int:
-        """Dialogs known by now; those from before a restart come with their first NOTIFY."""
-        return len(self._watches)
-
     def start(self, presence: PresenceService) -> None:
         """Called once, before any listener opens."""
         self._presence = presence
