@@ -266,6 +266,7 @@ class Watching:
         elif live.state is _STATE.ACTIVE:
             live.is_begun = True
             if presentity.is_held:
+                live.told = None  # whatever it knows, this is to be told
                 self._moves.hold(presentity)
             else:
                 self._notifier.tell_one(presentity, live)
