@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from comity.cpim.address import Address
 from comity.cpim.presence import PresenceDocument
+from comity.cpim.presence_state import Availability, PresenceState, state_document
+from comity.cpim.rpid import UserInput
 from comity.cpim.watchers import SubscriptionState
 from comity.service.presence.interfaces import Decision, Default, Published, Statement, Subscription
 from comity.service.presence.keeping import KeepingLimits
@@ -204,6 +206,19 @@ class TestRules:
         assert told(bench) == [("carol", "available")]
 
     @in_loop
+    async def test_who_is_idle_can_keep_for_itself_since_when(self) -> None:
+        """PRES-20, ACL-15: a rule withholds last-input while idle is published."""
+        bench = await open_bench()
+        bench.presence.publish(Address.parse(BOB), Statement(idle(bench)), bench.origin(BOB), key="phone")
+        await bench.watch(CAROL, BOB)
+        await bench.rules(BOB, rules("allow", SERVICES + "<pr:provide-user-input>thresholds</pr:provide-user-input>"))
+        await bench.watch(ALICE, BOB)
+        seen = {one.watcher: one.content.object.octets for one in bench.sip.take() if one.content is not None}
+        assert b"last-input" in seen["carol"]
+        assert b"last-input" not in seen["alice"]
+        assert b">idle<" in seen["alice"]
+
+    @in_loop
     async def test_a_bad_rules_document_leaves_the_last_good_one(self) -> None:
         bench, subscription = await self.watching()
         await bench.rules(BOB, rules("polite-block"))
@@ -245,6 +260,15 @@ class TestRules:
         await bench.advance(0)
         assert told(bench) == [("alice", "pending")]
         assert subscription.state is SubscriptionState.PENDING
+
+
+def idle(bench: PresenceBench) -> PresenceDocument:
+    """Bob's document: nobody has used his device for a while."""
+    user_input = UserInput(True, last_input=bench.clock.when())
+    state = PresenceState(Availability.AVAILABLE, user_input=user_input)
+    document = state_document(Address.parse(BOB), "a", state, bench.clock.when())
+    assert document is not None
+    return document
 
 
 def say_sphere(bench: PresenceBench, sphere: str) -> None:

@@ -96,7 +96,7 @@ class ContactItem:
     ask: Ask | None = None
     """The contact's request to see the account."""
     version: int = 0
-    """Version of the contact list in which this item last changed; 0: never stored."""
+    """Version of the contact list in which what it shows of this item last changed; 0: never."""
 
 
 @dataclass(frozen=True, slots=True)
