@@ -315,6 +315,7 @@ def _xmpp_config(config: Config) -> XmppConfig:
         user_stanzas=max(limits.user_stanzas, 5.0 * limits.user_messages),
         user_octets=max(limits.user_octets, 6553.6 * limits.user_messages),
         contacts=limits.contacts,
+        presence_interval=min(1.0, max(0.001, limits.presence_interval)),
         in_flight=limits.in_flight,
     )
 

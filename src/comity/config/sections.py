@@ -365,7 +365,8 @@ class Limits:
     presence_document: int = _octets(64 * KIB)
     """Largest presence document."""
     presence_interval: float = _seconds(5)
-    """Least time between two notifications of one SIP subscription; the last state is always told."""
+    """Least time between two notifications of one SIP subscription. Of an XMPP device at most one a second is told, or one in this time
+    if it is less, after ten at once. The last state is always told."""
     publication_lease: float = _seconds(3600)
     """Longest time for which a SIP device's word counts without being renewed."""
     contact_list: int = _count(2000)

@@ -77,6 +77,8 @@ class XmppConfig:
     """Stanzas of any kind a second of one connection, lasting."""
     user_octets: float = 64 * 1024.0
     """Octets a second of one connection, lasting."""
+    presence_interval: float = 1.0
+    """Seconds from one change of a device's presence to the next, lasting; what comes faster waits, and the last is told."""
     contacts: int = 10
     """Resources bound for one account at once."""
     in_flight: int = 32

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: Changes of presence that are told at once, and how many a second lasting (L-08).
+#: Changes of presence that are told at once (L-08).
 PRESENCE_BURST = 10.0
-PRESENCE_RATE = 1.0
 #: Seconds' worth of stanzas and octets that may come at once.
 BURST_SECONDS = 10.0
 
@@ -53,18 +52,26 @@ class Rates:
         stanzas: a second.
         octets: a second.
         stanza_octets: largest stanza; one of them is never a debt by itself.
+        presence_interval: seconds from one change of presence to the next, lasting.
         now: monotonic seconds.
     """
 
     def __init__(
-        self, messages: tuple[float, float], stanzas: float, octets: float, *, stanza_octets: int, now: float
+        self,
+        messages: tuple[float, float],
+        stanzas: float,
+        octets: float,
+        *,
+        stanza_octets: int,
+        presence_interval: float = 1.0,
+        now: float,
     ) -> None:
         self.messages = Bucket(*messages, messages[1], now)
         burst = stanzas * BURST_SECONDS
         self.stanzas = Bucket(stanzas, burst, burst, now)
         burst = max(octets * BURST_SECONDS, float(stanza_octets))
         self.octets = Bucket(octets, burst, burst, now)
-        self.presence = Bucket(PRESENCE_RATE, PRESENCE_BURST, PRESENCE_BURST, now)
+        self.presence = Bucket(1.0 / presence_interval, PRESENCE_BURST, PRESENCE_BURST, now)
         """Never in debt: what is over it waits, and the last one is told."""
 
     @property
