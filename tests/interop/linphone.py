@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.interop.clients import (
@@ -156,7 +157,7 @@ class LinphoneConsole(StockClient):
         for folder in (".local/share/linphone", ".config/linphone"):
             (self.home / folder).mkdir(parents=True, exist_ok=True)
         config = self.home / "linphonerc"
-        config.write_text(_config(self.sign_in))
+        config.write_text(self.configuration())
         argv = ["linphonec", "-c", str(config), "-d", "6", "-l", str(self.home / "log")]
         self._program = Program("linphonec", argv, self.home, terminal=True)
         log = self.home / "log"
@@ -164,6 +165,14 @@ class LinphoneConsole(StockClient):
             lambda: log.exists() and "LinphoneRegistrationOk" in log.read_text(errors="replace"),
             "a 200 to its REGISTER",
         )
+
+    def wait_until(self, look: Callable[[], bool], what: str) -> None:
+        """Wait for something that its log says."""
+        self._running.wait_until(look, what)
+
+    def configuration(self) -> str:
+        """What stands in its ``linphonerc``."""
+        return _config(self.sign_in)
 
     def send(self, to: str, text: str) -> None:
         raise NotImplementedError("texts are the daemon's")

@@ -87,7 +87,8 @@ def _related(parts: Sequence[tuple[str, MimeObject]]) -> MimeObject:
     for cid, obj in parts:
         head = b"Content-Transfer-Encoding: binary\r\nContent-ID: <" + cid.encode() + b">\r\n" + obj.header_block
         pieces.append(mark + b"\r\n" + head + b"\r\n" + obj.octets + b"\r\n")
-    kind = f'multipart/related;type="{RLMI_TYPE}";start="<{parts[0][0]}>";boundary="{boundary}"'
+    # COMPAT Linphone 5.1 crashes on a boundary in quotation marks; this one needs none.
+    kind = f'multipart/related;type="{RLMI_TYPE}";start="<{parts[0][0]}>";boundary={boundary}'
     return MimeObject.of(kind, b"".join(pieces) + mark + b"--\r\n")
 
 
