@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 #: Changes of presence that are told at once (L-08).
 PRESENCE_BURST = 10.0
+PRESENCE_RATE = 1.0
 #: Seconds' worth of stanzas and octets that may come at once.
 BURST_SECONDS = 10.0
 
