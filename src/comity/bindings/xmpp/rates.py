@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: Changes of presence that are told at once (L-08).
+#: Changes of presence that are told at once, and how many a second lasting (L-08).
 PRESENCE_BURST = 10.0
 PRESENCE_RATE = 1.0
 #: Seconds' worth of stanzas and octets that may come at once.
