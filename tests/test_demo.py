@@ -49,7 +49,7 @@ def test_every_step_of_the_demo_holds(tmp_path: Path) -> None:
     assert done.stdout, done.stderr
     steps = json.loads(done.stdout)
     assert [step for step in steps if not step["ok"]] == []
-    assert (done.returncode, len(steps)) == (0, 15)
+    assert (done.returncode, len(steps)) == (0, 19)
     details = "\n".join(step["detail"] for step in steps)
     assert "valid, signed by im:alice@comity.test" in details
     assert "valid, signed by im:bob@comity.test" in details

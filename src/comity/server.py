@@ -271,6 +271,8 @@ def _sip_config(config: Config) -> SipConfig:
         user_message_burst=limits.user_message_burst,
         user_octets=max(limits.user_octets, round(6553.6 * limits.user_messages)),
         presence_interval=limits.presence_interval,
+        user_publications=float(limits.user_publications),
+        user_publication_burst=limits.user_publication_burst,
         datagram_octets=limits.sip_message_udp,
         head_octets=limits.sip_headers,
         body_octets=min(limits.sip_body, limits.sip_message_tcp - limits.sip_headers),
@@ -311,6 +313,9 @@ def _xmpp_config(config: Config) -> XmppConfig:
         sm_resume=limits.sm_resume,
         user_messages=float(limits.user_messages),
         user_message_burst=limits.user_message_burst,
+        # A presence stanza is often one of two where a phone sends one PUBLISH: what is told of them is half of that.
+        presence_changes=limits.user_publications / 2,
+        presence_burst=max(1, limits.user_publication_burst // 2),
         # Raising the rate of messages alone raises the others in the proportion of the defaults.
         user_stanzas=max(limits.user_stanzas, 5.0 * limits.user_messages),
         user_octets=max(limits.user_octets, 6553.6 * limits.user_messages),

@@ -101,6 +101,10 @@ class Agent:
         self._nc += 1
         return self.sign_for(request, self._challenge, self.user, self._nc)
 
+    def challenged(self, answer: bytes) -> None:
+        """Answer this challenge from now on."""
+        self._challenge, self._nc = answer, 0
+
     def sign_for(self, request: bytes, challenge: bytes, user: str, nc: int = 1) -> bytes:
         """The request with credentials for one challenge; its branch and CSeq stay."""
         method, uri, _ = request.split(b" ", 2)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.interop.catalogue import CLIENTS, UDP_OCTETS
-from tests.interop.clients import UNLIMITED, StockClient
+from tests.interop.clients import UNLIMITED, State, StockClient
+from tests.interop.linphone import LinphoneConsole
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "clients.md"
 
@@ -95,6 +96,39 @@ BEHAVIOUR = {
 }
 
 
+PRESENT = {name: LinphoneConsole if name == "linphone" else kind for name, kind in CLIENTS.items()}
+"""What each is for presence: Linphone its console, since its daemon knows none."""
+STATES: tuple[State, ...] = ("online", "away", "busy", "offline")
+
+
+def _said(kind: type[StockClient]) -> str:
+    can = kind.presence
+    words = [state for state in STATES if state in can.tells]
+    if not words:
+        return "nothing of its presence"
+    return (
+        ", ".join(words)
+        + (", with a note" if can.tells_notes else "")
+        + ("" if can.knows_escapes else " (**`<` and `&` unescaped**)")
+    )
+
+
+def _shown(kind: type[StockClient]) -> str:
+    can = kind.presence
+    words = [state for state in STATES if state in can.shows or state == "offline"]
+    if not can.shows:
+        return "nothing of presence"
+    away = "" if "away" in can.shows else f"; away as {can.away_as}"
+    notes = ", with the note" if can.shows_notes else ", no notes"
+    return ", ".join(words) + away + notes + ("" if can.knows_escapes else " (**`&lt;` as it stands**)")
+
+
+def _can(kind: type[StockClient], what: str) -> str:
+    if not kind.presence.shows:
+        return "–"
+    return "yes" if getattr(kind.presence, what) else "no: `comity contacts`"
+
+
 def _octets(most: int, kind: type[StockClient]) -> str:
     udp = f"; {UDP_OCTETS} over UDP" if "udp" in kind.transports and most > UDP_OCTETS else ""
     return ("no limit met" if most == UNLIMITED else f"{most:,}") + udp
@@ -121,6 +155,10 @@ def page() -> str:
         "message/cpim objects": [BEHAVIOUR[name].objects for name in CLIENTS],
         "a signed text": ["readable part, and what is not proved" for _ in CLIENTS],
         "an encrypted text": [BEHAVIOUR[name].encrypted for name in CLIENTS],
+        "its user says": [_said(kind) for kind in PRESENT.values()],
+        "of others it shows": [_shown(kind) for kind in PRESENT.values()],
+        "its user answers requests to see": [_can(kind, "answers") for kind in PRESENT.values()],
+        "its user blocks": [_can(kind, "blocks") for kind in PRESENT.values()],
         "typing notices": [BEHAVIOUR[name].typing for name in CLIENTS],
         "receipts": [BEHAVIOUR[name].receipts for name in CLIENTS],
     }

@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from comity.client import connect
@@ -24,9 +25,9 @@ DOMAIN = "a.test"
 class ComityServer:
     """A running ``comity serve`` for ``a.test`` on loopback, with the configuration file ``comity init`` wrote."""
 
-    def __init__(self, folder: Path, limits: dict[str, float] | None = None) -> None:
+    def __init__(self, folder: Path, limits: Mapping[str, float | str] | None = None) -> None:
         self.folder = folder
-        self._limits = limits or {}
+        self._limits = dict(limits or {})
         self.config = folder / "house" / "comity.toml"
         self.ca_file = folder / "house" / "data" / "tls" / "ca.pem"
         self._env = {"PYTHONPATH": str(_ROOT / "src"), "HOME": str(folder), "PYTHONWARNINGS": "error"}
@@ -70,7 +71,7 @@ class ComityServer:
             assert changed == 1, f"{key} stands {changed} times in what comity init wrote"
         # COMPAT Cyrus SASL (libpurple): refuses the usual 100,000.
         text = text.replace("# scram_iterations = 100000", "scram_iterations = 65536")
-        limits = "".join(f"{key} = {value}\n" for key, value in self._limits.items())
+        limits = "".join(f"{key} = {json.dumps(value)}\n" for key, value in self._limits.items())
         self.config.write_text(text.replace("[limits]\n", f"[limits]\n{limits}"))
         self.comity("config", "check", "-c", str(self.config))
         self.serve()

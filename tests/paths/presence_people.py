@@ -197,9 +197,9 @@ class XmppPerson(Person):
 
     def answer(self, who: str, granted: bool) -> None:
         stanza = f"<presence type='{'subscribed' if granted else 'unsubscribed'}' to='{who}@a.test'/>"
-        if granted or self._lets_see(who):
+        if granted != self._lets_see(who):
             self._and_pushed(stanza, who)
-        else:  # nothing of it stands in the roster
+        else:  # nothing changes in the roster
             self.decide(stanza)
 
     def _lets_see(self, who: str) -> bool:
@@ -361,7 +361,7 @@ class SipPerson(Person):
             self._take(self.agent.hear())
         self.heard = [notice for notice in self.heard if notice.who != WATCHER_INFO]
         body = told[-1].octets.partition(CRLF * 2)[2].decode()
-        waiting = re.findall(r"<watcher\b[^>]*\bstatus=\"(?:pending|waiting)\"[^>]*>\s*[a-z]+:([^@<]+)@", body)
+        waiting = re.findall(r"<watcher\b[^>]*\bstatus=['\"](?:pending|waiting)['\"][^>]*>\s*[a-z]+:([^@<]+)@", body)
         return list(dict.fromkeys(waiting))
 
     # --- the watcher's side
@@ -449,16 +449,18 @@ class SipPerson(Person):
         """Ask with credentials; the final answer. Notifications that come before it are taken."""
         if about[0]:
             self._about[about[0]] = about[1]
-        signed = self.agent.sign(request)
-        call_id = header(signed, "Call-ID", "i")
-        self.agent.send(signed)
+        call_id, is_first = header(request, "Call-ID", "i"), True
+        self.agent.send(self.agent.sign(request))
         while True:
             message = self.agent.hear()
-            if message.startswith(b"SIP/2.0 "):
-                if header(message, "Call-ID", "i") == call_id and sip_status(message) >= 200:
+            if not message.startswith(b"SIP/2.0 "):
+                self._take(message)
+            elif header(message, "Call-ID", "i") == call_id and sip_status(message) >= 200:
+                if not (is_first and b"stale=true" in message):
                     return message
-                continue
-            self._take(message)
+                is_first = False
+                self.agent.challenged(message)
+                self.agent.send(self.agent.sign(_next_branch(request)))
 
     def _take(self, message: bytes) -> None:
         if not message.startswith(b"NOTIFY "):
@@ -485,6 +487,11 @@ class SipPerson(Person):
 
     def close(self) -> None:
         self.agent.close()
+
+
+def _next_branch(request: bytes) -> bytes:
+    """The request as a transaction of its own."""
+    return re.sub(rb"branch=z9hG4bK\w+", b"branch=z9hG4bK" + secrets.token_hex(6).encode(), request, count=1)
 
 
 def read_document(body: bytes) -> tuple[State, str]:

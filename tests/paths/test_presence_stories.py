@@ -7,6 +7,8 @@ ACL-28, GW-13 to GW-16, SEED-45, SEED-46, SEED-48, T4, T9, X8 and the rows N-02,
 from __future__ import annotations
 
 import re
+import statistics
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -27,6 +29,8 @@ VIAS: list[Via] = ["sip", "xmpp"]
 pairs = pytest.mark.parametrize(("watching", "watched"), [(a, b) for a in VIAS for b in VIAS])
 LIMITS = 'presence_interval = 0.001\nconnections_per_address = 1000\nsm_resume = "5 s"'
 NOTE = "Zu Tisch <bis 2> & zurück 🍜"
+ASKED = 300
+"""Times that each of two is asked about, to compare how long it takes."""
 CLOSED_S = 60.0
 """Gate G9: after a crash nobody is shown as there for longer."""
 
@@ -202,6 +206,23 @@ def test_somebody_who_is_not_there_looks_like_one_who_does_not_answer(
             heard = [notice.octets for notice in watcher.heard if notice.who == target]
             told.append([unnamed(octets, target) for octets in (*([answer] if answer else []), *heard)])
     assert told[0] == told[1]
+
+
+def test_a_phone_learns_nothing_by_the_time_an_answer_takes(house: House, stack: ExitStack) -> None:
+    """N-12 by SIP: the medians for somebody silent and for nobody differ by less than a tenth and half a millisecond."""
+    spent: dict[bool, list[float]] = {True: [], False: []}
+    phone = stack.enter_context(house.person("sip", house.account("curious")))
+    silent = house.account("silent")
+    assert isinstance(phone, SipPerson)
+    for count in range(ASKED):
+        for is_there in (True, False) if count % 2 else (False, True):
+            began = time.perf_counter()
+            phone.watch(silent if is_there else "nobodyatall", expires=0)
+            spent[is_there].append(time.perf_counter() - began)
+            phone.heard_until_now()
+    there, nobody = statistics.median(spent[True]), statistics.median(spent[False])
+    assert abs(there - nobody) < 0.1 * max(there, nobody), (there, nobody)
+    assert abs(there - nobody) < 0.0005, (there, nobody)
 
 
 def unnamed(octets: bytes, target: str) -> str:

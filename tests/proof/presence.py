@@ -23,7 +23,7 @@ from tests.proof import checker
 from tests.proof.history import History, read
 from tests.proof.ledger import Ledger
 
-LIMITS = 'presence_interval = 0.001\nconnections_per_address = 1000\nsm_resume = "5 s"'
+LIMITS = 'presence_interval = 0.001\nuser_publication_burst = 100000\nuser_publications = 1000\nconnections_per_address = 1000\nsm_resume = "5 s"'
 STALE_S = 60
 Place = Literal["watching", "revoked", "left"]
 

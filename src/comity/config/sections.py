@@ -362,6 +362,10 @@ class Limits:
     """Of one user to see others, that wait for their answer."""
     publications: int = _count(20)
     """Devices that say how one presentity is."""
+    user_publications: int = _count(2)
+    """A second, lasting: how often a phone may say how its user is; half as often is told what an XMPP program says."""
+    user_publication_burst: int = _count(20)
+    """At once."""
     presence_document: int = _octets(64 * KIB)
     """Largest presence document."""
     presence_interval: float = _seconds(5)

@@ -16,6 +16,7 @@ import secrets
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -278,9 +279,36 @@ class Stage:
         """``comity listen``, signed in."""
         options = self._sign_in(person, via, transport, None)
         name = f"comity listen of {person.name.capitalize()}"
-        child = await self.spawn(name, "-m", "comity", "listen", person.address, *options, whose=person)
+        return await self._ready(name, "listening", ("listen", person.address), options, person)
+
+    async def watch(self, person: Person, whom: Person, via: Via, transport: Transport) -> Child:
+        """``comity watch``, signed in."""
+        options = self._sign_in(person, via, transport, None)
+        words = ("watch", whom.address, "--as", person.address)
+        return await self._ready(f"comity watch of {person.name.capitalize()}", "watching", words, options, person)
+
+    async def look(self, person: Person, whom: Person, via: Via, transport: Transport) -> dict[str, Any]:
+        """``comity watch --once``: what is shown."""
+        options = self._sign_in(person, via, transport, None)
+        done = await self.must("watch", whom.address, "--as", person.address, "--once", *options, whose=person)
+        return dict(json.loads(done.stdout.splitlines()[-1]))
+
+    async def publish(self, person: Person, state: str, note: str, via: Via, transport: Transport) -> Child:
+        """``comity publish``, once the server has taken it."""
+        options = self._sign_in(person, via, transport, None)
+        words = ("publish", person.address, state, "--note", note)
+        return await self._ready(f"comity publish of {person.name.capitalize()}", " is ", words, options, person)
+
+    async def contacts(self, person: Person, action: str, whom: Person) -> None:
+        """``comity contacts``, by XMPP, which can do all of it."""
+        options = self._sign_in(person, "xmpp", "tls", None)
+        await self.must("contacts", person.address, action, whom.address, *options, whose=person)
+
+    async def _ready(self, name: str, word: str, words: Sequence[str], options: list[str], person: Person) -> Child:
+        """A command that goes on; back when it says ``word``."""
+        child = await self.spawn(name, "-m", "comity", *words, *options, whose=person)
         said = await child.said()
-        if "listening" not in said:
+        if word not in said:
             await child.end(signal.SIGTERM)
             raise Failed(f"{name}: {said}")
         return child

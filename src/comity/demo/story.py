@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from comity.demo.seen import Seen
 from comity.demo.stage import DOMAIN, LOOPBACK, Child, Ended, Failed, Person, Stage, Transport, Via
 from comity.demo.thief import intercepted, rewrapped
 from comity.secure import openpgp
@@ -77,6 +78,7 @@ class Story:
         self._alice, self._bob, self._carol, self._mallory = (
             stage.people[name] for name in ("alice", "bob", "carol", "mallory")
         )
+        self._seen = Seen(stage)
         self._ears: dict[str, Child] = {}
         self._sent: set[str] = set()
         """Hashes of what was sent before: a line about one of them is no answer to the present step."""
@@ -97,7 +99,11 @@ class Story:
             ("Alice's password, somebody else's key", self.signed_by_other),
             ("somebody else's From, by SIP", self.forged_by_sip),
             ("somebody else's From, by XMPP", self.forged_by_xmpp),
+            ("Alice asks to see Carol, SIP to XMPP", self._seen.alice_sees_carol),
+            ("Carol sees Alice come and go, XMPP to SIP", self._seen.carol_sees_alice),
+            ("Mallory is blocked, politely", self._seen.politely_blocked),
             ("away, and the server is killed with kill -9", self.killed),
+            ("after the crash nobody is there until they speak", self._seen.after_the_crash),
         ]
 
     # --- the steps ----------------------------------------------------------------------------------------------------

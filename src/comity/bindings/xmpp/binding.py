@@ -136,7 +136,10 @@ class XmppBinding:
         now = self.service.clock.now()
         session = XmppServerSession(options, partial(_end_point, link), self._ground.random, now)
         messages = (config.user_messages, float(config.user_message_burst))
-        rates = Rates(messages, config.user_stanzas, config.user_octets, stanza_octets=config.stanza, now=now)
+        presence = config.presence_changes, float(config.presence_burst)
+        rates = Rates(
+            messages, config.user_stanzas, config.user_octets, presence=presence, stanza_octets=config.stanza, now=now
+        )
         connection = Connection(link, session, rates)
         self._ground.devices.by_link[link] = connection
         if self._ground.is_draining:

@@ -73,6 +73,10 @@ class XmppConfig:
     """Messages a second of one connection, lasting; above it reading pauses."""
     user_message_burst: int = 100
     """Messages taken at once before the rate counts."""
+    presence_changes: float = 1.0
+    """Of one connection, a second, lasting; more are told later, the last one always (L-08)."""
+    presence_burst: int = 10
+    """At once."""
     user_stanzas: float = 50.0
     """Stanzas of any kind a second of one connection, lasting."""
     user_octets: float = 64 * 1024.0

@@ -52,19 +52,27 @@ class Rates:
         messages: a second, and at once.
         stanzas: a second.
         octets: a second.
+        presence: changes of presence told a second, and at once.
         stanza_octets: largest stanza; one of them is never a debt by itself.
         now: monotonic seconds.
     """
 
     def __init__(
-        self, messages: tuple[float, float], stanzas: float, octets: float, *, stanza_octets: int, now: float
+        self,
+        messages: tuple[float, float],
+        stanzas: float,
+        octets: float,
+        *,
+        presence: tuple[float, float] = (PRESENCE_RATE, PRESENCE_BURST),
+        stanza_octets: int,
+        now: float,
     ) -> None:
         self.messages = Bucket(*messages, messages[1], now)
         burst = stanzas * BURST_SECONDS
         self.stanzas = Bucket(stanzas, burst, burst, now)
         burst = max(octets * BURST_SECONDS, float(stanza_octets))
         self.octets = Bucket(octets, burst, burst, now)
-        self.presence = Bucket(PRESENCE_RATE, PRESENCE_BURST, PRESENCE_BURST, now)
+        self.presence = Bucket(*presence, presence[1], now)
         """Never in debt: what is over it waits, and the last one is told."""
 
     @property
