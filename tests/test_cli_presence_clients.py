@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import json
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,14 @@ import pytest
 from click.testing import CliRunner, Result
 
 from comity.bindings.base import Transport
-from comity.cli import main
+from comity.cli import main, presence
+from comity.cli.messages import SignIn
+from comity.client import Seen
+from comity.cpim.address import Address
+from comity.cpim.operations import MimeObject
+from comity.cpim.presence_state import Availability
+from comity.secure import new_identity, sign
+from comity.secure.freshness import WINDOW
 from tests.paths.kit import ROOT, ServerProcess, Via
 
 PASSWORD = "correct horse"
@@ -155,6 +164,35 @@ def test_asked_allowed_seen_signed_taken_back(server: ServerProcess, watchers: V
         watching.seen("closed")
         bob.must("contacts", bob.address, "refuse", alice.address, *bob.sign_in("xmpp"))
         watching.seen("refused")
+
+
+def test_what_is_signed_is_signed_anew_before_it_is_old(server: ServerProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RFC 3923 section 6.9: five minutes; here each fifth of a second."""
+    assert WINDOW.total_seconds() > presence.FRESHEN
+    alice, bob = Person(server, "alice"), Person(server, "bob")
+    bob.must("contacts", bob.address, "allow", alice.address, *bob.sign_in("xmpp"))
+    monkeypatch.setattr(presence, "FRESHEN", 0.2)
+    signer = new_identity(Address.im(*bob.address.split("@")), when=datetime.now(UTC))
+
+    def sealer(obj: MimeObject) -> MimeObject:
+        return sign(obj, signer, when=datetime.now(UTC))
+
+    async def story() -> None:
+        who = SignIn("sip", signer.address, PASSWORD, server.port("sip", "tls"), "tls", server.authority)
+        saying = presence._publish(who, "busy", note="", lease=None, seconds=None, sealer=sealer, as_json=False)
+        publishing = asyncio.ensure_future(saying)
+        async with server.client("sip", Address.im(*alice.address.split("@")), "tls", receive=False) as watcher:
+            seen: dict[str, Seen] = {}
+            async with contextlib.aclosing(watcher.watch(signer.address)) as changes, asyncio.timeout(PATIENCE):
+                async for one in changes:
+                    if one.availability is Availability.DND:
+                        seen[one.sha256] = one
+                    if len(seen) == 3:
+                        break
+        publishing.cancel()
+        await asyncio.gather(publishing, return_exceptions=True)
+
+    asyncio.run(story())
 
 
 def requests(person: Person, via: Via) -> list[str]:

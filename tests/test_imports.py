@@ -66,7 +66,7 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
             *("binding", "requests", "authentication", "submission", "registrar", "delivery", "connections"),
             *("availability", "capabilities", "carbons", "counts", "ground", "streams"),
             # Presence: SIP's notifier and publications, XMPP's contact list, probes and directed presence.
-            *("publishing", "notifier", "notifications", "lists", "watchers"),
+            *("publishing", "subscribing", "notifier", "notifications", "lists", "watchers"),
             *("roster", "asking", "watching", "directed", "blocking", "personal", "nodes", "vcard"),
         )
     ),

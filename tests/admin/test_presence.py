@@ -137,7 +137,7 @@ class TestLive:
         assert [one.word for one in bench.sip.take()] == ["ended"] * 4
         for space in ("relation", "document", "subscription"):
             assert not [key for key, _ in await bench.store.scan(space) if "alice@a.test" in key.partition("/")[0]]
-        assert await bench.store.scan("subscription") == []
+        assert [key for key, _ in await bench.store.scan("subscription") if key != "nobody"] == []
         for account in (bob, carol):
             item = await bench.presence.contacts.item(account, alice)
             assert (item.decision, item.is_preapproved, item.sees, item.asks) == (Decision.NONE, False, False, False)

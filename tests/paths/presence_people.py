@@ -361,7 +361,7 @@ class SipPerson(Person):
             self._take(self.agent.hear())
         self.heard = [notice for notice in self.heard if notice.who != WATCHER_INFO]
         body = told[-1].octets.partition(CRLF * 2)[2].decode()
-        waiting = re.findall(r"<watcher\b[^>]*\bstatus=\"(?:pending|waiting)\"[^>]*>\s*[a-z]+:([^@<]+)@", body)
+        waiting = re.findall(r"<watcher\b[^>]*\bstatus=['\"](?:pending|waiting)['\"][^>]*>\s*[a-z]+:([^@<]+)@", body)
         return list(dict.fromkeys(waiting))
 
     # --- the watcher's side

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
@@ -12,7 +12,9 @@ from typing import ParamSpec
 
 import pytest
 
-from comity.client import Client, Seen, Standing
+from comity.client import Client, ClientError, Seen, Standing
+from comity.client.sip import SipClient
+from comity.client.xmpp import XmppClient
 from comity.cpim.operations import Status
 from comity.cpim.presence_state import Availability
 from tests.paths.kit import ALICE, BOB, ServerProcess, Via
@@ -45,6 +47,15 @@ async def allow(server: ServerProcess) -> None:
     """Bob lets Alice see him, before she asks."""
     async with server.client("xmpp", BOB, receive=False) as bob:
         assert (await bob.allow(ALICE)).status is Status.SUCCESS
+
+
+@pytest.fixture(scope="module")
+def quick_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """It tells SIP watchers of each change at once, not every five seconds."""
+    server = ServerProcess(tmp_path_factory.mktemp("server"), "presence_interval = 0.1")
+    server.start()
+    yield server
+    assert server.stop() == 0
 
 
 @contextlib.asynccontextmanager
@@ -93,3 +104,38 @@ async def test_who_did_not_come_back_is_seen_closed(tmp_path: Path, watchers: Vi
                 server.kill()
             await asyncio.to_thread(server.start)
             await until(changes, Availability.OFFLINE)
+
+
+@pytest.mark.parametrize(("watchers", "owns"), PAIRS)
+@story
+async def test_a_lost_connection_of_either_is_made_anew_and_nothing_is_missed(
+    quick_server: ServerProcess, watchers: Via, owns: Via
+) -> None:
+    """XMPP resumes its stream (XEP-0198); SIP subscribes anew and finds its publication standing (RFC 3903 section 4.3)."""
+    await allow(quick_server)
+    async with (
+        quick_server.client(watchers, ALICE) as alice,
+        quick_server.client(owns, BOB) as bob,
+        watching(alice) as changes,
+    ):
+        await bob.publish(Availability.AWAY, "before")
+        await until(changes, Availability.AWAY)
+        for client in (alice, bob):
+            assert isinstance(client, SipClient | XmppClient)
+            assert client._link is not None
+            client._link.abort()
+            async with asyncio.timeout(PATIENCE):
+                while (await said(bob, Availability.DND)) is not Status.SUCCESS:
+                    pass
+            await until(changes, Availability.DND)
+            assert await said(bob, Availability.AWAY) is Status.SUCCESS
+            await until(changes, Availability.AWAY)
+
+
+async def said(client: Client, state: Availability) -> Status:
+    """What became of a publication; a connection that is being made anew is no yes."""
+    try:
+        return (await client.publish(state)).status
+    except ClientError:
+        await asyncio.sleep(0)
+        return Status.FAILURE

@@ -39,6 +39,16 @@ async def refusal(bench: Bench, thing: MimeObject, **named: str) -> Response:
 class TestAdmission:
     """RFC 3860 section 3.4.1: syntax, resolution, access, in this order (OPS-4, OPS-5)."""
 
+    def test_no_message_is_taken_where_messages_are_switched_off(self) -> None:
+        """SEED-45: presence alone; whoever sends gets a reason of its own."""
+
+        async def story() -> None:
+            bench = await Bench(limits=Limits(has_messages=False)).start()
+            assert (await refusal(bench, cpim())).reason is Reason.UNSERVED
+            assert (await refusal(bench, cpim(to="im:nobody@a.test"))).reason is Reason.UNSERVED
+
+        run(story())
+
     def test_a_message_from_somebody_else_is_refused(self) -> None:
         """T1, S-06, X-46: the envelope's source is the principal."""
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -22,7 +23,7 @@ from comity.cli.identities import Passphrase, openpgp_option, passphrase_option,
 from comity.cli.listening import phrase
 from comity.cli.messages import SignIn, Via, connected, hinted, sign_in_options, signing_in
 from comity.cli.output import NEGATIVE, as_json, fail, print_json, printable
-from comity.client import Judge, Seen, Standing
+from comity.client import Client, Judge, Seen, Standing
 from comity.cpim.address import Address
 from comity.cpim.operations import MimeObject, Response, Status
 from comity.cpim.presence_state import Availability
@@ -47,6 +48,8 @@ WORDS = {
     Availability.UNKNOWN: "unknown",
 }
 """What is printed for each state; ``chat`` and ``xa`` are told apart in the JSON."""
+FRESHEN = 240.0
+"""Seconds after which a signed document is signed anew: at five minutes a watcher finds it old (RFC 3923 section 6.9)."""
 
 
 def _end_by_signals() -> None:
@@ -151,9 +154,8 @@ async def _publish(
 ) -> None:
     _end_by_signals()
     async with connected(sign_in, receive=False) as client:
-        response = await client.publish(STATES[state], note, lease=lease, sealer=sealer)
-        if response.status is Status.FAILURE:
-            refused("Not published", response)
+        say = partial(client.publish, STATES[state], note, lease=lease, sealer=sealer)
+        _check(await say())
         if as_json:
             print_json({"who": str(sign_in.address), "state": state, "note": note, "via": sign_in.via, "lease": lease})
         said = f"{state} ({note})" if note else state
@@ -161,8 +163,28 @@ async def _publish(
         click.echo(f"comity: {printable(f'{sign_in.address} is {said}')} by {sign_in.via}, {ends}", err=True)
         if lease is None:
             async with _at_most(seconds):
-                async for _ in client.messages():  # none come here; it ends with the connection
-                    pass
+                await _stay(client, say, FRESHEN if sealer is not None else None)
+
+
+def _check(response: Response) -> None:
+    if response.status is Status.FAILURE:
+        refused("Not published", response)
+
+
+async def _stay(client: Client, say: Callable[[], Awaitable[Response]], every: float | None) -> None:
+    """Stay signed in until the connection is lost for good; what is signed is said again before its signature is old."""
+
+    async def ended() -> None:
+        async for _ in client.messages():  # none come here
+            pass
+
+    ending = asyncio.ensure_future(ended())
+    try:
+        while not (await asyncio.wait((ending,), timeout=every))[0]:
+            _check(await say())
+        await ending
+    finally:
+        ending.cancel()
 
 
 # --- watch ------------------------------------------------------------------------------------------------------------
@@ -225,9 +247,15 @@ class Shown:
         self.end = ""
         """Why it ended, if that was the last thing seen."""
         self._as_json = as_json
+        self._last: tuple[object, ...] = ()
 
     def show(self, seen: Seen) -> None:
-        """Print one thing."""
+        """Print one thing, unless it says what the last one said: the same, signed anew, is no change."""
+        verdict = seen.verdict.verdict if seen.verdict is not None else None
+        said = seen.standing, seen.availability, seen.notes, seen.reason, verdict
+        if said == self._last:
+            return
+        self._last = said
         self.states += seen.standing is Standing.ACTIVE
         self.refusal = seen.reason or "refused" if seen.standing is Standing.REFUSED else ""
         self.end = seen.reason if seen.standing is Standing.ENDED else ""

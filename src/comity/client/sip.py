@@ -131,6 +131,8 @@ class SipClient(HasPresence, SignedIn):
                 await self._connect()
             except ClientError:
                 continue
+            if self._session is None or self._session.is_closed:  # lost again before anything was done with it
+                continue
             self._presence.reconnected()
             return
         self._lost(lost)

@@ -23,16 +23,15 @@ from comity.bindings.xmpp.presence import stanza_to_statement
 from comity.bindings.xmpp.queries import PING
 from comity.client.base import ClientError
 from comity.client.presence import Contact, Judge, NotPossible, Sealer, Seen, Standing, Watch
+from comity.client.xmpp_stanzas import BLOCKING, ROSTER, address_of, blocking_element, contact_of, key_of, response_of
 from comity.cpim.address import Address, from_jid, to_jid
 from comity.cpim.composition import Publication, compose_presence
-from comity.cpim.operations import MimeObject, Reason, Response, failure, success
+from comity.cpim.operations import MimeObject, Reason, Response, success
 from comity.cpim.presence import PIDF_TYPE, Note
 from comity.cpim.presence_state import Availability, PresenceState, state_document, tuple_id_of
 from comity.errors import AddressError
 from comity.xml import Element
 
-ROSTER: Final = "jabber:iq:roster"
-BLOCKING: Final = "urn:xmpp:blocking"
 STATUS: Final = f"{{{wire.CLIENT}}}status"
 SETTLE: Final = 3.0
 """Seconds after which a contact of whom the server said nothing counts as offline."""
@@ -120,7 +119,7 @@ class XmppPresence:
         self, address: Address, *, judge: Judge | None = None, is_once: bool = False
     ) -> AsyncGenerator[Seen]:
         """See ``PresenceClient.watch``."""
-        watch, key = Watch(address, judge), _key(address)
+        watch, key = Watch(address, judge), key_of(address)
         self._watches.setdefault(key, set()).add(watch)
         try:
             await self._appear()
@@ -181,7 +180,7 @@ class XmppPresence:
             sender, resource = from_jid(stanza.get("from"))
         except AddressError:
             return
-        key = _key(sender)
+        key = key_of(sender)
         match stanza.get("type"):
             case "" | "unavailable":
                 self._take_state(stanza, sender, resource)
@@ -205,7 +204,7 @@ class XmppPresence:
                 self._refused(stanza, key)
 
     def _take_state(self, stanza: Element, sender: Address, resource: str) -> None:
-        key, now = _key(sender), datetime.now(UTC)
+        key, now = key_of(sender), datetime.now(UTC)
         if key not in self._devices and len(self._devices) >= MOST_KEPT:
             return
         devices = self._devices.setdefault(key, {})
@@ -230,7 +229,7 @@ class XmppPresence:
         """The last device is gone: closed, with the note it left."""
         said = stanza_to_statement(stanza, resource, now)
         document = None if isinstance(said, Refusal) else said.document
-        for watch in self._watches.get(_key(sender), ()):
+        for watch in self._watches.get(key_of(sender), ()):
             # Who has not said yes is not "closed": servers answer a probe for nobody so (GW-14).
             if watch.last is None or watch.last.standing is not Standing.PENDING:
                 watch.show(None if document is None else MimeObject.of(PIDF_TYPE, document.raw))
@@ -256,13 +255,13 @@ class XmppPresence:
         if query is None or stanza.get("from") not in ("", to_jid(self._line.address)):
             return False
         for item in query.find_all(f"{{{ROSTER}}}item"):
-            contact = _contact(item)
+            contact = contact_of(item)
             if contact is None or self._roster is None:
                 continue
             if item.get("subscription") == "remove":
-                self._roster.pop(_key(contact.address), None)
+                self._roster.pop(key_of(contact.address), None)
             else:
-                self._roster[_key(contact.address)] = contact
+                self._roster[key_of(contact.address)] = contact
         return True
 
     def bound_again(self) -> None:
@@ -334,16 +333,16 @@ class XmppPresence:
     async def _answer(self, kind: str, address: Address) -> Response:
         response = await self._tell(kind, address, [])
         if response.reason is None:
-            self._asking.pop(_key(address), None)
+            self._asking.pop(key_of(address), None)
         return response
 
     async def block(self, address: Address) -> Response:
         """See ``PresenceClient.block``."""
-        return await self._set(_blocking("block", address))
+        return await self._set(blocking_element("block", address))
 
     async def unblock(self, address: Address) -> Response:
         """See ``PresenceClient.unblock``."""
-        return await self._set(_blocking("unblock", address))
+        return await self._set(blocking_element("unblock", address))
 
     async def blocked(self) -> Sequence[Address]:
         """See ``PresenceClient.blocked``."""
@@ -352,7 +351,7 @@ class XmppPresence:
             raise ClientError(f"the server keeps no block list: {mapping.error_to_response(answer, '').text}")
         blocklist = answer.find(f"{{{BLOCKING}}}blocklist")
         items = blocklist.find_all(f"{{{BLOCKING}}}item") if blocklist is not None else []
-        return [address for item in items if (address := _address(item.get("jid"))) is not None]
+        return [address for item in items if (address := address_of(item.get("jid"))) is not None]
 
     # --- requests of ours ----------------------------------------------------------------------------------------
 
@@ -364,8 +363,8 @@ class XmppPresence:
                 raise ClientError(f"the server gives no contact list: {mapping.error_to_response(answer, '').text}")
             query = answer.find(f"{{{ROSTER}}}query")
             items = query.find_all(f"{{{ROSTER}}}item") if query is not None else []
-            found = [contact for item in items if (contact := _contact(item)) is not None]
-            self._roster = {_key(contact.address): contact for contact in found}
+            found = [contact for item in items if (contact := contact_of(item)) is not None]
+            self._roster = {key_of(contact.address): contact for contact in found}
         return self._roster
 
     async def _ask(self, kind: str, payload: Element) -> Element:
@@ -375,7 +374,7 @@ class XmppPresence:
 
     async def _set(self, payload: Element) -> Response:
         answer = await self._ask("set", payload)
-        return _response(answer)
+        return response_of(answer)
 
     async def _tell(self, kind: str, address: Address, children: list[Element | str]) -> Response:
         """Send a presence stanza to somebody, and wait until our server dealt with it."""
@@ -386,7 +385,7 @@ class XmppPresence:
         try:
             self._line.write(stanza, id)
             await self._flushed(id)
-            return _response(future.result()) if future.done() else success(id)
+            return response_of(future.result()) if future.done() else success(id)
         finally:
             self._answers.pop(id, None)
 
@@ -409,43 +408,3 @@ class XmppPresence:
 
     def _id(self) -> str:
         return f"{self._prefix}-{next(self._numbers)}"
-
-
-def _key(address: Address) -> str:
-    return address.with_scheme("im").folded().key
-
-
-def _address(jid: str) -> Address | None:
-    try:
-        return from_jid(jid)[0]
-    except AddressError:
-        return None
-
-
-def _contact(item: Element) -> Contact | None:
-    address = _address(item.get("jid"))
-    if address is None:
-        return None
-    subscription = item.get("subscription")
-    groups = tuple(group.text for group in item.find_all(f"{{{ROSTER}}}group"))
-    return Contact(
-        address,
-        item.get("name"),
-        groups,
-        True,
-        subscription in ("to", "both"),
-        subscription in ("from", "both"),
-        item.get("ask") == "subscribe",
-    )
-
-
-def _blocking(name: str, address: Address) -> Element:
-    return Element(f"{{{BLOCKING}}}{name}", {}, [Element(f"{{{BLOCKING}}}item", {"jid": to_jid(address)})])
-
-
-def _response(answer: Element) -> Response:
-    id = answer.get("id")
-    if answer.get("type") != "error":
-        return success(id)
-    response = mapping.error_to_response(answer, id)
-    return failure(id, response.reason or Reason.INTERNAL, response.text)

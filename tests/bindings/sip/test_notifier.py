@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from comity.bindings.base import Link
+from comity.bindings.sip.message import SipRequest
 from comity.cpim.address import Address
 from comity.cpim.presence_rules import EVERYTHING, Permissions, SubHandling
 from comity.service.presence.interfaces import Default
@@ -153,6 +154,25 @@ class TestRefused:
         world = await PresenceWorld(user_subscription_burst=2, user_subscriptions=0.1).start()
         alice = Watcher(world, "alice")
         assert [(await alice.subscribe(call_id=f"c{n}")).status_code for n in range(3)] == [200, 200, 503]
+
+
+@story
+async def test_a_tag_that_cannot_be_written_back_is_refused() -> None:
+    """What a watcher writes goes into every NOTIFY to it: a control character in a quoted tag would, too."""
+    world = await PresenceWorld().start()
+    alice = Watcher(world, "alice", "tcp")
+    assert (await alice.subscribe()).status_code == 200  # its challenge is at hand
+    request = alice.request("SUBSCRIBE", "sip:bob@a.test", [("Event", "presence"), ("Contact", alice.contact)])
+    header = alice.digest.authorize("SUBSCRIBE", "sip:bob@a.test", b"")
+    assert header is not None
+    headers = [*request.headers, header, ("Via", "SIP/2.0/TCP 192.0.2.10:5060;branch=z9hG4bKodd")]
+    octets = SipRequest("SUBSCRIBE", "sip:bob@a.test", headers).to_bytes()
+    assert alice.link is not None
+    alice.link.session.receive_data(octets.replace(b";tag=falice", b';tag="a\x07b"'), world.clock.now())
+    alice.link.flush()
+    await world.settle()
+    assert world.presence.find("sip", f'{request.call_id};"a\x07b"') is None
+    assert len(world.presence.watchers(Address.parse(BOB))) == 1
 
 
 class TestInDialog:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from comity.bindings.xmpp.roster import MAX_GROUPS, MAX_NAME, item_element, subscription_of
+from comity.bindings.xmpp.mapping import Refusal
+from comity.bindings.xmpp.roster import MAX_GROUPS, MAX_NAME, RosterSet, item_element, read_set, subscription_of
+from comity.bindings.xmpp.wire import CONDITION_TYPES
 from comity.cpim.address import Address
 from comity.errors import StoreError
 from comity.service.interfaces import Origin
@@ -436,3 +440,34 @@ def test_without_presence_the_list_is_empty_and_stays_so() -> None:
         assert juliet.heard()[-1] == "roster:"
 
     run(story())
+
+
+_TEXT = st.one_of(
+    st.text(max_size=20), st.sampled_from(["nurse@example.com", "a@b/c", "example.com", "remove", "x" * 1100])
+)
+
+
+@given(
+    items=st.lists(
+        st.tuples(
+            st.sampled_from(["{jabber:iq:roster}item", "{jabber:iq:roster}group", "{urn:x}item"]),
+            st.dictionaries(st.sampled_from(["jid", "name", "subscription", "ask", "approved"]), _TEXT),
+            st.lists(_TEXT, max_size=3),
+        ),
+        max_size=3,
+    )
+)
+def test_any_roster_set_is_read_or_refused(items: list[tuple[str, dict[str, str], list[str]]]) -> None:
+    """It never raises, and what is read keeps the limits."""
+    query = Element("{jabber:iq:roster}query")
+    for name, attributes, groups in items:
+        query.append(Element(name, attributes, [Element("{jabber:iq:roster}group", {}, [text]) for text in groups]))
+    made = read_set(query, JULIET)
+    if isinstance(made, Refusal):
+        assert made.condition in CONDITION_TYPES
+        return
+    assert isinstance(made, RosterSet)
+    assert made.contact.local
+    assert made.contact.key != JULIET.key
+    assert all(0 < len(group.encode()) <= MAX_NAME for group in made.groups)
+    assert len(made.name.encode()) <= MAX_NAME

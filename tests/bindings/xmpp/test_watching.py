@@ -445,8 +445,10 @@ class TestProbes:
             await juliet.tell("<presence type='unavailable'/>")
             await chamber.tell("<presence type='unavailable'/>")
             romeo.take()
-            await romeo.tell("<presence to='juliet@example.com' type='probe'/>")
-            assert romeo.heard() == ["unavailable juliet@example.com"]
+            await romeo.tell("<presence to='juliet@example.com' type='probe' id='probe2'/>")
+            (answer,) = romeo.take()
+            assert (answer.get("type"), answer.get("from")) == ("unavailable", "juliet@example.com")
+            assert (answer.get("to"), answer.get("id")) == ("romeo@example.net", "probe2")
 
         run(story())
 

@@ -31,6 +31,7 @@ STORY: tuple[Act, ...] = (
     lambda desk: desk.contacts.remove(CAROL, ALICE, by(CAROL)),
     lambda desk: desk.contacts.block(ALICE, [DAVE], by(ALICE)),
     lambda desk: desk.contacts.unblock(ALICE, None, by(ALICE)),
+    lambda desk: desk.ask(CAROL, BOB),
     lambda desk: desk.decisions.set_default(BOB, Default.EVERYONE, by(BOB)),
     lambda desk: desk.ask(DAVE, BOB),
     lambda desk: desk.answer(BOB, DAVE, Decision.REFUSED),

@@ -46,7 +46,7 @@ async def check(directory: Path, answered: int) -> None:
         store = await SqliteStore.open(directory)
         desk = await Desk(store).start()
         stand = await picture(desk)
-        assert await store.scan("relation", "owed/") == []
+        assert await store.scan("relation", "owed/") == await store.scan("relation", "settle/") == []
         if answered < len(STORY):
             assert stand in (stands[answered], stands[answered + 1])
         else:

@@ -19,6 +19,7 @@ from comity.service.presence.pairs import ListLimits
 from comity.service.presence.states import State
 from comity.store.memory import MemoryStore
 from tests.service.presence.desk import ALICE, BOB, CAROL, DAVE, NOBODY, Desk, asking, by
+from tests.service.presence.test_access import EVERYBODY, put_rules, rule
 
 ALLOWED, REFUSED, POLITE, NONE = Decision.ALLOWED, Decision.REFUSED, Decision.POLITE, Decision.NONE
 
@@ -403,6 +404,57 @@ class TestAnswering:
             assert await again.decisions.default(BOB) is Default.CONTACTS
             await again.decisions.set_default(BOB, None, by(BOB))
             assert await again.decisions.default(BOB) is Default.ASK
+
+        run(main())
+
+
+class TestSettling:
+    """Who waits is answered when there is nothing to wait for any more: by XMPP nobody asks twice."""
+
+    @pytest.mark.parametrize(
+        ("default", "answer"),
+        [
+            (Default.EVERYONE, "granted"),
+            (Default.DOMAIN, "granted"),
+            (Default.DENY, "refused"),
+            (Default.CONTACTS, ""),
+            (Default.ASK, ""),
+        ],
+    )
+    def test_a_new_default_answers_who_waits(self, default: Default, answer: str) -> None:
+        async def main() -> None:
+            desk = await desk_of()
+            await desk.ask(ALICE, BOB)
+            desk.heard()
+            await desk.decisions.set_default(BOB, default, by(BOB))
+            assert [said for said in desk.heard() if said[0] in ("granted", "refused")] == (
+                [(answer, "alice", "bob")] if answer else []
+            )
+            item = await desk.contacts.item(BOB, ALICE)
+            assert (item.ask is not None, item.decision) == (not answer, NONE)
+            assert (await desk.state(ALICE, BOB)).sees is (answer == "granted")
+            assert await desk.store.scan("relation", "owed/") == []
+
+        run(main())
+
+    def test_who_is_put_into_the_list_is_let_in_where_contacts_are(self) -> None:
+        async def main() -> None:
+            desk = await desk_of(Default.CONTACTS)
+            await desk.ask(ALICE, BOB)
+            item = await desk.contacts.put(BOB, ALICE, "Alice", (), by(BOB))
+            assert isinstance(item, ContactItem)
+            assert item.ask is None
+            assert (await desk.state(ALICE, BOB)).sees
+
+        run(main())
+
+    def test_new_rules_answer_who_waits(self) -> None:
+        async def main() -> None:
+            desk = await desk_of()
+            await desk.ask(ALICE, BOB)
+            await put_rules(desk, BOB, rule("allow", EVERYBODY))
+            assert (await desk.state(ALICE, BOB)).sees
+            assert list(await desk.contacts.requests(BOB)) == []
 
         run(main())
 

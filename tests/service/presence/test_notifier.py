@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import pytest
+
 from comity.cpim.address import Address
+from comity.cpim.operations import EndReason
 from comity.cpim.presence import PresenceDocument
 from comity.cpim.presence_state import Availability, PresenceState, state_document
 from comity.cpim.rpid import UserInput
 from comity.cpim.watchers import SubscriptionState
-from comity.service.presence.interfaces import Decision, Default, Published, Statement, Subscription
+from comity.service.presence.interfaces import Content, Decision, Default, Published, Statement, Subscription
 from comity.service.presence.keeping import KeepingLimits
-from comity.testing.presence import PresenceBench
+from comity.testing.presence import PresenceBench, RecordingEdge
 from tests.loop import in_loop
 
 ALICE, BOB, CAROL = "im:alice@a.test", "im:bob@a.test", "im:carol@a.test"
@@ -109,6 +114,38 @@ class TestIntervals:
         presentity = bench.presence._presentities.find(Address.parse(BOB))
         assert presentity is not None
         assert (presentity.composed, presentity.contents) == (None, {})
+
+
+class PoisonedEdge(RecordingEdge):
+    """Cannot read what it keeps for one watcher."""
+
+    def notify(self, subscriptions: Sequence[Subscription], content: Content, told: Content | None) -> None:
+        """Fails for whose data is bad."""
+        for one in subscriptions:
+            if one.data == b"bad":
+                raise ValueError("not a dialog")
+        super().notify(subscriptions, content, told)
+
+    def ended(self, subscription: Subscription, reason: EndReason, retry_after: int | None = None) -> None:
+        """Fails for everybody."""
+        raise ValueError("not a dialog")
+
+
+@in_loop
+async def test_one_watcher_that_cannot_be_told_is_not_everybodys_harm(caplog: pytest.LogCaptureFixture) -> None:
+    """F-POISON: the others are told, and a block is answered."""
+    bench = await open_bench()
+    edge = PoisonedEdge(bench.clock)
+    bench.presence.attach("poisoned", edge)
+    for watcher, data in ((ALICE, b"bad"), (CAROL, b"good")):
+        await bench.watch(watcher, BOB, edge="poisoned", data=data)
+    edge.take()
+    bench.publish(BOB, "dnd")
+    assert [(one.watcher, one.state) for one in edge.take()] == [("carol", "dnd")]
+    await bench.answer(BOB, CAROL, Decision.REFUSED)
+    bench.publish(BOB, "away")
+    assert edge.take() == []
+    assert "cannot be told" in caplog.text
 
 
 class TestPolite:

@@ -11,6 +11,7 @@ import pytest
 from comity.cpim.address import Address
 from comity.cpim.operations import EndReason, NotifyOperation, Reason, Response, SubscribeOperation
 from comity.cpim.watchers import SubscriptionState
+from comity.errors import StoreError
 from comity.service.interfaces import Op, Result
 from comity.service.presence.interfaces import Decision, Default, Granted, Terms
 from comity.service.presence.keeping import KeepingLimits
@@ -172,15 +173,41 @@ class BadStore(MemoryStore):
     """Fails, or is slow, where it is told to."""
 
     gate: asyncio.Event | None = None
+    is_broken = False
 
     def commit(self, ops: Sequence[Op]) -> asyncio.Future[list[Result]]:
         """Commit now, and say so when the gate is open."""
+        if self.is_broken:
+            failed: asyncio.Future[list[Result]] = asyncio.get_running_loop().create_future()
+            failed.set_exception(StoreError("The disk is full."))
+            return failed
         done = super().commit(ops)
         return done if self.gate is None else asyncio.ensure_future(self._late(done, self.gate))
 
     async def _late(self, done: asyncio.Future[list[Result]], gate: asyncio.Event) -> list[Result]:
         await gate.wait()
         return await done
+
+
+@in_loop
+async def test_what_cannot_be_made_durable_is_not_said_yes_to() -> None:
+    """Section 5.7 of reliability.md: a subscribe, a refresh and an end that the store did not take."""
+    clock = FakeClock()
+    store = BadStore(StoreClock(lambda: clock.when().timestamp(), clock.now))
+    bench = await PresenceBench(store, clock=clock, keeping=EVERYONE).start()
+    await bench.watch(ALICE, BOB, id="s")
+    bench.sip.take()
+    asked = await bench.presence.set_default(Address.parse(CAROL), Default.ASK, bench.origin(CAROL))
+    assert asked is None
+    store.is_broken = True
+    for whom, id, duration in ((BOB, "new", 600), (BOB, "s", 600), (BOB, "s", 0), (CAROL, "asked", 600)):
+        assert refused(await bench.ask(ALICE, whom, duration, id=id)) is Reason.OVERLOAD
+    store.is_broken = False
+    await bench.advance(10)
+    bench.publish(BOB)
+    assert told(bench) == [("s", "available")]
+    assert isinstance(await bench.ask(ALICE, BOB, 0, id="s"), Granted)
+    assert await store.scan("subscription") == []
 
 
 @in_loop

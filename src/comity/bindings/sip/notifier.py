@@ -1,7 +1,8 @@
 """SUBSCRIBE answered and watchers notified: SIP's edge of the presence service (RFC 6665 section 4.2, RFC 3856, RFC 3857).
 
-Place on the path: steps 4 and 5 of a subscribe for ``binding.py``, steps 7 to 9 of a notify for the service. Who asks was
-authenticated before anything here runs, so no NOTIFY goes to an address that proved nothing (N-10). Rules its readers must keep:
+Place on the path: step 4 of a subscribe for ``binding.py`` (then ``subscribing.py`` or ``lists.py``), steps 7 to 9 of a notify for
+the service. Who asks was authenticated before anything here runs, so no NOTIFY goes to an address that proved nothing (N-10).
+Rules its readers must keep:
 
 * In each dialog one NOTIFY at a time. What comes meanwhile waits, and only the last of it; a NOTIFY that is no longer true is
   not sent again. What takes something away (pending, terminated) waits for nothing (G9).
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from math import ceil
 from typing import TYPE_CHECKING, NamedTuple
@@ -25,9 +26,9 @@ from comity.bindings.base import HostPort, Link
 from comity.bindings.sip.connections import target_for
 from comity.bindings.sip.dialog import Dialog
 from comity.bindings.sip.events import RequestFailed, RequestTimedOut, ResponseReceived
-from comity.bindings.sip.headers import clean_text
+from comity.bindings.sip.headers import malformed
 from comity.bindings.sip.lists import EDGE, Lists
-from comity.bindings.sip.mapping import Refusal, is_sender, response_to_status
+from comity.bindings.sip.mapping import Refusal, is_sender
 from comity.bindings.sip.message import SipResponse
 from comity.bindings.sip.notifications import (
     ENDING_CODES,
@@ -40,18 +41,17 @@ from comity.bindings.sip.notifications import (
     notify_rest,
     tail_of,
 )
-from comity.bindings.sip.packages import TYPES, Event, accepted, bad_event, duration_of, event_of, state_value
-from comity.bindings.sip.protection import came_under_tls
+from comity.bindings.sip.packages import Event, state_value
 from comity.bindings.sip.rates import UserRates
 from comity.bindings.sip.requests import LinkState, Request
-from comity.bindings.sip.subscriptions import request_to_subscription, subscript_id
+from comity.bindings.sip.subscribing import Subscribing
+from comity.bindings.sip.subscriptions import subscript_id
 from comity.bindings.sip.uri import SipUri, parse_uri
 from comity.cpim.address import Address
-from comity.cpim.operations import EndReason, NotifyOperation, Reason, Response, Substate
+from comity.cpim.operations import EndReason, NotifyOperation, Substate
 from comity.cpim.watchers import SubscriptionState
 from comity.errors import LocalProtocolError
-from comity.service.interfaces import Origin
-from comity.service.presence.interfaces import ContactItem, Content, PresenceService, Subscription, Terms
+from comity.service.presence.interfaces import ContactItem, Content, PresenceService, Subscription
 
 if TYPE_CHECKING:
     from comity.bindings.sip.binding import SipBinding
@@ -108,22 +108,14 @@ class Notifier:
         self._pending: dict[tuple[Link, str], Watch] = {}
         """By link and client transaction."""
         self._presence: PresenceService | None = None
+        self._subscribe = Subscribing(binding, self).subscribe
         self._lists = Lists(binding, self)
 
     @property
     def presence(self) -> PresenceService:
+        """What this is the edge of."""
         assert self._presence is not None, "start() comes first"
         return self._presence
-
-    @property
-    def is_busy(self) -> bool:
-        """True while a NOTIFY waits for its answer."""
-        return bool(self._pending)
-
-    @property
-    def subscriptions(self) -> int:
-        """Dialogs known by now; those from before a restart come with their first NOTIFY."""
-        return len(self._watches)
 
     def start(self, presence: PresenceService) -> None:
         """Called once, before any listener opens."""
@@ -152,68 +144,9 @@ class Notifier:
             return Refusal(503, "Too Many Subscriptions", (("Retry-After", str(ceil(wait))),))
         return None
 
-    async def _subscribe(self, received: Request, principal: Address) -> Refusal | None:
-        request, config = received.request, self._binding.config
-        event = event_of(request)
-        package = None if event is None else event.package
-        if event is None or package is None:
-            return bad_event()
-        duration = duration_of(request, config.min_expires)
-        if isinstance(duration, Refusal):
-            return duration
-        taken = accepted(request, package)
-        if taken is None:
-            return Refusal(406, headers=(("Accept", TYPES[package]),))
-        known = self._in_dialog(received, principal, event) if request.to.tag else None
-        if isinstance(known, Refusal):
-            return known
-        operation = request_to_subscription(request, None if known is None else known[0].target)
-        if isinstance(operation, Refusal):
-            return operation
-        kept = self._kept(received, event, None if known is None else known[1])
-        head_of(kept, config.max_forwards)  # before anything is kept: can it be written?
-        origin = Origin(
-            principal,
-            self._binding.name,
-            received.source[0],
-            came_under_tls(request, received.state.transport),
-        )
-        terms = Terms(
-            self._binding.name,
-            package,
-            is_durable=True,
-            interval=config.presence_interval,
-            takes_secured=taken.secured,
-            data=kept.encode(),
-            least=config.min_expires,
-            most=config.max_expires,
-            text=clean_text(request.value("subject") or "")[:512],
-        )
-        result = await self.presence.subscribe(replace(operation, duration=duration), origin, terms)
-        if isinstance(result, Response):
-            return _refusal_of(result, is_in_dialog=known is not None)
-        self._watch(result.subscription, kept, received.state)
-        headers = [("Expires", str(result.duration)), ("Contact", f"<{kept.contact}>")]
-        self._binding.respond(received, 200, headers=headers)
-        self.presence.begin(result.subscription)
-        return None
-
-    def _in_dialog(self, received: Request, principal: Address, event: Event) -> tuple[Subscription, Kept] | Refusal:
-        """The subscription a request in a dialog is about, with the dialog as it is after that request."""
-        request = received.request
-        id = subscript_id(request.call_id, request.from_.tag)
-        subscription = self.presence.find(self._binding.name, id)
-        if subscription is None or subscription.watcher.key != principal.key:
-            return Refusal(481)  # N-08: also for somebody else's
-        kept = Kept.decode(subscription.data)
-        if kept.dialog.local_tag != request.to.tag:
-            return Refusal(481)
-        if str(event) != kept.event:
-            return Refusal(403, "One Subscription In A Dialog")  # RFC 6665 section 4.5.2
-        status_code = kept.dialog.take(request)
-        return Refusal(status_code) if status_code else (subscription, kept)
-
-    def _kept(self, received: Request, event: Event, known: Kept | None) -> Kept:
+    def kept(self, received: Request, event: Event, known: Kept | None) -> Kept:
+        """What to keep of the dialog of a request; ``known`` is that before it, None for a new one. Raises RemoteProtocolError for
+        one that no NOTIFY could go to."""
         request, state = received.request, received.state
         now = int(self._binding.service.clock.when().timestamp())
         dialog = Dialog.of_request(request, state.session.local_tag(request), now) if known is None else known.dialog
@@ -222,7 +155,12 @@ class Notifier:
         user = request.uri.user if isinstance(request.uri, SipUri) else ""
         # "gr": the URI leads to this very notifier (RFC 6665 section 4.5.1).
         contact = f"sip:{f'{user}@' if user else ''}{state.session.sent_by};transport={state.transport};gr"
-        return Kept(dialog, str(event), contact, state.transport, received.source, state.link.peer.local)
+        kept = Kept(dialog, str(event), contact, state.transport, received.source, state.link.peer.local)
+        try:
+            head_of(kept, self._binding.config.max_forwards)
+        except LocalProtocolError as error:
+            raise malformed("a header holds what no NOTIFY could") from error
+        return kept
 
     def _watch(self, subscription: Subscription, kept: Kept, state: LinkState | None) -> Watch:
         """Note the way to a watcher; what it waits for an answer to, and CSeq, go on in its dialog."""
@@ -240,14 +178,14 @@ class Notifier:
             state.watching.add(subscription.id)
         return watch
 
-    # --- dialogs of lists (``lists.py``) -----------------------------------------------------------------------
+    # --- dialogs (``subscribing.py``, ``lists.py``) -----------------------------------------------------------------------
 
     def kept_for(self, received: Request, event: Event, data: bytes) -> Kept:
         """The dialog of a request about a list; ``data`` is what was kept of it, empty for a new one."""
-        return self._kept(received, event, Kept.decode(data) if data else None)
+        return self.kept(received, event, Kept.decode(data) if data else None)
 
     def open_dialog(self, subscription: Subscription, kept: Kept, state: LinkState) -> None:
-        """Note the way to a list's watcher."""
+        """Note the way to a watcher."""
         self._watch(subscription, kept, state)
 
     def say(self, subscription: Subscription, substate: Substate, tail: bytes, reason: EndReason | None) -> None:
@@ -489,13 +427,3 @@ def flush(links: Iterable[Link]) -> None:
     """Send what was written for each of them."""
     for link in links:
         link.flush()
-
-
-def _refusal_of(response: Response, *, is_in_dialog: bool) -> Refusal:
-    """What a SUBSCRIBE is answered that the service refused (T1)."""
-    status_code, reason, headers = response_to_status(response)
-    if response.reason is Reason.NO_SUCH_USER and is_in_dialog:
-        return Refusal(481)
-    if response.reason is Reason.QUOTA:
-        reason = "Too Many Subscriptions"
-    return Refusal(status_code, reason, tuple(headers))

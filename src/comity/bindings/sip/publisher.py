@@ -14,7 +14,7 @@ from typing import Final
 
 from comity.bindings.sip.headers import TOKEN
 from comity.bindings.sip.message import SipRequest, SipResponse
-from comity.bindings.sip.subscriber import HOUR, MOST_DURATION, Send
+from comity.bindings.sip.subscriber_events import HOUR, MOST_DURATION, Send
 from comity.bindings.sip.subscriber_rules import HOPELESS_CODES, min_expires_of, pause, refresh_in, retry_after_of
 from comity.errors import RemoteProtocolError
 

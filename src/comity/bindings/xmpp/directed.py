@@ -91,7 +91,11 @@ class Directed:
 
     def arrived(self, operation: NotifyOperation) -> None:
         """See ``Edge.directed``: to one device, or to all that are available."""
-        account, resource = operation.watcher.with_scheme("im").folded(), operation.context.resource
+        resource = operation.context.resource
+        try:
+            account = operation.watcher.with_scheme("im").folded()
+        except AddressError:
+            return  # nobody here can have that name
         devices = self._ground.devices
         if resource:
             connections = [one for one in devices.of(account) if one.jid is not None and one.jid.resource == resource]

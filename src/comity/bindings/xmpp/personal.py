@@ -324,7 +324,7 @@ def _describe(query: Element, node: Node | None) -> None:
     """What an account's address, or one of its nodes, is and can do."""
     if node is None:
         identities = [("account", "registered"), ("pubsub", "pep")]
-        features: Iterable[str] = (DISCO_INFO, DISCO_ITEMS, *FEATURES, *PRESENCE_FEATURES)
+        features: Iterable[str] = dict.fromkeys((DISCO_INFO, DISCO_ITEMS, *FEATURES, *PRESENCE_FEATURES))
     else:
         identities, features = [("pubsub", "leaf")], (PUBSUB,)
     query.children += [Element(f"{{{DISCO_INFO}}}identity", {"category": c, "type": t}) for c, t in identities]

@@ -20,7 +20,7 @@ OWNER: Final = "http://jabber.org/protocol/pubsub#owner"
 EVENT: Final = "http://jabber.org/protocol/pubsub#event"
 ERRORS: Final = "http://jabber.org/protocol/pubsub#errors"
 NODE_CONFIG: Final = "http://jabber.org/protocol/pubsub#node_config"
-PUBLISH_OPTIONS: Final = "http://jabber.org/protocol/pubsub#publish-options"
+
 #: What an account's address can do (XEP-0163 section 6.1 and what of XEP-0060 is done here).
 FEATURES: Final = (
     PUBSUB,
@@ -205,4 +205,10 @@ def event(sender: str, id: str, child: Element) -> Element:
 def refusal(stanza: Element, condition: str, detail: str = "", text: str = "", **attributes: str) -> Element | None:
     """A stanza error with what XEP-0060 adds to it."""
     application = Element(f"{{{ERRORS}}}{detail}", attributes) if detail else None
-    return wire.error_reply(stanza, condition, text, application=application)
+    reply = wire.error_reply(stanza, condition, text, application=application)
+    error = reply.find(wire.ERROR) if reply is not None else None
+    if error is not None and condition == "item-not-found":
+        error.attributes["code"] = (
+            "404"  # COMPAT profanity 0.13: publishes its device list (OMEMO) only after this code
+        )
+    return reply

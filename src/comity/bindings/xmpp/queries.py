@@ -24,6 +24,8 @@ ROSTER: Final = "jabber:iq:roster"
 BLOCKING: Final = "urn:xmpp:blocking"
 VCARD: Final = "vcard-temp"
 PRIVATE_STORAGE: Final = "jabber:iq:private"
+PUBLISH_OPTIONS: Final = "http://jabber.org/protocol/pubsub#publish-options"
+"""Of accounts. COMPAT profanity 0.13: looks for it at the server's address only, and without it leaves the options out."""
 CAPS: Final = "http://jabber.org/protocol/caps"
 CARBONS: Final = "urn:xmpp:carbons:2"
 DATA_FORMS: Final = "jabber:x:data"
@@ -37,7 +39,7 @@ MAX_WISH: Final = 256
 #: Features of the server's own address.
 SERVER_FEATURES: Final = (DISCO_INFO, DISCO_ITEMS, E2E, PING, TIME, OCTETS, CARBONS, CSI, SM, VERSION, PROTECTION)
 #: Those more if presence is not switched off.
-PRESENCE_FEATURES: Final = (ROSTER, BLOCKING, VCARD, PRIVATE_STORAGE)
+PRESENCE_FEATURES: Final = (ROSTER, BLOCKING, VCARD, PRIVATE_STORAGE, PUBLISH_OPTIONS)
 #: Administration and registration are not done here (X-65).
 _FORBIDDEN: Final = frozenset({"jabber:iq:auth", "jabber:iq:register", "http://jabber.org/protocol/commands"})
 _HASHES: Final = {"sha-1": "sha1", "sha-256": "sha256", "sha-512": "sha512"}

@@ -315,12 +315,18 @@ class Watching:
         self._presence.begin(answer.subscription)
         self._probes.pop(id, None)
 
-    def _answer(self, probe: _Probe, notices: Iterable[Notice]) -> None:
+    def _answer(self, probe: _Probe, notices: Sequence[Notice]) -> None:
         connection = probe.connection.current
         if probe.target.resource:
             # Section 4.3.2: a probe of one resource learns no more than whether that is there.
             is_there = any(notice.is_available and notice.sender == str(probe.target) for notice in notices)
             self._mere(probe, str(probe.target), is_available=is_there)
+        elif probe.id and not any(notice.is_available for notice in notices):
+            assert connection.account is not None
+            for notice in notices:  # section 4.3.2.1: of who is away, the probe's own id comes back
+                stanza = notice.element(to_jid(connection.account))
+                stanza.attributes["id"] = probe.id
+                self._ground.reply(connection, stanza)
         else:
             self._write(connection, notices)
         connection.link.flush()

@@ -88,7 +88,11 @@ class ContactBook:
         def change(item: ContactItem, _: Book) -> ContactItem:
             return replace(item, is_listed=True, name=name, groups=tuple(groups))
 
-        return await self._pairs.update(account, contact, change)
+        item = await self._pairs.update(account, contact, change)
+        if isinstance(item, ContactItem) and item.ask is not None:
+            await self._pairs.settle(account, is_owed=False)  # its contacts may be let in by its default
+            return await self.item(account, contact)
+        return item
 
     async def remove(self, account: Address, contact: Address, origin: Origin) -> bool | Response:
         """See ``Contacts.remove``. What was decided against the contact stays decided."""

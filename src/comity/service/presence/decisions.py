@@ -15,12 +15,12 @@ from comity.cpim.operations import Reason, Response, SubscribeOperation, failure
 from comity.cpim.presence_rules import SubHandling
 from comity.errors import AddressError
 from comity.service import policy
-from comity.service.interfaces import Accounts, Origin
+from comity.service.interfaces import Accounts, Origin, Put
 from comity.service.presence.access import Access, Reconsider
 from comity.service.presence.blocks import Blocks
 from comity.service.presence.interfaces import Ask, ContactItem, Decision, Default, Terms
-from comity.service.presence.pairs import Pairs, state_of
-from comity.service.presence.relations import Relations
+from comity.service.presence.pairs import Pairs, settle_key, state_of
+from comity.service.presence.relations import SPACE, Relations
 from comity.service.presence.states import Act
 
 MOST_ASK = 64 * 1024
@@ -157,8 +157,9 @@ class Decisions:
         """See ``PresenceService.set_default``: durable, then effective, then answered."""
         if not is_owner(account, origin):
             return failure("", Reason.DENIED, "Only the account itself decides who may see it.")
-        await self._relations.set_default(account, default)
+        await self._relations.set_default(account, default, first=[Put(SPACE, settle_key(account), b"")])
         self._reconsider(account, None)
+        await self._pairs.settle(account)
         return None
 
 

@@ -8,7 +8,7 @@ server is read before it is taken (``Reader``): what cannot be read is refused, 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -28,8 +28,8 @@ Reader = Callable[[bytes], Response | None]
 """Says why a document of its name cannot be taken; its Response has no trans_id."""
 Beside = Callable[[Address, bytes | None], tuple[Sequence[Op], Sequence[Op]]]
 """(account, octets or None): what is committed together with a document of its name, before and after it."""
-Changed = Callable[[Address, str, bytes | None], None]
-"""(account, name, octets or None): called when the change is durable, before it is answered."""
+Changed = Callable[[Address, str, bytes | None], Awaitable[None]]
+"""(account, name, octets or None): called when the change is durable, done before it is answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +67,13 @@ class DocumentStore:
         store: Store,
         limits: DocumentLimits | None = None,
         readers: dict[str, Reader] | None = None,
-        changed: Changed = lambda account, name, octets: None,
+        changed: Changed | None = None,
     ) -> None:
         self._store = store
         self._limits = limits or DocumentLimits()
         self.readers = readers if readers is not None else {}
         self.beside: dict[str, Beside] = {}
-        self.changed = changed
+        self.changed: Changed = changed or _nothing
         self._usage: OrderedDict[str, dict[str, int]] = OrderedDict()
         """By account: octets of each document."""
 
@@ -111,7 +111,7 @@ class DocumentStore:
         if not isinstance(result, Done):
             raise StoreError(f"the store answered a Put with {result}")
         sizes[name] = len(octets)
-        self.changed(account, name, octets)
+        await self.changed(account, name, octets)
         return StoredDocument(name, content_type, octets, str(result.rev))
 
     async def delete(
@@ -128,14 +128,14 @@ class DocumentStore:
         if isinstance(result, Conflict):
             return _conflict(result)
         sizes.pop(name, None)
-        self.changed(account, name, None)
+        await self.changed(account, name, None)
         return True
 
     async def clear(self, account: Address) -> None:
         """Remove all of an account that is removed."""
         for name in [*await self._sizes(account)]:
             await self._commit(account, name, None, Delete("document", _key(account, name)))
-            self.changed(account, name, None)
+            await self.changed(account, name, None)
         self._usage.pop(account.key, None)
 
     async def _commit(self, account: Address, name: str, octets: bytes | None, op: Op) -> Result:
@@ -168,6 +168,10 @@ class DocumentStore:
                 self._usage.popitem(last=False)
         self._usage.move_to_end(account.key)
         return self._usage[account.key]
+
+
+async def _nothing(account: Address, name: str, octets: bytes | None) -> None:
+    """Nobody wants to know."""
 
 
 def _key(account: Address, name: str) -> str:

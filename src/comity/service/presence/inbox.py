@@ -20,6 +20,7 @@ from comity.service.interfaces import Delete, Op, Put
 from comity.service.presence.access import RULES, Access
 from comity.service.presence.blocks import Blocks
 from comity.service.presence.documents import DocumentStore
+from comity.service.presence.pairs import settle_key
 from comity.service.presence.relations import SPACE, Relations, read_key
 
 _PREFIX = "inbox/"
@@ -84,7 +85,7 @@ class Inbox:
 
 def _mark(account: Address, octets: bytes | None) -> tuple[Sequence[Op], Sequence[Op]]:
     """What is committed before and after a rules document: one word of it is enough to look at it after a restart."""
-    key = _PREFIX + account.key
+    key, settle = _PREFIX + account.key, Put(SPACE, settle_key(account), b"")
     if octets is not None and MESSAGE_RULES.encode() in octets:
-        return [Put(SPACE, key, b"")], ()
-    return (), [Delete(SPACE, key)]
+        return [settle, Put(SPACE, key, b"")], ()
+    return [settle], [Delete(SPACE, key)]

@@ -11,7 +11,7 @@ from datetime import datetime
 
 from comity.cpim.address import Address
 from comity.service.interfaces import Accounts, Store
-from comity.service.presence.access import Access, Reconsider
+from comity.service.presence.access import RULES, Access, Reconsider
 from comity.service.presence.blocks import Blocks
 from comity.service.presence.contacts import ContactBook
 from comity.service.presence.decisions import Decisions
@@ -63,7 +63,7 @@ class Keeping:
         self.documents = DocumentStore(store, limits.documents)
         self.access = Access(self.relations, self.blocks, self.documents, limits.default, reconsider)
         self.inbox = Inbox(self.relations, self.blocks, self.documents, self.access)
-        self.documents.changed = self.access.document_changed
+        self.documents.changed = self._document_changed
         self.pairs = Pairs(
             self.relations,
             self.access,
@@ -84,6 +84,11 @@ class Keeping:
         await self.blocks.load()
         await self.inbox.load()
         await self.pairs.recover()
+
+    async def _document_changed(self, account: Address, name: str, octets: bytes | None) -> None:
+        self.access.document_changed(account, name, octets)
+        if name == RULES:
+            await self.pairs.settle(account)
 
     async def remove(self, account: Address) -> None:
         """Remove what an account kept, and what others kept about it: a later owner of its name is somebody else. Raises StoreError."""

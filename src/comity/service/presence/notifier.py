@@ -17,6 +17,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TypeVar
 
 from comity.cpim.composition import COMPOSED_TYPE, Composed, compose_presence
@@ -104,13 +105,13 @@ class Notifier:
         """Say that it is over."""
         edge = self._edges.get(live.edge)
         if edge is not None:
-            edge.ended(live, reason)
+            _tried(live, partial(edge.ended, live, reason))
 
     def pending(self, live: Live) -> None:
         """Say that it waits."""
         edge = self._edges.get(live.edge)
         if edge is not None:
-            edge.pending(live)
+            _tried(live, partial(edge.pending, live))
 
     def hand(self, live: Live, content: Content) -> None:
         """Tell one subscription something made elsewhere (watcher information)."""
@@ -121,7 +122,9 @@ class Notifier:
         if edge is None:
             return
         now = self._clock.now()
-        edge.notify(lives, content, told)
+        if not _tried(lives[0], partial(edge.notify, lives, content, told)):
+            # One of them has something that its edge cannot read: the others are told, by themselves.
+            lives = [one for one in lives if len(lives) > 1 and _tried(one, partial(edge.notify, [one], content, told))]
         for live in lives:
             live.told = content
             if live.interval:
@@ -222,6 +225,16 @@ class Notifier:
         when = document.date_time
         if when is not None and (presentity.last is None or when > presentity.last):
             presentity.last = when
+
+
+def _tried(live: Live, act: Callable[[], None]) -> bool:
+    """Have an edge say something; False if it failed, which no other watcher may suffer from (F-POISON)."""
+    try:
+        act()
+    except Exception:  # whatever a bad row makes an edge raise, the others are told
+        log.exception("a watcher cannot be told by %s", live.edge)
+        return False
+    return True
 
 
 def essence(content: Content) -> object:

@@ -31,6 +31,7 @@ from comity.service.presence.states import Act, State, Step, inbound, outbound
 log = logging.getLogger(__name__)
 
 _OWED = "owed/"
+_SETTLE = "settle/"
 _GRANTED = (Decision.ALLOWED, Decision.POLITE)
 
 
@@ -277,6 +278,30 @@ class Pairs:
         if shown(before) != shown(after):
             self._edges.contact_changed(after)
 
+    async def settle(self, account: Address, *, is_owed: bool = True) -> None:
+        """Answer who waits and has not to wait any more: the account's rules, default or list changed. Raises StoreError.
+
+        ``is_owed``: ``settle_key`` was committed with that change, so that a stop in between is made good.
+        """
+        waiting = [
+            item.contact for item in (await self._relations.load(account)).items.values() if item.ask is not None
+        ]
+        for watcher in waiting:
+            await self._access.load(account)
+            reply = _SAID.get(self._access.grant(account, watcher, self.when()).sub_handling)
+            if reply is None:
+                continue
+            owed: list[Op] = []
+            if self._accounts.serves(watcher.domain):
+                owed.append(Put(SPACE, _owed_key(account, watcher, reply), b""))
+            # What its rules or its default give is no decision: only the question goes.
+            await self.update(account, watcher, lambda item, _: replace(item, ask=None), first=owed)
+            failpoint("presence.between-halves")
+            if owed:
+                await self._deliver(watcher, account, reply, None)
+        if is_owed:
+            await self._relations.store.commit([Delete(SPACE, settle_key(account))])
+
     async def part(self, account: Address, gone: Address) -> None:
         """Forget what was between the account and one who is removed; his entry in the list stays. Raises StoreError."""
 
@@ -303,10 +328,27 @@ class Pairs:
                 log.error("%s is owed and cannot be read, it is left: %s", key, error)
                 continue
             failpoint("presence.recovery")
-            if _BACKED[act](state_of((await self._relations.load(actor)).item(other))):
+            if await self._is_backed(actor, other, act):
                 await self._deliver(other, actor, act, ask)
             else:
                 await self._relations.store.commit([Delete(SPACE, key)])
+        for key, _ in await self._relations.store.scan(SPACE, _SETTLE):
+            failpoint("presence.recovery")
+            await self.settle(read_key(key.removeprefix(_SETTLE)))
+
+    async def _is_backed(self, actor: Address, other: Address, act: Act) -> bool:
+        """Whether the actor's half says what the act says; if not, its own commit was not carried out."""
+        await self._access.load(actor)
+        state = state_of((await self._relations.load(actor)).item(other))
+        granted = self._access.grant(actor, other, self.when()).sub_handling
+        match act:
+            case Act.SUBSCRIBE:
+                return state.asks
+            case Act.UNSUBSCRIBE:
+                return not (state.asks or state.sees)
+            case Act.SUBSCRIBED:
+                return granted >= SubHandling.POLITE_BLOCK
+        return granted < SubHandling.POLITE_BLOCK
 
 
 #: What a watcher is answered at once; nothing while the account has to be asked.
@@ -314,14 +356,6 @@ _SAID = {
     SubHandling.BLOCK: Act.UNSUBSCRIBED,
     SubHandling.POLITE_BLOCK: Act.SUBSCRIBED,
     SubHandling.ALLOW: Act.SUBSCRIBED,
-}
-
-#: Whether the actor's half says what the act says; if not, its own commit was not carried out.
-_BACKED: dict[Act, Callable[[State], bool]] = {
-    Act.SUBSCRIBE: lambda state: state.asks,
-    Act.UNSUBSCRIBE: lambda state: not (state.asks or state.sees),
-    Act.SUBSCRIBED: lambda state: state.is_granted,
-    Act.UNSUBSCRIBED: lambda state: not state.is_granted,
 }
 
 
@@ -354,6 +388,11 @@ def _stepped(item: ContactItem, step: Step, decision: Decision | None = None) ->
         is_preapproved=step.is_approved,
         is_listed=item.is_listed or state.asks or state.sees or is_from or step.is_approved,
     )
+
+
+def settle_key(account: Address) -> str:
+    """What says that ``Pairs.settle`` is still to be done for an account."""
+    return _SETTLE + account.key
 
 
 def _owed_key(actor: Address, other: Address, act: Act) -> str:

@@ -11,6 +11,7 @@ import logging
 from collections import deque
 from typing import Final
 
+from comity.cpim.address import Address
 from comity.service.interfaces import Accounts, Clock, Store, Timer
 from comity.service.presence.moves import Moves
 from comity.service.presence.presentities import Presentities
@@ -46,6 +47,7 @@ class Recovery:
         self._presentities = presentities
         self._moves = moves
         self._left: deque[Presentity] = deque()
+        self._there: dict[str, bool] = {}
         self._group = 1
         self._timer: Timer | None = None
 
@@ -55,7 +57,7 @@ class Recovery:
         now = self._store.time()
         for live in await self._moves.subscriptions.load():
             is_over = live.expires is not None and live.expires <= now
-            if is_over or not await self._accounts.exists(live.target) or not await self._accounts.exists(live.watcher):
+            if is_over or not (await self._is_there(live.target) and await self._is_there(live.watcher)):
                 self._moves.commit_later(self._moves.subscriptions.end_of(live))
                 continue
             live.is_begun = True
@@ -64,11 +66,18 @@ class Recovery:
             presentity.subscriptions[live] = None
             self._moves.subscriptions.add(live)
             found[presentity] = None
+        self._there.clear()
         if found:
             log.info("%d subscriptions to %d accounts came back", len(self._moves.subscriptions), len(found))
             self._left.extend(found)
             self._group = max(1, round(len(found) * STEP / SPREAD))
             self._timer = self._clock.call_later(GRACE, self._next)
+
+    async def _is_there(self, address: Address) -> bool:
+        """Whether it is an account still: each is asked about once, however many subscriptions it has."""
+        if address.key not in self._there:
+            self._there[address.key] = await self._accounts.exists(address)
+        return self._there[address.key]
 
     def stop(self) -> None:
         """Bring nothing back any more."""

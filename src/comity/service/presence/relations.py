@@ -200,10 +200,10 @@ class Relations:
                 await self._prune(book)
             return before, after
 
-    async def set_default(self, account: Address, default: Default | None) -> None:
-        """Keep the account's default; durable when this returns."""
+    async def set_default(self, account: Address, default: Default | None, *, first: Iterable[Op] = ()) -> None:
+        """Keep the account's default, committed after ``first``; durable when this returns."""
         async with self._hold(account) as book:
-            await self.store.commit([_head(book, default, book.floor)])
+            await self.store.commit([*first, _head(book, default, book.floor)])
             book.default = default
 
     async def clear(self, account: Address) -> None:

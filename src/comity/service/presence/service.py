@@ -19,7 +19,7 @@ from comity.cpim.operations import EndReason, NotifyOperation, Reason, Response,
 from comity.cpim.presence_rules import SubHandling
 from comity.cpim.watchers import SubscriptionState
 from comity.service import policy
-from comity.service.interfaces import Accounts, Clock, Origin, Store
+from comity.service.interfaces import Accounts, Clock, Delete, Origin, Store
 from comity.service.presence.informing import Informing
 from comity.service.presence.interfaces import (
     ContactItem,
@@ -316,7 +316,7 @@ class AccountPresence:
         await self.keeping.remove(account)
         self.forget(account)
         # The store carries calls out in order: with this one durable, so are the ends before it.
-        await self._store.commit([NOBODY])
+        await self._store.commit([Delete("subscription", NOBODY.key)])
 
     def forget(self, account: Address) -> None:
         """The account was removed: nobody watches it any more, and it watches nobody (OPS-34)."""

@@ -111,7 +111,11 @@ class Watching:
         live = self._subscriptions.find(terms.edge, operation.subscript_id)
         if live is None:
             wish = _Wish(watcher, target, operation, origin, terms)
-            answer = self._check_room(wish) or await self._ask_access(wish) or await self._begin_new(wish)
+            try:
+                answer = self._check_room(wish) or await self._ask_access(wish) or await self._begin_new(wish)
+            except StoreError as error:
+                log.error("what a watcher may see cannot be looked up: %s", error)
+                answer = _not_now(operation)
             if isinstance(answer, Response) and (presentity := self._presentities.find(target)) is not None:
                 presentity.asking.discard(watcher.key)
             return answer
@@ -120,7 +124,7 @@ class Watching:
             return refusal
         if live.target.key != target.key or live.package != terms.package:
             return failure(operation.trans_id, Reason.NO_SUCH_USER, "There is no such subscription.")
-        return await (self._refresh(live, operation, terms) if operation.duration else self._end(live))
+        return await (self._refresh(live, operation, terms) if operation.duration else self._end(live, operation))
 
     def _check_room(self, wish: _Wish) -> Response | None:
         if wish.operation.duration == 0:
@@ -208,12 +212,15 @@ class Watching:
 
     async def _refresh(self, live: Live, operation: SubscribeOperation, terms: Terms) -> Granted | Response:
         duration = min(operation.duration, terms.most)
+        before = live.expires, live.data, live.takes_secured
         if live.expires is not None:
             live.expires = self._store.time() + duration
             self._subscriptions.schedule(live)
         live.data = terms.data or live.data
         live.takes_secured = terms.takes_secured
         if not await self._is_kept(live):
+            live.expires, live.data, live.takes_secured = before
+            self._subscriptions.schedule(live)
             return _not_now(operation)
         if self._subscriptions.find(live.edge, live.id) is not live:  # ended meanwhile
             return failure(operation.trans_id, Reason.NO_SUCH_USER, "There is no such subscription.")
@@ -225,16 +232,20 @@ class Watching:
             return await self._commit(self._subscriptions.row_of(live))
         return live.is_known or live.expires is None or await self._commit(NOBODY)
 
-    async def _end(self, live: Live) -> Granted | Response:
-        """From here on it is told nothing but the last word of ``begin`` (N-09); yes is said when the row is gone."""
-        is_seen = live.state is _STATE.ACTIVE
+    async def _end(self, live: Live, operation: SubscribeOperation) -> Granted | Response:
+        """Yes is said when the row is gone; from then on it is told nothing but the last word of ``begin`` (N-09)."""
+        if live.is_durable:
+            live.is_durable = False  # nothing writes the row again meanwhile
+            if not await self._commit(self._subscriptions.end_of(live)):
+                live.is_durable = True
+                return _not_now(operation)
+            if self._subscriptions.find(live.edge, live.id) is not live:  # ended meanwhile, with a last word
+                return failure(operation.trans_id, Reason.NO_SUCH_USER, "There is no such subscription.")
+        if live.state is not _STATE.ACTIVE:
+            live.granted = _ASKED
         self._moves.end(live, EndReason.TIMEOUT, is_told=False)
         self._moves.forget_waiting(live.target, live.watcher)
         live.state, live.event, live.is_kept = _STATE.TERMINATED, SubscriptionEvent.TIMEOUT, False
-        if not is_seen:
-            live.granted = _ASKED
-        if live.is_durable and not await self._commit(self._subscriptions.end_of(live)):
-            log.error("the end of a subscription could not be stored: it ends by its time")
         return Granted(live, 0)
 
     async def _commit(self, op: Op) -> bool:
