@@ -22,7 +22,7 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
     *(
         (f"cpim.{part}", ("cpim", "xml", "errors"), ())
         for part in (
-            *("documents", "presence", "presence_writer", "presence_state", "rpid", "composition"),
+            *("documents", "presence", "pidf_diff", "presence_writer", "presence_state", "rpid", "composition"),
             *("common_policy", "presence_rules", "watchers"),
         )
     ),
@@ -66,7 +66,7 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
             *("binding", "requests", "authentication", "submission", "registrar", "delivery", "connections"),
             *("availability", "capabilities", "carbons", "counts", "ground", "streams"),
             # Presence: SIP's notifier and publications, XMPP's contact list, probes and directed presence.
-            *("publishing", "notifier", "notifications", "lists", "watchers"),
+            *("publishing", "notifier", "notifications", "partial", "lists", "watchers"),
             *("roster", "asking", "watching", "directed", "blocking", "personal", "nodes", "vcard"),
         )
     ),

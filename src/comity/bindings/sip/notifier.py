@@ -41,6 +41,7 @@ from comity.bindings.sip.notifications import (
     tail_of,
 )
 from comity.bindings.sip.packages import TYPES, Event, accepted, bad_event, duration_of, event_of, state_value
+from comity.bindings.sip.partial import Partial
 from comity.bindings.sip.protection import came_under_tls
 from comity.bindings.sip.rates import UserRates
 from comity.bindings.sip.requests import LinkState, Request
@@ -69,6 +70,8 @@ class Notice(NamedTuple):
     tail: bytes = NO_CONTENT
     reason: EndReason | None = None
     retry_after: int | None = None
+    content: Content | None = None
+    """What ``tail`` is made of, where it may be told as a difference."""
 
 
 @dataclass(slots=True, eq=False)
@@ -92,6 +95,8 @@ class Watch:
     """A connection is being opened for what is ``waiting``."""
     is_datagram_only: bool = False
     """It takes no connections."""
+    partial: Partial | None = None
+    """Of a watcher that takes differences."""
     silent_since: float = 0.0
     """When the first NOTIFY was sent that got no answer, superseded ones included; 0 if the last one got one."""
 
@@ -170,7 +175,7 @@ class Notifier:
         operation = request_to_subscription(request, None if known is None else known[0].target)
         if isinstance(operation, Refusal):
             return operation
-        kept = self._kept(received, event, None if known is None else known[1])
+        kept = replace(self._kept(received, event, None if known is None else known[1]), partial=taken.partial)
         head_of(kept, config.max_forwards)  # before anything is kept: can it be written?
         origin = Origin(
             principal,
@@ -236,9 +241,20 @@ class Notifier:
             watch.head, watch.transport, watch.remote, watch.local = head, kept.transport, kept.remote, kept.local
             watch.cseq = max(watch.cseq, kept.dialog.local_cseq)
             watch.is_datagram_only = False
+        self._look_at_partial(watch, kept, is_known=state is None)
         if state is not None and state.transport != "udp":
             state.watching.add(subscription.id)
         return watch
+
+    def _look_at_partial(self, watch: Watch, kept: Kept, *, is_known: bool) -> None:
+        """Whether differences are told from now on; a SUBSCRIBE is answered with all of it (RFC 5263 section 4.4)."""
+        if watch.partial is not None:
+            watch.partial.unsure()
+            watch.partial.is_wanted = kept.partial
+        elif kept.partial:
+            # Kept from before a restart: the time is higher than any version there can have been.
+            now = int(self._binding.service.clock.when().timestamp())
+            watch.partial = Partial(now & 0x7FFFFFFF if is_known else 0)
 
     # --- dialogs of lists (``lists.py``) -----------------------------------------------------------------------
 
@@ -277,7 +293,10 @@ class Notifier:
             if notice is None:
                 tail = tail_of(content, subscription.takes_secured)
                 substate = Substate.TERMINATED if is_over else Substate.ACTIVE
-                notice = notices[key] = Notice(substate, tail, EndReason.TIMEOUT if is_over else None)
+                whole = subscription.takes_secured and content.whole is not None
+                differing = content if content.document is not None and not whole else None
+                reason = EndReason.TIMEOUT if is_over else None
+                notice = notices[key] = Notice(substate, tail, reason, content=differing)
             self._tell(subscription, notice, links)
         flush(links)
 
@@ -320,6 +339,8 @@ class Notifier:
             state.session.abandon(id)
             self._pending.pop((state.link, id), None)
             watch.in_flight = watch.waiting = None
+            if watch.partial is not None:
+                watch.partial.unsure()
         self._tell(subscription, notice, links)
         flush(links)
 
@@ -389,7 +410,13 @@ class Notifier:
         watch.cseq += 1
         watch.silent_since = watch.silent_since or clock.now()
         value = state_value(notice.substate.value, left, notice.reason, notice.retry_after)
-        rest = notify_rest(watch.head, watch.cseq, value, notice.tail)
+        tail = notice.tail
+        if watch.partial is not None and tail is not NO_CONTENT:
+            if notice.content is not None and watch.partial.is_wanted:
+                tail = watch.partial.tail(notice.content)
+            else:
+                watch.partial.unsure()
+        rest = notify_rest(watch.head, watch.cseq, value, tail)
         now = clock.now()
         try:
             id = state.session.send_written("NOTIFY", watch.head.start, rest, now, watch.remote)
@@ -419,6 +446,9 @@ class Notifier:
         del self._pending[link, event.id]
         notice, watch.in_flight, watch.sent = watch.sent, None, None
         assert notice is not None
+        if watch.partial is not None:
+            is_taken = isinstance(event, ResponseReceived) and event.response.status_code < 300
+            watch.partial.answered(is_taken)
         if self._is_lost(watch, event):
             self._lose(watch)
             if isinstance(event, RequestTimedOut) and link.peer.transport != "udp":
