@@ -6,6 +6,7 @@ python fuzz/fuzz_pidf.py -max_len=4096 CORPUS_DIR
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import UTC, datetime, timedelta
 
 from run import run
@@ -34,12 +35,18 @@ def one_input(data: bytes) -> None:
         return
     publications = [Publication(key, view, NOW, NOW + HOUR) for key in ("a", "b")]
     composed = compose_presence(view.presentity, publications, NOW, last=NOW)
+    again = PresenceDocument.parse(composed.document.raw)
+    assert fields_of(again) == fields_of(composed.document), "what was written is read as something else"
     assert not composed.document.is_outdated(NOW + HOUR / 3600_000)
     if "a" not in composed.left_out:
-        again = Publication("a", composed.document, NOW, NOW + HOUR, keeps_ids=True)
-        twice = compose_presence(view.presentity, [again], NOW + HOUR / 2).document
+        whole = Publication("a", composed.document, NOW, NOW + HOUR, keeps_ids=True)
+        twice = compose_presence(view.presentity, [whole], NOW + HOUR / 2).document
         assert len(twice.tuples) == len(composed.document.tuples)
         assert twice.namespaces == composed.document.namespaces
+
+
+def fields_of(view: PresenceDocument) -> list[object]:
+    return [getattr(view, field.name) for field in dataclasses.fields(view)]
 
 
 if __name__ == "__main__":

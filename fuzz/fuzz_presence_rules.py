@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from run import run
 
 from comity.cpim.common_policy import Question, Requestor
+from comity.cpim.message_rules import MessageRules, MsgHandling
 from comity.cpim.presence import DATA_MODEL, PIDF, PresenceDocument
 from comity.cpim.presence_rules import Permissions, PresenceRules, filter_document
 from comity.cpim.rpid import RPID
@@ -39,6 +40,13 @@ def one_input(data: bytes) -> None:
     else:
         assert rules.rule_set.raw == data
         rules.rule_set.next_change(NOW)
+        try:
+            messages = MessageRules.of(rules.rule_set)
+        except MalformedMessage:
+            pass
+        else:
+            handled = {messages.handling(Question(watcher, NOW)) for watcher in WATCHERS}
+            assert handled == {MsgHandling.ALLOW} or messages.rules
         for sphere in ("", "work"):
             for watcher in WATCHERS:
                 granted = rules.permissions(Question(watcher, NOW, sphere))

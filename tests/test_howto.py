@@ -17,6 +17,7 @@ from comity.demo.stage import DOMAIN, Person, Stage, Transport, Via
 
 SOURCE = Path(__file__).parent.parent / "src"
 HOWTO = Path(__file__).parent.parent / "docs" / "howto"
+NOISE = re.compile("comity: (listening as|watching) ")
 PROMPT = re.compile(r"    (alice|bob)\$ comity (.*?)(?:\s+# exit code (\d))?$")
 
 
@@ -64,7 +65,7 @@ async def settle(stage: Stage, person: Person) -> None:
 async def run(stage: Stage, person: Person, step: Step) -> str:
     """Run one command as its person, in the common directory; a server is named to what signs in."""
     arguments = shlex.split(step.command.replace("example.org", DOMAIN))
-    if arguments[0] in ("send", "listen"):
+    if arguments[0] in ("send", "listen", "publish", "watch", "contacts"):
         via: Via = "sip" if "sip" in arguments else "xmpp"
         transport: Transport = "tls"
         options = [option for option in stage._sign_in(person, via, transport, None) if option != "--json"]
@@ -81,7 +82,7 @@ async def run(stage: Stage, person: Person, step: Step) -> str:
         stderr=asyncio.subprocess.PIPE,
     )
     out, err = await process.communicate()
-    text = out.decode() + "".join(line + "\n" for line in err.decode().splitlines() if "listening as" not in line)
+    text = out.decode() + "".join(line + "\n" for line in err.decode().splitlines() if not NOISE.search(line))
     assert process.returncode == step.exit_code, f"line {step.line}: {step.command}: {process.returncode}\n{text}"
     return text.replace(DOMAIN, "example.org")
 

@@ -27,7 +27,7 @@ STRANGERS = [
     ("S-01", "MESSAGE", "<sip:alice@a.test>;tag=1", 401),
     ("S-02", "MESSAGE", "<sip:mallory@b.test>;tag=1", 403),
     ("S-04 REGISTER", "REGISTER", "<sip:alice@a.test>;tag=1", 401),
-    ("S-04 PUBLISH is not done yet", "PUBLISH", "<sip:alice@a.test>;tag=1", 405),
+    ("S-04 PUBLISH", "PUBLISH", "<sip:alice@a.test>;tag=1", 401),
     ("S-13", "MESSAGE", "<tel:911>;tag=1", 403),
     ("S-04 SEC-33", "SUBSCRIBE", "<sip:alice@a.test>;tag=1", 401),
     ("S-02 SEC-31", "SUBSCRIBE", "<sip:mallory@b.test>;tag=1", 403),
@@ -250,12 +250,12 @@ def test_guessing_ends_with_a_closed_connection(target: Target) -> None:
 @pytest.mark.parametrize("expires", ["600", "0"])
 @pytest.mark.parametrize(
     ("sender", "status"),
-    [("<sip:bob@a.test>;tag=1", 403), ("<sip:carol@a.test>;tag=1", 403), ("<sip:alice@a.test>;tag=1", 405)],
+    [("<sip:bob@a.test>;tag=1", 403), ("<sip:carol@a.test>;tag=1", 403), ("<sip:alice@a.test>;tag=1", 400)],
 )
 def test_nobody_subscribes_or_unsubscribes_another(
     sender: str, status: int, expires: str, wire: Wire, target: Target
 ) -> None:
-    """SEC-32, SEC-33, T19: signed in as Alice; her own is not done yet, and says so."""
+    """SEC-32, SEC-33, T19: signed in as Alice; her own is heard, and refused for want of a Contact."""
     with target.row(f"SEC-33 {sender} {expires} {wire}"), Agent(target, wire) as agent:
         lines = ("Event: presence", f"Expires: {expires}")
         request = agent.build("SUBSCRIBE", "sip:bob@a.test", *lines, from_=f"From: {sender}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,13 +12,24 @@ import pytest
 from comity.cpim.address import Address
 from comity.cpim.composition import COMPOSED_TYPE, Composed, Publication, compose_presence
 from comity.cpim.operations import MimeObject
-from comity.cpim.presence import DATA_MODEL, PIDF, BasicStatus, Note, PresenceDocument, PresenceLimits
+from comity.cpim.presence import (
+    DATA_MODEL,
+    PIDF,
+    BasicStatus,
+    Note,
+    PresenceDocument,
+    PresenceLimits,
+    PresenceTuple,
+)
 from comity.cpim.presence_state import Availability, PresenceState, document_state, offline_document, state_document
+from comity.cpim.presence_writer import build
 from comity.cpim.rpid import RPID
-from comity.errors import LocalProtocolError
+from comity.errors import LocalProtocolError, MalformedMessage
+from comity.xml import Element
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
+PRINTED = Path(__file__).parents[1] / "conformance"
 BOB = Address("pres", "bob", "example.com")
 
 
@@ -58,6 +71,40 @@ class TestJoining:
     def test_the_same_publications_give_the_same_octets_in_any_order(self) -> None:
         a, b, c = published("a"), published("b", age=2), published("c", tuple_of("closed"), age=2)
         assert compose(a, b, c).document == compose(c, a, b).document
+
+    @pytest.mark.parametrize(
+        "path", sorted(PRINTED.glob("rfc*/*.xml")), ids=lambda path: f"{path.parent.name}-{path.name}"
+    )
+    def test_what_is_written_is_viewed_as_who_reads_it_views_it(self, path: Path) -> None:
+        """The writer's view is made without reading; every document that the RFCs print, composed."""
+        try:
+            view = PresenceDocument.parse(path.read_bytes())
+        except MalformedMessage:
+            pytest.skip("no presence document")
+        if view.presentity is None:
+            pytest.skip("about nobody")
+        at = Publication("k", view, NOON - MINUTE, NOON + MINUTE)
+        made = compose_presence(view.presentity, [at], NOON).document
+        read = PresenceDocument.parse(made.raw)
+        for field in dataclasses.fields(made):
+            assert getattr(made, field.name) == getattr(read, field.name), field.name
+
+    @pytest.mark.parametrize(
+        "limits",
+        [
+            PresenceLimits(document=400),
+            PresenceLimits(depth=3),
+            PresenceLimits(elements=8),
+            PresenceLimits(attributes=0),
+        ],
+    )
+    def test_what_is_written_keeps_to_the_limits(self, limits: PresenceLimits) -> None:
+        """CONSTR-1: as if it had been read."""
+        one = PresenceTuple("a", BasicStatus.OPEN, status_extensions=(Element("{urn:x}y", {"z": "1"}),))
+        assert PresenceDocument.parse(build("pres:bob@example.com", [one]).raw)
+        with pytest.raises(MalformedMessage) as refused:
+            build("pres:bob@example.com", [replace(one, id=f"a{n}") for n in range(4)], limits=limits)
+        assert refused.value.hint == "size"
 
     def test_everything_is_kept_but_what_is_over(self) -> None:
         """PRES-3: conflicting tuples coexist; extensions are carried whole; a lease that ended counts no more."""

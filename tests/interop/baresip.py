@@ -59,8 +59,8 @@ class Baresip(StockClient):
     """Sending: the HTTP module takes a request of 16 KiB, percent-encoded. Showing: a line buffer of 512 octets, and what
     does not fit, with the sender's address, is not shown at all, though answered with 200."""
 
-    presence = Presence(tells=frozenset({"online", "offline"}), shows=frozenset({"online", "busy"}))
-    """It writes no notes, and reads of RPID ``busy`` and "on the phone" only."""
+    presence = Presence(tells=frozenset({"online", "offline"}), shows=frozenset({"online", "busy"}), away_as="offline")
+    """It writes no notes and no activities, and reads activities by the octets ``<rpid:busy`` and ``<rpid:away`` alone."""
 
     def __init__(self, home: Path, sign_in: SignIn) -> None:
         super().__init__(home, sign_in)

@@ -7,6 +7,7 @@ settings and limits; keep the two together.
 
 from __future__ import annotations
 
+import html
 import signal
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -82,19 +83,25 @@ class Presence:
     """States its user can choose; "offline" only where that is possible without signing out."""
     shows: frozenset[State] = frozenset()
     """States it tells apart."""
+    away_as: State = "online"
+    """What it shows of people who are away, if it does not show that."""
     tells_notes: bool = False
     shows_notes: bool = False
+    knows_escapes: bool = True
+    """False: ``&lt;`` is shown as it stands in the XML, and ``<`` written as it was typed, which is no XML."""
     answers: bool = False
     """Whether its user can approve or refuse who asks."""
     blocks: bool = False
 
     def as_shown(self, seen: Seen) -> Seen:
-        """What is left of ``seen`` in this client; who shows no away shows people who are away as online.
+        """What is left of ``seen`` in this client.
 
         Of those who are offline only that: some servers and clients put words of their own there.
         """
-        state = seen.state if seen.state in self.shows or seen.state in ("offline", "unknown") else "online"
-        return Seen(state, seen.note if self.shows_notes and state not in ("unknown", "offline") else "")
+        instead = self.away_as if seen.state == "away" else "online"
+        state = seen.state if seen.state in self.shows or seen.state in ("offline", "unknown") else instead
+        note = seen.note if self.shows_notes and state not in ("unknown", "offline") else ""
+        return Seen(state, note if self.knows_escapes else html.unescape(note))
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ class Pjsua(LibraryClient):
         shows=frozenset({"online", "away", "busy"}),
         tells_notes=True,
         shows_notes=True,
+        knows_escapes=False,
     )
     shows = frozenset({"typing"})
 

@@ -57,6 +57,12 @@ class PurpleXmpp(LibraryClient):
             "folder": str(self.home / "purple"),
         }
 
+    def answer(self, who: str, granted: bool) -> None:
+        """It said yes when it was asked."""
+        if not granted:
+            raise ValueError("its driver says yes to everybody")
+        self.wait_asked(who)
+
 
 # --- the program: libpurple's smallest user interface ------------------------------------------------------------
 

@@ -24,7 +24,7 @@ DOMAIN = "a.test"
 class ComityServer:
     """A running ``comity serve`` for ``a.test`` on loopback, with the configuration file ``comity init`` wrote."""
 
-    def __init__(self, folder: Path, limits: dict[str, str] | None = None) -> None:
+    def __init__(self, folder: Path, limits: dict[str, float] | None = None) -> None:
         self.folder = folder
         self._limits = limits or {}
         self.config = folder / "house" / "comity.toml"
@@ -70,7 +70,7 @@ class ComityServer:
             assert changed == 1, f"{key} stands {changed} times in what comity init wrote"
         # COMPAT Cyrus SASL (libpurple): refuses the usual 100,000.
         text = text.replace("# scram_iterations = 100000", "scram_iterations = 65536")
-        limits = "".join(f'{key} = "{value}"\n' for key, value in self._limits.items())
+        limits = "".join(f"{key} = {value}\n" for key, value in self._limits.items())
         self.config.write_text(text.replace("[limits]\n", f"[limits]\n{limits}"))
         self.comity("config", "check", "-c", str(self.config))
         self.serve()

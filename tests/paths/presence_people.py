@@ -68,11 +68,13 @@ class House(ServerProcess):
 
     def allow(self, account: str, who: str) -> None:
         """Let ``who`` see the account, asked or not."""
-        self.decide(account, f"<presence type='subscribed' to='{who}@a.test'/>")
+        with XmppPerson(self, account) as device:
+            device.answer(who, granted=True)
 
     def refuse(self, account: str, who: str) -> None:
         """Do not, or no longer."""
-        self.decide(account, f"<presence type='unsubscribed' to='{who}@a.test'/>")
+        with XmppPerson(self, account) as device:
+            device.answer(who, granted=False)
 
     def block(self, account: str, who: str) -> None:
         """Nothing at all between the two (XEP-0191): ``who`` sees somebody who is away."""
@@ -170,6 +172,9 @@ class XmppPerson(Person):
         self.stream = RawXmpp(house, "bound", name)  # type: ignore[arg-type]  # a House is what it needs of a Target
         self._numbers = itertools.count(1)
         self._is_there = False
+        self._pushed: list[str] = []
+        """Bare names in the roster pushes that came."""
+        self.ask("get", "<query xmlns='jabber:iq:roster'/>")
 
     def tell(self, state: State, note: str = "") -> None:
         if state == "closed":
@@ -188,12 +193,26 @@ class XmppPerson(Person):
         return b""
 
     def leave(self, who: str) -> None:
-        self._say(f"<presence type='unsubscribe' to='{who}@a.test'/>")
-        self._question()
+        self._and_pushed(f"<presence type='unsubscribe' to='{who}@a.test'/>", who)
 
     def answer(self, who: str, granted: bool) -> None:
-        self._say(f"<presence type='{'subscribed' if granted else 'unsubscribed'}' to='{who}@a.test'/>")
-        self._question()
+        stanza = f"<presence type='{'subscribed' if granted else 'unsubscribed'}' to='{who}@a.test'/>"
+        if granted or self._lets_see(who):
+            self._and_pushed(stanza, who)
+        else:  # nothing of it stands in the roster
+            self.decide(stanza)
+
+    def _lets_see(self, who: str) -> bool:
+        roster = ElementTree.fromstring(self.ask("get", "<query xmlns='jabber:iq:roster'/>"))
+        items = [item for item in roster.iter("{jabber:iq:roster}item") if item.get("jid") == f"{who}@a.test"]
+        return any(item.get("subscription") in ("from", "both") or item.get("approved") for item in items)
+
+    def _and_pushed(self, stanza: str, who: str) -> None:
+        """Say it and wait for the roster push: the acknowledgement a client has of what it decided."""
+        before = self._pushed.count(who)
+        self._say(stanza)
+        while self._pushed.count(who) == before:
+            self._take(self._stanza())
 
     def ask(self, kind: Literal["get", "set"], child: str) -> bytes:
         """An iq to the server; its answer. Presence that comes before it is kept."""
@@ -246,6 +265,10 @@ class XmppPerson(Person):
         return text[text.index(b"<") :].lstrip()
 
     def _take(self, stanza: bytes) -> None:
+        if push := re.match(
+            rb"<iq\b[^>]*type=['\"]set['\"][^>]*>\s*<query[^>]*jabber:iq:roster.*?jid=['\"]([^'\"@]+)@", stanza
+        ):
+            self._pushed.append(push[1].decode())
         if not stanza.startswith(b"<presence"):
             return
         root = ElementTree.fromstring(stanza)

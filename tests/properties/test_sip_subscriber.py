@@ -33,6 +33,7 @@ STEPS = st.one_of(
     st.tuples(st.just("time"), st.floats(0, 4000)),
     st.tuples(st.just("unsubscribe")),
     st.tuples(st.just("refresh")),
+    st.tuples(st.just("anew")),
 )
 
 
@@ -65,6 +66,8 @@ class Network:
             case ("unsubscribe",):
                 self.is_unsubscribed = True
                 self.subscriber.unsubscribe(self.now)
+            case ("anew",):
+                self.subscriber.anew(self.now, "<sip:alice@h9>")
             case _:
                 self.subscriber.refresh(self.now)
         self.check()

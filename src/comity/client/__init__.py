@@ -66,8 +66,9 @@ def connect(
         receive: False: announce no contact address for messages; ``send``, ``publish`` and ``watch`` work all the same, and by XMPP
             such a device has a negative priority, so that it takes no messages away from others.
         instance: SIP: ``urn:uuid:…`` by which the server knows this device again (RFC 5626).
-        patience: XMPP: seconds to try to go on after a lost connection (XEP-0198), 0 for none. What is under way
-            meanwhile waits: it is sent again if, and only if, the server did not take it.
+        patience: seconds to try to go on after a lost connection, 0 for none. XMPP (XEP-0198): what is under way
+            meanwhile waits, and is sent again if, and only if, the server did not take it. SIP: what is watched is
+            subscribed to anew, and what is published is published again; a request under way has failed.
 
     Raises (on entering):
         ClientError: no connection, no trust in the server's certificate, or wrong credentials.

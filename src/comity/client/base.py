@@ -107,7 +107,8 @@ class Options:
     instance: str = ""
     """SIP: ``urn:uuid:…`` by which the server knows this device again after a lost connection (RFC 5626)."""
     patience: float = 30.0
-    """XMPP: seconds to try to come back, and go on, after a lost connection; 0: give up at once."""
+    """Seconds to try to come back, and go on, after a lost connection; 0: give up at once. SIP: where something is watched
+    or published; messages are sent on a new client."""
 
 
 def check_requirements(

@@ -7,6 +7,7 @@ under way at a time (RFC 3428 section 8). The REGISTER says by ``Accept`` that w
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import UTC, datetime, timedelta
@@ -53,6 +54,8 @@ METHODS = frozenset({"MESSAGE", "NOTIFY", "OPTIONS"})
 EXPIRES = 3600
 DELAYED = timedelta(seconds=10)
 """A message that our server took longer ago than this waited for us."""
+PAUSES = (0.05, 0.2, 0.5, 1.0)
+"""Seconds before each attempt to connect again; the last one repeats."""
 REFRESH_AT = 0.8
 """Part of the granted time after which a registration is refreshed."""
 
@@ -79,6 +82,9 @@ class SipClient(HasPresence, SignedIn):
         self._tasks: set[asyncio.Task[None]] = set()
         self._refresh: asyncio.TimerHandle | None = None
         self._is_closing = False
+        self._is_open = False
+        """True once signed in."""
+        self._returning: asyncio.Task[None] | None = None
         self._presence: SipPresence = SipPresence(self)
         address = options.address
         self._digest = DigestClient(
@@ -89,6 +95,10 @@ class SipClient(HasPresence, SignedIn):
 
     async def open(self) -> None:
         """Connect and, to receive, register. Raises ClientError."""
+        await self._connect()
+        self._is_open = True
+
+    async def _connect(self) -> None:
         options = self._options
         transport = options.transport or "tls"
         host, port = options.server or (options.address.domain, None)
@@ -109,10 +119,29 @@ class SipClient(HasPresence, SignedIn):
         if options.receive:
             await self._register(EXPIRES)
 
+    async def _return(self, lost: ClientError) -> None:
+        """Make the connection anew for what is watched and published; what waits for an answer was told already."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._options.patience
+        for attempt in itertools.count():
+            await asyncio.sleep(PAUSES[min(attempt, len(PAUSES) - 1)])
+            if loop.time() > deadline:
+                break
+            try:
+                await self._connect()
+            except ClientError:
+                continue
+            self._presence.reconnected()
+            return
+        self._lost(lost)
+
     async def close(self) -> None:
         """Unregister and close."""
         if not self._is_closing:
             self._is_closing = True
+            if self._returning is not None:
+                self._returning.cancel()
+                await asyncio.wait((self._returning,))
             await self._presence.close()
             if self._refresh is not None:
                 self._refresh.cancel()
@@ -377,6 +406,13 @@ class SipClient(HasPresence, SignedIn):
             self._session.connection_lost(str(lost))
         for id in list(self._waiting):
             self._fail(id, lost)
+        if self._is_open and not self._is_closing and self._options.patience > 0 and self._presence.is_in_use:
+            if self._returning is None or self._returning.done():
+                self._returning = asyncio.ensure_future(self._return(lost))
+        elif self._returning is None or self._returning.done():
+            self._lost(lost)
+
+    def _lost(self, lost: ClientError) -> None:
         self._presence.lost(None if self._is_closing else lost)
         if not self._is_closing:
             self._mailbox.end(lost)

@@ -296,7 +296,22 @@ class SipPresence:
         """See ``PresenceClient.blocked``."""
         raise NotPossible(_NO_LIST)
 
-    # --- end -----------------------------------------------------------------------------------------------------
+    # --- end, and going on ---------------------------------------------------------------------------------------
+
+    @property
+    def is_in_use(self) -> bool:
+        """True if a lost connection would be missed: somebody watches, or something is published and renewed."""
+        is_published = self._publisher is not None and self._publisher.is_wanted and self._publisher.is_lasting
+        return is_published or any(not machine.is_done for machine in self._subscribers)
+
+    def reconnected(self) -> None:
+        """A new connection stands: watch and publish over it."""
+        for machine, runner in list(self._subscribers.items()):
+            machine.anew(self._line.now(), self._line.contact)
+            runner.go_on()
+        if self._publisher is not None and self._published is not None:
+            self._publisher.check(self._line.now())
+            self._published.go_on()
 
     async def close(self) -> None:
         """Take back what would be renewed, and unsubscribe; what has a lease of its own stays."""

@@ -11,6 +11,7 @@ import asyncio
 import itertools
 import os
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol
 
@@ -35,6 +36,8 @@ BLOCKING: Final = "urn:xmpp:blocking"
 STATUS: Final = f"{{{wire.CLIENT}}}status"
 SETTLE: Final = 3.0
 """Seconds after which a contact of whom the server said nothing counts as offline."""
+REQUEST: Final = 1.0
+"""Seconds in which the first request of others comes after signing in, if there is one."""
 MOST_KEPT: Final = 10_000
 """Contacts whose presence, and people whose requests, are kept."""
 MOST_DEVICES: Final = 50
@@ -76,6 +79,8 @@ class XmppPresence:
         """By address key, then by resource."""
         self._asking: dict[str, Contact] = {}
         """Requests of others, by address key."""
+        self._was_asked = asyncio.Event()
+        """Set once somebody asked."""
         self._watches: dict[str, set[Watch]] = {}
         self._roster: dict[str, Contact] | None = None
         self._answers: dict[str, asyncio.Future[Element]] = {}
@@ -167,6 +172,11 @@ class XmppPresence:
 
     def take_presence(self, stanza: Element) -> None:
         """Take a presence stanza; its ``from`` was checked by our server."""
+        waiting = self._answers.get(stanza.get("id")) if stanza.get("type") == "error" else None
+        if waiting is not None:  # an error for what we sent
+            if not waiting.done():
+                waiting.set_result(stanza)
+            return
         try:
             sender, resource = from_jid(stanza.get("from"))
         except AddressError:
@@ -180,6 +190,7 @@ class XmppPresence:
                 if len(self._asking) < MOST_KEPT or key in self._asking:
                     text = status.text if status is not None else ""
                     self._asking[key] = Contact(sender, is_listed=False, is_asking=True, text=text)
+                    self._was_asked.set()
             case "unsubscribe":
                 self._asking.pop(key, None)
             case "subscribed":
@@ -225,11 +236,7 @@ class XmppPresence:
                 watch.show(None if document is None else MimeObject.of(PIDF_TYPE, document.raw))
 
     def _refused(self, stanza: Element, key: str) -> None:
-        """An error for something we sent: whoever waits for it is told, else whoever watches."""
-        future = self._answers.get(stanza.get("id"))
-        if future is not None and not future.done():
-            future.set_result(stanza)
-            return
+        """An error for which nobody waits: whoever watches is told."""
         for watch in self._watches.get(key, ()):
             response = mapping.error_to_response(stanza, "")
             watch.say(Standing.ENDED, response.text or (response.reason or Reason.INTERNAL).value)
@@ -288,9 +295,16 @@ class XmppPresence:
         return sorted((await self._list()).values(), key=lambda contact: str(contact.address))
 
     async def requests(self) -> Sequence[Contact]:
-        """See ``PresenceClient.requests``: the server hands them over when we become available."""
+        """See ``PresenceClient.requests``: the server hands them over when we become available.
+
+        No server says that there are no more, and not every one hands them over before it answers something else: where
+        none came yet, a moment is waited for the first.
+        """
         await self._appear()
         await self._flushed("requests")
+        with suppress(TimeoutError):
+            async with asyncio.timeout(REQUEST):
+                await self._was_asked.wait()
         return list(self._asking.values())
 
     async def put_contact(self, address: Address, name: str = "", groups: Sequence[str] = ()) -> Response:

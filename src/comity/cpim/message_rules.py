@@ -11,7 +11,7 @@ are taken: an inbox is open until its owner says otherwise.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Final
 
@@ -41,6 +41,7 @@ class MessageRules:
     """The rules of one account that name the action; made by ``of``."""
 
     rules: tuple[tuple[Rule, MsgHandling], ...]
+    """Without what else they grant."""
 
     @classmethod
     def of(cls, rule_set: RuleSet) -> MessageRules:
@@ -54,7 +55,7 @@ class MessageRules:
                 text = action.text.strip(_SPACE)
                 if text not in _VALUES:
                     raise MalformedMessage("msg-handling has a value it cannot have")
-                found.append((rule, _VALUES[text]))
+                found.append((replace(rule, grants=()), _VALUES[text]))
         return cls(tuple(found))
 
     def handling(self, question: Question) -> MsgHandling:

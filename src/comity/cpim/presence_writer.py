@@ -24,9 +24,11 @@ from comity.cpim.presence import (
     PresenceTuple,
     view_of_tree,
 )
+from comity.cpim.rpid import RPID
 from comity.errors import LocalProtocolError
-from comity.xml import XML_LANG, Element, serialize
+from comity.xml import XML_LANG, Element, serialize, start_tag
 
+PREFIXES: Final = {DATA_MODEL: "dm", RPID: "rpid"}
 DECLARATION: Final = b'<?xml version="1.0" encoding="UTF-8"?>\r\n'
 _MILLISECOND = timedelta(milliseconds=1)
 
@@ -62,7 +64,18 @@ def build(
     root.children += [_component(one, "device") for one in devices]
     root.children += [_component(one, "person") for one in persons]
     root.children += extensions
-    return view_of_tree(DECLARATION + serialize(root) + b"\r\n", root, limits)
+    return view_of_tree(DECLARATION + _written(root, bool(persons or devices)) + b"\r\n", root, limits)
+
+
+def _written(root: Element, has_components: bool) -> bytes:
+    """The root with its children; the data model's and RPID's names with the prefixes of their RFCs.
+
+    COMPAT baresip 1.0: looks for ``<rpid:away`` and the like by these very octets.
+    """
+    prefixes = PREFIXES if has_components else {}
+    inner = b"".join(serialize(child, PIDF, prefixes) for child in root.children if isinstance(child, Element))
+    opening = start_tag(Element(root.name, root.attributes), PIDF, prefixes)
+    return opening + inner + b"</presence>"
 
 
 def distinct(when: datetime, last: datetime | None) -> datetime:

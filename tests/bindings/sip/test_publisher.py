@@ -200,6 +200,29 @@ def test_no_answer_is_tried_again() -> None:
     assert failed.retry_at is not None
 
 
+def test_a_check_renews_at_once_and_publishes_afresh_what_was_forgotten() -> None:
+    """After a lost connection: did the server lose it too?"""
+    line = Line()
+    line.publish(b"one")
+    line.answer(200, "a", 1800)
+    line.publisher.check(line.now)
+    assert shape(line.sent()) == (False, "a", True)
+    (afresh,) = line.answer(412)
+    assert isinstance(afresh, Send)
+    assert shape(afresh.request) == (True, None, True)
+    line.answer(503)
+    line.publisher.check(line.now)
+    assert shape(line.sent()) == (True, None, True)
+
+
+def test_nothing_is_checked_that_is_left_behind() -> None:
+    line = Line(is_lasting=False)
+    line.publish(b"one")
+    line.answer(200, "a", 1800)
+    line.publisher.check(line.now)
+    assert line.events() == []
+
+
 def test_a_lease_longer_than_asked_is_not_believed() -> None:
     line = Line(duration=300)
     line.publish(b"one")

@@ -465,6 +465,35 @@ class TestEnd:
         assert isinstance(sent, Send)
         assert value(sent.request, "expires") == "0"
 
+    def test_anew_leaves_the_old_dialog_and_asks_by_the_new_way(self) -> None:
+        line = Line()
+        line.stand()
+        assert line.last is not None
+        before = line.last.request.call_id
+        line.subscriber.anew(line.now, "<sip:alice@192.0.2.8:5061>")
+        (sent,) = line.events()
+        assert isinstance(sent, Send)
+        assert value(sent.request, "contact") == "<sip:alice@192.0.2.8:5061>"
+        assert sent.request.call_id != before
+        assert not sent.request.to.tag
+        assert line.notify() == 200
+
+    @pytest.mark.parametrize("code", [403, 603])
+    def test_anew_does_not_ask_again_where_it_was_refused_for_good(self, code: int) -> None:
+        line = Line()
+        line.begin()
+        line.answer(code)
+        line.subscriber.anew(line.now, "<sip:alice@192.0.2.8:5061>")
+        assert line.events() == []
+
+    def test_anew_does_not_wake_what_is_not_wanted(self) -> None:
+        line = Line()
+        line.stand()
+        line.subscriber.unsubscribe(line.now)
+        line.events()
+        line.subscriber.anew(line.now, "<sip:alice@192.0.2.8:5061>")
+        assert line.events() == []
+
     @pytest.mark.parametrize("state", ["terminated;reason=timeout", "active;expires=0", "pending;expires=0"])
     def test_a_fetch_is_over_with_its_notify(self, state: str) -> None:
         """OPS-26; the last two are of RFC 3265's time."""

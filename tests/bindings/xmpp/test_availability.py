@@ -280,3 +280,47 @@ def test_messages_work_with_presence_switched_off() -> None:
         assert (romeo.heard(), [w for w in juliet.heard() if "romeo" in w and "presence" in w]) == ([], [])
 
     run(story())
+
+
+class TestFlapping:
+    """L-08: who changes its presence a hundred times a second is told of once a second, the last state."""
+
+    def test_a_flood_of_changes_is_one_a_second(self) -> None:
+        async def story() -> None:
+            world = await start()
+            romeo, juliet = await login(world, "romeo@example.net/o"), await login(world, "juliet@example.com/x")
+            await befriend(romeo, juliet)
+            for n in range(100):
+                await juliet.tell(f"<presence><status>{n}</status></presence>")
+                world.clock.advance(0.01)
+            first = len(romeo.take())
+            assert first <= 12
+            for _ in range(3):
+                world.clock.advance(1.0)
+                await world.settle()
+            assert romeo.heard()[-1] == "available juliet@example.com/x 99"
+            world.clock.advance(20.0)
+            await juliet.tell("<presence/>")
+            assert romeo.heard() == ["available juliet@example.com/x"], "at once again"
+
+        run(story())
+
+    def test_coming_and_going_is_too(self) -> None:
+        async def story() -> None:
+            world = await start()
+            romeo, juliet = await login(world, "romeo@example.net/o"), await login(world, "juliet@example.com/x")
+            await befriend(romeo, juliet)
+            for _ in range(100):
+                await juliet.tell("<presence type='unavailable'/>", "<presence/>")
+                world.clock.advance(0.01)
+            assert len(romeo.take()) <= 24
+            world.clock.advance(2.0)
+            await world.settle()
+            await romeo.tell("<presence to='juliet@example.com' type='probe'/>")
+            assert romeo.heard()[-1] == "available juliet@example.com/x"
+            await juliet.tell("<presence/>", "<presence type='unavailable'/>")
+            world.clock.advance(5.0)
+            await world.settle()
+            assert romeo.heard()[-1] == "unavailable juliet@example.com/x"
+
+        run(story())

@@ -528,6 +528,20 @@ class TestEvents:
 
         run(story())
 
+    def test_who_is_let_in_is_shown_the_last_items_at_once(self) -> None:
+        async def story() -> None:
+            world = await start()
+            desk = await world.online("juliet@example.com/desk")
+            await does(desk, publish())
+            await does(desk, publish("secret", NICK, "1", options(PRIVATE)))
+            romeo = await curious(world, "romeo@example.com/x", NODE, "secret")
+            await romeo.tell("<presence type='subscribe' to='juliet@example.com'/>")
+            assert events(romeo) == []
+            await desk.tell("<presence type='subscribed' to='romeo@example.com'/>")
+            assert events(romeo) == ["juliet@example.com nick item current Jule"]
+
+        run(story())
+
     def test_a_device_whose_capabilities_grow_is_shown_what_is_new(self) -> None:
         async def story() -> None:
             world = await start()
@@ -538,6 +552,21 @@ class TestEvents:
             assert events(phone) == ["juliet@example.com a item 1 Jule"]
             await announce(phone, "a", "b")
             assert events(phone) == ["juliet@example.com b item 1 Jule"]
+
+        run(story())
+
+    def test_of_ten_thousand_wishes_few_are_kept(self) -> None:
+        """What a device claims is kept as long as it is there, and its hash longer: bounded (X-66)."""
+
+        async def story() -> None:
+            world = await start()
+            wishes = [f"n{n:04}" for n in range(3000)]
+            desk = await curious(world, "juliet@example.com/desk", *wishes, "x" * 1000)
+            (device,) = world.binding._ground.devices.available(JULIET)  # kept nowhere else
+            assert device.features == frozenset(f"n{n:04}+notify" for n in range(64))
+            await does(desk, publish("n0063"))
+            await does(desk, publish("n0064"))
+            assert events(desk) == ["juliet@example.com n0063 item current Jule"]
 
         run(story())
 

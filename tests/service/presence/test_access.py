@@ -13,6 +13,7 @@ from comity.cpim.operations import Reason, Response
 from comity.cpim.presence_rules import EVERYTHING, Permissions, SubHandling
 from comity.errors import StoreError
 from comity.service.interfaces import Put
+from comity.service.presence import access
 from comity.service.presence.access import RULES
 from comity.service.presence.documents import DocumentLimits
 from comity.service.presence.interfaces import Decision, Default, StoredDocument
@@ -312,6 +313,22 @@ class TestRules:
             await desk.access.load(BOB)
             assert desk.access.grant(BOB, ALICE, START, "Home").sub_handling is ALLOW
             assert desk.access.grant(BOB, ALICE, START).sub_handling is CONFIRM
+
+        run(main())
+
+    def test_what_is_kept_of_rules_in_memory_is_bounded(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The account used longest ago leaves, and is read again when somebody asks."""
+
+        async def main() -> None:
+            most = len(rules(rule("allow", one(ALICE)))) * 5 // 2
+            monkeypatch.setattr(access, "MOST_OCTETS", most)
+            desk = await Desk().start()
+            for account in (BOB, CAROL, DAVE):
+                await put_rules(desk, account, rule("allow", one(ALICE)))
+            assert [*desk.access._rules] == [CAROL.key, DAVE.key]
+            assert desk.access._octets == sum(len(r.rule_set.raw) for r in desk.access._rules.values() if r) <= most
+            for account in (BOB, CAROL, DAVE):
+                assert await handled(desk, account, ALICE) is ALLOW
 
         run(main())
 

@@ -140,9 +140,13 @@ class TestAsking:
                 store = CountingStore()
                 desk = await Desk(store, KeepingLimits(default)).start()
                 answer = await desk.ask(ALICE, target)
+                commits = [store.commits]
+                for act in (desk.ask, desk.ask, desk.withdraw):
+                    assert await act(ALICE, target) is None
+                    commits.append(store.commits)
                 told = [what for what, who, _ in desk.heard() if who == "alice"]
                 item = replace(await desk.contacts.item(ALICE, target), contact=CAROL)
-                seen.append((answer, told, replace(item, version=0), store.commits))
+                seen.append((answer, told, replace(item, version=0), commits))
                 if target is NOBODY:
                     assert not [key for key, _ in await desk.store.scan("relation", "im:nobody@a.test")]
             assert seen[0] == seen[1]

@@ -74,12 +74,26 @@ async def test_a_request_that_was_not_answered_in_time_waits() -> None:
 
 
 @in_loop
-async def test_who_is_not_the_account_learns_nothing_of_its_watchers() -> None:
-    """ACL-26, N-11."""
-    bench = await PresenceBench().start()
-    refused = await bench.ask(ALICE, BOB, package=WINFO)
-    assert isinstance(refused, Response)
-    assert refused.reason is Reason.DENIED
+async def test_who_is_not_the_account_learns_nothing_of_its_other_watchers() -> None:
+    """ACL-26, N-11, RFC 3857 section 4.6: a stranger nothing at all, a watcher what concerns himself, also a blocked one."""
+    for decision in (Decision.ALLOWED, Decision.POLITE):
+        bench = await PresenceBench().start()
+        for target in (BOB, "im:nobody@a.test"):
+            refused = await bench.ask(ALICE, target, package=WINFO)
+            assert isinstance(refused, Response)
+            assert refused.reason is Reason.DENIED
+        await bench.answer(BOB, CAROL)
+        await bench.answer(BOB, ALICE, decision)
+        await bench.watch(CAROL, BOB)
+        await bench.watch(ALICE, BOB)
+        await bench.watch(ALICE, BOB, package=WINFO)
+        assert informed(bench) == [(0, True, [("alice", "active", "approved")])]
+        await bench.answer(BOB, CAROL, Decision.REFUSED)
+        await bench.advance(10)
+        assert informed(bench) == []
+        await bench.answer(BOB, ALICE, Decision.REFUSED)
+        await bench.advance(10)
+        assert informed(bench) == [(1, False, [("alice", "terminated", "rejected")])]
 
 
 @in_loop

@@ -19,7 +19,6 @@ from comity.cpim.watchers import (
 from comity.service.presence.interfaces import Ask, ContactItem, Subscription
 from comity.service.presence.watcherinfo import (
     WatcherFeed,
-    entries_of,
     later_version,
     request_entry,
     subscription_entry,
@@ -51,23 +50,20 @@ class TestEntries:
         assert subscription_entry(replace(SUBSCRIPTION, expires=None), 1600.0).expiration is None
 
     def test_who_asked_by_another_protocol_is_seen_too(self) -> None:
-        """ACL-25: a request of XMPP, once, also if its watcher has a subscription of its own."""
+        """ACL-25: a request of XMPP."""
         asked = ContactItem(BOB, CAROL, name="Carol", ask=Ask(1500.0, "hello"))
         seen = request_entry(asked, 1600.0)
         assert seen is not None
         assert (seen.uri, seen.state, seen.display_name) == ("sip:carol@a.test", S.PENDING, "Carol")
         assert request_entry(ContactItem(BOB, DAVE), 1600.0) is None
-        winfo = replace(SUBSCRIPTION, package="presence.winfo", watcher=BOB)
-        of_alice = ContactItem(BOB, ALICE, ask=Ask(1000.0))
-        everybody = entries_of([SUBSCRIPTION, winfo], [asked, of_alice], 1600.0)
-        assert [one.uri for one in everybody] == ["sip:alice@a.test", "sip:carol@a.test"]
 
     def test_each_sees_what_concerns_himself(self) -> None:
         """ACL-26."""
-        everybody = entries_of([SUBSCRIPTION, replace(SUBSCRIPTION, id="2", watcher=CAROL)], [], 1600.0)
+        of_carol = replace(SUBSCRIPTION, id="2", watcher=CAROL)
+        everybody = [subscription_entry(SUBSCRIPTION, 1600.0), subscription_entry(of_carol, 1600.0, "that Carol")]
         assert visible(everybody, BOB, BOB) == everybody
-        assert [one.uri for one in visible(everybody, BOB, CAROL)] == [to_sip_uri(CAROL)]
-        assert visible(everybody, BOB, DAVE) == ()
+        assert [(one.uri, one.display_name) for one in visible(everybody, BOB, CAROL)] == [(to_sip_uri(CAROL), "")]
+        assert visible(everybody, BOB, DAVE) == []
 
 
 class TestFeed:

@@ -89,6 +89,11 @@ class Publisher:
         """When to renew, or to try again."""
 
     @property
+    def is_wanted(self) -> bool:
+        """True if something shall stand."""
+        return self._wanted is not None
+
+    @property
     def is_busy(self) -> bool:
         """True while a request waits for its answer."""
         return self._under_way is not None
@@ -97,6 +102,12 @@ class Publisher:
         """Let this stand from now on."""
         self._wanted, self._tries = _Wanted(content_type, body), 0
         self._go_on(now)
+
+    def check(self, now: float) -> None:
+        """Renew now what stands, or try again: the server may have forgotten it, which a 412 will say."""
+        if self._wanted is not None and self._under_way is None and self.is_lasting:
+            self._due_at, self._tries = now, 0
+            self.handle_timer(now)
 
     def remove(self, now: float) -> None:
         """Let nothing stand any more."""

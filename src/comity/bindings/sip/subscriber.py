@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
 
@@ -207,6 +207,18 @@ class Subscriber:
         """Refresh before the time comes, to hear the whole state again (GW-13: at initial presence)."""
         if self._is_live and self._under_way is None and not self._is_over:
             self._send(now, self._duration)
+
+    def anew(self, now: float, contact: str) -> None:
+        """Begin again at once in a new dialog: the way to ``wish.contact`` is gone, a new one leads to ``contact``.
+
+        Nothing is done for what is over for good, or not wanted any more."""
+        self.wish = replace(self.wish, contact=contact)
+        if self._is_over or self.is_done or self.state is State.INIT:
+            return
+        self._under_way = None
+        self._timer_n = self._expires_at = self._refresh_at = self._retry_at = None
+        self.state, self._tries = State.INIT, 0
+        self._begin(now)
 
     def unsubscribe(self, now: float) -> None:
         """End it; what the notifier still says until it answered is reported, nothing after that."""

@@ -9,7 +9,9 @@ A device whose stream may be resumed stays available until the time for that is 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Coroutine
+from functools import partial
 from typing import Final
 
 from comity.bindings.xmpp import wire
@@ -29,6 +31,8 @@ from comity.bindings.xmpp.wire import Element
 from comity.cpim.operations import Response
 from comity.errors import LocalProtocolError
 from comity.service.interfaces import Contact
+
+log = logging.getLogger(__name__)
 
 _BROADCAST: Final = frozenset({"", "unavailable"})
 
@@ -120,8 +124,30 @@ class Availability:
         made = stanza_to_statement(stanza, resource, self._ground.service.clock.when())
         if isinstance(made, Refusal):
             return wire.error_reply(stanza, made.condition, made.text, sender="")
+        clock = self._ground.service.clock
+        wait = connection.rates.presence.wait(clock.now())
+        if connection.publish_timer is not None or wait > 0:
+            connection.unpublished = made
+            if connection.publish_timer is None:
+                connection.publish_timer = clock.call_later(wait, partial(self._publish_last, connection))
+            return None
+        connection.rates.presence.take(clock.now())
         answer = presence.publish(connection.account, made, self._ground.origin(connection), key=resource)
         return response_to_error(stanza, answer, is_local=False) if isinstance(answer, Response) else None
+
+    def _publish_last(self, connection: Connection) -> None:
+        """The device said too much too fast: tell the last of it (L-08)."""
+        connection, presence = connection.current, self._ground.presence
+        made, connection.unpublished, connection.publish_timer = connection.unpublished, None, None
+        if made is None or presence is None or connection.presence is None:
+            return
+        assert connection.account is not None
+        assert connection.jid is not None
+        connection.rates.presence.take(self._ground.service.clock.now())
+        origin = self._ground.origin(connection)
+        answer = presence.publish(connection.account, made, origin, key=connection.jid.resource)
+        if isinstance(answer, Response):
+            log.info("what %s says cannot be told: %s", connection.account, answer.text, extra={"is_peers": True})
 
     # --- gone --------------------------------------------------------------------------------------------------------
 
@@ -174,9 +200,13 @@ class Availability:
     def broadcast(self, connection: Connection, stanza: Element) -> None:
         """Tell the user's available devices, the one it is about included (RFC 6121 section 4.2.2)."""
         for other in self._ground.devices.resources(connection.jid):
-            if other.presence is not None and other.is_live:
+            if other.presence is None:
+                continue
+            if other.is_live and not other.session.is_ended:
                 self._ground.pass_on(other, _addressed(stanza, other), f"presence {stanza.get('from')}")
                 other.link.flush()
+            else:
+                self._ground.reply(other, _addressed(stanza, other))  # kept for when its stream is resumed
 
     # --- contact address ---------------------------------------------------------------------------------------------
 

@@ -91,7 +91,7 @@ class XmppBinding:
             events.SmEnabled: streams.sm_enabled,
             events.StanzaReceived: self._stanza_received,
             events.CountWanted: streams.count_wanted,
-            events.StanzasAcknowledged: self._delivery.acknowledged,
+            events.StanzasAcknowledged: self._acknowledged,
             events.StreamEnded: streams.stream_ended,
         }
 
@@ -243,6 +243,10 @@ class XmppBinding:
             take = self._iq if stanza.name == IQ else self._availability.presence
             self._ground.in_order(connection, partial(take, connection, stanza), stanza, event.index)
 
+    def _acknowledged(self, connection: Connection, event: events.StanzasAcknowledged) -> None:
+        self._delivery.acknowledged(connection, event)
+        self._watching.acknowledged()
+
     def _iq(self, connection: Connection, stanza: Element) -> Coroutine[None, None, None] | None:
         assert connection.jid is not None
         to = Jid.parse(stanza.get("to")) if stanza.get("to") else connection.jid.bare
@@ -328,6 +332,8 @@ class XmppBinding:
     def answered(self, item: ContactItem, is_granted: bool) -> None:
         """See ``Edge.answered``."""
         self._asking.answered(item, is_granted)
+        if is_granted:
+            self._personal.granted(item.account, item.contact)
 
     def withdrew(self, item: ContactItem) -> None:
         """See ``Edge.withdrew``."""

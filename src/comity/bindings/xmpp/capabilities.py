@@ -60,7 +60,7 @@ class Capabilities:
         connection.caps_asked = None
         query = stanza.find(f"{{{queries.DISCO_INFO}}}query")
         if stanza.get("type") == "result" and query is not None:
-            connection.features, connection.caps = queries.features_of(query), (hash_name, ver)
+            connection.features, connection.caps = queries.kept_features(query), (hash_name, ver)
             if queries.is_hash_right(query, hash_name, ver):
                 self._caps[hash_name, ver] = connection.features
                 if len(self._caps) > MAX_CAPS:

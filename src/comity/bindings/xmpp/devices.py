@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from comity.cpim.address import Address
     from comity.cpim.operations import Response
     from comity.service.interfaces import Delivery, Timer
-    from comity.service.presence.interfaces import ContactItem, Content
+    from comity.service.presence.interfaces import ContactItem, Content, Statement
     from comity.xml import Element
 
 #: Deliveries remembered so that a later error stanza finds its message.
@@ -68,6 +68,9 @@ class Connection:
     """True once it asked for copies (XEP-0280)."""
     presence: Element | None = None
     """The last one broadcast; None while unavailable."""
+    unpublished: Statement | None = None
+    """What it said last, if it says so much that this has still to be told (L-08)."""
+    publish_timer: Timer | None = None
     priority: int = 0
     features: frozenset[str] | None = None
     """What the device said it supports, None if it did not."""
@@ -98,8 +101,9 @@ class Connection:
     """Keys of those whose requests it was shown while the stored ones were being read; None at all other times."""
     directed: dict[Jid, None] = field(default_factory=dict)
     """To whom it sent presence of its own (RFC 6121 section 4.6), oldest first."""
-    shown: dict[str, Content] = field(default_factory=dict)
-    """While its stream waits to be resumed: what it had been shown of each contact, by the contact's key."""
+    shown: dict[str, Content] | None = None
+    """From the moment its stream carries nothing more until it is resumed: what it had been shown of each contact, by the
+    contact's key. None at all other times."""
     is_paused: bool = False
     timer: Timer | None = None
     """Ends the time for resumption."""

@@ -16,6 +16,7 @@ from comity.bindings.xmpp.extensions import PROTOCOL
 from comity.bindings.xmpp.ground import Ground
 from comity.bindings.xmpp.notices import to_octets
 from comity.bindings.xmpp.pubsub import EVENT, Node, decode_node, event, items_element
+from comity.bindings.xmpp.queries import NOTIFY
 from comity.bindings.xmpp.wire import Element
 from comity.cpim.address import Address, to_jid
 from comity.cpim.operations import Reason, Response, failure
@@ -23,8 +24,6 @@ from comity.errors import StoreError
 from comity.service.interfaces import Origin
 from comity.service.presence.interfaces import PresenceService, StoredDocument
 
-#: What a client appends to a node's name in its capabilities to be told of it (XEP-0163 section 4.3.2).
-NOTIFY: Final = "+notify"
 _PREFIX: Final = "pep/"
 _TYPE: Final = "application/json"
 #: How often a change is tried again that another device of the account was quicker than.
@@ -85,19 +84,17 @@ class Nodes:
 
     # --- notifications -----------------------------------------------------------------------------------------------
 
-    async def tell(self, account: Address, node: Node, child: Element, item: str) -> None:
+    def tell(self, account: Address, node: Node, child: Element, item: str) -> None:
         """Tell the account's own devices, and those of contacts who may know."""
         wish = node.name + NOTIFY
         devices = [one for one in self._ground.devices.available(account) if wish in (one.features or ())]
         if node.access != "whitelist":
             for watcher in self._watchers(account):
-                theirs = [one for one in self._ground.devices.available(watcher) if wish in (one.features or ())]
-                if theirs and await self._presence.may_see(account, watcher):
-                    devices += theirs
+                devices += [one for one in self._ground.devices.available(watcher) if wish in (one.features or ())]
         self._write(devices, account, node.name, child, item)
 
     def _watchers(self, account: Address) -> list[Address]:
-        subscriptions = self._presence.watchers(account)
+        subscriptions = self._presence.seen_by(account)
         return [one.watcher for one in subscriptions if one.edge == PROTOCOL and one.watcher.key != account.key]
 
     def _write(self, devices: Iterable[Connection], account: Address, node: str, child: Element, item: str) -> None:
@@ -120,6 +117,12 @@ class Nodes:
         new, connection.events = wanted - connection.events, wanted
         if new:
             self._ground.run(self._show_all(connection, new))
+
+    def granted(self, account: Address, contact: Address) -> None:
+        """``contact`` lets ``account`` see it from now on: show its devices what they would have been shown when they came."""
+        for device in self._ground.devices.available(account):
+            if device.events:
+                self._ground.run(self._show(device, contact, device.events))
 
     async def _show_all(self, connection: Connection, wanted: frozenset[str]) -> None:
         assert connection.account is not None

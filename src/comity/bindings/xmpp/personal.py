@@ -76,6 +76,10 @@ class Personal:
         """A device is available and what it can do is known: show it the last items of what it wants to be told of."""
         self._nodes.came(connection)
 
+    def granted(self, account: Address, contact: Address) -> None:
+        """``contact`` lets ``account`` see it from now on."""
+        self._nodes.granted(account, contact)
+
     # --- queries -----------------------------------------------------------------------------------------------------
 
     def takes(self, stanza: Element) -> bool:
@@ -153,7 +157,7 @@ class Personal:
         if not isinstance(node, Node):
             return node
         told = items_element(EVENT, node.name, [item], with_payload=node.is_on("deliver_payloads"))
-        await self._nodes.tell(asked.account, node, told, item.id)
+        self._nodes.tell(asked.account, node, told, item.id)
         result = Element(f"{{{PUBSUB}}}item", {"id": id})
         return wire.iq_result(stanza, pubsub(Element(f"{{{PUBSUB}}}publish", {"node": node.name}, [result])))
 
@@ -172,9 +176,7 @@ class Personal:
             return node
         if node.is_on("notify_retract") or asked.action.get("notify") in ("1", "true"):
             gone = Element(f"{{{EVENT}}}retract", {"id": ids[0]})
-            await self._nodes.tell(
-                asked.account, node, Element(f"{{{EVENT}}}items", {"node": node.name}, [gone]), ids[0]
-            )
+            self._nodes.tell(asked.account, node, Element(f"{{{EVENT}}}items", {"node": node.name}, [gone]), ids[0])
         return wire.iq_result(asked.stanza)
 
     async def _create(self, asked: _Query) -> Element | None:
@@ -204,7 +206,7 @@ class Personal:
         if not deleted or last is None:
             return refusal(asked.stanza, "item-not-found")
         if last.is_on("notify_delete"):
-            await self._nodes.tell(asked.account, last, Element(f"{{{EVENT}}}delete", {"node": last.name}), "")
+            self._nodes.tell(asked.account, last, Element(f"{{{EVENT}}}delete", {"node": last.name}), "")
         return wire.iq_result(asked.stanza)
 
     async def _purge(self, asked: _Query) -> Element | None:
@@ -215,7 +217,7 @@ class Personal:
         if not isinstance(node, Node):
             return node
         if node.is_on("notify_retract"):
-            await self._nodes.tell(asked.account, node, Element(f"{{{EVENT}}}purge", {"node": node.name}), "")
+            self._nodes.tell(asked.account, node, Element(f"{{{EVENT}}}purge", {"node": node.name}), "")
         return wire.iq_result(asked.stanza)
 
     async def _configuration(self, asked: _Query) -> Element | None:

@@ -28,6 +28,12 @@ CAPS: Final = "http://jabber.org/protocol/caps"
 CARBONS: Final = "urn:xmpp:carbons:2"
 DATA_FORMS: Final = "jabber:x:data"
 
+#: What a client appends to a node's name to be told of it (XEP-0163 section 4.3.2).
+NOTIFY: Final = "+notify"
+#: How many nodes a device may wish to be told of, and the length of such a feature: they are kept for every device.
+MAX_WISHES: Final = 64
+MAX_WISH: Final = 256
+
 #: Features of the server's own address.
 SERVER_FEATURES: Final = (DISCO_INFO, DISCO_ITEMS, E2E, PING, TIME, OCTETS, CARBONS, CSI, SM, VERSION, PROTECTION)
 #: Those more if presence is not switched off.
@@ -95,6 +101,13 @@ def ask_features(domain: str, to: str, id: str, node: str) -> Element:
 def features_of(query: Element) -> frozenset[str]:
     """The features in a disco#info answer."""
     return frozenset(f.get("var") for f in query.find_all(f"{{{DISCO_INFO}}}feature"))
+
+
+def kept_features(query: Element) -> frozenset[str]:
+    """Those among them that mean something to the server: what else a device claims is not kept for it."""
+    named = features_of(query)
+    wished = sorted(name for name in named if name.endswith(NOTIFY) and len(name) <= MAX_WISH)
+    return frozenset({*(named & {E2E, OCTETS}), *wished[:MAX_WISHES]})
 
 
 def is_hash_right(query: Element, hash_name: str, ver: str) -> bool:

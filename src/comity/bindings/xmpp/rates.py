@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+#: Changes of presence that are told at once, and how many a second lasting (L-08).
+PRESENCE_BURST = 10.0
+PRESENCE_RATE = 1.0
 #: Seconds' worth of stanzas and octets that may come at once.
 BURST_SECONDS = 10.0
 
@@ -30,6 +33,11 @@ class Bucket:
         """Seconds until the bucket is out of debt, 0 if it is."""
         return -self.tokens / self.rate if self.tokens < -1e-6 else 0.0
 
+    def wait(self, now: float) -> float:
+        """Seconds until one is there to be taken."""
+        self.refill(now)
+        return max(0.0, (1.0 - self.tokens) / self.rate)
+
     def refill(self, now: float) -> None:
         """Add what time has brought. More than one stanza may have come in the read that made the debt, so it can be
         larger than the pause that was asked for first: nothing is forgiven (L-05)."""
@@ -38,7 +46,7 @@ class Bucket:
 
 
 class Rates:
-    """The three rates of one connection.
+    """The rates of one connection: of messages, stanzas and octets, and of what it tells about itself.
 
     Args:
         messages: a second, and at once.
@@ -56,6 +64,8 @@ class Rates:
         self.stanzas = Bucket(stanzas, burst, burst, now)
         burst = max(octets * BURST_SECONDS, float(stanza_octets))
         self.octets = Bucket(octets, burst, burst, now)
+        self.presence = Bucket(PRESENCE_RATE, PRESENCE_BURST, PRESENCE_BURST, now)
+        """Never in debt: what is over it waits, and the last one is told."""
 
     @property
     def debt_seconds(self) -> float:

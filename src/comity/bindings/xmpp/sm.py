@@ -93,6 +93,11 @@ class OutgoingQueue:
         return len(self._waiting) >= self._limit
 
     @property
+    def is_busy(self) -> bool:
+        """True if so many wait that what can come later had better."""
+        return 4 * len(self._waiting) >= self._limit
+
+    @property
     def to_spare(self) -> int:
         """How many stanzas that can wait may wait now beside those written; 0 while there is no need that any does."""
         room = self._limit - len(self._waiting)

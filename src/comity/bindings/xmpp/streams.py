@@ -146,6 +146,7 @@ class Streams:
         connection.wants_roster, connection.waiting_pushes = former.wants_roster, former.waiting_pushes
         connection.wants_blocklist, connection.waiting_requests = former.wants_blocklist, former.waiting_requests
         connection.directed, connection.shown = former.directed, former.shown
+        connection.unpublished, connection.publish_timer = former.unpublished, former.publish_timer
         connection.submitting = former.submitting
         connection.sm, connection.count = former.sm, former.count
         former.sm = former.count = None
@@ -172,6 +173,8 @@ class Streams:
         """The stream is over; close what carried it."""
         if event.is_orderly or event.condition in ("policy-violation", "system-shutdown"):
             self._drop_stream(connection)  # nothing to resume after a goodbye (XEP-0198 section 5)
+        elif connection.sm_id:
+            self._availability.remember(connection)
         if event.is_local and event.condition not in ("", "conflict", "system-shutdown"):
             what = (connection.host, event.condition, event.text)
             log.info("XMPP stream of %s was ended: %s (%s)", *what, extra={"is_peers": True})

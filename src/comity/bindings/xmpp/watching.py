@@ -10,6 +10,7 @@ goes on it is told the difference to what it had seen (``Connection.shown``).
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +32,10 @@ log = logging.getLogger(__name__)
 
 #: Seconds until contacts are looked up anew when the store failed.
 RETRY = 30.0
+#: Seconds that a contact waits to be shown because a device does not acknowledge what it was shown before; and until that is
+#: looked at anew.
+PATIENCE = 5.0
+PAUSE = 1.0
 #: Seconds after which a probe is refused: longer than any look-up, since what had to be looked up would tell who exists.
 REFUSAL_TIME = 0.02
 _NOTHING: frozenset[str] = frozenset()
@@ -68,6 +73,8 @@ class Watching:
         """By the account's key."""
         self._probes: dict[str, _Probe] = {}
         """By the id of the fetch that will answer it."""
+        self._pauses: set[asyncio.Future[None]] = set()
+        """Work that waits for some device to acknowledge something."""
 
     @property
     def _presence(self) -> PresenceService:
@@ -86,9 +93,7 @@ class Watching:
             self._watches[connection.account.key] = watch
             self._ground.run(self._watch_all(watch))
             return
-        for subscription in watch.subscriptions.values():
-            self._show(connection, subscription, None)
-        connection.link.flush()
+        self._ground.run(self._show_all(connection, watch, {}))
 
     def left(self, account: Address) -> None:
         """A device of the account is available no more; with the last one all watching ends."""
@@ -99,32 +104,58 @@ class Watching:
             self._presence.lost(subscription)
 
     def parked(self, connection: Connection) -> None:
-        """The device's stream waits to be resumed: remember what it has seen."""
+        """The device's stream carries nothing more and waits to be resumed: remember what it has seen."""
+        if connection.shown is not None:
+            return
         watch = self._watch_of(connection)
         subscriptions = watch.subscriptions if watch is not None else {}
         connection.shown = {key: one.told for key, one in subscriptions.items() if one.told is not None}
 
     def resumed(self, connection: Connection) -> None:
         """The stream goes on: tell it what it missed."""
-        seen, connection.shown = connection.shown, {}
+        seen, connection.shown = connection.shown or {}, None
         watch = self._watch_of(connection)
         subscriptions = watch.subscriptions if watch is not None else {}
         for key, content in seen.items():
             if key not in subscriptions or subscriptions[key].told is None:
                 self._write_gone(connection, self._senders(content))
-        for key, subscription in subscriptions.items():
-            self._show(connection, subscription, seen.get(key))
         connection.link.flush()
+        if watch is not None:
+            self._ground.run(self._show_all(connection, watch, seen))
 
     def _watch_of(self, connection: Connection) -> Watch | None:
         assert connection.account is not None
         return self._watches.get(connection.account.key)
 
-    def _show(self, connection: Connection, subscription: Subscription, seen: Content | None) -> None:
-        if subscription.told is not None and subscription.told is not seen:
-            takes = connection.features or _NOTHING
-            when = self._ground.service.clock.when()
-            self._write(connection, content_to_stanzas(subscription.told, seen, when, takes=takes))
+    async def _show_all(self, connection: Connection, watch: Watch, seen: dict[str, Content]) -> None:
+        """Show a device what its account was last told of each contact, as far as it has not seen that."""
+        for key, subscription in list(watch.subscriptions.items()):
+            await self._room([connection])
+            if connection.presence is None or connection.shown is not None:
+                return
+            content, when = subscription.told, self._ground.service.clock.when()
+            if content is not None and watch.subscriptions.get(key) is subscription and content is not seen.get(key):
+                takes = connection.features or _NOTHING
+                self._write(connection, content_to_stanzas(content, seen.get(key), when, takes=takes))
+                connection.link.flush()
+
+    async def _room(self, connections: Iterable[Connection]) -> None:
+        """Wait while a device has yet to acknowledge much: a long list must not fill the queue of what may wait for it."""
+        clock = self._ground.service.clock
+        deadline = clock.now() + PATIENCE
+        while clock.now() < deadline and any(_is_crowded(connection) for connection in connections):
+            pause: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._pauses.add(pause)
+            timer = clock.call_later(PAUSE, self.acknowledged)
+            await pause
+            timer.cancel()
+
+    def acknowledged(self) -> None:
+        """Some device acknowledged something: who waits for that looks again."""
+        pauses, self._pauses = self._pauses, set()
+        for pause in pauses:
+            if not pause.done():
+                pause.set_result(None)
 
     # --- subscriptions ---------------------------------------------------------------------------------------------
 
@@ -134,6 +165,7 @@ class Watching:
             roster = await self._presence.contacts.roster(watch.account)
             for item in roster.items:
                 if item.sees:
+                    await self._room(self._ground.devices.available(watch.account))
                     await self._start(watch, item.contact)
         except StoreError as error:
             log.error("the contacts of an account cannot be watched yet: %s", error)
@@ -195,7 +227,7 @@ class Watching:
                 self._answer(self._probes.pop(subscription.id), current_stanzas(content, when))
                 continue
             for connection in devices.of(subscription.watcher):
-                if connection.presence is None or not connection.is_live:
+                if connection.presence is None or connection.shown is not None:
                     continue
                 notices = plain
                 if content.whole is not None and connection.features:
@@ -225,7 +257,7 @@ class Watching:
             return
         senders = self._senders(subscription.told)
         for connection in self._ground.devices.available(subscription.watcher):
-            if connection.is_live:
+            if connection.shown is None:
                 self._write_gone(connection, senders)
                 connection.link.flush()
 
@@ -327,6 +359,11 @@ class Watching:
         clock.call_later(
             max(0.0, probe.at + REFUSAL_TIME - clock.now()), lambda: self._ground.answer(probe.connection, stanza)
         )
+
+
+def _is_crowded(connection: Connection) -> bool:
+    """True if a quarter of what may wait for the device's acknowledgement does."""
+    return connection.is_live and connection.sm is not None and connection.sm.outgoing.is_busy
 
 
 def subscript_id(watcher: Address, target: Address) -> str:

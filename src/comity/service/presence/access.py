@@ -36,7 +36,9 @@ from comity.service.presence.relations import Book, Relations
 RULES: Final = "pres-rules/index"
 """Name of the account's rules among its documents."""
 MOST_RULES = 20_000
-"""Accounts whose rules are kept in memory, parsed."""
+"""Accounts whose rules, or that they have none, are kept in memory."""
+MOST_OCTETS = 8 * 1024 * 1024
+"""Of the documents of those; parsed they take some ten times that."""
 
 NOTHING: Final = Permissions()
 CONFIRM: Final = Permissions(SubHandling.CONFIRM)
@@ -72,6 +74,7 @@ class Access:
         self._reconsider = reconsider
         self._rules: OrderedDict[str, PresenceRules | None] = OrderedDict()
         """By account; None: it has none."""
+        self._octets = 0
         self.on_rules: Callable[[Address, PresenceRules | None], None] = lambda account, rules: None
         """Called when the rules of an account changed."""
         documents.readers[RULES] = _read_rules
@@ -174,10 +177,14 @@ class Access:
         return CONFIRM
 
     def _keep(self, account: Address, rules: PresenceRules | None) -> None:
+        self._octets += _size(rules) - _size(self._rules.pop(account.key, None))
         self._rules[account.key] = rules
-        self._rules.move_to_end(account.key)
-        if len(self._rules) > MOST_RULES:
-            self._rules.popitem(last=False)
+        while len(self._rules) > 1 and (len(self._rules) > MOST_RULES or self._octets > MOST_OCTETS):
+            self._octets -= _size(self._rules.popitem(last=False)[1])
+
+
+def _size(rules: PresenceRules | None) -> int:
+    return 0 if rules is None else len(rules.rule_set.raw)
 
 
 def _confirmed(granted: Permissions) -> Permissions:

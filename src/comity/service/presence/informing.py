@@ -19,7 +19,7 @@ from comity.service.presence.presentities import Presentities
 from comity.service.presence.presentity import Feed, Presentity
 from comity.service.presence.relations import Book, Relations
 from comity.service.presence.subscriptions import Live
-from comity.service.presence.watcherinfo import WatcherFeed, later_version, request_entry, subscription_entry
+from comity.service.presence.watcherinfo import WatcherFeed, later_version, request_entry, subscription_entry, visible
 
 
 class Informing:
@@ -62,7 +62,7 @@ class Informing:
             if live.is_kept:
                 presentity.feeds[live] = feed
         feed.ended.clear()
-        self._hand(live, feed.documents.whole(self._entries(presentity, book, feed)))
+        self._hand(live, feed.documents.whole(self._entries(live, presentity, book, feed)))
 
     def changed(self, presentity: Presentity, ended: Live | None = None) -> None:
         """Somebody began or ceased to watch, or may do so now; ``ended``: it is not there any more."""
@@ -90,7 +90,7 @@ class Informing:
         if book is None:
             self.hold(presentity)
             return
-        info = feed.documents.changes(self._entries(presentity, book, feed))
+        info = feed.documents.changes(self._entries(live, presentity, book, feed))
         feed.ended.clear()
         if info is not None:
             self._hand(live, info)
@@ -99,8 +99,8 @@ class Informing:
         target = live.target.with_scheme("pres")
         self._notifier.hand(live, Content(target, None, MimeObject.of(WATCHERINFO_TYPE, info.raw)))
 
-    def _entries(self, presentity: Presentity, book: Book, feed: Feed) -> list[WatcherEntry]:
-        """Everybody who watches, did until now, or asks to."""
+    def _entries(self, live: Live, presentity: Presentity, book: Book, feed: Feed) -> list[WatcherEntry]:
+        """Everybody who watches, did until now, or asks to; of whom the subscriber may know."""
         now = self._store.time()
         watching = [one for one in presentity.subscriptions if one.package == "presence" and one.is_begun]
         entries = [
@@ -109,7 +109,8 @@ class Informing:
         ]
         known = {one.watcher.key for one in watching} | presentity.asking
         asking = (request_entry(item, now) for key, item in book.items.items() if item.ask and key not in known)
-        return entries + [entry for entry in asking if entry is not None]
+        found = entries + [entry for entry in asking if entry is not None]
+        return visible(found, presentity.address, live.watcher)
 
     def _fall_due(self, lives: list[Live]) -> None:
         for live in lives:

@@ -96,7 +96,7 @@ class ContactItem:
     ask: Ask | None = None
     """The contact's request to see the account."""
     version: int = 0
-    """Version of the contact list in which this item last changed; 0: never stored."""
+    """Version of the contact list in which what it shows of this item last changed; 0: never."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -451,3 +451,6 @@ class PresenceService(Protocol):
 
     def watchers(self, account: Address) -> Sequence[Subscription]:
         """Who watches the account now, whatever the state (RFC 3857)."""
+
+    def seen_by(self, account: Address) -> Sequence[Subscription]:
+        """The active ones among them whose watchers may really see it: nobody who is blocked politely."""

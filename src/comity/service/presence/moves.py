@@ -83,9 +83,11 @@ class Moves:
 
     def grant(self, target: Address, watcher: Address, *, is_new: bool = False) -> Permissions:
         """What the watcher may see as things stand. Raises LookupError."""
-        presentity = self._presentities.find(target)
-        sphere = presentity.sphere if presentity else ""
-        return self._access.grant(target, watcher, self._clock.when(), sphere, is_new=is_new)
+        presentity, now = self._presentities.find(target), self._clock.when()
+        if presentity is None:
+            return self._access.grant(target, watcher, now, is_new=is_new)
+        presentity.look_at_sphere(now)
+        return self._access.grant(target, watcher, now, presentity.sphere, is_new=is_new)
 
     def reconsider(self, account: Address, watcher: Address | None = None) -> None:
         """What ``watcher`` (None: anybody) may see of the account was changed durably: act on it (ACL-10).
@@ -103,6 +105,7 @@ class Moves:
         try:
             if watcher is None:
                 presentity.grants.clear()
+                presentity.contents.clear()  # of permissions that nobody may have any more
             told = [live for live in lives if self._decide(presentity, live)]
             self.look_at_rules(presentity)
         except LookupError:  # its rules left the memory: nobody is told before they are back

@@ -25,7 +25,7 @@ from comity.service.presence.access import Access, Reconsider
 from comity.service.presence.blocks import Blocks
 from comity.service.presence.edges import Edges
 from comity.service.presence.interfaces import Ask, ContactItem, Decision
-from comity.service.presence.relations import SPACE, Book, Change, Relations, pack_ask, read_key, unpack_ask
+from comity.service.presence.relations import SPACE, Book, Change, Relations, pack_ask, read_key, shown, unpack_ask
 from comity.service.presence.states import Act, State, Step, inbound, outbound
 
 log = logging.getLogger(__name__)
@@ -171,9 +171,10 @@ class Pairs:
         exists = await self._accounts.exists(account)
         await self._access.load(account)
         handling = self._access.grant(account, watcher, self.when(), is_new=True).sub_handling
+        same_work = [Put(SPACE, "nobody", b"")] if handling is SubHandling.CONFIRM else []
         if not exists:
-            if handling is SubHandling.CONFIRM:
-                await self._relations.store.commit([Put(SPACE, "nobody", b"")])
+            if same_work:
+                await self._relations.store.commit(same_work)
             return _SAID.get(handling)
         if handling is SubHandling.BLOCK:
             return Act.UNSUBSCRIBED
@@ -190,7 +191,7 @@ class Pairs:
                 return item if waiting >= self.limits.contacts else replace(item, ask=ask)
             return _stepped(item, step)
 
-        await self._asked(account, watcher, change)
+        await self._asked(account, watcher, change, then=same_work)
         return replies[-1]
 
     async def ask_again(self, account: Address, watcher: Address) -> ContactItem:
@@ -203,8 +204,10 @@ class Pairs:
 
         return await self._asked(account, watcher, change)
 
-    async def _asked(self, account: Address, watcher: Address, change: Change) -> ContactItem:
-        changed = await self._change(account, watcher, change)
+    async def _asked(
+        self, account: Address, watcher: Address, change: Change, *, then: Sequence[Op] = ()
+    ) -> ContactItem:
+        changed = await self._change(account, watcher, change, then=then)
         assert not isinstance(changed, Response)
         before, after = changed
         if after.ask is not None and before.ask is None:
@@ -325,14 +328,6 @@ _BACKED: dict[Act, Callable[[State], bool]] = {
 def state_of(item: ContactItem) -> State:
     """An item in the words of RFC 6121; a politely blocked watcher has a subscription, as far as he knows."""
     return State.of(asks=item.asks, sees=item.sees, is_asked=item.ask is not None, is_granted=item.decision in _GRANTED)
-
-
-def shown(item: ContactItem) -> tuple[object, ...]:
-    """What of an item its own devices see in the contact list."""
-    if not item.is_listed:
-        return ()
-    is_from = item.decision is Decision.ALLOWED
-    return (item.name, item.groups, item.asks, item.sees, is_from, item.is_preapproved)
 
 
 def _seen(item: ContactItem) -> tuple[object, ...]:

@@ -15,7 +15,7 @@ from comity.cpim.address import Address
 from comity.cpim.composition import Composed
 from comity.cpim.operations import MimeObject
 from comity.cpim.presence import PresenceDocument
-from comity.cpim.presence_rules import Permissions
+from comity.cpim.presence_rules import Permissions, current_sphere
 from comity.service.presence.interfaces import Content
 from comity.service.presence.subscriptions import Live
 from comity.service.presence.watcherinfo import WatcherFeed
@@ -78,7 +78,8 @@ class Presentity:
     last: datetime | None = None
     """The newest time in any document about it: the next one is newer."""
     sphere: str = ""
-    """By its documents (RFC 5025 section 3.1.2)."""
+    """By its documents (RFC 5025 section 3.1.2); see ``look_at_sphere``."""
+    is_sphere_known: bool = True
     rules_change: datetime | None = None
     """When rules say something else by themselves."""
     is_held: bool = False
@@ -97,6 +98,19 @@ class Presentity:
     def next_end(self) -> datetime:
         """When the first lease ends."""
         return min((one.expires for one in self.publications.values()), default=NEVER)
+
+    def changed(self) -> None:
+        """What its devices say is not what it was."""
+        self.composed = None
+        self.is_sphere_known = False
+
+    def look_at_sphere(self, now: datetime) -> bool:
+        """See what its documents say; True if that is something else than before."""
+        if self.is_sphere_known:
+            return False
+        before, self.is_sphere_known = self.sphere, True
+        self.sphere = current_sphere([one.document for one in self.live(now) if one.document is not None], now)
+        return self.sphere != before
 
     def shared(self, granted: Permissions) -> Permissions:
         """The one object for these permissions."""

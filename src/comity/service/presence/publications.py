@@ -77,7 +77,7 @@ class Publications:
             expires,
         )
         presentity.publications[name] = new
-        presentity.composed = None
+        presentity.changed()
         return Published(new.etag, granted)
 
     def unpublish(self, presentity: Presentity, key: str, etag: str, natives: Natives | None) -> Response | None:
@@ -89,7 +89,7 @@ class Publications:
         del presentity.publications[former.key]
         if natives and presentity.subscriptions:
             presentity.parting.update(natives)
-        presentity.composed = None
+        presentity.changed()
         return None
 
     def expire(self, presentity: Presentity, now: datetime) -> None:
@@ -97,7 +97,7 @@ class Publications:
         over = [one.key for one in presentity.publications.values() if one.expires <= now]
         for key in over:
             del presentity.publications[key]
-            presentity.composed = None
+            presentity.changed()
 
     def _refusal(self, presentity: Presentity, statement: Statement, former: Publication | None) -> Response | None:
         document, secured = statement.document, statement.secured

@@ -4,9 +4,9 @@ Place on the path: under ``contacts.py``, ``pairs.py`` and ``access.py``. Space 
 ``ContactItem``, ``ACCOUNT/`` what the account keeps about itself. A change is one row, so it is made or not made; it is
 durable before it is seen by anybody, and changes of one account come one after the other.
 
-The version of an account's list is the greatest version of its rows. It rises with every change and begins at the store's
-time, so that no later owner of an address uses a version again. A row that was in the list stays as a tombstone, so that
-a device which was away learns of its removal; of those the oldest go, and ``floor`` says since when all is known.
+The version of an account's list is the greatest version of its rows. It rises with every change that the list shows, and begins
+at the store's time, so that no later owner of an address uses a version again. A row that was in the list stays as a tombstone,
+so that a device which was away learns of its removal; of those the oldest go, and ``floor`` says since when all is known.
 """
 
 from __future__ import annotations
@@ -27,8 +27,10 @@ from comity.service.interfaces import Delete, Op, Put, Store
 from comity.service.presence.interfaces import Ask, ContactItem, Decision, Default
 
 SPACE: Final = "relation"
-MOST_ITEMS = 500_000
-"""Rows kept in memory, some 200 MB at most: 500 contacts of 1,000 accounts that are there now."""
+MOST_ITEMS = 300_000
+"""Rows kept in memory, some 100 MB at most: 500 contacts of 600 accounts that are there now."""
+_BOOK = 2
+"""What an account counts beside its rows: who asks about names at random fills no more than that."""
 MOST_TOMBSTONES = 256
 """Removed entries remembered for each account, for devices that come back."""
 
@@ -150,7 +152,7 @@ class Relations:
                 raise StoreError(f"the stored relation {key} cannot be read: {error}") from error
         book.version = max(book.version, book.floor)
         self._books[account.key] = book
-        self._items += len(book.items) + 1
+        self._items += len(book.items) + _BOOK
         self._forget_oldest(account.key)
         return book
 
@@ -160,7 +162,7 @@ class Relations:
                 return
             if key != except_key and not book.uses:
                 del self._books[key]
-                self._items -= len(book.items) + 1
+                self._items -= len(book.items) + _BOOK
 
     # --- change --------------------------------------------------------------------------------------------------
 
@@ -186,7 +188,9 @@ class Relations:
                 return after
             ops = [*first]
             if after != before:
-                after = replace(after, version=max(book.version + 1, int(self.store.time())))
+                is_shown = shown(before) != shown(after)
+                version = max(book.version + 1, int(self.store.time())) if is_shown else before.version
+                after = replace(after, version=version)
                 ops.append(self._op(book, before, after))
             ops += then
             if ops:
@@ -208,7 +212,7 @@ class Relations:
             keys = [key for key, _ in await self.store.scan(SPACE, account.key + "/")]
             if keys:
                 await self.store.commit([Delete(SPACE, key) for key in keys])
-            self._items -= len(book.items) + 1
+            self._items -= len(book.items) + _BOOK
             self._books.pop(account.key, None)
             book.items.clear()
             book.was_listed.clear()
@@ -259,7 +263,7 @@ class Relations:
             book.was_listed.add(key)
         else:
             book.was_listed.discard(key)
-        book.version = after.version
+        book.version = max(book.version, after.version)
 
     async def _prune(self, book: Book) -> None:
         """Forget the oldest tombstones, a quarter of them at a time."""
@@ -283,6 +287,14 @@ def is_empty(item: ContactItem) -> bool:
     """True if nothing is kept by it."""
     is_set = item.is_listed or item.asks or item.sees or item.is_preapproved or item.ask is not None
     return not is_set and item.decision is Decision.NONE
+
+
+def shown(item: ContactItem) -> tuple[object, ...]:
+    """What of an item its own devices see in the contact list."""
+    if not item.is_listed:
+        return ()
+    is_from = item.decision is Decision.ALLOWED
+    return (item.name, item.groups, item.asks, item.sees, is_from, item.is_preapproved)
 
 
 def row_key(account: Address, contact: Address) -> str:

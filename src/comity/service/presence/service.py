@@ -16,7 +16,8 @@ from dataclasses import replace
 
 from comity.cpim.address import Address
 from comity.cpim.operations import EndReason, NotifyOperation, Reason, Response, SubscribeOperation, failure
-from comity.cpim.presence_rules import SubHandling, current_sphere
+from comity.cpim.presence_rules import SubHandling
+from comity.cpim.watchers import SubscriptionState
 from comity.service import policy
 from comity.service.interfaces import Accounts, Clock, Origin, Store
 from comity.service.presence.informing import Informing
@@ -193,23 +194,14 @@ class AccountPresence:
 
     def _changed(self, presentity: Presentity) -> None:
         """Something about it may be new: tell who would see that."""
-        if presentity.composed is None:
-            self._look_at_sphere(presentity)
         if presentity.composed is None and presentity.subscriptions:
+            if presentity.look_at_sphere(self._clock.when()):
+                presentity.is_held = True  # rules may depend on it: nobody is told before they were asked (ACL-6)
             if presentity.is_held:
                 self._moves.hold(presentity)
             else:
                 self._notifier.tell(presentity)
         self._presentities.settle(presentity)
-
-    def _look_at_sphere(self, presentity: Presentity) -> None:
-        """Rules may depend on the sphere: if that changed, nobody is told before they were asked (ACL-6)."""
-        now = self._clock.when()
-        documents = [one.document for one in presentity.live(now) if one.document is not None]
-        sphere = current_sphere(documents, now)
-        if sphere != presentity.sphere:
-            presentity.sphere = sphere
-            presentity.is_held = bool(presentity.subscriptions)  # who comes later is judged when he comes
 
     def _moment(self, presentity: Presentity) -> None:
         """A lease, a validity or a rule ended or began."""
@@ -217,7 +209,7 @@ class AccountPresence:
         self._publications.expire(presentity, now)
         composed = presentity.composed
         if composed is not None and composed.next_change is not None and composed.next_change <= now:
-            presentity.composed = None
+            presentity.changed()
         if presentity.rules_change is not None and presentity.rules_change <= now:
             presentity.rules_change = None
             self._moves.hold(presentity)
@@ -265,6 +257,13 @@ class AccountPresence:
         """See ``PresenceService.watchers``."""
         presentity = self._presentities.find(self._presentities.own(account))
         return tuple(presentity.subscriptions) if presentity else ()
+
+    def seen_by(self, account: Address) -> Sequence[Subscription]:
+        """See ``PresenceService.seen_by``."""
+        presentity = self._presentities.find(self._presentities.own(account))
+        live = presentity.subscriptions if presentity else ()
+        active = SubscriptionState.ACTIVE
+        return [one for one in live if one.state is active and one.granted.sub_handling is SubHandling.ALLOW]
 
     # --- decisions --------------------------------------------------------------------------------------------------
 
@@ -330,7 +329,7 @@ class AccountPresence:
             self._moves.end(live, EndReason.NORESOURCE)
         if presentity is not None:
             presentity.publications.clear()
-            presentity.composed = None
+            presentity.changed()
             self._presentities.settle(presentity)
 
 

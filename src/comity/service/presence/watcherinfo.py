@@ -9,7 +9,7 @@ the number of the next document.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -63,25 +63,15 @@ def request_entry(item: ContactItem, now: float) -> WatcherEntry | None:
     )
 
 
-def entries_of(
-    subscriptions: Iterable[Subscription], requests: Iterable[ContactItem], now: float
-) -> tuple[WatcherEntry, ...]:
-    """Everybody who watches, or asks to: a request whose watcher has a subscription is seen by that alone."""
-    found = [subscription_entry(one, now) for one in subscriptions if one.package == "presence"]
-    watching = {entry.uri for entry in found}
-    asking = (request_entry(item, now) for item in requests)
-    return (*found, *(entry for entry in asking if entry is not None and entry.uri not in watching))
-
-
-def visible(entries: Iterable[WatcherEntry], account: Address, viewer: Address) -> tuple[WatcherEntry, ...]:
+def visible(entries: Sequence[WatcherEntry], account: Address, viewer: Address) -> list[WatcherEntry]:
     """What ``viewer`` may know: the account all, anybody else what concerns himself (RFC 3857 section 4.6, ACL-26).
 
-    Whether he is blocked politely is not for him to know: a subscription that looks active is active.
+    Nobody else learns what the account calls him, nor whether he is blocked politely: a subscription that looks active is active.
     """
     if viewer.key == account.key:
-        return tuple(entries)
+        return list(entries)
     own = to_sip_uri(viewer)
-    return tuple(entry for entry in entries if entry.uri == own)
+    return [replace(entry, display_name="") for entry in entries if entry.uri == own]
 
 
 class WatcherFeed:

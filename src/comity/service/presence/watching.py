@@ -125,7 +125,9 @@ class Watching:
     def _check_room(self, wish: _Wish) -> Response | None:
         if wish.operation.duration == 0:
             return None
-        if self._subscriptions.count_of(wish.watcher) >= self._limits.subscriptions:
+        # Standing ones are as many as the contact list holds ([limits] contact_list).
+        is_full = self._subscriptions.count_of(wish.watcher) >= self._limits.subscriptions
+        if is_full and not wish.terms.is_standing:
             return _full(wish, f"At most {self._limits.subscriptions} subscriptions of one user.")
         presentity = self._presentities.find(wish.target)
         if presentity is not None and len(presentity.subscriptions) >= self._limits.watchers:
@@ -135,15 +137,14 @@ class Watching:
     async def _ask_access(self, wish: _Wish) -> Response | None:
         """What the watcher gets; the refusal if that is nothing."""
         operation, target = wish.operation, wish.target
-        if wish.terms.package == "presence.winfo":
-            wish.granted = EVERYTHING
-            if wish.watcher.key == target.key:
-                await self._access.load(target)
-                return None
-            return failure(operation.trans_id, Reason.DENIED, "Who watches an account is told to that account.")
         known = self._accounts.known(target)
         wish.is_known = await self._accounts.exists(target) if known is None else known
         await self._access.load(target)
+        if wish.terms.package == "presence.winfo":
+            # Who may see the account may know what became of that, and nothing of others (RFC 3857 section 4.6).
+            wish.granted = EVERYTHING
+            is_watching = self._moves.grant(target, wish.watcher).sub_handling >= SubHandling.POLITE_BLOCK
+            return None if is_watching else _denied(operation)
         wish.granted = self._moves.grant(target, wish.watcher, is_new=not wish.terms.is_standing)
         if wish.granted.sub_handling is SubHandling.CONFIRM and operation.duration and not wish.terms.is_standing:
             if self._waiting(wish.watcher) >= self._limits.requests:
@@ -264,6 +265,7 @@ class Watching:
         elif live.state is _STATE.ACTIVE:
             live.is_begun = True
             if presentity.is_held:
+                live.told = None  # whatever it knows, this is to be told
                 self._moves.hold(presentity)
             else:
                 self._notifier.tell_one(presentity, live)
