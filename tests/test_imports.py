@@ -52,6 +52,15 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
         (f"bindings.*.{part}", ("bindings.*", "cpim", "service.presence.interfaces", "errors", "xml"), ())
         for part in ("presence", "notices")
     ),
+    # List subscriptions: whom a service of the subscriber's own stands for is in its XCAP documents (RFC 4826).
+    (
+        "bindings.*.lists",
+        (
+            *("bindings.*", "bindings.base", "cpim", "service.interfaces", "service.presence.interfaces"),
+            *("xcap.services", "errors"),
+        ),
+        (),
+    ),
     # The glue in its parts.
     *(
         (
@@ -87,7 +96,7 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
     ),
     *(
         (f"xcap.{part}", ("xcap", "cpim", "service.interfaces", "service.presence.interfaces", "xml", "errors"), ())
-        for part in ("resources", "standing", "budget")
+        for part in ("resources", "services", "standing", "budget")
     ),
     ("xcap", ("xcap", "cpim", "xml", "errors"), ()),
     # The one place that chooses a store engine by configuration, for the server and for commands without one.

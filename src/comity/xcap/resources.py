@@ -17,15 +17,24 @@ from dataclasses import dataclass, field
 from typing import Final
 from weakref import WeakValueDictionary
 
-from comity.cpim.address import Address, to_sip_uri
+from comity.cpim.address import Address
 from comity.cpim.operations import Reason, Response
 from comity.cpim.presence import PresenceDocument
 from comity.service.interfaces import Accounts, Clock, Origin
 from comity.service.presence.interfaces import ContactItem, Decision, PresenceService, Statement
-from comity.xcap.application import CAPS, CAPS_TYPE, USAGES, Usage, capabilities, owner_of, service_addresses
+from comity.xcap.application import (
+    CAPS,
+    CAPS_TYPE,
+    FULL_LIMITS,
+    USAGES,
+    Usage,
+    capabilities,
+    owner_of,
+    service_addresses,
+)
 from comity.xcap.budget import Budgets
 from comity.xcap.errors import ERROR_TYPE, Conflict, Refused
-from comity.xcap.lists import NEW, Person, is_plain_group, people_of, person, reconcile
+from comity.xcap.lists import Person, is_plain_group, people_of, person, reconcile
 from comity.xcap.selector import (
     ATTRIBUTE_TYPE,
     ELEMENT_TYPE,
@@ -36,9 +45,9 @@ from comity.xcap.selector import (
     put_element,
     read_part,
 )
+from comity.xcap.services import current_lists
 from comity.xcap.standing import HARD_STATE, Standing
 from comity.xcap.uri import Target, parse_target, read_node_selector
-from comity.xml import XmlLimits
 
 METHODS: Final = "GET, HEAD, PUT, DELETE"
 READ_ONLY: Final = "GET, HEAD"
@@ -169,20 +178,13 @@ class Resources:
     # --- what there is -----------------------------------------------------------------------------------------
 
     async def _present(self, request: Request, usage: Usage) -> _Present | None:
+        if usage.auid == "resource-lists":
+            lists = await current_lists(self._presence, request.user)
+            self._budgets.take(request.user, lists.stored_octets if lists else 0)
+            return _Present(lists.document, lists.stored, lists.contacts) if lists else None
         stored = await self._presence.documents.get(request.user, usage.stored)
         self._budgets.take(request.user, len(stored.octets) if stored else 0)
-        etag = stored.etag if stored else ""
-        if usage.auid != "resource-lists":
-            return _Present(Document.read(stored.octets, usage.limits), etag) if stored else None
-        roster = await self._presence.contacts.roster(request.user)
-        contacts = {item.contact.key: item for item in roster.items if _is_person(item, request.user)}
-        if stored is None and not contacts:
-            return None
-        kept = Document.read(stored.octets if stored else NEW, usage.limits)
-        people = {key: person(item.contact, item.name, item.groups) for key, item in contacts.items()}
-        octets = reconcile(kept, request.user, people)
-        document = kept if octets == kept.octets else Document.read(octets, _FULL)
-        return _Present(document, etag, contacts)
+        return _Present(Document.read(stored.octets, usage.limits), stored.etag) if stored else None
 
     async def _get(self, request: Request, usage: Usage) -> Answer:
         present = await self._present(request, usage)
@@ -362,18 +364,6 @@ class Resources:
         return Answer(200)
 
 
-#: A document that took up the contact list may have become longer than what may be put.
-_FULL: Final = XmlLimits(octets=4 * 1024 * 1024, depth=16, elements=65_536, attributes=16, namespaces=32)
-
-
-def _is_person(item: ContactItem, owner: Address) -> bool:
-    """True for a contact that an entry of a list can mean."""
-    if not item.contact.local or item.contact.key == owner.key:
-        return False
-    read = owner_of(to_sip_uri(item.contact))
-    return read is not None and read.key == item.contact.key
-
-
 def _is_bound(item: ContactItem) -> bool:
     """True if more is between the two than a name in a list."""
     is_decided = item.decision in (Decision.ALLOWED, Decision.POLITE) or item.is_preapproved
@@ -441,7 +431,7 @@ def _capabilities(request: Request) -> Answer:
     octets = capabilities()
     part: tuple[str, bytes] | None = CAPS_TYPE, octets
     if target.node is not None:
-        part = read_part(Document.read(octets, _FULL), read_node_selector(target, CAPS))
+        part = read_part(Document.read(octets, FULL_LIMITS), read_node_selector(target, CAPS))
     if part is None:
         raise Refused(404, "there is no such part of the document")
     etag = _etag(octets)

@@ -19,6 +19,7 @@ from comity.cpim.entity import multipart_parts, split_entity
 from comity.cpim.operations import MimeObject
 from comity.cpim.presence_rules import Permissions, SubHandling
 from comity.service.interfaces import Origin
+from comity.service.presence.interfaces import StoredDocument
 from tests.bindings.sip.kit import story
 from tests.bindings.sip.presence_kit import ALICE, BOB, CAROL, PresenceWorld, Watcher, basic_of, pidf, state_of
 
@@ -332,6 +333,74 @@ class TestCarriedLists:
         assert (await alice.subscribe_list(*CARRIED, *headers, body=body)).status_code == status_code
         assert alice.notified() == []
         assert world.presence.watchers(Address.parse(BOB)) == ()
+
+
+async def keep(world: PresenceWorld, name: str, octets: bytes) -> None:
+    """A document of alice's, as XCAP puts it."""
+    alice = Address.parse(ALICE)
+    kept = await world.presence.documents.put(
+        alice, name, "application/xml", octets, Origin(alice, "xcap", "127.0.0.1", True)
+    )
+    assert isinstance(kept, StoredDocument), kept
+
+
+class TestServices:
+    """RFC 4826 section 4.5: list services of the subscriber's own."""
+
+    @pytest.mark.parametrize("is_referred", [False, True])
+    @story
+    async def test_a_service_is_its_list(self, is_referred: bool) -> None:
+        world, alice, bob, _ = await world_of()
+        root = "https://xcap.a.test/resource-lists/users/sip:alice@a.test/index/~~/resource-lists/list%5b@name=%22work%22%5d"
+        inside = (
+            f"<resource-list>{root}</resource-list>"
+            if is_referred
+            else "<list><rl:entry uri='sip:bob@a.test'/><rl:list><rl:entry uri='sip:nobody@b.test'/></rl:list></list>"
+        )
+        await keep(
+            world,
+            "rls-services/index",
+            (
+                "<rls-services xmlns='urn:ietf:params:xml:ns:rls-services' xmlns:rl='urn:ietf:params:xml:ns:resource-lists'>"
+                f"<service uri='sip:work@a.test'>{inside}<packages><package>presence</package></packages></service>"
+                "<service uri='sip:calls@a.test'><list/><packages><package>dialog</package></packages></service>"
+                "</rls-services>"
+            ).encode(),
+        )
+        await keep(
+            world,
+            "resource-lists/index",
+            b"<resource-lists xmlns='urn:ietf:params:xml:ns:resource-lists'><list name='work'>"
+            b"<entry uri='sip:bob@a.test'><display-name>Bob</display-name></entry></list></resource-lists>",
+        )
+        who, whom = Address.parse(ALICE), Address.parse(BOB)
+        await world.presence.contacts.put(who, whom, "Bob", ("work",), Origin(who, "xmpp", "127.0.0.1", True))
+        answer = await alice.subscribe("work", 300, *HEADERS)
+        assert (answer.status_code, answer.value("require")) == (200, "eventlist")
+        (first,) = alice.told()
+        assert first.states["bob"] == ("active", "open")
+        assert len(first.states) == (1 if is_referred else 2)
+        await world.advance(10)
+        await bob.publish(pidf("closed", id="b"))
+        assert [sorted(one.states) for one in alice.told()] == [["bob"]]
+        assert (await alice.again(answer, 0, *HEADERS)).status_code == 200
+        assert world.presence.watchers(Address.parse(BOB)) == ()
+        for other, headers in (("calls", HEADERS), ("work", ())):
+            assert (await alice.subscribe(other, 300, *headers, call_id=f"o-{other}")).value("require") is None
+
+    @story
+    async def test_a_service_is_nobody_elses(self) -> None:
+        """N-02: for others it is a user who does not answer."""
+        world, _, _, _ = await world_of()
+        await keep(
+            world,
+            "rls-services/index",
+            b"<rls-services xmlns='urn:ietf:params:xml:ns:rls-services'><service uri='sip:work@a.test'><list/></service></rls-services>",
+        )
+        bob = ListWatcher(world, "bob", "tcp", port=5070)
+        answer = await bob.subscribe("work", 300, *HEADERS)
+        assert (answer.status_code, answer.value("require")) == (200, None)
+        assert bob.heard() == [("pending", "")]
 
 
 NAMES = st.sampled_from(["", "Bob", "B & <C>", "é", "\0"])

@@ -33,6 +33,7 @@ from comity.cpim.watchers import SubscriptionState
 from comity.errors import AddressError, StoreError
 from comity.service.interfaces import Origin, Timer
 from comity.service.presence.interfaces import ContactItem, Content, Granted, PresenceService, Subscription, Terms
+from comity.xcap.services import service_entries
 
 if TYPE_CHECKING:
     from comity.bindings.sip.binding import SipBinding
@@ -85,7 +86,9 @@ class ListWatch:
     uri: str
     origin: Origin
     is_own: bool
-    """The contact list, which is followed; else a list that came along."""
+    """The contact list, which is followed; else a list that came along, or a service."""
+    is_service: bool = False
+    """Of the watcher's own rls-services, read again with each SUBSCRIBE."""
     members: dict[str, Member] = field(default_factory=dict)
     """By the key of their address, or their URI."""
     dirty: dict[str, None] = field(default_factory=dict)
@@ -124,10 +127,27 @@ class Lists:
 
     # --- SUBSCRIBE -----------------------------------------------------------------------------------------------
 
-    def is_list(self, request: Request) -> bool:
-        """True if a SUBSCRIBE is about a list: the reserved name, also in the Contact of our side of its dialog."""
-        uri = request.request.uri
-        return isinstance(uri, SipUri) and uri.user.lower() == NAME
+    async def is_list(self, received: Request, principal: Address) -> bool:
+        """True if a SUBSCRIBE is about a list: the reserved name, a dialog of one, or a service of the watcher's own."""
+        request = received.request
+        uri = request.uri
+        if not isinstance(uri, SipUri):
+            return False
+        if uri.user.lower() == NAME or subscript_id(request.call_id, request.from_.tag) in self._lists:
+            return True
+        is_possible = not request.to.tag and OPTION in (tag.lower() for tag in request.listed("supported"))
+        service = _address_of(request.uri_text) if is_possible else None
+        if service is None or service.domain != principal.domain or self._binding.service.accounts.known(service):
+            return False
+        return await self._service_entries(principal, service) is not None
+
+    async def _service_entries(self, principal: Address, service: Address) -> list[tuple[str, str]] | None:
+        """Who is in a list service of the watcher's own (RFC 4826), None if it has none of that name."""
+        try:
+            return await service_entries(self.presence, principal, service)
+        except StoreError as error:
+            log.error("the list services of an account could not be read: %s", error)
+            return None
 
     async def take(self, received: Request, principal: Address) -> Refusal | None:
         """Take an authenticated SUBSCRIBE about a list; the refusal, or None if it was answered."""
@@ -184,22 +204,30 @@ class Lists:
             return Refusal(482, "Merged Request")
         if sum(one.subscription.watcher.key == principal.key for one in self._lists.values()) >= MOST_LISTS:
             return Refusal(503, "Too Many Subscriptions", (("Retry-After", str(MOST_SECONDS)),))
-        target = Address("im", NAME, principal.domain)
+        is_service = uri.user.lower() != NAME
+        target = _address_of(request.uri_text) if is_service else Address("im", NAME, principal.domain)
+        assert target is not None, "is_list looked"
         subscription = Subscription(id, EDGE, principal, target, state=SubscriptionState.ACTIVE)
         is_protected = came_under_tls(request, received.state.transport)
         origin = Origin(principal, self._binding.name, received.source[0], is_protected)
-        return ListWatch(subscription, f"sip:{NAME}@{principal.domain}", origin, is_own=not has_list(request))
+        is_own = not has_list(request) and not is_service
+        return ListWatch(subscription, to_sip_uri(target), origin, is_own, is_service)
 
     async def _wanted(self, received: Request, one: ListWatch) -> dict[str, Member] | Refusal | None:
         """Who shall be in the list; None: as before (a refresh without a list)."""
         request = received.request
-        if not one.is_own or has_list(request):
+        if one.is_service:
+            entries = await self._service_entries(one.subscription.watcher, one.subscription.target)
+            members = [Member(uri, name, _address_of(uri)) for uri, name in entries or ()]
+            if entries is None:
+                return Refusal(404)
+        elif not one.is_own or has_list(request):
             if not has_list(request):
                 return None
-            entries = read_list(request)
-            if isinstance(entries, Refusal):
-                return entries
-            members = [Member(uri, name, _address_of(uri)) for uri, name in entries]
+            carried = read_list(request)
+            if isinstance(carried, Refusal):
+                return carried
+            members = [Member(uri, name, _address_of(uri)) for uri, name in carried]
         else:
             try:
                 roster = await self.presence.contacts.roster(one.subscription.watcher)

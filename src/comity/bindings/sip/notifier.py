@@ -142,7 +142,8 @@ class Notifier:
         """Take an authenticated SUBSCRIBE; it is answered here. Raises RemoteProtocolError for what cannot be read."""
         refusal = self._refuse(received, principal)
         if refusal is None:
-            take = self._lists.take if self._lists.is_list(received) else self._subscribe
+            is_list = await self._lists.is_list(received, principal)
+            take = self._lists.take if is_list else self._subscribe
             refusal = await take(received, principal)
         if refusal is not None:
             self._binding.refuse(received, refusal)
