@@ -75,7 +75,7 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
             *("binding", "requests", "authentication", "submission", "registrar", "delivery", "connections"),
             *("availability", "capabilities", "carbons", "counts", "ground", "streams"),
             # Presence: SIP's notifier and publications, XMPP's contact list, probes and directed presence.
-            *("publishing", "notifier", "notifications", "partial", "lists", "watchers"),
+            *("publishing", "notifier", "notifications", "partial", "listing", "lists", "watchers"),
             *("roster", "asking", "watching", "directed", "blocking", "personal", "nodes", "vcard"),
         )
     ),
@@ -96,7 +96,7 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
     ),
     *(
         (f"xcap.{part}", ("xcap", "cpim", "service.interfaces", "service.presence.interfaces", "xml", "errors"), ())
-        for part in ("resources", "services", "standing", "budget")
+        for part in ("resources", "exchange", "services", "standing", "budget")
     ),
     ("xcap", ("xcap", "cpim", "xml", "errors"), ()),
     # The one place that chooses a store engine by configuration, for the server and for commands without one.

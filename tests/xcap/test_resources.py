@@ -10,7 +10,7 @@ from comity.cpim.address import Address
 from comity.cpim.presence_rules import SubHandling
 from comity.cpim.watchers import SubscriptionState
 from comity.service.presence.interfaces import ContactItem, Decision, Granted
-from comity.xcap.resources import Answer
+from comity.xcap.exchange import Answer
 from comity.xcap.services import is_person
 from tests.loop import in_loop
 from tests.xcap.house import ALICE, ATTRIBUTE, BOB, CAROL, ELEMENT, House, lists, path

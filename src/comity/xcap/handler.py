@@ -20,7 +20,8 @@ from comity.cpim.address import Address
 from comity.errors import AddressError, RemoteProtocolError, StoreError
 from comity.service.interfaces import Accounts, Clock, Credentials
 from comity.xcap.errors import Refused
-from comity.xcap.resources import LARGEST, Answer, Request, Resources, refusal, target_of, user_of
+from comity.xcap.exchange import Answer, Request, refusal, target_of, user_of
+from comity.xcap.resources import LARGEST, Resources
 from comity.xcap.uri import Target
 
 log = logging.getLogger(__name__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,14 +13,16 @@ from hypothesis import strategies as st
 from lxml import etree
 
 from comity.bindings.base import Transport
+from comity.bindings.sip.listing import ListWatch, Member
 from comity.bindings.sip.message import SipRequest, SipResponse
 from comity.bindings.sip.rlmi import Resource, write_state
 from comity.cpim.address import Address
 from comity.cpim.entity import multipart_parts, split_entity
 from comity.cpim.operations import MimeObject
+from comity.cpim.presence import PresenceDocument
 from comity.cpim.presence_rules import Permissions, SubHandling
 from comity.service.interfaces import Origin
-from comity.service.presence.interfaces import StoredDocument
+from comity.service.presence.interfaces import Content, StoredDocument, Subscription
 from tests.bindings.sip.kit import story
 from tests.bindings.sip.presence_kit import ALICE, BOB, CAROL, PresenceWorld, Watcher, basic_of, pidf, state_of
 
@@ -228,6 +231,25 @@ class TestList:
         assert (await alice.again(answer, 300, *HEADERS)).status_code == 481
 
     @story
+    async def test_who_said_no_is_not_asked_again_by_a_refresh(self) -> None:
+        world, alice, _, _ = await world_of()
+        answer = await alice.subscribe_list()
+        await world.grant(BOB, ALICE, rules(SubHandling.BLOCK))
+        asked = world.presence.watchers(Address.parse(BOB))
+        await alice.again(answer, 300, *HEADERS)
+        assert alice.told()[-1].states["bob"] == ("rejected", "")
+        assert world.presence.watchers(Address.parse(BOB)) == asked == ()
+
+    @story
+    async def test_a_change_of_the_contact_list_in_between_makes_no_second_subscription(self) -> None:
+        world, alice, _, _ = await world_of()
+        await asyncio.gather(alice.subscribe_list(), put(world, CAROL, "Carol"), put(world, BOB, "Bob"))
+        await world.advance(10)
+        assert alice.told()[-1].names
+        for who in (BOB, CAROL):
+            assert len(world.presence.watchers(Address.parse(who))) == 1
+
+    @story
     async def test_a_fetch_is_told_once(self) -> None:
         world, alice, _, _ = await world_of()
         assert (await alice.subscribe_list(expires=0)).status_code == 200
@@ -430,3 +452,31 @@ def test_whatever_is_said_is_read_again(
     assert (state.version, state.is_full, len(state.states)) == (version, is_full, len(found))
     parts = [split_entity(part).octets for part in multipart_parts(body)][1:]
     assert parts == [one.document.octets for one in resources if one.document is not None]
+
+
+@given(st.lists(st.integers(1, 30_000), max_size=12), st.sampled_from(["udp", "tcp"]))
+def test_what_has_no_room_comes_with_the_next(sizes: list[int], transport: str) -> None:
+    """RFC 4662 section 5.2: the first names all, each has its state once, and no NOTIFY is much longer than it may be."""
+    alice = Address.parse(ALICE)
+    one = ListWatch(Subscription("l", "sip-list", alice, alice), LIST, Origin(alice, "sip", "", True), is_own=True)
+    for number, size in enumerate(sizes):
+        address = Address.parse(f"im:u{number}@a.test")
+        document = PresenceDocument.parse(pidf("open", "n" * size, entity=f"pres:u{number}@a.test"))
+        content = Content(address, document, MimeObject.of("application/pidf+xml", document.raw))
+        one.members[address.key] = Member(f"sip:u{number}@a.test", "", address, state="active", content=content)
+    told: dict[str, tuple[str, str]] = {}
+    state = read_state(one.next_body(transport))
+    assert (state.is_full, len(state.states)) == (True, len(sizes))
+    for version in range(len(sizes) + 1):
+        assert state.version == version
+        for user, said in state.states.items():
+            assert told.get(user, ("", "")) == ("", "")
+            told[user] = said
+        if not one.dirty:
+            break
+        body = one.next_body(transport)
+        assert len(body.octets) < 45 * 1024 or len(read_state(body).states) == 1
+        state = read_state(body)
+        assert not state.is_full
+    assert not one.dirty
+    assert set(told.values()) <= {("active", "open")}
