@@ -244,6 +244,30 @@ def test_a_device_that_is_gone_without_a_word_is_seen_to_be_gone(house: House, s
 
 
 @pytest.mark.parametrize("watching", VIAS)
+def test_a_notification_is_as_fast_as_a_message(house: House, stack: ExitStack, watching: Via) -> None:
+    """OPS-35: in turn, between the same two; the 95th percentile at most twice that of messages."""
+    messages, notifications = [], []
+    for _ in range(6):  # each changes its presence no more often than its burst allows
+        pair = Pair(house, stack, watching, "xmpp")
+        assert isinstance(pair.seen, XmppPerson)
+        assert isinstance(pair.watcher, XmppPerson | SipPerson)
+        if isinstance(pair.watcher, SipPerson):
+            pair.watcher.agent.register()
+        pair.begin()
+        for number in range(8):
+            begun = time.perf_counter()
+            pair.seen.say_text(f"{pair.watcher.name}@a.test", str(number))
+            pair.watcher.message()
+            between = time.perf_counter()
+            pair.seen.tell("open", str(number))
+            pair.watcher.sees(pair.who, "open", str(number))
+            messages.append(between - begun)
+            notifications.append(time.perf_counter() - between)
+    message, notification = (statistics.quantiles(spent, n=20)[-1] for spent in (messages, notifications))
+    assert notification <= 2 * message, (notification, message)
+
+
+@pytest.mark.parametrize("watching", VIAS)
 def test_a_phone_sees_who_asks_by_its_watcher_information(house: House, stack: ExitStack, watching: Via) -> None:
     """RFC 3857, N-11: pending until it was answered, and for nobody else to see."""
     pair = Pair(house, stack, watching, "sip")
