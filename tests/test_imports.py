@@ -22,7 +22,7 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
     *(
         (f"cpim.{part}", ("cpim", "xml", "errors"), ())
         for part in (
-            *("documents", "presence", "presence_writer", "presence_state", "rpid", "composition"),
+            *("documents", "presence", "pidf_diff", "presence_writer", "presence_state", "rpid", "composition"),
             *("common_policy", "presence_rules", "watchers"),
         )
     ),
@@ -52,6 +52,15 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
         (f"bindings.*.{part}", ("bindings.*", "cpim", "service.presence.interfaces", "errors", "xml"), ())
         for part in ("presence", "notices")
     ),
+    # List subscriptions: whom a service of the subscriber's own stands for is in its XCAP documents (RFC 4826).
+    (
+        "bindings.*.lists",
+        (
+            *("bindings.*", "bindings.base", "cpim", "service.interfaces", "service.presence.interfaces"),
+            *("xcap.services", "errors"),
+        ),
+        (),
+    ),
     # The glue in its parts.
     *(
         (
@@ -66,7 +75,7 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
             *("binding", "requests", "authentication", "submission", "registrar", "delivery", "connections"),
             *("availability", "capabilities", "carbons", "counts", "ground", "streams"),
             # Presence: SIP's notifier and publications, XMPP's contact list, probes and directed presence.
-            *("publishing", "subscribing", "notifier", "notifications", "lists", "watchers"),
+            *("publishing", "subscribing", "notifier", "notifications", "partial", "listing", "lists", "watchers"),
             *("roster", "asking", "watching", "directed", "blocking", "personal", "nodes", "vcard"),
         )
     ),
@@ -87,7 +96,7 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
     ),
     *(
         (f"xcap.{part}", ("xcap", "cpim", "service.interfaces", "service.presence.interfaces", "xml", "errors"), ())
-        for part in ("resources", "standing", "budget")
+        for part in ("resources", "exchange", "services", "standing", "budget")
     ),
     ("xcap", ("xcap", "cpim", "xml", "errors"), ()),
     # The one place that chooses a store engine by configuration, for the server and for commands without one.

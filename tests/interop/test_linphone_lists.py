@@ -47,7 +47,7 @@ class OpenHouse(ComityServer):
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[ComityServer]:
     (tmp_path / "server").mkdir()
-    made = OpenHouse(tmp_path / "server", {"presence_interval": "1 s"})
+    made = OpenHouse(tmp_path / "server", {"presence_interval": 1.0})
     made.start()
     yield made
     made.stop()

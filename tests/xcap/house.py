@@ -24,8 +24,9 @@ from comity.service.presence.service import AccountPresence
 from comity.store.memory import MemoryStore
 from comity.testing.clock import FakeClock
 from comity.testing.presence import RecordingEdge
+from comity.xcap.exchange import Answer, Request, target_of, user_of
 from comity.xcap.handler import XcapHandler
-from comity.xcap.resources import Answer, Request, Resources, target_of, user_of
+from comity.xcap.resources import Resources
 from comity.xcap.standing import Standing
 from tests.net.kit import Ca
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -170,6 +171,27 @@ class TestCurl:
             for text in ("../../../etc/passwd", "%2e%2e/%2e%2e/etc/passwd", "index/..", "..%2findex", "index%00"):
                 url = f"{served.root}/pres-rules/users/sip:alice@a.test/{text}"
                 assert (await curl(served, "--path-as-is", url))[0] == 404
+
+
+class TestUrllib:
+    @in_loop
+    async def test_a_client_that_looks_at_the_first_challenge_only(self, tmp_path: Path) -> None:
+        """COMPAT urllib and what is made of it, such as xcaplib (Blink): it knows MD5 and takes no second challenge."""
+        async with serving(tmp_path) as served:
+            assert await asyncio.to_thread(_by_urllib, served, "PUT", FRIENDS) == (201, b"")
+            assert await asyncio.to_thread(_by_urllib, served, "GET", None) == (200, FRIENDS)
+
+
+def _by_urllib(served: Served, method: str, body: bytes | None) -> tuple[int, bytes]:
+    passwords = urllib.request.HTTPPasswordMgrWithDefaultRealm()
+    passwords.add_password("a.test", served.root, "alice", password("alice"))
+    opener = urllib.request.build_opener(
+        urllib.request.HTTPSHandler(context=served.client_context()), urllib.request.HTTPDigestAuthHandler(passwords)
+    )
+    headers = {} if body is None else {"Content-Type": TYPES["resource-lists"]}
+    request = urllib.request.Request(served.root + LISTS, body, headers, method=method)
+    with opener.open(request, timeout=10) as answer:
+        return answer.status, answer.read()
 
 
 class TestHostilePeers:

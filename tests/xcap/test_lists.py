@@ -115,6 +115,15 @@ class TestReconciling:
         wanted = people(("a@b.org", "", "m"))
         assert reconcile(one, ALICE, wanted) == one.octets.replace(b"<entry uri='sip:a@b.org'/>", b"", 1)
 
+    def test_a_name_that_stood_in_an_entry_that_went_stands_in_the_other(self) -> None:
+        """Found by the property below."""
+        one = lists(
+            "<list><entry uri='sip:a@b.org'/></list>"
+            "<list name='l'><entry uri='sip:a@b.org'><display-name>A</display-name></entry></list>"
+        )
+        wanted = people(("a@b.org", "A", ""))
+        assert said(document(reconcile(one, ALICE, wanted))) == wanted
+
     def test_a_list_whose_name_is_taken_gets_another(self) -> None:
         one = lists("<list name='l'><display-name>M</display-name></list>")
         wanted = people(("a@b.org", "", "l"))

@@ -10,7 +10,8 @@ from comity.cpim.address import Address
 from comity.cpim.presence_rules import SubHandling
 from comity.cpim.watchers import SubscriptionState
 from comity.service.presence.interfaces import ContactItem, Decision, Granted
-from comity.xcap.resources import Answer
+from comity.xcap.exchange import Answer
+from comity.xcap.services import is_person
 from tests.loop import in_loop
 from tests.xcap.house import ALICE, ATTRIBUTE, BOB, CAROL, ELEMENT, House, lists, path
 
@@ -420,8 +421,6 @@ async def seen(house: House) -> list[str]:
 
 def test_contacts_of_other_shapes_do_not_make_entries() -> None:
     """A whole domain in a contact list has no SIP URI."""
-    from comity.xcap.resources import _is_person
-
-    assert not _is_person(ContactItem(ALICE, Address("im", "", "a.test"), is_listed=True), ALICE)
-    assert not _is_person(ContactItem(ALICE, ALICE, is_listed=True), ALICE)
-    assert _is_person(ContactItem(ALICE, Address.parse("im:a%3Ab@a.test"), is_listed=True), ALICE)
+    assert not is_person(ContactItem(ALICE, Address("im", "", "a.test"), is_listed=True), ALICE)
+    assert not is_person(ContactItem(ALICE, ALICE, is_listed=True), ALICE)
+    assert is_person(ContactItem(ALICE, Address.parse("im:a%3Ab@a.test"), is_listed=True), ALICE)

@@ -19,7 +19,7 @@ from comity.cpim.presence_rules import PRES_RULES, PresenceRules
 from comity.errors import AddressError, MalformedMessage
 from comity.xcap.errors import Conflict, Refused
 from comity.xcap.selector import Document
-from comity.xcap.uri import parse_target
+from comity.xcap.uri import Target, parse_target
 from comity.xml import XML_LANG, Element, XmlLimits, serialize
 
 LISTS: Final = "urn:ietf:params:xml:ns:resource-lists"
@@ -31,6 +31,8 @@ PIDF_TYPE: Final = "application/pidf+xml"
 CAPS_TYPE: Final = "application/xcap-caps+xml"
 #: 2,000 people with names, in several lists.
 LIST_LIMITS: Final = XmlLimits(octets=256 * 1024, depth=16, elements=8192, attributes=16, namespaces=32)
+#: A document that took up the contact list may have become longer than what may be put.
+FULL_LIMITS: Final = XmlLimits(octets=4 * 1024 * 1024, depth=16, elements=65_536, attributes=16, namespaces=32)
 PIDF_LIMITS: Final = XmlLimits(octets=64 * 1024, depth=32, elements=2048, attributes=32, namespaces=32)
 _XSI: Final = "http://www.w3.org/2001/XMLSchema-instance"
 _SPACE: Final = " \t\r\n"
@@ -129,15 +131,20 @@ def _validate_service(service: Element, owner: Address, path: str) -> None:
 
 def _validate_reference(text: str, owner: Address) -> None:
     """An absolute HTTP URI below the owner's own lists."""
-    parts = _uri_parts(text)
     try:
-        target = parse_target(parts.path)
+        target = path_of(text)
         is_own = target.auid == "resource-lists" and owner_of(target.user or "") == owner
     except Refused:
         is_own = False
-    if parts.scheme not in ("http", "https") or not is_own:
+    if _uri_parts(text).scheme not in ("http", "https") or not is_own:
         phrase = "resource-list does not name a list among the account's own resource-lists"
         raise Conflict("constraint-failure", phrase)
+
+
+def path_of(text: str) -> Target:
+    """What an XCAP URI inside a document is about, whatever root it has. Raises Refused."""
+    parts = _uri_parts(text)
+    return parse_target(parts.path + (f"?{parts.query}" if parts.query else ""))
 
 
 def _validate_list(one: Element) -> None:

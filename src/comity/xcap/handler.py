@@ -20,7 +20,8 @@ from comity.cpim.address import Address
 from comity.errors import AddressError, RemoteProtocolError, StoreError
 from comity.service.interfaces import Accounts, Clock, Credentials
 from comity.xcap.errors import Refused
-from comity.xcap.resources import LARGEST, Answer, Request, Resources, refusal, target_of, user_of
+from comity.xcap.exchange import Answer, Request, refusal, target_of, user_of
+from comity.xcap.resources import LARGEST, Resources
 from comity.xcap.uri import Target
 
 log = logging.getLogger(__name__)
@@ -141,7 +142,9 @@ class XcapHandler:
 
     def _challenge(self, realm: str, host: str, *, is_stale: bool) -> web.Response:
         response = web.Response(status=401, text="A password is needed.\n")
-        for value in self._digest.challenges(realm, host, self._clock.now(), is_stale=is_stale):
+        # COMPAT urllib, and xcaplib (Blink) with it: looks at the first challenge only and knows no SHA-256. So the weaker one comes
+        # first here, where everything is under TLS anyway.
+        for value in reversed(self._digest.challenges(realm, host, self._clock.now(), is_stale=is_stale)):
             response.headers.add("WWW-Authenticate", value)
         return response
 

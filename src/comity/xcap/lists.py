@@ -123,17 +123,20 @@ def _address(entry: LocatedElement) -> Address | None:
 def reconcile(document: Document, owner: Address, people: dict[str, Person]) -> bytes:
     """The document as ``people`` are; itself if it says so already."""
     edits = _Edits(document)
-    said = people_of(document, owner)
     missing = {key: _homes(one) for key, one in people.items()}
+    staying: dict[str, list[_Entry]] = {}
     for entry in _entries(document.root, owner):
         wanted = people.get(entry.key)
         if wanted is None or (entry.label and entry.label not in wanted.groups):
             edits.remove(entry.place)
             continue
+        staying.setdefault(entry.key, []).append(entry)
         if entry.label or not wanted.groups:
             missing[entry.key].discard(entry.label)
-        if said[entry.key].name != wanted.name:
-            edits.rename(entry, wanted.name)
+    for key, entries in staying.items():
+        if next((entry.name for entry in entries if entry.name), "") != people[key].name:
+            for entry in entries:
+                edits.rename(entry, people[key].name)
     for key in sorted(missing):
         for label in sorted(missing[key]):
             edits.add(label, people[key])

@@ -10,22 +10,28 @@ An entity-tag is that of the octets: a document that comes to say the same again
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 from weakref import WeakValueDictionary
 
-from comity.cpim.address import Address, to_sip_uri
 from comity.cpim.operations import Reason, Response
 from comity.cpim.presence import PresenceDocument
-from comity.service.interfaces import Accounts, Clock, Origin
+from comity.service.interfaces import Accounts, Clock
 from comity.service.presence.interfaces import ContactItem, Decision, PresenceService, Statement
-from comity.xcap.application import CAPS, CAPS_TYPE, USAGES, Usage, capabilities, owner_of, service_addresses
+from comity.xcap.application import (
+    CAPS,
+    CAPS_TYPE,
+    FULL_LIMITS,
+    USAGES,
+    Usage,
+    capabilities,
+    service_addresses,
+)
 from comity.xcap.budget import Budgets
-from comity.xcap.errors import ERROR_TYPE, Conflict, Refused
-from comity.xcap.lists import NEW, Person, is_plain_group, people_of, person, reconcile
+from comity.xcap.errors import Conflict, Refused
+from comity.xcap.exchange import Answer, Request, check_conditions, check_type, etag_of, has_tag, refusal
+from comity.xcap.lists import Person, is_plain_group, people_of, person, reconcile
 from comity.xcap.selector import (
     ATTRIBUTE_TYPE,
     ELEMENT_TYPE,
@@ -36,48 +42,15 @@ from comity.xcap.selector import (
     put_element,
     read_part,
 )
+from comity.xcap.services import current_lists
 from comity.xcap.standing import HARD_STATE, Standing
-from comity.xcap.uri import Target, parse_target, read_node_selector
-from comity.xml import XmlLimits
+from comity.xcap.uri import read_node_selector
 
 METHODS: Final = "GET, HEAD, PUT, DELETE"
 READ_ONLY: Final = "GET, HEAD"
 LARGEST: Final = max(usage.limits.octets for usage in USAGES.values())
 """Octets of the largest body there is a use for."""
-_TAG: Final = re.compile(r'\s*(W/)?"([^"]*)"\s*(?:,|\Z)')
 _MOST_NAME, _MOST_GROUPS = 1023, 64
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One request of an account, its sender proved."""
-
-    method: str
-    target: Target
-    user: Address
-    """``im:``, folded: who asks."""
-    owner: Address | None
-    """Whose tree it is about; None for the global tree."""
-    host: str
-    """IP address it came from."""
-    content_type: str = ""
-    if_match: str | None = None
-    if_none_match: str | None = None
-    body: bytes = b""
-
-    @property
-    def origin(self) -> Origin:
-        """As the service wants to know it."""
-        return Origin(self.user, "xcap", self.host, is_protected=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What goes back."""
-
-    status: int
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +65,7 @@ class _Present:
 
     @property
     def etag(self) -> str:
-        return _etag(self.document.octets)
+        return etag_of(self.document.octets)
 
 
 class Resources:
@@ -169,20 +142,13 @@ class Resources:
     # --- what there is -----------------------------------------------------------------------------------------
 
     async def _present(self, request: Request, usage: Usage) -> _Present | None:
+        if usage.auid == "resource-lists":
+            lists = await current_lists(self._presence, request.user)
+            self._budgets.take(request.user, lists.stored_octets if lists else 0)
+            return _Present(lists.document, lists.stored, lists.contacts) if lists else None
         stored = await self._presence.documents.get(request.user, usage.stored)
         self._budgets.take(request.user, len(stored.octets) if stored else 0)
-        etag = stored.etag if stored else ""
-        if usage.auid != "resource-lists":
-            return _Present(Document.read(stored.octets, usage.limits), etag) if stored else None
-        roster = await self._presence.contacts.roster(request.user)
-        contacts = {item.contact.key: item for item in roster.items if _is_person(item, request.user)}
-        if stored is None and not contacts:
-            return None
-        kept = Document.read(stored.octets if stored else NEW, usage.limits)
-        people = {key: person(item.contact, item.name, item.groups) for key, item in contacts.items()}
-        octets = reconcile(kept, request.user, people)
-        document = kept if octets == kept.octets else Document.read(octets, _FULL)
-        return _Present(document, etag, contacts)
+        return _Present(Document.read(stored.octets, usage.limits), stored.etag) if stored else None
 
     async def _get(self, request: Request, usage: Usage) -> Answer:
         present = await self._present(request, usage)
@@ -197,9 +163,9 @@ class Resources:
             if part is None:
                 raise Refused(404, "there is no such part of the document")
             media_type, octets = part
-        if request.if_match is not None and not _has_tag(request.if_match, etag, is_weak=False):
+        if request.if_match is not None and not has_tag(request.if_match, etag, is_weak=False):
             raise Refused(412, "the document is another one")
-        if request.if_none_match is not None and _has_tag(request.if_none_match, etag, is_weak=True):
+        if request.if_none_match is not None and has_tag(request.if_none_match, etag, is_weak=True):
             return Answer(304, {"ETag": etag})
         return Answer(200, {"Content-Type": media_type, "ETag": etag}, octets)
 
@@ -208,8 +174,8 @@ class Resources:
     async def _put(self, request: Request, usage: Usage) -> Answer:
         if request.target.node is None:
             present = await self._present(request, usage)
-            _check_conditions(request, present)
-            _check_type(request, usage.media_type)
+            check_conditions(request, present.etag if present else None)
+            check_type(request, usage.media_type)
             change = Change(request.body, is_new=present is None)
             # Who names the version it knows means what it leaves out; who does not may never have seen it.
             knows = request.if_match is not None and request.if_match.strip() != "*"
@@ -229,8 +195,8 @@ class Resources:
         present = await self._present(request, usage)
         if present is None:
             raise Conflict("no-parent", "there is no such document")
-        _check_conditions(request, present)
-        _check_type(request, ELEMENT_TYPE if selector.attribute is None else ATTRIBUTE_TYPE)
+        check_conditions(request, present.etag if present else None)
+        check_type(request, ELEMENT_TYPE if selector.attribute is None else ATTRIBUTE_TYPE)
         put = put_element if selector.attribute is None else put_attribute
         uri = request.target.document_uri
         return present, put(present.document, selector, request.body, uri, usage.limits)
@@ -271,8 +237,8 @@ class Resources:
                 self._take_back(request, present)
             raise _refused(stored)
         if usage.auid == "resource-lists":
-            return _etag(reconcile(document, request.user, people))
-        return _etag(document.octets)
+            return etag_of(reconcile(document, request.user, people))
+        return etag_of(document.octets)
 
     async def _change_contacts(
         self, request: Request, present: _Present | None, wanted: dict[str, Person], knows: bool
@@ -330,7 +296,7 @@ class Resources:
         if present is None:
             raise Refused(404, "there is no such document")
         if request.target.node is None:
-            _check_conditions(request, present)
+            check_conditions(request, present.etag if present else None)
             return await self._delete_document(request, usage, present)
         selector = read_node_selector(request.target, usage.namespace)
         if selector.is_namespaces:
@@ -338,7 +304,7 @@ class Resources:
         change = delete_part(present.document, selector, usage.limits)
         if change is None:
             raise Refused(404, "there is no such part of the document")
-        _check_conditions(request, present)
+        check_conditions(request, present.etag if present else None)
         document = Document.read(change.octets, usage.limits)
         usage.validate(document, request.user)
         return Answer(200, {"ETag": await self._keep(request, usage, present, document, knows=True)})
@@ -362,18 +328,6 @@ class Resources:
         return Answer(200)
 
 
-#: A document that took up the contact list may have become longer than what may be put.
-_FULL: Final = XmlLimits(octets=4 * 1024 * 1024, depth=16, elements=65_536, attributes=16, namespaces=32)
-
-
-def _is_person(item: ContactItem, owner: Address) -> bool:
-    """True for a contact that an entry of a list can mean."""
-    if not item.contact.local or item.contact.key == owner.key:
-        return False
-    read = owner_of(to_sip_uri(item.contact))
-    return read is not None and read.key == item.contact.key
-
-
 def _is_bound(item: ContactItem) -> bool:
     """True if more is between the two than a name in a list."""
     is_decided = item.decision in (Decision.ALLOWED, Decision.POLITE) or item.is_preapproved
@@ -390,48 +344,6 @@ def _check_people(people: Iterable[Person], total: int, most: int) -> None:
         raise Conflict("constraint-failure", f"a contact list has at most {most} entries")
 
 
-# --- HTTP's own rules -----------------------------------------------------------------------------------------------
-
-
-def _etag(octets: bytes) -> str:
-    return f'"{hashlib.sha256(octets).hexdigest()[:32]}"'
-
-
-def _has_tag(header: str, etag: str, *, is_weak: bool) -> bool:
-    """True if a condition's list names ``etag`` (RFC 9110 section 13.1). Raises Refused 400."""
-    if header.strip() == "*":
-        return True
-    position, found = 0, False
-    while position < len(header):
-        tag = _TAG.match(header, position)
-        if tag is None:
-            raise Refused(400, "If-Match and If-None-Match hold entity-tags")
-        found |= (is_weak or not tag[1]) and f'"{tag[2]}"' == etag
-        position = tag.end()
-    return found
-
-
-def _check_conditions(request: Request, present: _Present | None) -> None:
-    """Section 8.2.6: the entity-tag is that of the document, also for a part that is not there yet."""
-    if request.if_match is not None and (
-        present is None or not _has_tag(request.if_match, present.etag, is_weak=False)
-    ):
-        raise Refused(412, "the document is another one")
-    if request.if_none_match is not None and present and _has_tag(request.if_none_match, present.etag, is_weak=True):
-        raise Refused(412, "there is such a document already")
-
-
-def _check_type(request: Request, media_type: str) -> None:
-    """Section 8.2.2: 415 for another type, not-utf-8 for another encoding."""
-    given, _, parameters = request.content_type.partition(";")
-    if given.strip().lower() != media_type:
-        raise Refused(415, f"a body of type {media_type} is expected")
-    for parameter in parameters.split(";"):
-        name, _, value = parameter.partition("=")
-        if name.strip().lower() == "charset" and value.strip(" \t\"'").lower() not in ("utf-8", "us-ascii"):
-            raise Conflict("not-utf-8", "documents are kept in UTF-8")
-
-
 def _capabilities(request: Request) -> Answer:
     target = request.target
     if request.owner is not None or target.path != ("index",):
@@ -441,24 +353,13 @@ def _capabilities(request: Request) -> Answer:
     octets = capabilities()
     part: tuple[str, bytes] | None = CAPS_TYPE, octets
     if target.node is not None:
-        part = read_part(Document.read(octets, _FULL), read_node_selector(target, CAPS))
+        part = read_part(Document.read(octets, FULL_LIMITS), read_node_selector(target, CAPS))
     if part is None:
         raise Refused(404, "there is no such part of the document")
-    etag = _etag(octets)
-    if request.if_none_match is not None and _has_tag(request.if_none_match, etag, is_weak=True):
+    etag = etag_of(octets)
+    if request.if_none_match is not None and has_tag(request.if_none_match, etag, is_weak=True):
         return Answer(304, {"ETag": etag})
     return Answer(200, {"Content-Type": part[0], "ETag": etag}, part[1])
-
-
-def refusal(refused: Refused) -> Answer:
-    """The response that says no."""
-    headers = {"Allow": refused.allow} if refused.allow else {}
-    if refused.status == 429:
-        headers["Retry-After"] = "10"
-    if refused.document:
-        return Answer(refused.status, {**headers, "Content-Type": ERROR_TYPE}, refused.document)
-    text = f"{refused.phrase[:1].upper()}{refused.phrase[1:]}.\n".encode()
-    return Answer(refused.status, {**headers, "Content-Type": "text/plain; charset=utf-8"}, text)
 
 
 def _refused(response: Response) -> Refused:
@@ -477,16 +378,3 @@ def _refused(response: Response) -> Refused:
             return Refused(403, text)
         case _:
             return Refused(503, text)
-
-
-def user_of(text: str, realm: str) -> Address | None:
-    """The account an XCAP User Identifier means, ``alice`` alone being one of ``realm``."""
-    return owner_of(text if "@" in text else f"{text}@{realm}")
-
-
-def target_of(raw: str) -> Target:
-    """Read a request's target, as an origin server is given it or with the server's own name before it."""
-    if raw.lower().startswith(("https://", "http://")):
-        _, slash, path = raw.partition("//")[2].partition("/")
-        raw = slash + path
-    return parse_target(raw)

@@ -112,6 +112,12 @@ def _element(document: Document, steps: tuple[Step, ...]) -> LocatedElement | No
     return way[-1] if len(way) == len(steps) else None
 
 
+def find_element(document: Document, selector: NodeSelector) -> LocatedElement | None:
+    """The element a selector finds; None if there is none, more than one, or it ends in something else."""
+    is_element = selector.attribute is None and not selector.is_namespaces
+    return _element(document, selector.steps) if is_element else None
+
+
 def _attribute(element: LocatedElement, name: str) -> LocatedAttribute | None:
     return next((one for one in element.attributes if one.name == name), None)
 

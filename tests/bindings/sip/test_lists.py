@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,13 +13,16 @@ from hypothesis import strategies as st
 from lxml import etree
 
 from comity.bindings.base import Transport
+from comity.bindings.sip.listing import ListWatch, Member
 from comity.bindings.sip.message import SipRequest, SipResponse
 from comity.bindings.sip.rlmi import Resource, write_state
 from comity.cpim.address import Address
 from comity.cpim.entity import multipart_parts, split_entity
 from comity.cpim.operations import MimeObject
+from comity.cpim.presence import PresenceDocument
 from comity.cpim.presence_rules import Permissions, SubHandling
 from comity.service.interfaces import Origin
+from comity.service.presence.interfaces import Content, StoredDocument, Subscription
 from tests.bindings.sip.kit import story
 from tests.bindings.sip.presence_kit import ALICE, BOB, CAROL, PresenceWorld, Watcher, basic_of, pidf, state_of
 
@@ -227,6 +231,25 @@ class TestList:
         assert (await alice.again(answer, 300, *HEADERS)).status_code == 481
 
     @story
+    async def test_who_said_no_is_not_asked_again_by_a_refresh(self) -> None:
+        world, alice, _, _ = await world_of()
+        answer = await alice.subscribe_list()
+        await world.grant(BOB, ALICE, rules(SubHandling.BLOCK))
+        asked = world.presence.watchers(Address.parse(BOB))
+        await alice.again(answer, 300, *HEADERS)
+        assert alice.told()[-1].states["bob"] == ("rejected", "")
+        assert world.presence.watchers(Address.parse(BOB)) == asked == ()
+
+    @story
+    async def test_a_change_of_the_contact_list_in_between_makes_no_second_subscription(self) -> None:
+        world, alice, _, _ = await world_of()
+        await asyncio.gather(alice.subscribe_list(), put(world, CAROL, "Carol"), put(world, BOB, "Bob"))
+        await world.advance(10)
+        assert alice.told()[-1].names
+        for who in (BOB, CAROL):
+            assert len(world.presence.watchers(Address.parse(who))) == 1
+
+    @story
     async def test_a_fetch_is_told_once(self) -> None:
         world, alice, _, _ = await world_of()
         assert (await alice.subscribe_list(expires=0)).status_code == 200
@@ -334,6 +357,74 @@ class TestCarriedLists:
         assert world.presence.watchers(Address.parse(BOB)) == ()
 
 
+async def keep(world: PresenceWorld, name: str, octets: bytes) -> None:
+    """A document of alice's, as XCAP puts it."""
+    alice = Address.parse(ALICE)
+    kept = await world.presence.documents.put(
+        alice, name, "application/xml", octets, Origin(alice, "xcap", "127.0.0.1", True)
+    )
+    assert isinstance(kept, StoredDocument), kept
+
+
+class TestServices:
+    """RFC 4826 section 4.5: list services of the subscriber's own."""
+
+    @pytest.mark.parametrize("is_referred", [False, True])
+    @story
+    async def test_a_service_is_its_list(self, is_referred: bool) -> None:
+        world, alice, bob, _ = await world_of()
+        root = "https://xcap.a.test/resource-lists/users/sip:alice@a.test/index/~~/resource-lists/list%5b@name=%22work%22%5d"
+        inside = (
+            f"<resource-list>{root}</resource-list>"
+            if is_referred
+            else "<list><rl:entry uri='sip:bob@a.test'/><rl:list><rl:entry uri='sip:nobody@b.test'/></rl:list></list>"
+        )
+        await keep(
+            world,
+            "rls-services/index",
+            (
+                "<rls-services xmlns='urn:ietf:params:xml:ns:rls-services' xmlns:rl='urn:ietf:params:xml:ns:resource-lists'>"
+                f"<service uri='sip:work@a.test'>{inside}<packages><package>presence</package></packages></service>"
+                "<service uri='sip:calls@a.test'><list/><packages><package>dialog</package></packages></service>"
+                "</rls-services>"
+            ).encode(),
+        )
+        await keep(
+            world,
+            "resource-lists/index",
+            b"<resource-lists xmlns='urn:ietf:params:xml:ns:resource-lists'><list name='work'>"
+            b"<entry uri='sip:bob@a.test'><display-name>Bob</display-name></entry></list></resource-lists>",
+        )
+        who, whom = Address.parse(ALICE), Address.parse(BOB)
+        await world.presence.contacts.put(who, whom, "Bob", ("work",), Origin(who, "xmpp", "127.0.0.1", True))
+        answer = await alice.subscribe("work", 300, *HEADERS)
+        assert (answer.status_code, answer.value("require")) == (200, "eventlist")
+        (first,) = alice.told()
+        assert first.states["bob"] == ("active", "open")
+        assert len(first.states) == (1 if is_referred else 2)
+        await world.advance(10)
+        await bob.publish(pidf("closed", id="b"))
+        assert [sorted(one.states) for one in alice.told()] == [["bob"]]
+        assert (await alice.again(answer, 0, *HEADERS)).status_code == 200
+        assert world.presence.watchers(Address.parse(BOB)) == ()
+        for other, headers in (("calls", HEADERS), ("work", ())):
+            assert (await alice.subscribe(other, 300, *headers, call_id=f"o-{other}")).value("require") is None
+
+    @story
+    async def test_a_service_is_nobody_elses(self) -> None:
+        """N-02: for others it is a user who does not answer."""
+        world, _, _, _ = await world_of()
+        await keep(
+            world,
+            "rls-services/index",
+            b"<rls-services xmlns='urn:ietf:params:xml:ns:rls-services'><service uri='sip:work@a.test'><list/></service></rls-services>",
+        )
+        bob = ListWatcher(world, "bob", "tcp", port=5070)
+        answer = await bob.subscribe("work", 300, *HEADERS)
+        assert (answer.status_code, answer.value("require")) == (200, None)
+        assert bob.heard() == [("pending", "")]
+
+
 NAMES = st.sampled_from(["", "Bob", "B & <C>", "é", "\0"])
 STATES = st.sampled_from(
     [("", "", b""), ("pending", "", b""), ("terminated", "rejected", b""), ("active", "", b"<a/>open<")]
@@ -361,3 +452,31 @@ def test_whatever_is_said_is_read_again(
     assert (state.version, state.is_full, len(state.states)) == (version, is_full, len(found))
     parts = [split_entity(part).octets for part in multipart_parts(body)][1:]
     assert parts == [one.document.octets for one in resources if one.document is not None]
+
+
+@given(st.lists(st.integers(1, 30_000), max_size=12), st.sampled_from(["udp", "tcp"]))
+def test_what_has_no_room_comes_with_the_next(sizes: list[int], transport: str) -> None:
+    """RFC 4662 section 5.2: the first names all, each has its state once, and no NOTIFY is much longer than it may be."""
+    alice = Address.parse(ALICE)
+    one = ListWatch(Subscription("l", "sip-list", alice, alice), LIST, Origin(alice, "sip", "", True), is_own=True)
+    for number, size in enumerate(sizes):
+        address = Address.parse(f"im:u{number}@a.test")
+        document = PresenceDocument.parse(pidf("open", "n" * size, entity=f"pres:u{number}@a.test"))
+        content = Content(address, document, MimeObject.of("application/pidf+xml", document.raw))
+        one.members[address.key] = Member(f"sip:u{number}@a.test", "", address, state="active", content=content)
+    told: dict[str, tuple[str, str]] = {}
+    state = read_state(one.next_body(transport))
+    assert (state.is_full, len(state.states)) == (True, len(sizes))
+    for version in range(len(sizes) + 1):
+        assert state.version == version
+        for user, said in state.states.items():
+            assert told.get(user, ("", "")) == ("", "")
+            told[user] = said
+        if not one.dirty:
+            break
+        body = one.next_body(transport)
+        assert len(body.octets) < 45 * 1024 or len(read_state(body).states) == 1
+        state = read_state(body)
+        assert not state.is_full
+    assert not one.dirty
+    assert set(told.values()) <= {("active", "open")}

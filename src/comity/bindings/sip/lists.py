@@ -16,23 +16,24 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from comity.bindings.sip.listing import MOST_MEMBERS, ListWatch, Member, address_of_entry, key_of
 from comity.bindings.sip.mapping import Refusal
 from comity.bindings.sip.notifications import Kept, head_of, write_tail
 from comity.bindings.sip.packages import accepted, bad_event, duration_of, event_of
 from comity.bindings.sip.protection import came_under_tls
 from comity.bindings.sip.requests import Request
-from comity.bindings.sip.rlmi import Resource, has_list, read_list, write_state
+from comity.bindings.sip.rlmi import has_list, read_list
 from comity.bindings.sip.subscriptions import request_to_subscription, subscript_id
 from comity.bindings.sip.uri import SipUri
 from comity.cpim.address import Address, to_sip_uri
 from comity.cpim.operations import EndReason, NotifyOperation, Reason, Response, SubscribeOperation, Substate
 from comity.cpim.watchers import SubscriptionState
-from comity.errors import AddressError, StoreError
-from comity.service.interfaces import Origin, Timer
+from comity.errors import StoreError
+from comity.service.interfaces import Origin
 from comity.service.presence.interfaces import ContactItem, Content, Granted, PresenceService, Subscription, Terms
+from comity.xcap.services import service_entries
 
 if TYPE_CHECKING:
     from comity.bindings.sip.binding import SipBinding
@@ -50,54 +51,8 @@ MOST_SECONDS: Final = 600
 """Longest subscription: as long as a watcher may hear nothing after a restart."""
 MOST_LISTS: Final = 4
 """Of one watcher."""
-MOST_MEMBERS: Final = 500
-CHUNK: Final = {"udp": 10 * 1024}
-"""Octets of documents in one NOTIFY, by transport; what does not fit comes with the next."""
-CHUNK_STREAM: Final = 40 * 1024
 _REQUIRE: Final = b"Require: eventlist\r\n"
 _REASONS: Final = {Reason.DENIED: EndReason.REJECTED, Reason.NO_ROUTE: EndReason.NORESOURCE}
-
-
-@dataclass(slots=True, eq=False)
-class Member:
-    """One entry of a list."""
-
-    uri: str
-    name: str
-    address: Address | None
-    """None for what nobody here can watch."""
-    virtual: Subscription | None = None
-    state: str = ""
-    reason: str = ""
-    content: Content | None = None
-
-    @property
-    def resource(self) -> Resource:
-        """As it is now; without its document."""
-        return Resource(self.uri, self.name, self.state, self.reason)
-
-
-@dataclass(slots=True, eq=False)
-class ListWatch:
-    """One list subscription."""
-
-    subscription: Subscription
-    uri: str
-    origin: Origin
-    is_own: bool
-    """The contact list, which is followed; else a list that came along."""
-    members: dict[str, Member] = field(default_factory=dict)
-    """By the key of their address, or their URI."""
-    dirty: dict[str, None] = field(default_factory=dict)
-    """Members whose state has to be said."""
-    is_full: bool = True
-    """The next NOTIFY says everything."""
-    version: int = 0
-    said_at: float = float("-inf")
-    is_starting: bool = True
-    timer: Timer | None = None
-    end: Timer | None = None
-    serial: int = 0
 
 
 class Lists:
@@ -124,10 +79,27 @@ class Lists:
 
     # --- SUBSCRIBE -----------------------------------------------------------------------------------------------
 
-    def is_list(self, request: Request) -> bool:
-        """True if a SUBSCRIBE is about a list: the reserved name, also in the Contact of our side of its dialog."""
-        uri = request.request.uri
-        return isinstance(uri, SipUri) and uri.user.lower() == NAME
+    async def is_list(self, received: Request, principal: Address) -> bool:
+        """True if a SUBSCRIBE is about a list: the reserved name, a dialog of one, or a service of the watcher's own."""
+        request = received.request
+        uri = request.uri
+        if not isinstance(uri, SipUri):
+            return False
+        if uri.user.lower() == NAME or subscript_id(request.call_id, request.from_.tag) in self._lists:
+            return True
+        is_possible = not request.to.tag and OPTION in (tag.lower() for tag in request.listed("supported"))
+        service = address_of_entry(request.uri_text) if is_possible else None
+        if service is None or service.domain != principal.domain or self._binding.service.accounts.known(service):
+            return False
+        return await self._service_entries(principal, service) is not None
+
+    async def _service_entries(self, principal: Address, service: Address) -> list[tuple[str, str]] | None:
+        """Who is in a list service of the watcher's own (RFC 4826), None if it has none of that name."""
+        try:
+            return await service_entries(self.presence, principal, service)
+        except StoreError as error:
+            log.error("the list services of an account could not be read: %s", error)
+            return None
 
     async def take(self, received: Request, principal: Address) -> Refusal | None:
         """Take an authenticated SUBSCRIBE about a list; the refusal, or None if it was answered."""
@@ -155,8 +127,10 @@ class Lists:
         kept = self._notifier.kept_for(received, event, one.subscription.data)
         head_of(kept, config.max_forwards)  # before anything is kept: can it be written?
         self._respond(received, one, kept, granted)
-        await self._follow(one, wanted)
-        self._say_all(one, is_over=granted == 0)
+        if granted or not request.to.tag:
+            await self._follow(one, wanted)
+        if self._lists.get(one.subscription.id) is one:  # else the watcher went away meanwhile
+            self._say_all(one, is_over=granted == 0)
         return None
 
     def _known(self, received: Request, principal: Address) -> ListWatch | Refusal:
@@ -184,22 +158,30 @@ class Lists:
             return Refusal(482, "Merged Request")
         if sum(one.subscription.watcher.key == principal.key for one in self._lists.values()) >= MOST_LISTS:
             return Refusal(503, "Too Many Subscriptions", (("Retry-After", str(MOST_SECONDS)),))
-        target = Address("im", NAME, principal.domain)
+        is_service = uri.user.lower() != NAME
+        target = address_of_entry(request.uri_text) if is_service else Address("im", NAME, principal.domain)
+        assert target is not None, "is_list looked"
         subscription = Subscription(id, EDGE, principal, target, state=SubscriptionState.ACTIVE)
         is_protected = came_under_tls(request, received.state.transport)
         origin = Origin(principal, self._binding.name, received.source[0], is_protected)
-        return ListWatch(subscription, f"sip:{NAME}@{principal.domain}", origin, is_own=not has_list(request))
+        is_own = not has_list(request) and not is_service
+        return ListWatch(subscription, to_sip_uri(target), origin, is_own, is_service)
 
     async def _wanted(self, received: Request, one: ListWatch) -> dict[str, Member] | Refusal | None:
         """Who shall be in the list; None: as before (a refresh without a list)."""
         request = received.request
-        if not one.is_own or has_list(request):
+        if one.is_service:
+            entries = await self._service_entries(one.subscription.watcher, one.subscription.target)
+            members = [Member(uri, name, address_of_entry(uri)) for uri, name in entries or ()]
+            if entries is None:
+                return Refusal(404)
+        elif not one.is_own or has_list(request):
             if not has_list(request):
                 return None
-            entries = read_list(request)
-            if isinstance(entries, Refusal):
-                return entries
-            members = [Member(uri, name, _address_of(uri)) for uri, name in entries]
+            carried = read_list(request)
+            if isinstance(carried, Refusal):
+                return carried
+            members = [Member(uri, name, address_of_entry(uri)) for uri, name in carried]
         else:
             try:
                 roster = await self.presence.contacts.roster(one.subscription.watcher)
@@ -209,7 +191,7 @@ class Lists:
             members = [Member(to_sip_uri(item.contact), item.name, item.contact) for item in roster.items]
         if len(members) > MOST_MEMBERS:
             return Refusal(403, f"More Than {MOST_MEMBERS} Entries")
-        return {_key(member): member for member in members}
+        return {key_of(member): member for member in members}
 
     def _respond(self, received: Request, one: ListWatch, kept: Kept, granted: int) -> None:
         subscription, clock = one.subscription, self._binding.service.clock
@@ -234,17 +216,21 @@ class Lists:
             self._drop(one, key)
         for key, member in wanted.items():
             present = one.members.get(key)
-            if present is not None:
-                present.uri, present.name = member.uri, member.name
-            else:
+            if present is None:
                 one.members[key] = member
+                continue
+            present.uri, present.name = member.uri, member.name
+            if present.state == "terminated" and present.reason != EndReason.REJECTED.value:
+                # What came to nothing is tried again; who said no is not asked again and again.
+                present.is_asked = False
         for key in list(wanted):
             await self._watch(one, one.members.get(key))
 
     async def _watch(self, one: ListWatch, member: Member | None) -> None:
         """Subscribe to one of them, unless that stands or came to nothing before."""
-        if member is None or member.virtual is not None or member.state:
+        if member is None or member.is_asked:
             return
+        member.is_asked = True
         if member.address is None:
             member.state, member.reason = "terminated", EndReason.NORESOURCE.value
             return
@@ -258,7 +244,8 @@ class Lists:
             answer = await self.presence.subscribe(operation, one.origin, Terms(EDGE))
         except StoreError as error:
             log.error("an entry of a list could not be watched: %s", error)
-            return  # nothing is known of it; the next refresh tries again
+            member.is_asked = False  # the next refresh tries again
+            return
         if isinstance(answer, Response):
             reason = _REASONS.get(answer.reason or Reason.INTERNAL, EndReason.GIVEUP)
             member.state, member.reason = "terminated", reason.value
@@ -266,7 +253,7 @@ class Lists:
         self._begin(one, member, answer)
 
     def _begin(self, one: ListWatch, member: Member, answer: Granted) -> None:
-        if self._lists.get(one.subscription.id) is not one or one.members.get(_key(member)) is not member:
+        if self._lists.get(one.subscription.id) is not one or one.members.get(key_of(member)) is not member:
             self.presence.lost(answer.subscription)  # it ended while this was asked for
             return
         member.virtual = answer.subscription
@@ -289,7 +276,7 @@ class Lists:
             if found is not None:
                 one, member = found
                 member.state, member.reason, member.content = "active", "", content
-                one.dirty[_key(member)] = None
+                one.dirty[key_of(member)] = None
                 self._plan(one)
 
     def pending(self, subscription: Subscription) -> None:
@@ -383,23 +370,7 @@ class Lists:
 
     def _say(self, one: ListWatch, reason: EndReason | None = None) -> None:
         """One NOTIFY with what fits into it."""
-        keys = list(one.members) if one.is_full else list(one.dirty)
-        room = CHUNK.get(self._notifier.transport_of(one.subscription), CHUNK_STREAM)
-        resources: list[Resource] = []
-        for key in keys:
-            member = one.members[key]
-            obj = member.content.object if member.content is not None else None
-            one.dirty.pop(key, None)
-            if obj is not None and resources and len(obj.octets) > room:
-                one.dirty[key] = None  # with the next
-                if one.is_full:
-                    resources.append(Resource(member.uri, member.name))
-                continue
-            room -= len(obj.octets) if obj is not None else 0
-            resources.append(Resource(member.uri, member.name, member.state, member.reason, obj))
-        body = write_state(one.uri, one.version, resources, is_full=one.is_full)
-        one.version = (one.version + 1) & 0xFFFFFFFF
-        one.is_full = False
+        body = one.next_body(self._notifier.transport_of(one.subscription))
         one.said_at = self._binding.service.clock.now()
         substate = Substate.ACTIVE if reason is None else Substate.TERMINATED
         self._notifier.say(one.subscription, substate, _REQUIRE + write_tail(body), reason)
@@ -435,16 +406,3 @@ class Lists:
                 self._virtual.pop(member.virtual.id, None)
                 self.presence.lost(member.virtual)
                 member.virtual = None
-
-
-def _key(member: Member) -> str:
-    return member.uri if member.address is None else member.address.key
-
-
-def _address_of(uri: str) -> Address | None:
-    """The account an entry means, None for what has no presence (tel:)."""
-    try:
-        address = Address.from_any(uri)
-        return address.folded()
-    except AddressError:
-        return None

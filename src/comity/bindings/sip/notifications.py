@@ -40,6 +40,8 @@ class Kept:
     """Where the SUBSCRIBE came from: behind a NAT, the only address that works."""
     local: HostPort
     """The listener it came to."""
+    partial: bool = False
+    """The watcher takes differences (RFC 5263)."""
 
     def encode(self) -> bytes:
         return json.dumps(asdict(self), separators=(",", ":")).encode("utf-8", "surrogateescape")

@@ -42,6 +42,7 @@ from comity.bindings.sip.notifications import (
     tail_of,
 )
 from comity.bindings.sip.packages import Event, state_value
+from comity.bindings.sip.partial import Partial
 from comity.bindings.sip.rates import UserRates
 from comity.bindings.sip.requests import LinkState, Request
 from comity.bindings.sip.subscribing import Subscribing
@@ -69,6 +70,8 @@ class Notice(NamedTuple):
     tail: bytes = NO_CONTENT
     reason: EndReason | None = None
     retry_after: int | None = None
+    content: Content | None = None
+    """What ``tail`` is made of, where it may be told as a difference."""
 
 
 @dataclass(slots=True, eq=False)
@@ -92,6 +95,8 @@ class Watch:
     """A connection is being opened for what is ``waiting``."""
     is_datagram_only: bool = False
     """It takes no connections."""
+    partial: Partial | None = None
+    """Of a watcher that takes differences."""
     silent_since: float = 0.0
     """When the first NOTIFY was sent that got no answer, superseded ones included; 0 if the last one got one."""
 
@@ -129,7 +134,8 @@ class Notifier:
         """Take an authenticated SUBSCRIBE; it is answered here. Raises RemoteProtocolError for what cannot be read."""
         refusal = self._refuse(received, principal)
         if refusal is None:
-            take = self._lists.take if self._lists.is_list(received) else self._subscribe
+            is_list = await self._lists.is_list(received, principal)
+            take = self._lists.take if is_list else self._subscribe
             refusal = await take(received, principal)
         if refusal is not None:
             self._binding.refuse(received, refusal)
@@ -174,9 +180,20 @@ class Notifier:
             watch.head, watch.transport, watch.remote, watch.local = head, kept.transport, kept.remote, kept.local
             watch.cseq = max(watch.cseq, kept.dialog.local_cseq)
             watch.is_datagram_only = False
+        self._look_at_partial(watch, kept, is_known=state is None)
         if state is not None and state.transport != "udp":
             state.watching.add(subscription.id)
         return watch
+
+    def _look_at_partial(self, watch: Watch, kept: Kept, *, is_known: bool) -> None:
+        """Whether differences are told from now on; a SUBSCRIBE is answered with all of it (RFC 5263 section 4.4)."""
+        if watch.partial is not None:
+            watch.partial.unsure()
+            watch.partial.is_wanted = kept.partial
+        elif kept.partial:
+            # Kept from before a restart: the time is higher than any version there can have been.
+            now = int(self._binding.service.clock.when().timestamp())
+            watch.partial = Partial(now & 0x7FFFFFFF if is_known else 0)
 
     # --- dialogs (``subscribing.py``, ``lists.py``) -----------------------------------------------------------------------
 
@@ -215,7 +232,10 @@ class Notifier:
             if notice is None:
                 tail = tail_of(content, subscription.takes_secured)
                 substate = Substate.TERMINATED if is_over else Substate.ACTIVE
-                notice = notices[key] = Notice(substate, tail, EndReason.TIMEOUT if is_over else None)
+                whole = subscription.takes_secured and content.whole is not None
+                differing = content if content.document is not None and not whole else None
+                reason = EndReason.TIMEOUT if is_over else None
+                notice = notices[key] = Notice(substate, tail, reason, content=differing)
             self._tell(subscription, notice, links)
         flush(links)
 
@@ -258,6 +278,8 @@ class Notifier:
             state.session.abandon(id)
             self._pending.pop((state.link, id), None)
             watch.in_flight = watch.waiting = None
+            if watch.partial is not None:
+                watch.partial.unsure()
         self._tell(subscription, notice, links)
         flush(links)
 
@@ -327,7 +349,13 @@ class Notifier:
         watch.cseq += 1
         watch.silent_since = watch.silent_since or clock.now()
         value = state_value(notice.substate.value, left, notice.reason, notice.retry_after)
-        rest = notify_rest(watch.head, watch.cseq, value, notice.tail)
+        tail = notice.tail
+        if watch.partial is not None and tail is not NO_CONTENT:
+            if notice.content is not None and watch.partial.is_wanted:
+                tail = watch.partial.tail(notice.content)
+            else:
+                watch.partial.unsure()
+        rest = notify_rest(watch.head, watch.cseq, value, tail)
         now = clock.now()
         try:
             id = state.session.send_written("NOTIFY", watch.head.start, rest, now, watch.remote)
@@ -357,6 +385,9 @@ class Notifier:
         del self._pending[link, event.id]
         notice, watch.in_flight, watch.sent = watch.sent, None, None
         assert notice is not None
+        if watch.partial is not None:
+            is_taken = isinstance(event, ResponseReceived) and event.response.status_code < 300
+            watch.partial.answered(is_taken)
         if self._is_lost(watch, event):
             self._lose(watch)
             if isinstance(event, RequestTimedOut) and link.peer.transport != "udp":

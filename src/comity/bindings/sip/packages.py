@@ -17,6 +17,7 @@ from comity.bindings.sip.mapping import Refusal
 from comity.bindings.sip.message import SipMessage, SipRequest
 from comity.cpim.entity import SECURED
 from comity.cpim.operations import EndReason
+from comity.cpim.pidf_diff import PIDF_DIFF_TYPE
 from comity.cpim.presence import PIDF_TYPE
 from comity.cpim.watchers import WATCHERINFO_TYPE
 from comity.errors import RemoteProtocolError
@@ -86,6 +87,8 @@ class Taken:
 
     secured: bool = False
     """Signed and encrypted entities: named outright, since ``*/*`` is what everybody writes."""
+    partial: bool = False
+    """Differences (RFC 5263): named outright, and liked no less than whole documents."""
 
 
 def accepted(request: SipRequest, package: Package) -> Taken | None:
@@ -98,17 +101,20 @@ def accepted(request: SipRequest, package: Package) -> Taken | None:
     wanted = TYPES[package]
     ranges = {wanted, wanted.partition("/")[0] + "/*", "*/*"}
     takes, secured, refused = False, False, False
+    liked: dict[str, float] = {}
     for text in request.listed("accept"):
         media_range, _, params = text.partition(";")
         name = media_range.strip().lower()
         q = find(parse_params(f";{params}", "Accept"), "q") if params.strip() else None
-        is_wanted = q is None or parse_q(q) > 0.0
+        liked[name] = 1.0 if q is None else parse_q(q)
+        is_wanted = liked[name] > 0.0
         if name == wanted and not is_wanted:
             refused = True
         elif is_wanted:
             takes = takes or name in ranges
             secured = secured or name in SECURED
-    return Taken(secured) if takes and not refused else None
+    partial = package == "presence" and liked.get(PIDF_DIFF_TYPE, 0.0) >= max(liked.get(PIDF_TYPE, 0.0), 0.001)
+    return Taken(secured, partial) if takes and not refused else None
 
 
 def duration_of(request: SipRequest, least: int) -> int | Refusal:

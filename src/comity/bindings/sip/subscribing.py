@@ -52,7 +52,7 @@ class Subscribing:
         operation = request_to_subscription(request, None if known is None else known[0].target)
         if isinstance(operation, Refusal):
             return operation
-        kept = self._notifier.kept(received, event, None if known is None else known[1])
+        kept = replace(self._notifier.kept(received, event, None if known is None else known[1]), partial=taken.partial)
         origin = Origin(
             principal,
             self._binding.name,

@@ -1,0 +1,106 @@
+"""Lists as they are now, and what a list service stands for (RFC 4826 section 4.5).
+
+Place on the path: beside it. ``resources.py`` reads resource-lists by it; a list subscription asks it who is in a service of the
+subscriber's own. References to other documents (``entry-ref``, ``external``) are not followed: those entries are left out, as
+section 4.5 allows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from comity.cpim.address import Address, to_sip_uri
+from comity.service.presence.interfaces import ContactItem, PresenceService
+from comity.xcap.application import FULL_LIMITS, LIST_LIMITS, LISTS, SERVICES, owner_of, path_of
+from comity.xcap.errors import Refused
+from comity.xcap.lists import NEW, person, reconcile
+from comity.xcap.selector import Document, find_element
+from comity.xcap.uri import read_node_selector
+from comity.xml import Element
+
+_LISTS_NAME: Final = "resource-lists/index"
+_SERVICES_NAME: Final = "rls-services/index"
+
+
+@dataclass(frozen=True, slots=True)
+class CurrentLists:
+    """An account's resource-lists, brought up to date with its contact list."""
+
+    document: Document
+    stored: str
+    """Entity-tag in ``Documents``; "" if nothing is stored."""
+    stored_octets: int
+    contacts: Mapping[str, ContactItem] = field(default_factory=dict)
+
+
+async def current_lists(presence: PresenceService, owner: Address) -> CurrentLists | None:
+    """None if there is neither a document nor a contact. Raises StoreError."""
+    stored = await presence.documents.get(owner, _LISTS_NAME)
+    roster = await presence.contacts.roster(owner)
+    contacts = {item.contact.key: item for item in roster.items if is_person(item, owner)}
+    if stored is None and not contacts:
+        return None
+    kept = Document.read(stored.octets if stored else NEW, LIST_LIMITS)
+    people = {key: person(item.contact, item.name, item.groups) for key, item in contacts.items()}
+    octets = reconcile(kept, owner, people)
+    document = kept if octets == kept.octets else Document.read(octets, FULL_LIMITS)
+    etag, size = (stored.etag, len(stored.octets)) if stored else ("", 0)
+    return CurrentLists(document, etag, size, contacts)
+
+
+def is_person(item: ContactItem, owner: Address) -> bool:
+    """True for a contact that an entry of a list can mean."""
+    if not item.contact.local or item.contact.key == owner.key:
+        return False
+    read = owner_of(to_sip_uri(item.contact))
+    return read is not None and read.key == item.contact.key
+
+
+async def service_entries(presence: PresenceService, owner: Address, uri: Address) -> list[tuple[str, str]] | None:
+    """URI and name of everybody in the service of ``owner`` that is called ``uri``; None if there is none for presence.
+
+    Raises StoreError."""
+    stored = await presence.documents.get(owner, _SERVICES_NAME)
+    if stored is None:
+        return None
+    root = Document.read(stored.octets, LIST_LIMITS).root.element
+    for service in root.elements():
+        if owner_of(service.get("uri")) == uri:
+            return await _entries_of(presence, owner, service)
+    return None
+
+
+async def _entries_of(presence: PresenceService, owner: Address, service: Element) -> list[tuple[str, str]] | None:
+    packages = service.find(f"{{{SERVICES}}}packages")
+    if packages is not None and "presence" not in (one.text.strip() for one in packages.elements()):
+        return None
+    one = service.find(f"{{{SERVICES}}}list")
+    if one is None:
+        one = await _referred(presence, owner, service.find(f"{{{SERVICES}}}resource-list"))
+    return None if one is None else list(dict(_flattened(one)).items())
+
+
+async def _referred(presence: PresenceService, owner: Address, reference: Element | None) -> Element | None:
+    """The list a ``resource-list`` names among the account's own."""
+    lists = None if reference is None else await current_lists(presence, owner)
+    if reference is None or lists is None:
+        return None
+    try:
+        target = path_of(reference.text)
+        if target.node is None:
+            return None
+        found = find_element(lists.document, read_node_selector(target, LISTS))
+    except Refused:  # it was looked at when it was put, but not whether it leads anywhere
+        return None
+    return found.element if found is not None and found.name == f"{{{LISTS}}}list" else None
+
+
+def _flattened(one: Element) -> Iterator[tuple[str, str]]:
+    for child in one.elements():
+        if child.name == f"{{{LISTS}}}list":
+            yield from _flattened(child)
+        elif child.name == f"{{{LISTS}}}entry":
+            display = child.find(f"{{{LISTS}}}display-name")
+            yield child.get("uri").strip(), display.text.strip() if display else ""
