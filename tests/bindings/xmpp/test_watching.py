@@ -13,7 +13,7 @@ from comity.errors import StoreError
 from comity.service.interfaces import Origin
 from comity.service.presence.interfaces import Decision, Default, Statement
 from comity.xml import Element
-from tests.bindings.xmpp.world import Client, World, befriend, login, run
+from tests.bindings.xmpp.world import Client, World, befriend, condition, login, run
 
 USERS = ("im:juliet@example.com", "im:romeo@example.net", "im:mercutio@example.com", "im:benvolio@example.net")
 ROMEO, JULIET, MERCUTIO = (Address.parse(uri) for uri in USERS[1::-1] + USERS[2:3])
@@ -504,3 +504,53 @@ def test_many_who_come_at_once_are_all_told() -> None:
             assert last == "available juliet@example.com/balcony chat"
 
     run(story())
+
+
+class TestQueries:
+    """An iq to a device is answered by that device: whoever may not see it finds nobody (RFC 6121 section 8.5.3.1)."""
+
+    QUERY = "<iq type='get' id='q' to='juliet@example.com/{}'><query xmlns='jabber:iq:version'/></iq>"
+
+    async def _shape(self, asker: Client, resource: str) -> list[Element]:
+        """What the asker gets, without what it said itself."""
+        await asker.tell(self.QUERY.format(resource))
+        answers = asker.take()
+        for answer in answers:
+            assert answer.attributes.pop("from") == f"juliet@example.com/{resource}"
+        return answers
+
+    @pytest.mark.parametrize("decision", [None, Decision.REFUSED, Decision.POLITE])
+    def test_who_may_not_see_a_device_finds_nobody(self, decision: Decision | None) -> None:
+        async def story() -> None:
+            world = await World(presence=True, users=USERS).start()
+            romeo, juliet = await login(world, "romeo@example.net/o"), await login(world, "juliet@example.com/x")
+            if decision is not None:
+                await world.presence.answer(JULIET, ROMEO, decision, Origin(JULIET, "xmpp", "h", True))
+                await world.settle()
+            juliet.take()
+            romeo.take()
+            there, nowhere = await self._shape(romeo, "x"), await self._shape(romeo, "none")
+            assert there == nowhere
+            assert [condition(e) for e in there] == ["service-unavailable"]
+            assert juliet.heard() == []
+
+        run(story())
+
+    def test_who_may_see_it_or_was_told_directly_asks_it(self) -> None:
+        async def story() -> None:
+            world = await World(presence=True, users=USERS).start()
+            romeo, juliet = await login(world, "romeo@example.net/o"), await login(world, "juliet@example.com/x")
+            await juliet.tell("<presence to='romeo@example.net/o'/>")
+            await romeo.tell(self.QUERY.format("x"))
+            assert [e.name for e in juliet.take()] == ["{jabber:client}iq"]
+            await juliet.tell("<iq type='result' id='q' to='romeo@example.net/o'/>")
+            assert romeo.take()[-1].get("type") == "result"
+            await juliet.tell("<presence to='romeo@example.net/o' type='unavailable'/>")
+            await romeo.tell(self.QUERY.format("x"))
+            assert juliet.take() == []
+            await befriend(romeo, juliet)
+            juliet.take()
+            await romeo.tell(self.QUERY.format("x"))
+            assert [e.name for e in juliet.take()] == ["{jabber:client}iq"]
+
+        run(story())
