@@ -36,6 +36,10 @@ RETRY = 30.0
 #: looked at anew.
 PATIENCE = 5.0
 PAUSE = 1.0
+#: Contacts shown to a device in one turn of the loop.
+TURN = 32
+#: Octets not yet written above which a device waits for the rest of its contacts: as much as the network takes for slow.
+CROWD = 256 * 1024
 #: Seconds after which a probe is refused: longer than any look-up, since what had to be looked up would tell who exists.
 REFUSAL_TIME = 0.02
 _NOTHING: frozenset[str] = frozenset()
@@ -129,8 +133,10 @@ class Watching:
 
     async def _show_all(self, connection: Connection, watch: Watch, seen: dict[str, Content]) -> None:
         """Show a device what its account was last told of each contact, as far as it has not seen that."""
-        for key, subscription in list(watch.subscriptions.items()):
+        for number, (key, subscription) in enumerate(list(watch.subscriptions.items()), 1):
             await self._room([connection])
+            if number % TURN == 0:
+                await asyncio.sleep(0)  # others have their turn, and what is written may leave
             if connection.presence is None or connection.shown is not None:
                 return
             content, when = subscription.told, self._ground.service.clock.when()
@@ -368,8 +374,9 @@ class Watching:
 
 
 def _is_crowded(connection: Connection) -> bool:
-    """True if a quarter of what may wait for the device's acknowledgement does."""
-    return connection.is_live and connection.sm is not None and connection.sm.outgoing.is_busy
+    """True if a quarter of what may wait for the device's acknowledgement does, or if it reads slowly."""
+    is_behind = connection.sm is not None and connection.sm.outgoing.is_busy
+    return connection.is_live and (is_behind or connection.link.unsent > CROWD)
 
 
 def subscript_id(watcher: Address, target: Address) -> str:
