@@ -302,8 +302,9 @@ class XmppBinding:
             other = from_jid(str(to))[0].folded()
         except AddressError as error:
             return wire.error_reply(stanza, "jid-malformed", error.reason)
-        if self.service.presence.contacts.is_blocked(other, connection.account):
-            return wire.error_reply(stanza, "service-unavailable")  # as if nobody were there (XEP-0191 section 3.3)
+        # As if nobody were there (XEP-0191 section 3.3). Of a device ``_may_ask`` says so, in the time it takes for everybody.
+        if to.is_bare and self.service.presence.contacts.is_blocked(other, connection.account):
+            return wire.error_reply(stanza, "service-unavailable")
         return self._blocklists.refusal(connection, stanza, other)
 
     async def _carry(self, connection: Connection, stanza: Element, to: Jid) -> None:
