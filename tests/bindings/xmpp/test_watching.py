@@ -6,12 +6,13 @@ import asyncio
 
 import pytest
 
-from comity.bindings.xmpp.watching import REFUSAL_TIME, RETRY, subscript_id
+from comity.bindings.xmpp.watching import REFUSAL_TIME, RETRY, TURN, subscript_id
 from comity.cpim.address import Address
+from comity.cpim.operations import Response, SubscribeOperation
 from comity.cpim.presence_state import Availability, PresenceState, state_document
 from comity.errors import StoreError
 from comity.service.interfaces import Origin
-from comity.service.presence.interfaces import Decision, Default, Statement
+from comity.service.presence.interfaces import Decision, Default, Granted, Statement, Terms
 from comity.xml import Element
 from tests.bindings.xmpp.world import Client, World, befriend, condition, login, run
 
@@ -387,6 +388,41 @@ class TestDecisions:
             while len(seen) < len(many) and (heard := await _more(world, romeo)):
                 seen += [s.get("from") for s in heard if s.local == "presence" and s.get("from").endswith("/x")]
             assert sorted(seen) == sorted(f"{uri[3:]}/x" for uri in many)
+
+        run(story())
+
+    def test_a_long_contact_list_holds_up_nobody(self) -> None:
+        """Between a few contacts and the next few others have their turn; who is gone meanwhile is no longer watched for."""
+
+        async def story() -> None:
+            many = [f"im:u{n}@example.com" for n in range(200)]
+            world = await World(presence=True, users=(*USERS, *many)).start()
+            romeo = await world.connect("romeo@example.net/orchard")
+            for uri in many:
+                origin = Origin(Address.parse(uri), "xmpp", "h", True)
+                await world.presence.answer(Address.parse(uri), ROMEO, Decision.ALLOWED, origin)
+                await romeo.tell(f"<presence to='{uri[3:]}' type='subscribe'/>")
+                world.clock.advance(1.0)  # below the rate of stanzas
+            subscribe, asked, left = world.presence.subscribe, [0], [0]
+
+            async def counted(operation: SubscribeOperation, origin: Origin, terms: Terms) -> Granted | Response:
+                asked[0] += 1
+                if asked[0] == 50:
+                    asyncio.get_running_loop().call_soon(leave)
+                return await subscribe(operation, origin, terms)
+
+            def leave() -> None:
+                (connection,) = world.binding._ground.devices.of(ROMEO)
+                world.binding._availability.go_offline(connection)
+                left[0] = asked[0]
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(world.presence, "subscribe", counted)
+                await romeo.tell("<presence/>")
+                await world.settle()
+            assert left[0] - 50 <= TURN
+            assert asked[0] - left[0] <= 1
+            assert all(not watchers(world, Address.parse(uri)) for uri in many)
 
         run(story())
 

@@ -36,7 +36,7 @@ RETRY = 30.0
 #: looked at anew.
 PATIENCE = 5.0
 PAUSE = 1.0
-#: Contacts shown to a device in one turn of the loop.
+#: Contacts of one account looked at in one turn of the loop.
 TURN = 32
 #: Octets not yet written above which a device waits for the rest of its contacts: as much as the network takes for slow.
 CROWD = 256 * 1024
@@ -135,8 +135,7 @@ class Watching:
         """Show a device what its account was last told of each contact, as far as it has not seen that."""
         for number, (key, subscription) in enumerate(list(watch.subscriptions.items()), 1):
             await self._room([connection])
-            if number % TURN == 0:
-                await asyncio.sleep(0)  # others have their turn, and what is written may leave
+            await _pause(number)
             if connection.presence is None or connection.shown is not None:
                 return
             content, when = subscription.told, self._ground.service.clock.when()
@@ -169,10 +168,12 @@ class Watching:
         """Watch all contacts that let themselves be seen and are not watched yet; tried anew while the store fails."""
         try:
             roster = await self._presence.contacts.roster(watch.account)
-            for item in roster.items:
-                if item.sees:
-                    await self._room(self._ground.devices.available(watch.account))
-                    await self._start(watch, item.contact)
+            for number, item in enumerate([item for item in roster.items if item.sees], 1):
+                await self._room(self._ground.devices.available(watch.account))
+                if self._watches.get(watch.account.key) is not watch:
+                    return  # all its devices went, and perhaps one came again: that is watched for anew
+                await self._start(watch, item.contact)
+                await _pause(number)
         except StoreError as error:
             log.error("the contacts of an account cannot be watched yet: %s", error)
             self._ground.service.clock.call_later(RETRY, lambda: self._ground.run(self._watch_all(watch)))
@@ -377,6 +378,12 @@ def _is_crowded(connection: Connection) -> bool:
     """True if a quarter of what may wait for the device's acknowledgement does, or if it reads slowly."""
     is_behind = connection.sm is not None and connection.sm.outgoing.is_busy
     return connection.is_live and (is_behind or connection.link.unsent > CROWD)
+
+
+async def _pause(number: int) -> None:
+    """Now and then others have their turn, and what is written may leave."""
+    if number % TURN == 0:
+        await asyncio.sleep(0)
 
 
 def subscript_id(watcher: Address, target: Address) -> str:
