@@ -313,6 +313,50 @@ class TestLoss:
 
         run(story())
 
+    @pytest.mark.parametrize("act", ["block", "polite", "refuse", "nothing"])
+    def test_what_waited_for_a_lost_stream_is_not_told_after_a_no(self, act: str) -> None:
+        """G9: the state that was held back is never shown; that the contact is gone is."""
+
+        async def story() -> None:
+            world = await start()
+            romeo, juliet = await friends(world)
+            romeo.session._write(Element("{urn:xmpp:csi:0}inactive"))
+            await world.settle()
+            await juliet.tell("<presence><show>away</show></presence>")
+            await romeo.lose()
+            origin = Origin(JULIET, "xmpp", "h", True)
+            if act == "block":
+                await world.keeping.contacts.block(JULIET, [ROMEO], origin)
+            elif act != "nothing":
+                decision = Decision.POLITE if act == "polite" else Decision.REFUSED
+                await world.presence.answer(JULIET, ROMEO, decision, origin)
+            await world.settle()
+            again = await world.connect("romeo@example.net/orchard", resume=romeo.session.sm_state)
+            heard = [words for words in again.heard() if "balcony" in words]
+            if act == "nothing":
+                assert heard == ["available juliet@example.com/balcony away"]
+            else:
+                assert heard == ["unavailable juliet@example.com/balcony"]
+
+        run(story())
+
+    def test_who_went_while_nobody_looked_is_gone_when_the_stream_goes_on(self) -> None:
+        """An end that was held back is told, whatever was decided after it: nobody stays open."""
+
+        async def story() -> None:
+            world = await start()
+            romeo, juliet = await friends(world)
+            romeo.session._write(Element("{urn:xmpp:csi:0}inactive"))
+            await world.settle()
+            await juliet.tell("<presence type='unavailable'/>")
+            await romeo.lose()
+            await world.presence.answer(JULIET, ROMEO, Decision.POLITE, Origin(JULIET, "xmpp", "h", True))
+            await world.settle()
+            again = await world.connect("romeo@example.net/orchard", resume=romeo.session.sm_state)
+            assert again.heard() == ["unavailable juliet@example.com/balcony"]
+
+        run(story())
+
     def test_who_looks_away_is_told_the_last_state_when_it_looks(self) -> None:
         """XEP-0352."""
 

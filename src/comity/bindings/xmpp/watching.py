@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -43,6 +44,8 @@ CROWD = 256 * 1024
 #: Seconds after which a probe is refused: longer than any look-up, since what had to be looked up would tell who exists.
 REFUSAL_TIME = 0.02
 _NOTHING: frozenset[str] = frozenset()
+#: A stanza's start tag, as our writer makes it.
+_TAG = re.compile(rb"<\w+(?: [\w:]+='[^']*')*")
 
 
 @dataclass(slots=True, eq=False)
@@ -126,6 +129,22 @@ class Watching:
         connection.link.flush()
         if watch is not None:
             self._ground.run(self._show_all(connection, watch, seen))
+
+    def may_go_on(self, connection: Connection, slot: str, octets: bytes) -> bool:
+        """False for what was not written yet and must not be any more: its contact lets itself be seen no longer (G9).
+
+        That it is gone is always said: whoever was shown it has to hear the end.
+        """
+        assert connection.account is not None
+        sender = slot.split(" ", 2)[1]
+        try:
+            contact = from_jid(sender)[0].folded()
+        except AddressError:
+            return True
+        tag = _TAG.match(octets)
+        if contact.key == connection.account.key or tag is None or b" type='unavailable'" in tag[0]:
+            return True
+        return any(one.watcher.key == connection.account.key for one in self._presence.seen_by(contact))
 
     def _watch_of(self, connection: Connection) -> Watch | None:
         assert connection.account is not None
