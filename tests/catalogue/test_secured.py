@@ -165,7 +165,7 @@ def test_however_the_sections_are_cut_the_entity_is_the_same(target: Target, sec
 
 @pytest.mark.parametrize("attributes", [" to='carol@a.test'", ""], ids=["directed", "broadcast"])
 def test_in_a_presence_it_goes_nowhere(target: Target, attributes: str) -> None:
-    """RFC 3923 section 4 comes with presence: until then nothing of it is delivered, stored or answered."""
+    """RFC 3923 section 4 has presence in it: a message there is neither delivered nor stored nor answered."""
     with target.row("e2e"), RawXmpp(target, "bound") as peer, listening(target, "carol") as carol:
         peer.send(f"<presence{attributes}>{GOOD}</presence>".encode() + PING)
         assert b"error" not in peer.until(rb"<iq[^>]* id='alive'[^>]*/>")
