@@ -281,6 +281,19 @@ class TestHttp:
         assert statuses[-1] == 429
 
     @in_loop
+    async def test_a_contact_list_too_long_for_a_document_costs_nothing(self) -> None:
+        """Sixty groups of a thousand octets for each of twenty people: more than a megabyte to write."""
+        house = await House().start()
+        groups = [f"{number:02}".ljust(1000, "x") for number in range(60)]
+        for number in range(20):
+            contact = Address.im(f"u{number}", "b.test")
+            await house.keeping.contacts.put(ALICE, contact, "", groups, house.origin(ALICE))
+        for method in ("GET", "DELETE"):
+            assert (await house.ask(method, LISTS)).status == 413
+        assert (await house.ask("PUT", LISTS, lists(""))).status == 413
+        assert len(await house.contacts()) == 20
+
+    @in_loop
     async def test_conditions(self) -> None:
         """RFC 4825 sections 8.2.6 and 8.5."""
         house = await House().start()

@@ -22,6 +22,7 @@ from comity.xml import Element
 
 _LISTS_NAME: Final = "resource-lists/index"
 _SERVICES_NAME: Final = "rls-services/index"
+_LONGEST: Final = FULL_LIMITS.octets
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class CurrentLists:
 
 
 async def current_lists(presence: PresenceService, owner: Address) -> CurrentLists | None:
-    """None if there is neither a document nor a contact. Raises StoreError."""
+    """None if there is neither a document nor a contact. Raises StoreError, or Refused 413."""
     stored = await presence.documents.get(owner, _LISTS_NAME)
     roster = await presence.contacts.roster(owner)
     contacts = {item.contact.key: item for item in roster.items if is_person(item, owner)}
@@ -44,6 +45,9 @@ async def current_lists(presence: PresenceService, owner: Address) -> CurrentLis
         return None
     kept = Document.read(stored.octets if stored else NEW, LIST_LIMITS)
     people = {key: person(item.contact, item.name, item.groups) for key, item in contacts.items()}
+    # Somebody with a long name in many groups is written once for each: what cannot be read again is not even made.
+    if sum(len(one.name) * max(1, len(one.groups)) + sum(map(len, one.groups)) for one in people.values()) > _LONGEST:
+        raise Refused(413, "the contact list is too long for a document")
     octets = reconcile(kept, owner, people)
     document = kept if octets == kept.octets else Document.read(octets, FULL_LIMITS)
     etag, size = (stored.etag, len(stored.octets)) if stored else ("", 0)
@@ -84,15 +88,15 @@ async def _entries_of(presence: PresenceService, owner: Address, service: Elemen
 
 async def _referred(presence: PresenceService, owner: Address, reference: Element | None) -> Element | None:
     """The list a ``resource-list`` names among the account's own."""
-    lists = None if reference is None else await current_lists(presence, owner)
-    if reference is None or lists is None:
+    if reference is None:
         return None
     try:
         target = path_of(reference.text)
-        if target.node is None:
+        lists = await current_lists(presence, owner)
+        if target.node is None or lists is None:
             return None
         found = find_element(lists.document, read_node_selector(target, LISTS))
-    except Refused:  # it was looked at when it was put, but not whether it leads anywhere
+    except Refused:  # it was looked at when it was put, but not whether it leads anywhere; or the list became too long
         return None
     return found.element if found is not None and found.name == f"{{{LISTS}}}list" else None
 
