@@ -145,8 +145,7 @@ class Resources:
     async def _present(self, request: Request, usage: Usage) -> _Present | None:
         if usage.auid == "resource-lists":
             lists = await current_lists(self._presence, request.user)
-            # A list that was only ever kept by XMPP costs as much to write as a stored one to read.
-            self._budgets.take(request.user, max(lists.stored_octets, len(lists.document.octets)) if lists else 0)
+            self._budgets.take(request.user, lists.octets if lists else 0)
             return _Present(lists.document, lists.stored, lists.contacts) if lists else None
         stored = await self._presence.documents.get(request.user, usage.stored)
         self._budgets.take(request.user, len(stored.octets) if stored else 0)
