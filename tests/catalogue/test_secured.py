@@ -163,14 +163,28 @@ def test_however_the_sections_are_cut_the_entity_is_the_same(target: Target, sec
             assert expected in carol.until(rb"<message[^>]* from='alice@a\.test/[^>]*>.*?</message>")
 
 
-@pytest.mark.parametrize("attributes", [" to='carol@a.test'", ""], ids=["directed", "broadcast"])
-def test_in_a_presence_it_goes_nowhere(target: Target, attributes: str) -> None:
-    """RFC 3923 section 4 comes with presence: until then nothing of it is delivered, stored or answered."""
+def test_in_a_directed_presence_it_goes_whole(target: Target) -> None:
+    """RFC 3923 section 4.1, RFC 6121 section 4.6.3: between the two alone, in these octets; nothing of it is stored."""
     with target.row("e2e"), RawXmpp(target, "bound") as peer, listening(target, "carol") as carol:
-        peer.send(f"<presence{attributes}>{GOOD}</presence>".encode() + PING)
+        peer.send(f"<presence to='carol@a.test'>{GOOD}</presence>".encode() + PING)
         assert b"error" not in peer.until(rb"<iq[^>]* id='alive'[^>]*/>")
         carol.send(PING)
-        assert b"e2e" not in carol.until(rb"<iq[^>]* id='alive'[^>]*/>")
+        heard = carol.until(rb"<iq[^>]* id='alive'[^>]*/>")
+        assert heard.count(b"<presence") == 1
+        assert re.search(
+            rb"<presence [^>]*from='alice@a\.test/[^>]*>" + re.escape(GOOD.encode()) + b"</presence>", heard
+        )
+
+
+def test_in_a_broadcast_presence_it_has_to_be_a_presence_document(target: Target) -> None:
+    """RFC 3923 section 4: a message is none; its sender hears why, and nobody else of it."""
+    with target.row("e2e"), RawXmpp(target, "bound") as peer, listening(target, "carol") as carol:
+        peer.send(f"<presence>{GOOD}</presence>".encode() + PING)
+        answer = peer.until(rb"<iq[^>]* id='alive'[^>]*/>")
+        assert b"<presence type='error'" in answer
+        assert b"<bad-request" in answer
+        carol.send(PING)
+        assert b"<presence" not in carol.until(rb"<iq[^>]* id='alive'[^>]*/>")
 
 
 def test_in_an_iq_it_is_no_request_we_know(target: Target) -> None:
