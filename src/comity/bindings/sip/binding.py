@@ -309,7 +309,9 @@ class SipBinding:
             if given is None:
                 who.challenge(received, realm)
                 return
-            principal = who.verify(received, realm, given, await who.look_up(given, realm))
+            found = who.at_hand(given, realm)
+            credentials = found[0] if found is not None else await who.look_up(given, realm)
+            principal = who.verify(received, realm, given, credentials)
             if principal is not None:
                 await self._take_from(received, principal)
         except RemoteProtocolError as error:
@@ -326,10 +328,10 @@ class SipBinding:
             if given is None:
                 who.challenge(received, realm)
                 return True
-            credentials = who.at_hand(given, realm)
-            if credentials is None:
+            found = who.at_hand(given, realm)
+            if found is None:
                 return False
-            principal = who.verify(received, realm, given, credentials)
+            principal = who.verify(received, realm, given, found[0])
             if principal is not None:
                 self._submission.take(received, principal)
         except RemoteProtocolError as error:
