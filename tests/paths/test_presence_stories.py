@@ -229,6 +229,15 @@ def unnamed(octets: bytes, target: str) -> str:
 
 
 @pytest.mark.parametrize("watching", VIAS)
+def test_a_device_that_is_gone_without_a_word_is_seen_to_be_gone(house: House, stack: ExitStack, watching: Via) -> None:
+    """OPS-33: its connection is dropped, nothing was said before."""
+    pair = Pair(house, stack, watching, "xmpp")
+    pair.begin()
+    pair.seen.close()
+    pair.watcher.sees(pair.who, "closed")
+
+
+@pytest.mark.parametrize("watching", VIAS)
 def test_a_phone_sees_who_asks_by_its_watcher_information(house: House, stack: ExitStack, watching: Via) -> None:
     """RFC 3857, N-11: pending until it was answered, and for nobody else to see."""
     pair = Pair(house, stack, watching, "sip")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -339,6 +340,18 @@ class TestList:
         for _ in range(20):
             await world.advance(5)
         assert world.presence.watchers(Address.parse(BOB)) == ()
+
+    @story
+    async def test_an_entry_has_an_id_that_never_was(self) -> None:
+        """OPS-30: 128 random bits, 32 octets, also for the same list again."""
+        world, alice, _, _ = await world_of()
+        ids = set()
+        for number in range(3):
+            answer = await alice.subscribe_list(call_id=f"l{number}")
+            ids |= {one.id for one in world.presence.watchers(Address.parse(BOB))}
+            await alice.again(answer, 0, *HEADERS)
+        assert len(ids) == 3
+        assert all(re.fullmatch("[0-9a-f]{32}", id) for id in ids)
 
 
 class TestRefusals:

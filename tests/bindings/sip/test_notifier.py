@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -418,6 +419,30 @@ class TestOneAtATime:
         await bob.publish(pidf("open", "again"))
         await world.advance(60)
         assert alice.heard() == []
+
+
+class TestEach:
+    @pytest.mark.parametrize("code", [200, 202, 500])
+    @story
+    async def test_says_who_watches_whom_and_is_one_of_its_own(self, code: int) -> None:
+        """OPS-24: the addresses subscribed with, never the same dialog and CSeq; its answer is no word of the watcher's."""
+        world = await PresenceWorld(presence_interval=0.0).start()
+        await world.grant(BOB, ALICE)
+        bob, alice = Watcher(world, "bob"), Watcher(world, "alice", "tcp")
+        alice.answers = [code] * 10
+        for call_id in ("one", "two"):
+            await alice.subscribe(call_id=call_id)
+        before = [replace(one) for one in world.presence.watchers(Address.parse(BOB))]
+        for note in ("here", "there"):
+            await bob.publish(pidf("open", note, id=note))
+        said = alice.notified()
+        assert len(said) == 6
+        for one in said:
+            assert (str(one.from_.uri), str(one.to.uri)) == ("sip:bob@a.test", "sip:alice@a.test")
+            assert basic_of(one.body)
+        assert len({(one.call_id, one.to.tag, one.cseq.number) for one in said}) == len(said)
+        after = world.presence.watchers(Address.parse(BOB))
+        assert [(one.id, one.state, one.data) for one in after] == [(one.id, one.state, one.data) for one in before]
 
 
 class TestDecisions:
