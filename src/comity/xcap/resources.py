@@ -51,7 +51,7 @@ METHODS: Final = "GET, HEAD, PUT, DELETE"
 READ_ONLY: Final = "GET, HEAD"
 LARGEST: Final = max(usage.limits.octets for usage in USAGES.values())
 """Octets of the largest body there is a use for."""
-_MOST_NAME, _MOST_GROUPS = 1023, 64
+_MOST_NAME, _MOST_GROUPS, _MOST_TEXT = 1023, 64, 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,8 +347,8 @@ def _is_bound(item: ContactItem) -> bool:
 def _check_people(people: Iterable[Person], total: int, most: int) -> None:
     """Before the first change: what the contact list would refuse half-way."""
     for one in people:
-        texts = (one.name, *one.groups)
-        if len(one.groups) > _MOST_GROUPS or any(len(text.encode()) > _MOST_NAME for text in texts):
+        sizes = [len(text.encode()) for text in (one.name, *one.groups)]
+        if len(one.groups) > _MOST_GROUPS or max(sizes) > _MOST_NAME or sum(sizes) > _MOST_TEXT:
             raise Conflict("constraint-failure", "a name is too long, or somebody stands in too many lists")
     if total > most:
         raise Conflict("constraint-failure", f"a contact list has at most {most} entries")
