@@ -6,13 +6,14 @@ import asyncio
 import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from lxml import etree
 
-from comity.bindings.base import Transport
+from comity.bindings.base import HostPort, Transport
 from comity.bindings.sip.listing import ListWatch, Member
 from comity.bindings.sip.message import SipRequest, SipResponse
 from comity.bindings.sip.rlmi import Resource, write_state
@@ -121,6 +122,19 @@ async def put(world: PresenceWorld, who: str, name: str = "") -> None:
     await world.settle()
 
 
+def on_the_wire(world: PresenceWorld) -> list[bytes]:
+    """What goes to phones from now on, repetitions too."""
+    sent: list[bytes] = []
+    to_phone = world.to_phone
+
+    def noted(address: HostPort, data: bytes) -> None:
+        sent.append(data)
+        to_phone(address, data)
+
+    world.to_phone = noted  # type: ignore[method-assign]  # somebody listens on this wire
+    return sent
+
+
 def rules(handling: SubHandling) -> Permissions:
     return Permissions(handling)
 
@@ -173,10 +187,63 @@ class TestList:
         shown = alice.notified()
         assert any(b"secret" in one.body for one in shown)
         await world.grant(BOB, ALICE, rules(SubHandling.BLOCK))
+        sent = on_the_wire(world)
         await world.advance(20)
+        assert alice.notified()
+        assert not any(b"secret" in octets for octets in sent)
+
+    @pytest.mark.parametrize("is_refused", [False, True])
+    @story
+    async def test_what_is_on_its_way_is_not_sent_again_after_a_polite_block(self, is_refused: bool) -> None:
+        """G9 over UDP, ACL-11: neither repeated nor, refused for a time, sent again; alice hears what looks like any change."""
+        world, alice, bob, _ = await world_of("udp")
+        world.config = replace(world.config, presence_interval=30.0)
+        world.binding.config = world.config
+        await alice.subscribe_list()
+        alice.told()
+        if is_refused:
+            alice.answers = [500]
+        else:
+            alice.hold = []
+        await world.advance(40)
+        await bob.publish(pidf("open", "secret", id="b"))
+        assert any(b"secret" in one.body for one in alice.notified())
+        await world.grant(BOB, ALICE, rules(SubHandling.POLITE_BLOCK))
+        sent = on_the_wire(world)
+        alice.hold = None
+        for _ in range(12):
+            await world.advance(5)
         later = alice.notified()
-        assert later
-        assert not any(b"secret" in one.body for one in later)
+        assert not any(b"secret" in octets for octets in sent)
+        assert {name: said for one in later for name, said in read(one).states.items()}["bob"] == ("active", "closed")
+
+    @story
+    async def test_a_block_while_a_refresh_is_carried_out_waits_for_nothing(self) -> None:
+        """G9 over UDP: what is on its way is abandoned then, too."""
+        world, alice, bob, _ = await world_of("udp")
+        await put(world, "im:dave@elsewhere.test")  # each refresh asks for him again
+        answer = await alice.subscribe_list()
+        alice.told()
+        alice.hold = []
+        await world.advance(10)
+        await bob.publish(pidf("open", "secret", id="b"))
+        assert any(b"secret" in one.body for one in alice.notified())
+        subscribe, release = world.presence.subscribe, asyncio.Event()
+
+        async def slowly(*args: Any) -> Any:
+            await release.wait()
+            return await subscribe(*args)
+
+        world.presence.subscribe = slowly  # type: ignore[assignment, method-assign]  # this world's store is slow
+        refresh = asyncio.ensure_future(alice.again(answer, 300, *HEADERS))
+        await world.settle()
+        await world.grant(BOB, ALICE, rules(SubHandling.BLOCK))
+        sent = on_the_wire(world)
+        await world.advance(20)
+        assert sent
+        assert not any(b"secret" in octets for octets in sent)
+        release.set()
+        await refresh
 
     @story
     async def test_who_waits_is_pending_in_the_list(self) -> None:
@@ -423,6 +490,20 @@ class TestServices:
         answer = await bob.subscribe("work", 300, *HEADERS)
         assert (answer.status_code, answer.value("require")) == (200, None)
         assert bob.heard() == [("pending", "")]
+
+    @story
+    async def test_a_long_document_is_not_read_again_and_again(self) -> None:
+        """Each SUBSCRIBE that may mean a service reads them all: one phone must not take all the time so."""
+        world, alice, _, _ = await world_of()
+        services = b"<service uri='sip:work@a.test'><list/></service><!--" + b" " * 240_000 + b"-->"
+        document = b"<rls-services xmlns='urn:ietf:params:xml:ns:rls-services'>" + services + b"</rls-services>"
+        await keep(world, "rls-services/index", document)
+        assert (await alice.subscribe("work", 0, *HEADERS, call_id="before")).value("require") == "eventlist"
+        for number in range(40):
+            await alice.subscribe("elsewhere", 0, *HEADERS, call_id=f"e{number}")
+        assert (await alice.subscribe("work", 0, *HEADERS, call_id="too-often")).value("require") is None
+        await world.advance(10)
+        assert (await alice.subscribe("work", 0, *HEADERS, call_id="after")).value("require") == "eventlist"
 
 
 NAMES = st.sampled_from(["", "Bob", "B & <C>", "é", "\0"])

@@ -604,6 +604,34 @@ class TestLarge:
         await world.settle()
         assert alice.heard() == [("rejected", "")]
 
+    @story
+    async def test_what_was_refused_for_a_time_does_not_overtake_what_waits_for_a_connection(self) -> None:
+        """G9: the repetition falls due while a connection is opened for the block."""
+        world = await PresenceWorld().start()
+        await world.grant(BOB, ALICE)
+        bob, alice = Watcher(world, "bob", "tcp"), Watcher(world, "alice", "tcp")
+        world.listening[alice.address] = alice
+        release = asyncio.Event()
+        connect = world.network.connect
+
+        async def slowly(*args: Any, **named: Any) -> Link:
+            await release.wait()
+            return await connect(*args, **named)
+
+        world.network.connect = slowly  # type: ignore[method-assign]  # the network of this world is slow
+        await bob.publish(pidf("open"))
+        alice.answers = [500]
+        await alice.subscribe()
+        assert alice.heard() == [("active", "open")]
+        assert alice.link is not None
+        alice.link.abort()
+        await world.settle()
+        await world.grant(BOB, ALICE, Permissions(SubHandling.BLOCK))
+        await world.advance(6)
+        release.set()
+        await world.settle()
+        assert alice.heard() == [("rejected", "")]
+
 
 @story
 async def test_routes_lead_the_notify() -> None:

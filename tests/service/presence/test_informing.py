@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from comity.cpim.operations import Reason, Response
+from comity.cpim.operations import EndReason, Reason, Response
 from comity.cpim.watchers import WatcherInfo
 from comity.service.presence.interfaces import Decision
 from comity.testing.presence import PresenceBench
@@ -92,8 +92,10 @@ async def test_who_is_not_the_account_learns_nothing_of_its_other_watchers() -> 
         await bench.advance(10)
         assert informed(bench) == []
         await bench.answer(BOB, ALICE, Decision.REFUSED)
-        await bench.advance(10)
-        assert informed(bench) == [(1, False, [("alice", "terminated", "rejected")])]
+        last = {one.subscription.package: (one.word, one.reason) for one in bench.sip.take()}
+        assert last == dict.fromkeys(("presence", WINFO), ("ended", EndReason.REJECTED))
+        await bench.advance(60)
+        assert bench.sip.take() == []  # G9
 
 
 @in_loop

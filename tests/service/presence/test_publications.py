@@ -11,14 +11,14 @@ from comity.cpim.address import Address
 from comity.cpim.operations import MimeObject, Reason, Response
 from comity.cpim.presence import PresenceDocument
 from comity.cpim.presence_state import Availability, document_state
-from comity.service.presence.interfaces import Default, Published, Statement
+from comity.service.presence.interfaces import Decision, Default, Published, Statement
 from comity.service.presence.keeping import KeepingLimits
 from comity.service.presence.publications import PublicationLimits
 from comity.service.presence.watching import PresenceLimits
 from comity.testing.presence import PresenceBench
 from tests.loop import in_loop
 
-ALICE, BOB = "im:alice@a.test", "im:bob@a.test"
+ALICE, BOB, CAROL = "im:alice@a.test", "im:bob@a.test", "im:carol@a.test"
 WHO = Address.parse(BOB)
 
 
@@ -175,6 +175,23 @@ async def test_devices_are_composed_and_leave_one_by_one() -> None:
     bench.unpublish(BOB, key="desk")
     bench.unpublish(BOB, key="phone")
     assert states(bench) == ["dnd", "away", "dnd", "offline"]
+
+
+@in_loop
+async def test_parting_words_that_nobody_hears_are_few() -> None:
+    """S-22: a device that comes and goes under new names, while the one watcher is politely blocked, fills no memory."""
+    bench = await PresenceBench(keeping=KeepingLimits(Default.EVERYONE)).start()
+    await bench.answer(BOB, ALICE, Decision.POLITE)
+    await bench.watch(ALICE, BOB)
+    for number in range(100):
+        bench.publish(BOB, key=f"r{number}")
+        bye = {f"ID-r{number}": ("xmpp", b"<status>bye</status>")}
+        assert bench.presence.unpublish(WHO, bench.origin(BOB), key=f"r{number}", natives=bye) is None
+    bench.sip.take()
+    await bench.watch(CAROL, BOB)
+    (told,) = bench.sip.take()
+    assert told.content is not None
+    assert len(told.content.natives) <= 20
 
 
 @in_loop

@@ -42,6 +42,7 @@ class Connections:
         self._binding = binding
         self._dialled: dict[Target, Link] = {}
         self._idle: dict[Link, Timer] = {}
+        """When those that stand are closed."""
         self._connecting: set[asyncio.Task[None]] = set()
         self._waiting: dict[Target, list[Reached]] = {}
         """Who waits for a connection that is being opened."""
@@ -74,22 +75,26 @@ class Connections:
             state = self._binding.state_of(link)
         except DeliveryError as error:
             log.info("no connection to a device: %s", error)
+        except Exception:  # whatever it was, who waits must not wait for ever
+            log.exception("no connection to a device")
         finally:
             waiting = self._waiting.pop(target)
         if state is not None:
             self._dialled[target] = state.link
-            self.rest(state.link)
+            self._close_later(state.link)
         for reached in waiting:
             reached(state)
 
     def rest(self, link: Link) -> None:
-        """A connection of ours was used: close it when nobody uses it for a while."""
-        if link in self._dialled.values():
-            old = self._idle.pop(link, None)
-            if old is not None:
-                old.cancel()
-            clock = self._binding.service.clock
-            self._idle[link] = clock.call_later(self._binding.config.connect_idle, link.close)
+        """A connection was used: if it is one of ours, close it when nobody uses it for a while."""
+        old = self._idle.get(link)
+        if old is not None:
+            old.cancel()
+            self._close_later(link)
+
+    def _close_later(self, link: Link) -> None:
+        clock = self._binding.service.clock
+        self._idle[link] = clock.call_later(self._binding.config.connect_idle, link.close)
 
     def link_closed(self, link: Link) -> None:
         """The link is gone."""

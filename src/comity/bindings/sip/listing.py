@@ -59,8 +59,6 @@ class ListWatch:
     is_starting: bool = True
     timer: Timer | None = None
     end: Timer | None = None
-    serial: int = 0
-    """Counts the virtual subscriptions made."""
 
     def next_body(self, transport: str) -> MimeObject:
         """What the next NOTIFY says: everything, or what changed; documents for which there is no room wait for the one after it."""

@@ -7,7 +7,7 @@ so that whoever may not see somebody alone does not see them in a list either. W
 * The first NOTIFY, and each that answers a SUBSCRIBE, is full; the others hold what changed. One is out at a time, so that
   ``version`` has no gaps; what changes meanwhile waits, and only the last of it.
 * What takes something away (pending, terminated, an entry removed) waits for nothing: what is on its way is abandoned, and a full
-  state goes out (G9).
+  state goes out (G9). Nor is anything sent again in which somebody stands as he no longer is: a polite block looks like any change.
 * Not durable: after a restart the next refresh is answered 481 and the client subscribes anew. So little time is granted that
   this comes soon.
 """
@@ -15,6 +15,7 @@ so that whoever may not see somebody alone does not see them in a list either. W
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -33,7 +34,7 @@ from comity.cpim.watchers import SubscriptionState
 from comity.errors import StoreError
 from comity.service.interfaces import Origin
 from comity.service.presence.interfaces import ContactItem, Content, Granted, PresenceService, Subscription, Terms
-from comity.xcap.services import service_entries
+from comity.xcap.services import ListServices
 
 if TYPE_CHECKING:
     from comity.bindings.sip.binding import SipBinding
@@ -75,6 +76,7 @@ class Lists:
     def start(self, presence: PresenceService) -> None:
         """Called once, before any listener opens."""
         self._presence = presence
+        self._services = ListServices(presence, self._binding.service.clock)
         presence.attach(EDGE, self)
 
     # --- SUBSCRIBE -----------------------------------------------------------------------------------------------
@@ -96,7 +98,7 @@ class Lists:
     async def _service_entries(self, principal: Address, service: Address) -> list[tuple[str, str]] | None:
         """Who is in a list service of the watcher's own (RFC 4826), None if it has none of that name."""
         try:
-            return await service_entries(self.presence, principal, service)
+            return await self._services.entries(principal, service)
         except StoreError as error:
             log.error("the list services of an account could not be read: %s", error)
             return None
@@ -123,6 +125,8 @@ class Lists:
         wanted = await self._wanted(received, one)
         if isinstance(wanted, Refusal):
             return wanted
+        if refusal := self._overtaken(received, one):
+            return refusal
         granted = min(duration, MOST_SECONDS)
         kept = self._notifier.kept_for(received, event, one.subscription.data)
         head_of(kept, config.max_forwards)  # before anything is kept: can it be written?
@@ -154,10 +158,6 @@ class Lists:
         if uri.host.lower() != principal.domain:
             return Refusal(404)
         id = subscript_id(request.call_id, request.from_.tag)
-        if id in self._lists:
-            return Refusal(482, "Merged Request")
-        if sum(one.subscription.watcher.key == principal.key for one in self._lists.values()) >= MOST_LISTS:
-            return Refusal(503, "Too Many Subscriptions", (("Retry-After", str(MOST_SECONDS)),))
         is_service = uri.user.lower() != NAME
         target = address_of_entry(request.uri_text) if is_service else Address("im", NAME, principal.domain)
         assert target is not None, "is_list looked"
@@ -166,6 +166,18 @@ class Lists:
         origin = Origin(principal, self._binding.name, received.source[0], is_protected)
         is_own = not has_list(request) and not is_service
         return ListWatch(subscription, to_sip_uri(target), origin, is_own, is_service)
+
+    def _overtaken(self, received: Request, one: ListWatch) -> Refusal | None:
+        """Whether there is (no) place for it; asked after all that is waited for, when another may have come or it may be gone."""
+        present = self._lists.get(one.subscription.id)
+        if received.request.to.tag:
+            return None if present is one else Refusal(481)
+        if present is not None:
+            return Refusal(482, "Merged Request")
+        watcher = one.subscription.watcher.key
+        if sum(other.subscription.watcher.key == watcher for other in self._lists.values()) >= MOST_LISTS:
+            return Refusal(503, "Too Many Subscriptions", (("Retry-After", str(MOST_SECONDS)),))
+        return None
 
     async def _wanted(self, received: Request, one: ListWatch) -> dict[str, Member] | Refusal | None:
         """Who shall be in the list; None: as before (a refresh without a list)."""
@@ -235,8 +247,7 @@ class Lists:
             member.state, member.reason = "terminated", EndReason.NORESOURCE.value
             return
         watcher = one.subscription.watcher
-        one.serial += 1
-        id = f"{one.subscription.id[:200]} {one.serial}"
+        id = secrets.token_hex(16)
         operation = SubscribeOperation(
             watcher.with_scheme("pres"), member.address.with_scheme("pres"), id, id, MOST_SECONDS
         )
@@ -275,6 +286,8 @@ class Lists:
             found = self._virtual.get(subscription.id)
             if found is not None:
                 one, member = found
+                if member.content is not None:
+                    self._notifier.supersede(one.subscription)
                 member.state, member.reason, member.content = "active", "", content
                 one.dirty[key_of(member)] = None
                 self._plan(one)
@@ -296,7 +309,7 @@ class Lists:
         if state == "terminated":
             del self._virtual[subscription.id]
             member.virtual = None
-        if not one.is_starting:
+        if not one.is_starting or one.version:  # a refresh: it may be on its way
             self._say_all(one)
 
     def asked(self, item: ContactItem) -> None:
@@ -375,11 +388,19 @@ class Lists:
         substate = Substate.ACTIVE if reason is None else Substate.TERMINATED
         self._notifier.say(one.subscription, substate, _REQUIRE + write_tail(body), reason)
 
-    def settled(self, subscription: Subscription) -> None:
-        """The last NOTIFY was answered: what changed meanwhile is next."""
+    def settled(self, subscription: Subscription, *, is_taken: bool) -> None:
+        """Nothing is on its way any more: what changed meanwhile is next, or all of it if the watcher did not take the last one."""
         one = self._lists.get(subscription.id)
-        if one is not None and one.dirty:
-            self._plan(one)
+        if one is not None:
+            one.is_full = one.is_full or not is_taken
+            if one.dirty:
+                self._plan(one)
+
+    def again(self, subscription: Subscription) -> None:
+        """The watcher could not take the last NOTIFY: say how things are now."""
+        one = self._lists.get(subscription.id)
+        if one is not None:
+            self._say_all(one)
 
     # --- ends ---------------------------------------------------------------------------------------------------------
 

@@ -214,6 +214,13 @@ class Notifier:
         watch = self._watches.get(subscription.id)
         return watch is not None and watch.in_flight is None and watch.waiting is None
 
+    def supersede(self, subscription: Subscription) -> None:
+        """What is on its way in this dialog is no longer true: it is not sent again."""
+        watch = self._watches.get(subscription.id)
+        if watch is not None and watch.in_flight is not None:
+            state, id = watch.in_flight
+            state.session.supersede(id)
+
     def transport_of(self, subscription: Subscription) -> str:
         """By what a list's watcher is reached."""
         watch = self._watches.get(subscription.id)
@@ -385,8 +392,8 @@ class Notifier:
         del self._pending[link, event.id]
         notice, watch.in_flight, watch.sent = watch.sent, None, None
         assert notice is not None
+        is_taken = isinstance(event, ResponseReceived) and event.response.status_code < 300
         if watch.partial is not None:
-            is_taken = isinstance(event, ResponseReceived) and event.response.status_code < 300
             watch.partial.answered(is_taken)
         if self._is_lost(watch, event):
             self._lose(watch)
@@ -399,7 +406,7 @@ class Notifier:
                 self._try_again_later(watch, notice, event.response)
         waiting, watch.waiting = watch.waiting, None
         if waiting is None:
-            self._settle(watch, notice)
+            self._settle(watch, notice, is_taken=is_taken)
         else:
             links: set[Link] = set()
             self._send(watch, waiting, links)
@@ -422,17 +429,23 @@ class Notifier:
             self._binding.service.clock.call_later(delay, partial(self._try_again, watch, watch.cseq, notice))
 
     def _try_again(self, watch: Watch, cseq: int, notice: Notice) -> None:
-        if self._watches.get(watch.subscription.id) is watch and watch.cseq == cseq and watch.in_flight is None:
-            links: set[Link] = set()
-            self._send(watch, notice, links)
-            flush(links)
+        """Unless something newer was said, or waits for a connection: that it must not overtake (G9)."""
+        is_latest = watch.cseq == cseq and watch.in_flight is None and not watch.is_dialling
+        if self._watches.get(watch.subscription.id) is not watch or not is_latest:
+            return
+        if watch.subscription.edge == EDGE:
+            self._lists.again(watch.subscription)
+            return
+        links: set[Link] = set()
+        self._send(watch, notice, links)
+        flush(links)
 
-    def _settle(self, watch: Watch, last: Notice) -> None:
+    def _settle(self, watch: Watch, last: Notice, *, is_taken: bool = False) -> None:
         """Nothing is on its way any more: after the last word the dialog is forgotten."""
         if last.substate is Substate.TERMINATED:
             self._forget(watch)
         elif watch.subscription.edge == EDGE:
-            self._lists.settled(watch.subscription)
+            self._lists.settled(watch.subscription, is_taken=is_taken)
 
     def _lose(self, watch: Watch) -> None:
         """The watcher does not want it or is not there (SIP-22)."""

@@ -11,7 +11,7 @@ from dataclasses import replace
 from comity.cpim.address import Address
 from comity.cpim.operations import Reason, Response, failure
 from comity.service.interfaces import Origin
-from comity.service.presence.access import Reconsider
+from comity.service.presence.access import Access, Reconsider
 from comity.service.presence.blocks import Blocks
 from comity.service.presence.decisions import is_owner
 from comity.service.presence.edges import Edges
@@ -35,14 +35,23 @@ class ContactBook:
         pairs: what moves both halves of a pair.
         blocks: the blocking lists.
         edges: the bindings, told of every change.
+        access: what the account decided.
         reconsider: called when what a watcher may see may have changed.
     """
 
     def __init__(
-        self, relations: Relations, pairs: Pairs, blocks: Blocks, edges: Edges, reconsider: Reconsider
+        self,
+        relations: Relations,
+        pairs: Pairs,
+        blocks: Blocks,
+        edges: Edges,
+        *,
+        access: Access,
+        reconsider: Reconsider,
     ) -> None:
         self._relations = relations
         self._pairs = pairs
+        self._access = access
         self._blocks = blocks
         self._edges = edges
         self._reconsider = reconsider
@@ -120,6 +129,7 @@ class ContactBook:
             return failure("", Reason.SYNTAX, "An account cannot block itself.")
         if len({*map(str, self._blocks.of(account)), *map(str, contacts)}) > self._pairs.limits.blocked:
             return failure("", Reason.QUOTA, f"A blocking list has at most {self._pairs.limits.blocked} entries.")
+        await self._access.load(account)  # so that it can be judged before this is answered (G9)
         await self._blocks.change(account, contacts, ())
         await self._judge_anew(account, contacts)
         self._edges.blocklist_changed(account, contacts, ())

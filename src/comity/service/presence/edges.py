@@ -6,15 +6,18 @@ goes to that subscription's own edge (``get``).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 
 from comity.cpim.address import Address
 from comity.cpim.operations import NotifyOperation
 from comity.service.presence.interfaces import ContactItem, Edge
 
+log = logging.getLogger(__name__)
+
 
 class Edges:
-    """See ``Edge`` for what each call says."""
+    """See ``Edge`` for what each call says. What one edge fails at, the others are told all the same (F-POISON)."""
 
     def __init__(self) -> None:
         self._edges: dict[str, Edge] = {}
@@ -29,32 +32,33 @@ class Edges:
 
     def asked(self, item: ContactItem) -> None:
         """See ``Edge.asked``."""
-        for edge in self._edges.values():
-            edge.asked(item)
+        self._tell(lambda edge: edge.asked(item))
 
     def answered(self, item: ContactItem, is_granted: bool) -> None:
         """See ``Edge.answered``."""
-        for edge in self._edges.values():
-            edge.answered(item, is_granted)
+        self._tell(lambda edge: edge.answered(item, is_granted))
 
     def withdrew(self, item: ContactItem) -> None:
         """See ``Edge.withdrew``."""
-        for edge in self._edges.values():
-            edge.withdrew(item)
+        self._tell(lambda edge: edge.withdrew(item))
 
     def contact_changed(self, item: ContactItem) -> None:
         """See ``Edge.contact_changed``."""
-        for edge in self._edges.values():
-            edge.contact_changed(item)
+        self._tell(lambda edge: edge.contact_changed(item))
 
     def blocklist_changed(
         self, account: Address, blocked: Sequence[Address], unblocked: Sequence[Address] | None
     ) -> None:
         """See ``Edge.blocklist_changed``."""
-        for edge in self._edges.values():
-            edge.blocklist_changed(account, blocked, unblocked)
+        self._tell(lambda edge: edge.blocklist_changed(account, blocked, unblocked))
 
     def directed(self, operation: NotifyOperation) -> None:
         """See ``Edge.directed``."""
-        for edge in self._edges.values():
-            edge.directed(operation)
+        self._tell(lambda edge: edge.directed(operation))
+
+    def _tell(self, say: Callable[[Edge], None]) -> None:
+        for name, edge in self._edges.items():
+            try:
+                say(edge)
+            except Exception:  # it is durable already: who did it must not hear that it failed
+                log.exception("the devices of %s cannot be told", name)

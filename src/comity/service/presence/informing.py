@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from comity.cpim.operations import MimeObject
+from comity.cpim.operations import EndReason, MimeObject
 from comity.cpim.watchers import WATCHERINFO_TYPE, WatcherEntry, WatcherInfo
 from comity.service.interfaces import Clock, Store
 from comity.service.presence.deadlines import Deadlines
@@ -41,7 +41,7 @@ class Informing:
         self._relations = relations
         self._presentities = presentities
         self._notifier = notifier
-        self._due: Deadlines[Live] = Deadlines(clock, self._fall_due)
+        self._due: Deadlines[Live] = Deadlines(clock, self._fall_due, lambda live, _: live.is_due)
         self.hold: Callable[[Presentity], None] = lambda presentity: None
         """Looks an account up that is not in memory, then calls ``changed``."""
 
@@ -52,6 +52,11 @@ class Informing:
     def begin(self, presentity: Presentity, live: Live) -> None:
         """Tell the whole state: it just subscribed, refreshed, or came back after a restart."""
         book = self._relations.loaded(presentity.address)
+        if book is None and not live.is_kept:
+            self._notifier.ended(
+                live, EndReason.TIMEOUT
+            )  # its last word must not wait for a look-up: it is forgotten by then
+            return
         if book is None:
             self.hold(presentity)
             return

@@ -77,7 +77,9 @@ class Keeping:
         self.decisions = Decisions(
             self.relations, self.pairs, self.access, self.blocks, accounts=accounts, reconsider=reconsider
         )
-        self.contacts = ContactBook(self.relations, self.pairs, self.blocks, self.edges, reconsider)
+        self.contacts = ContactBook(
+            self.relations, self.pairs, self.blocks, self.edges, access=self.access, reconsider=reconsider
+        )
 
     async def start(self) -> None:
         """Take up what has to be in memory, and finish what a stop cut in two; call before anything listens. Raises StoreError."""

@@ -69,7 +69,7 @@ class Moves:
         self._informing = informing
         informing.hold = self.hold
         self.subscriptions = Subscriptions(store, clock, self._expired)
-        self._waiting: Deadlines[Live] = Deadlines(clock, self._give_up)
+        self._waiting: Deadlines[Live] = Deadlines(clock, self._give_up, lambda live, _: live.state is _STATE.WAITING)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def stop(self) -> None:
@@ -97,11 +97,7 @@ class Moves:
         presentity = self._presentities.find(account)
         if presentity is None:
             return
-        lives = [
-            live
-            for live in presentity.subscriptions
-            if live.package == "presence" and (watcher is None or live.watcher.key == watcher.key)
-        ]
+        lives = [live for live in presentity.subscriptions if watcher is None or live.watcher.key == watcher.key]
         try:
             if watcher is None:
                 presentity.grants.clear()
@@ -120,6 +116,10 @@ class Moves:
         if not live.is_known:
             return False
         granted = self.grant(live.target, live.watcher)
+        if live.package == "presence.winfo":
+            if granted.sub_handling < SubHandling.POLITE_BLOCK:  # as one who asks for it now is refused (ACL-26)
+                self.end(live, EndReason.REJECTED)
+            return False
         if live.state is _STATE.WAITING:
             if granted.sub_handling is not SubHandling.CONFIRM:
                 self._leave(live, _EVENT.REJECTED if granted.sub_handling is SubHandling.BLOCK else _EVENT.APPROVED)

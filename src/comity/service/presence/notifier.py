@@ -59,7 +59,7 @@ class Notifier:
         self._clock = clock
         self._edges = edges
         self._presentity = presentity
-        self._due: Deadlines[Live] = Deadlines(clock, self._fall_due)
+        self._due: Deadlines[Live] = Deadlines(clock, self._fall_due, lambda live, _: live.is_due)
 
     def stop(self) -> None:
         """Tell nobody any more."""

@@ -267,6 +267,7 @@ class Pairs:
         self, account: Address, other: Address, change: Change, *, first: Iterable[Op] = (), then: Sequence[Op] = ()
     ) -> tuple[ContactItem, ContactItem] | Response:
         """Change a row; what watchers may see is judged anew as soon as it is durable."""
+        await self._access.load(account)  # so that it can be judged before this is answered (G9)
         changed = await self._relations.change(account, other, change, first=first, then=then)
         if not isinstance(changed, Response):
             before, after = changed

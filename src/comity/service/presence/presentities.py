@@ -27,7 +27,7 @@ class Presentities:
         self._accounts = accounts
         self._clock = clock
         self._known: dict[str, Presentity] = {}
-        self._moments: Deadlines[Presentity] = Deadlines(clock, self._fall_due)
+        self._moments: Deadlines[Presentity] = Deadlines(clock, self._fall_due, self._changes_at)
         self.on_moment: Callable[[Presentity], None] = lambda presentity: None
         """Called when a lease, a validity or a rule ended or began."""
 
@@ -81,6 +81,9 @@ class Presentities:
     def stop(self) -> None:
         """Let nothing change by itself any more."""
         self._moments.stop()
+
+    def _changes_at(self, presentity: Presentity, at: float) -> bool:
+        return presentity.timer_at == at and self._known.get(presentity.address.key) is presentity
 
     def _fall_due(self, presentities: list[Presentity]) -> None:
         for presentity in presentities:

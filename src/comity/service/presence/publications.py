@@ -89,6 +89,8 @@ class Publications:
         del presentity.publications[former.key]
         if natives and presentity.subscriptions:
             presentity.parting.update(natives)
+            while len(presentity.parting) > self._limits.publications:  # nobody was told for long
+                del presentity.parting[next(iter(presentity.parting))]
         presentity.changed()
         return None
 

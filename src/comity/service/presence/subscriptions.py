@@ -83,7 +83,7 @@ class Subscriptions:
         self._expired = expired
         self._by_id: dict[tuple[str, str], Live] = {}
         self._by_watcher: dict[str, dict[Live, None]] = {}
-        self._expiries: Deadlines[Live] = Deadlines(clock, self._fall_due)
+        self._expiries: Deadlines[Live] = Deadlines(clock, self._fall_due, self._expires_at)
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -132,6 +132,9 @@ class Subscriptions:
     def stop(self) -> None:
         """Let nothing expire any more."""
         self._expiries.stop()
+
+    def _expires_at(self, live: Live, at: float) -> bool:
+        return live.expiry_at == at and self._by_id.get((live.edge, live.id)) is live
 
     def _fall_due(self, lives: list[Live]) -> None:
         now = self._store.time()
