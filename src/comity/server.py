@@ -191,9 +191,9 @@ class Server:
             await self._control.stop()
         if self._network is not None:
             self._network.stop_listening()
-        if self._xcap is not None:
-            await self._xcap.close()
         drains = [asyncio.ensure_future(binding.drain()) for binding in self._bindings]
+        if self._xcap is not None:
+            drains.append(asyncio.ensure_future(self._xcap.close()))
         failpoint("server.drain")
         if drains:
             _, late = await asyncio.wait(drains, timeout=DRAIN_SECONDS)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import re
 import secrets
-import statistics
 import time
 from collections.abc import Iterator
 
@@ -18,6 +17,7 @@ from tests.catalogue.harness import Target
 from tests.catalogue.raw import sip_status
 from tests.catalogue.sip_agent import CRLF, WIRES, Agent, Wire, header
 from tests.catalogue.test_presence_documents import HOSTILE
+from tests.evenness import assert_same_time
 
 PIDF = "application/pidf+xml"
 DOCUMENT = (
@@ -327,17 +327,14 @@ class TestPublishing:
 def test_time_tells_nothing(target: Target) -> None:
     """N-12, N-02: a SUBSCRIBE for somebody who is there and does not answer takes as long as for nobody, within what the machine's
     own noise allows; taken turn by turn so that both see the same machine."""
-    spent: dict[str, list[float]] = {"bob": [], "nosuch": []}
     with Watcher(target, "tcp") as alice:
-        for turn in range(60):
-            for name, list_ in spent.items():
-                begun = time.perf_counter()
-                answer = alice.subscribe(f"sip:{name}@a.test", 0, call_id=f"Call-ID: {secrets.token_hex(8)}")
-                list_.append(time.perf_counter() - begun)
-                assert sip_status(answer) == 200, turn
-                alice.next_notify()
-    known, unknown = statistics.median(spent["bob"]), statistics.median(spent["nosuch"])
-    assert abs(known - unknown) < 0.25 * max(known, unknown), (known, unknown)
+
+        def ask(is_there: bool) -> None:
+            name = "bob" if is_there else "nosuch"
+            answer = alice.subscribe(f"sip:{name}@a.test", 0, call_id=f"Call-ID: {secrets.token_hex(8)}")
+            assert sip_status(answer) == 200
+
+        assert_same_time(ask, alice.next_notify, turns=60, ratio=0.25)
 
 
 def test_nobody_is_open_after_a_crash(tmp_path_factory: pytest.TempPathFactory) -> None:

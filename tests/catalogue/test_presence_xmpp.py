@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import statistics
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +14,7 @@ import pytest
 from tests.catalogue.harness import Target
 from tests.catalogue.raw import RawXmpp
 from tests.catalogue.test_xmpp import PING, Device, ask, condition
+from tests.evenness import assert_same_time
 
 PROBES = int(os.environ.get("COMITY_CATALOGUE_REPEATS", "40")) * 5
 """Probes of each kind (N-12; the text asks for 1,000)."""
@@ -61,19 +60,15 @@ class TestStrangers:
             assert told(bob) == []
 
     def test_a_probe_takes_as_long_for_nobody(self, target: Target) -> None:
-        """N-12: the means differ by less than 5 % and a millisecond."""
-        spent: dict[str, list[float]] = {"bob": [], "missing": []}
+        """N-12: the medians differ by less than 5 % and a millisecond."""
         with target.row("N-12"), available(target, "bob"), available(target, "alice") as alice:
-            for n in range(PROBES):
-                for name in ("bob", "missing") if n % 2 else ("missing", "bob"):
-                    local = name if name == "bob" else f"missing{secrets.token_hex(4)}"
-                    began = time.perf_counter()
-                    alice.send(f"<presence type='probe' id='p' to='{local}@a.test'/>".encode())
-                    alice.until(rb"<presence[^>]*type='unsubscribed'[^>]*/>")
-                    spent[name].append(time.perf_counter() - began)
-        bob, missing = (statistics.median(spent[name]) for name in ("bob", "missing"))
-        assert abs(bob - missing) < 0.05 * max(bob, missing), (bob, missing)
-        assert abs(bob - missing) < 0.001, (bob, missing)
+
+            def probe(is_there: bool) -> None:
+                local = "bob" if is_there else f"missing{secrets.token_hex(4)}"
+                alice.send(f"<presence type='probe' id='p' to='{local}@a.test'/>".encode())
+                alice.until(rb"<presence[^>]*type='unsubscribed'[^>]*/>")
+
+            assert_same_time(probe, lambda: None, PROBES, ratio=0.05, seconds=0.001)
 
     def test_an_approval_nobody_asked_for_is_ignored(self, target: Target) -> None:
         """N-07: by no state and no word of it does the other change."""

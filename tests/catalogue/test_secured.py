@@ -163,14 +163,31 @@ def test_however_the_sections_are_cut_the_entity_is_the_same(target: Target, sec
             assert expected in carol.until(rb"<message[^>]* from='alice@a\.test/[^>]*>.*?</message>")
 
 
-@pytest.mark.parametrize("attributes", [" to='carol@a.test'", ""], ids=["directed", "broadcast"])
-def test_in_a_presence_it_goes_nowhere(target: Target, attributes: str) -> None:
-    """RFC 3923 section 4 comes with presence: until then nothing of it is delivered, stored or answered."""
+@pytest.mark.parametrize("attributes", ["", " to='carol@a.test'"], ids=["broadcast", "directed"])
+def test_what_is_no_presence_goes_nowhere_in_a_presence(target: Target, attributes: str) -> None:
+    """RFC 3923 section 4, XMPP-15: bad-request, and neither who watches nor who is addressed gets anything of it."""
     with target.row("e2e"), RawXmpp(target, "bound") as peer, listening(target, "carol") as carol:
         peer.send(f"<presence{attributes}>{GOOD}</presence>".encode() + PING)
-        assert b"error" not in peer.until(rb"<iq[^>]* id='alive'[^>]*/>")
+        answer = peer.until(rb"<iq[^>]* id='alive'[^>]*/>")
+        assert re.search(rb"<presence[^>]* type='error'[^>]*>.*<error type='modify'><bad-request", answer), answer
         carol.send(PING)
-        assert b"e2e" not in carol.until(rb"<iq[^>]* id='alive'[^>]*/>")
+        assert b"<presence" not in carol.until(rb"<iq[^>]* id='alive'[^>]*/>")
+
+
+@pytest.mark.parametrize(
+    ("about", "is_handed_on"), [("alice@a.test", True), ("boss@a.test", False)], ids=["the sender", "somebody else"]
+)
+def test_signed_presence_for_one_is_about_its_sender(target: Target, about: str, is_handed_on: bool) -> None:
+    """RFC 3923 section 4.2, PRES-1: whole and untouched to whom it is addressed, and to nobody under another's name."""
+    pidf = f"<presence xmlns='urn:ietf:params:xml:ns:pidf' entity='pres:{about}'/>"
+    part = f"Content-Type: application/pidf+xml\r\n\r\n{pidf}".encode()
+    entity = (SIGNED + b"\r\n\r\n" + parts(part, SIGNATURE)).replace(b"\r\n", b"\n").decode()
+    sent = f"<e2e xmlns='{E2E}'><![CDATA[\n{entity}\n]]></e2e>"
+    with target.row("e2e"), RawXmpp(target, "bound") as peer, listening(target, "carol") as carol:
+        peer.send(f"<presence to='carol@a.test'>{sent}</presence>".encode() + PING)
+        assert (b"<forbidden" in peer.until(rb"<iq[^>]* id='alive'[^>]*/>")) is not is_handed_on
+        carol.send(PING)
+        assert (sent.encode() in carol.until(rb"<iq[^>]* id='alive'[^>]*/>")) is is_handed_on
 
 
 def test_in_an_iq_it_is_no_request_we_know(target: Target) -> None:

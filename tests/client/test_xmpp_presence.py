@@ -14,7 +14,7 @@ import pytest
 
 from comity.bindings.xmpp import wire
 from comity.bindings.xmpp.e2e import wrap_entity
-from comity.client import ClientError, Judge, NotPossible, Seen, Standing
+from comity.client import ClientError, Judge, NotPossible, Seen, Standing, xmpp_presence
 from comity.client.xmpp_presence import MOST_DEVICES, XmppPresence
 from comity.cpim.address import Address
 from comity.cpim.operations import MimeObject, Reason, Status
@@ -244,6 +244,19 @@ async def test_devices_without_end_do_not_fill_the_memory() -> None:
     seen = await soon(anext(changes))
     assert seen.document is not None
     assert len(seen.document.tuples) == MOST_DEVICES
+    await changes.aclose()
+
+
+@story
+async def test_strangers_who_came_and_went_keep_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(xmpp_presence, "MOST_KEPT", 10)
+    server = Server(TO)
+    for number in range(30):
+        server.tell("", from_=f"u{number}@b.test/x")
+        server.tell("", from_=f"u{number}@b.test/x", type="unavailable")
+    server.tell("<show>away</show>")
+    changes = server.presence.watch(BOB)
+    assert (await soon(anext(changes))).availability is Availability.AWAY
     await changes.aclose()
 
 

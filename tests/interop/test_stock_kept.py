@@ -6,6 +6,7 @@ Evidence for personal eventing and private storage (XEP-0163, 0384, 0049) with a
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,8 +51,19 @@ class Keeper(Profanity):
             asked.answer(asker.sign_in.address, granted=True)
 
     def bookmark(self, room: str) -> None:
+        """Keep a room; back when the server answered that it did."""
         self._type(f"/bookmark add {room} nick ally autojoin off")
-        self._wait_log("jabber:iq:private", 2 + 1)  # asked for and answered at its start, stored now
+        self._running.wait_until(self._is_stored, "the answer to its bookmarks in its log")
+
+    def _is_stored(self) -> bool:
+        log = self._log()
+        asked = re.search(r'SENT: <iq(?=[^>]* type="set")[^>]* id="([^"]*)"[^>]*><query xmlns="jabber:iq:private"', log)
+        return asked is not None and f'<iq id="{asked[1]}"' in log[asked.end() :]
+
+    def bookmarks(self) -> str:
+        """The answer to the question it asks at its start."""
+        self._wait_log('RECV: <iq id="bookmark_init_request"')
+        return next(line for line in self.stanzas("iq") if 'id="bookmark_init_request"' in line)
 
     def stanzas(self, kind: str) -> list[str]:
         """What it received, as it stood on the stream."""
@@ -100,5 +112,4 @@ def test_bookmarks_are_there_for_the_next_program(server: ComityServer, tmp_path
     with running(server, tmp_path / "desk", ann) as desk:
         desk.bookmark(ROOM)
     with running(server, tmp_path / "laptop", ann) as laptop:
-        found = [line for line in laptop.stanzas("iq") if 'id="bookmark_init_request"' in line]
-        assert any(ROOM in line for line in found), found
+        assert ROOM in laptop.bookmarks()

@@ -7,8 +7,6 @@ ACL-28, GW-13 to GW-16, SEED-45, SEED-46, SEED-48, T4, T9, X8 and the rows N-02,
 from __future__ import annotations
 
 import re
-import statistics
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -22,6 +20,7 @@ from comity.cpim.operations import MimeObject
 from comity.secure import LocalCa, TrustStore, VerdictKind, new_identity, sign, verify
 from tests.catalogue.raw import sip_status
 from tests.catalogue.sip_agent import CRLF, Agent, header
+from tests.evenness import assert_same_time
 from tests.paths.kit import Via
 from tests.paths.presence_people import DOCUMENT, House, Notice, Person, SipPerson, XmppPerson
 
@@ -210,19 +209,14 @@ def test_somebody_who_is_not_there_looks_like_one_who_does_not_answer(
 
 def test_a_phone_learns_nothing_by_the_time_an_answer_takes(house: House, stack: ExitStack) -> None:
     """N-12 by SIP: the medians for somebody silent and for nobody differ by less than a tenth and half a millisecond."""
-    spent: dict[bool, list[float]] = {True: [], False: []}
     phone = stack.enter_context(house.person("sip", house.account("curious")))
     silent = house.account("silent")
     assert isinstance(phone, SipPerson)
-    for count in range(ASKED):
-        for is_there in (True, False) if count % 2 else (False, True):
-            began = time.perf_counter()
-            phone.watch(silent if is_there else "nobodyatall", expires=0)
-            spent[is_there].append(time.perf_counter() - began)
-            phone.heard_until_now()
-    there, nobody = statistics.median(spent[True]), statistics.median(spent[False])
-    assert abs(there - nobody) < 0.1 * max(there, nobody), (there, nobody)
-    assert abs(there - nobody) < 0.0005, (there, nobody)
+
+    def ask(is_there: bool) -> bytes:
+        return phone.watch(silent if is_there else "nobodyatall", expires=0)
+
+    assert_same_time(ask, phone.heard_until_now, ASKED, ratio=0.1, seconds=0.0005)
 
 
 def unnamed(octets: bytes, target: str) -> str:

@@ -37,7 +37,7 @@ def test_what_is_not_ber_is_refused(octets: bytes) -> None:
 
 def test_depth_is_bounded() -> None:
     deep = b"\x30\x80" * 5000 + b"\x00\x00" * 5000
-    started = time.monotonic()
+    started = time.thread_time()
     with pytest.raises(ber.BerError, match="too deep"):
         ber.read(deep)
     definite = b""
@@ -45,7 +45,7 @@ def test_depth_is_bounded() -> None:
         definite = ber.sequence(definite)
     with pytest.raises(ber.BerError, match="too deep"):
         ber.read(definite).der()
-    assert time.monotonic() - started < 1
+    assert time.thread_time() - started < 1
 
 
 def test_the_number_of_elements_is_bounded() -> None:

@@ -134,11 +134,11 @@ def test_a_huge_rsa_key_is_not_even_tried(bits: int, exponent: int, word: str) -
         .sign(root.key, hashes.SHA256())
     )
     signer = issued(authority("huge", None)).certificate
-    started = time.monotonic()
+    started = time.thread_time()
     result = check(signer, root, huge)
     assert result.distrust is Distrust.UNSUPPORTED
     assert word in result.text
-    assert time.monotonic() - started < 0.2
+    assert time.thread_time() - started < 0.2
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from comity.errors import ComityError, SecurityError
-from comity.secure import KeyStore, new_identity, openpgp
+from comity.secure import KeyStore, new_identity, openpgp, openpgp_packets
 from comity.secure.kept import armored, is_openpgp, is_private_openpgp, principal, read
 from comity.secure.keyfile import certificate_pem
+from tests.peers import need_program
 from tests.secure import kit
 from tests.secure.kit import ALICE, NOW
 
@@ -43,6 +45,17 @@ def test_both_say_whose_they_are(pgp: openpgp.PgpIdentity) -> None:
         for reference in ("bob@a.test", found.fingerprint[:15], found.fingerprint[1:], "", "im:"):
             assert not found.is_meant_by(reference), reference
         assert read(found.file_octets)[0].fingerprint == found.fingerprint
+
+
+@pytest.mark.parametrize("length", [*range(1, 9), 47, 48, 49, 95, 96, 300])
+def test_armor_of_any_length_is_read_by_others(length: int) -> None:
+    """GnuPG 2.2 fails at every third without a checksum, so that each third certificate could not be imported."""
+    octets = bytes([0xC2, *range(1, length)]) if length < 256 else b"\xc2" * length
+    text = armored(octets)
+    assert openpgp_packets.dearmor(text, (b"PUBLIC KEY BLOCK",)) == octets
+    assert text.decode().splitlines()[-2] == pysequoia.armor(octets, pysequoia.ArmorKind.PublicKey).splitlines()[-2]
+    done = subprocess.run([need_program("gpg"), "--batch", "--dearmor"], input=text, capture_output=True, check=True)
+    assert (done.stdout, b"invalid" in done.stderr) == (octets, False)
 
 
 def test_of_a_pair_the_one_that_signs_is_meant() -> None:

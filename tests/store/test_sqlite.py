@@ -410,9 +410,9 @@ class TestTrouble:
     def test_a_database_locked_by_another_program_refuses_in_time_and_goes_on(
         self, data: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """F-31, with 0.3 s for the 5 s."""
+        """F-31, with 1 s for the 5 s: and who comes second does not wait again."""
         assert schema.BUSY == 5.0
-        monkeypatch.setattr(schema, "BUSY", 0.3)
+        monkeypatch.setattr(schema, "BUSY", 1.0)
 
         async def main() -> None:
             store = await filled(data)
@@ -422,7 +422,7 @@ class TestTrouble:
                 first = store.commit([Add(make(1000))])
                 await asyncio.sleep(0.05)
                 results = await asyncio.gather(first, store.commit([Add(make(1001))]), return_exceptions=True)
-                assert time.monotonic() - began < 0.6
+                assert time.monotonic() - began < 2.0
                 assert [str(result) for result in results] == [str(results[0])] * 2
                 assert "locked" in str(results[0])
                 assert len(await store.read("inbox/0", 5)) == 5

@@ -242,6 +242,18 @@ class TestHostilePeers:
                 assert answer.status == 200
 
     @in_loop
+    async def test_who_never_says_a_word_of_tls_does_not_keep_the_server_from_stopping(self, tmp_path: Path) -> None:
+        """The handshake has ten seconds, and nothing else stops before it."""
+        async with serving(tmp_path) as served:
+            _, writer = await asyncio.open_connection("127.0.0.1", served.port)
+            async with client(served) as session, session.get(served.root + "/xcap-caps/global/index"):
+                pass  # who came after it was served, so it was accepted
+            async with asyncio.timeout(5):
+                await served.https.close()
+            assert served.network.gate.total == 0
+            writer.close()
+
+    @in_loop
     async def test_plain_http_is_not_spoken(self, tmp_path: Path) -> None:
         async with serving(tmp_path) as served:
             reader, writer = await asyncio.open_connection("127.0.0.1", served.port)

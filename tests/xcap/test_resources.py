@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from comity.cpim.address import Address
+from comity.cpim.operations import Response
 from comity.cpim.presence_rules import SubHandling
 from comity.cpim.watchers import SubscriptionState
+from comity.errors import StoreError
+from comity.service.interfaces import Op, Put, Result
 from comity.service.presence.interfaces import ContactItem, Decision, Granted
+from comity.store.memory import MemoryStore
 from comity.xcap.exchange import Answer
 from comity.xcap.services import is_person
 from tests.loop import in_loop
@@ -265,6 +271,29 @@ class TestHttp:
         assert (await house.ask("GET", part)).status == 200
 
     @in_loop
+    async def test_a_long_list_that_was_never_put_counts_too(self) -> None:
+        house = await House().start()
+        for number in range(100):
+            contact = Address.im(f"u{number}", "b.test")
+            await house.keeping.contacts.put(ALICE, contact, "x" * 1000, (), house.origin(ALICE))
+        statuses = [(await house.ask("GET", LISTS)).status for _ in range(100)]
+        assert statuses[0] == 200
+        assert statuses[-1] == 429
+
+    @in_loop
+    async def test_a_contact_list_too_long_for_a_document_costs_nothing(self) -> None:
+        """Eight groups of a thousand octets for each of 140 people: more than a megabyte to write."""
+        house = await House().start()
+        groups = [f"{number:02}".ljust(1000, "x") for number in range(8)]
+        for number in range(140):
+            contact = Address.im(f"u{number}", "b.test")
+            await house.keeping.contacts.put(ALICE, contact, "", groups, house.origin(ALICE))
+        for method in ("GET", "DELETE"):
+            assert (await house.ask(method, LISTS)).status == 413
+        assert (await house.ask("PUT", LISTS, lists(""))).status == 413
+        assert len(await house.contacts()) == 140
+
+    @in_loop
     async def test_conditions(self) -> None:
         """RFC 4825 sections 8.2.6 and 8.5."""
         house = await House().start()
@@ -367,6 +396,34 @@ class TestOneContactList:
         assert (await house.ask("GET", LISTS)).status == 404
 
     @in_loop
+    async def test_nor_does_a_blind_put_of_the_root_element(self) -> None:
+        house = await House().start()
+        await house.presence.answer(ALICE, BOB, Decision.ALLOWED, house.origin(ALICE))
+        await house.ask("PUT", LISTS, lists("<list><entry uri='sip:bob@a.test'/></list>"))
+        root = path("resource-lists", node="resource-lists")
+        answer = await house.ask("PUT", root, lists(""))
+        assert answer.status == 200
+        assert set(await house.contacts()) == {"bob"}
+        assert (await house.ask("PUT", root, lists(""), if_match=answer.headers["ETag"])).status == 200
+        assert await house.contacts() == {}
+
+    @in_loop
+    async def test_what_there_is_no_room_for_changes_no_contact(self) -> None:
+        house = await House().start()
+        await house.ask("PUT", LISTS, lists("<list><entry uri='sip:bob@a.test'/></list>"))
+        documents, origin, number = house.presence.documents, house.origin(ALICE), 0
+        while not isinstance(await documents.put(ALICE, f"x/{number}", "text/plain", bytes(2**19), origin), Response):
+            number += 1
+        await documents.put(ALICE, "x/last", "text/plain", bytes(2**19 - 200), origin)
+        etag = (await house.ask("GET", LISTS)).headers["ETag"]
+        other = lists(
+            "<list><entry uri='sip:carol@a.test'/>" + "".join(f"<entry uri='tel:{n}'/>" for n in range(20)) + "</list>"
+        )
+        assert condition(await house.ask("PUT", LISTS, other, if_match=etag)) == "constraint-failure"
+        assert set(await house.contacts()) == {"bob"}
+        assert (await house.ask("GET", LISTS)).headers["ETag"] == etag
+
+    @in_loop
     async def test_names_and_groups_go_both_ways(self) -> None:
         house = await House().start()
         await house.keeping.contacts.put(ALICE, BOB, "Bob", ("A", "contacts"), house.origin(ALICE))
@@ -400,11 +457,32 @@ class TestHardState:
         assert await seen(house) == ["old"]
 
     @in_loop
+    async def test_what_could_not_be_stored_is_not_said_any_more(self) -> None:
+        store = FullStore()
+        house = await House(store=store).start()
+        await house.ask("PUT", PIDF, presence("kept"))
+        store.is_full = True
+        with pytest.raises(StoreError):
+            await house.ask("PUT", PIDF, presence("lost"))
+        assert await seen(house) == ["kept"]
+
+    @in_loop
     async def test_a_document_about_somebody_else_is_refused(self) -> None:
         """N-19."""
         house = await House().start()
         assert condition(await house.ask("PUT", PIDF, presence("x").replace(b"alice", b"bob"))) == "constraint-failure"
         assert await seen(house) == []
+
+
+class FullStore(MemoryStore):
+    """Takes no documents once it is full."""
+
+    is_full = False
+
+    def commit(self, ops: Sequence[Op]) -> asyncio.Future[list[Result]]:
+        if self.is_full and any(isinstance(op, Put) and op.space == "document" for op in ops):
+            raise StoreError("no space left on device")
+        return super().commit(ops)
 
 
 async def seen(house: House) -> list[str]:

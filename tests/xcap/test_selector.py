@@ -59,16 +59,16 @@ def document(octets: bytes) -> Document:
 
 
 def put(octets: bytes, node: str, body: bytes, query: str = "", default: str = "") -> bytes:
-    return put_element(document(octets), selector(node, query, default), body, HOME, LIMITS).octets
+    return put_element(document(octets), selector(node, query, default), body, HOME, LIMITS).document.octets
 
 
 def put_value(octets: bytes, node: str, body: bytes) -> bytes:
-    return put_attribute(document(octets), selector(node), body, HOME, LIMITS).octets
+    return put_attribute(document(octets), selector(node), body, HOME, LIMITS).document.octets
 
 
 def delete(octets: bytes, node: str) -> bytes | None:
     change = delete_part(document(octets), selector(node), LIMITS)
-    return change.octets if change else None
+    return change.document.octets if change else None
 
 
 def get(octets: bytes, node: str, query: str = "", default: str = "") -> tuple[str, bytes] | None:

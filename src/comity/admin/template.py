@@ -81,7 +81,7 @@ client = ["tcp://0.0.0.0:5222", "tls://0.0.0.0:5223"]
 
 
 # [xcap]
-# Presence rules by XCAP for SIP clients; HTTPS only, never on the console's address.
+# Presence rules and contact lists by XCAP for SIP clients; HTTPS only, never on the console's address.
 # listen = ["https://0.0.0.0:8444"]
 
 

@@ -206,7 +206,9 @@ class XmppPresence:
     def _take_state(self, stanza: Element, sender: Address, resource: str) -> None:
         key, now = key_of(sender), datetime.now(UTC)
         if key not in self._devices and len(self._devices) >= MOST_KEPT:
-            return
+            self._forget_the_gone()
+            if len(self._devices) >= MOST_KEPT:
+                return
         devices = self._devices.setdefault(key, {})
         if stanza.get("type") == "unavailable":
             # From the bare address: nothing of it is available (RFC 6121 section 4.4.2).
@@ -224,6 +226,11 @@ class XmppPresence:
                 resource, said.document, now, now + _FAR, said.secured, keeps_ids=said.keeps_ids
             )
         self._show(key)
+
+    def _forget_the_gone(self) -> None:
+        """Nobody watches them and nothing of them is available: no reason to keep others out."""
+        for key in [key for key, devices in self._devices.items() if not devices and key not in self._watches]:
+            del self._devices[key]
 
     def _say_parting(self, stanza: Element, sender: Address, resource: str, now: datetime) -> None:
         """The last device is gone: closed, with the note it left."""

@@ -422,7 +422,7 @@ class Config:
     web: WebConfig
     """Console, metrics, health."""
     xcap: XcapConfig
-    """Presence rules by XCAP."""
+    """Presence rules and contact lists by XCAP."""
     routes: tuple[RouteConfig, ...]
     """Every ``[[route]]``, in the order of the file."""
     store: StoreConfig

@@ -6,13 +6,12 @@ to XML. Whatever the octets, MalformedMessage is all that comes out besides a tr
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Final
 
 from comity.errors import MalformedMessage, RemoteProtocolError
 from comity.xml import Element, XmlLimits, parse_document
 
-_XINCLUDE: Final = "http://www.w3.org/2001/XInclude"
+_XINCLUDE: Final = "{http://www.w3.org/2001/XInclude}"
 
 
 def read_document(raw: bytes, limits: XmlLimits, charset: str = "") -> Element:
@@ -33,15 +32,14 @@ def read_document(raw: bytes, limits: XmlLimits, charset: str = "") -> Element:
     except RemoteProtocolError as error:
         hint = "size" if error.hint == "policy-violation" else ""
         raise MalformedMessage(error.reason, offset=error.offset, hint=hint) from None
-    if any(element.namespace == _XINCLUDE for element in walk(root)):
+    if any(element.name.startswith(_XINCLUDE) for element in walk(root)):
         raise MalformedMessage("a document may not include others")
     return root
 
 
-def walk(root: Element) -> Iterator[Element]:
+def walk(root: Element) -> list[Element]:
     """Every element of the tree, the root first."""
-    waiting = [root]
-    while waiting:
-        element = waiting.pop()
-        yield element
-        waiting.extend(element.elements())
+    found = [root]
+    for element in found:  # it grows on the way
+        found += [child for child in element.children if isinstance(child, Element)]
+    return found

@@ -238,7 +238,8 @@ class _View:
         entity = root.get("entity").strip(_SPACE)
         if not entity:
             raise MalformedMessage("the presence document does not say whose it is: there is no entity")
-        namespaces = frozenset(element.namespace for element in walk(root))
+        names = {element.name for element in walk(root)}
+        namespaces = frozenset(name[1:].rpartition("}")[0] if name[0] == "{" else "" for name in names)
         self._check_declaration()
         self._check_order(root, ("tuple", "note"), other=2)
         presentity = _address(entity)
@@ -343,9 +344,10 @@ class _View:
         """Flag children that stand before one they should follow; ``other`` is the place of foreign elements."""
         last = 0
         for child in element.elements():
-            if child.namespace == PIDF and child.local not in order:
+            namespace, local = child.namespace, child.local
+            if namespace == PIDF and local not in order:
                 continue
-            place = order.index(child.local) if child.namespace == PIDF else other
+            place = order.index(local) if namespace == PIDF else other
             if place < last:
                 self.flags["out-of-order"] = None
             last = place

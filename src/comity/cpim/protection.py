@@ -14,7 +14,7 @@ from comity.cpim.message import DEFAULT, CpimLimits, CpimMessage
 from comity.cpim.operations import MimeObject, Reason, Requirement
 from comity.errors import MalformedMessage
 
-_PKCS7 = frozenset({"application/pkcs7-mime", "application/x-pkcs7-mime"})
+PKCS7 = frozenset({"application/pkcs7-mime", "application/x-pkcs7-mime"})
 _SIGNED_DATA = bytes.fromhex("06092a864886f70d010702")
 _ENVELOPED_DATA = bytes.fromhex("06092a864886f70d010703")
 _AUTH_ENVELOPED_DATA = bytes.fromhex("060b2a864886f70d0109100117")
@@ -50,7 +50,7 @@ def protections(obj: MimeObject, *, limits: CpimLimits = DEFAULT) -> frozenset[R
     for _ in range(limits.depth):
         if obj.media_type == "multipart/encrypted":
             return frozenset(found | {Requirement.ENCRYPTED})
-        if obj.media_type in _PKCS7:
+        if obj.media_type in PKCS7:
             return frozenset(found | _cms_protections(obj))
         try:
             if obj.media_type == "multipart/signed":

@@ -98,8 +98,10 @@ class HttpsServer:
         self.bound.clear()
 
     async def close(self) -> None:
-        """Let requests under way end, then close."""
+        """Let requests under way end, then close; who is still at TLS has to try again."""
         self.stop_listening()
+        for task in self._making:
+            task.cancel()
         if self._making:
             await asyncio.wait(self._making)
         self._server.pre_shutdown()
@@ -141,10 +143,12 @@ class HttpsServer:
                 ssl_handshake_timeout=self._network.limits.handshake_seconds,
                 ssl_shutdown_timeout=self._network.limits.close_seconds,
             )
-        except OSError as error:  # TLS that failed included: the other end's affair
-            self._network.tally.note("HTTPS connection lost while being accepted", f"{connection.host}: {error}")
+        except (OSError, asyncio.CancelledError) as error:  # TLS that failed included: the other end's affair
             sock.close()
             self.gone(connection)
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            self._network.tally.note("HTTPS connection lost while being accepted", f"{connection.host}: {error}")
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         connection = self._connections.get(request.protocol)

@@ -6,6 +6,7 @@ come out. Without the ``pgp`` extra an OpenPGP certificate is kept too; it then 
 
 from __future__ import annotations
 
+import base64
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -217,5 +218,22 @@ def principal(found: list[Kept]) -> Kept:
 
 
 def armored(octets: bytes, label: str = "PGP PUBLIC KEY BLOCK") -> bytes:
-    """OpenPGP packets in ASCII armor (RFC 9580 section 6.2), without the checksum nobody needs."""
-    return pem(label, octets).replace(b"-----\n", b"-----\n\n", 1)
+    """OpenPGP packets in ASCII armor (RFC 9580 section 6.2), with the checksum.
+
+    GnuPG 2.2 needs it: without one it cannot see where base64 ends that has no padding, and takes the last line for some of it.
+    """
+    head, end = pem(label, octets).replace(b"-----\n", b"-----\n\n", 1).split(b"-----END ")
+    checksum = base64.b64encode(_crc24(octets).to_bytes(3, "big"))
+    return head + b"=" + checksum + b"\n-----END " + end
+
+
+def _crc24(octets: bytes) -> int:
+    """RFC 9580 section 6.1.1."""
+    crc = 0xB704CE
+    for octet in octets:
+        crc ^= octet << 16
+        for _ in range(8):
+            crc <<= 1
+            if crc & 0x1000000:
+                crc ^= 0x1864CFB
+    return crc

@@ -31,8 +31,8 @@ PIDF_TYPE: Final = "application/pidf+xml"
 CAPS_TYPE: Final = "application/xcap-caps+xml"
 #: 2,000 people with names, in several lists.
 LIST_LIMITS: Final = XmlLimits(octets=256 * 1024, depth=16, elements=8192, attributes=16, namespaces=32)
-#: A document that took up the contact list may have become longer than what may be put.
-FULL_LIMITS: Final = XmlLimits(octets=4 * 1024 * 1024, depth=16, elements=65_536, attributes=16, namespaces=32)
+#: A document that took up the contact list may have become longer than what may be put; reading it takes 0.2 s at most.
+FULL_LIMITS: Final = XmlLimits(octets=1024 * 1024, depth=16, elements=24_576, attributes=16, namespaces=32)
 PIDF_LIMITS: Final = XmlLimits(octets=64 * 1024, depth=32, elements=2048, attributes=32, namespaces=32)
 _XSI: Final = "http://www.w3.org/2001/XMLSchema-instance"
 _SPACE: Final = " \t\r\n"

@@ -1,7 +1,7 @@
 """What one account may cost: octets of documents read and written, over time.
 
-Place on the path: beside it, for ``resources.py``. Reading 256 KiB of lists costs some 50 ms of computing; without a bound one account
-could keep everybody else waiting by asking for parts of a long document in a row.
+Place on the path: beside it, for ``resources.py`` and for list subscriptions (``services.py``). Reading 256 KiB of lists costs some
+50 ms of computing; without a bound one account could keep everybody else waiting by asking for parts of a long document in a row.
 """
 
 from __future__ import annotations

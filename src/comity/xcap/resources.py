@@ -17,6 +17,7 @@ from weakref import WeakValueDictionary
 
 from comity.cpim.operations import Reason, Response
 from comity.cpim.presence import PresenceDocument
+from comity.errors import StoreError
 from comity.service.interfaces import Accounts, Clock
 from comity.service.presence.interfaces import ContactItem, Decision, PresenceService, Statement
 from comity.xcap.application import (
@@ -50,7 +51,7 @@ METHODS: Final = "GET, HEAD, PUT, DELETE"
 READ_ONLY: Final = "GET, HEAD"
 LARGEST: Final = max(usage.limits.octets for usage in USAGES.values())
 """Octets of the largest body there is a use for."""
-_MOST_NAME, _MOST_GROUPS = 1023, 64
+_MOST_NAME, _MOST_GROUPS, _MOST_TEXT = 1023, 64, 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ class Resources:
         """One request of an account after the other: a document is read, changed and written."""
 
     async def start(self) -> None:
-        """Publish again what stays; call before anything listens. Raises StoreError."""
+        """Publish again what stays; call when watchers can be told, before XCAP listens. Raises StoreError."""
         await self._standing.publish_all(self._presence)
 
     async def answer(self, request: Request) -> Answer:
@@ -144,7 +145,7 @@ class Resources:
     async def _present(self, request: Request, usage: Usage) -> _Present | None:
         if usage.auid == "resource-lists":
             lists = await current_lists(self._presence, request.user)
-            self._budgets.take(request.user, lists.stored_octets if lists else 0)
+            self._budgets.take(request.user, lists.octets if lists else 0)
             return _Present(lists.document, lists.stored, lists.contacts) if lists else None
         stored = await self._presence.documents.get(request.user, usage.stored)
         self._budgets.take(request.user, len(stored.octets) if stored else 0)
@@ -176,16 +177,12 @@ class Resources:
             present = await self._present(request, usage)
             check_conditions(request, present.etag if present else None)
             check_type(request, usage.media_type)
-            change = Change(request.body, is_new=present is None)
-            # Who names the version it knows means what it leaves out; who does not may never have seen it.
-            knows = request.if_match is not None and request.if_match.strip() != "*"
+            change = Change(Document.read(request.body, usage.limits), is_new=present is None)
         else:
             present, change = await self._put_part(request, usage)
-            knows = True
-        document = Document.read(change.octets, usage.limits)
-        usage.validate(document, request.user)
-        await self._check_services(usage, document)
-        etag = await self._keep(request, usage, present, document, knows)
+        usage.validate(change.document, request.user)
+        await self._check_services(usage, change.document)
+        etag = await self._keep(request, usage, present, change.document, _is_meant(request))
         return Answer(201 if change.is_new else 200, {"ETag": etag})
 
     async def _put_part(self, request: Request, usage: Usage) -> tuple[_Present, Change]:
@@ -220,10 +217,26 @@ class Resources:
         """Make a document the account's, with all that follows from it; its entity-tag."""
         if usage.auid == "resource-lists":
             people = people_of(document, request.user)
-            people |= await self._change_contacts(request, present, people, knows)
-        elif usage.auid == "pidf-manipulation":
+            listed = present.contacts if present else {}
+            _check_people(people.values(), len(people.keys() | listed.keys()), self._most_contacts)
+            # The document first: there may be no room for it, and then nobody may have been taken out.
+            await self._store(request, usage, present, document)
+            people |= await self._change_contacts(request, listed, people, knows)
+            return etag_of(reconcile(document, request.user, people))
+        if usage.auid == "pidf-manipulation":
             await self._standing.add(request.user)
             self._publish(request, present, document)
+            try:
+                await self._store(request, usage, present, document)
+            except (Refused, StoreError):
+                self._take_back(request, present)
+                raise
+        else:
+            await self._store(request, usage, present, document)
+        return etag_of(document.octets)
+
+    async def _store(self, request: Request, usage: Usage, present: _Present | None, document: Document) -> None:
+        """Raises Refused, or StoreError."""
         stored = await self._presence.documents.put(
             request.user,
             usage.stored,
@@ -233,15 +246,10 @@ class Resources:
             if_etag=present.stored if present else "",
         )
         if isinstance(stored, Response):
-            if usage.auid == "pidf-manipulation":
-                self._take_back(request, present)
             raise _refused(stored)
-        if usage.auid == "resource-lists":
-            return etag_of(reconcile(document, request.user, people))
-        return etag_of(document.octets)
 
     async def _change_contacts(
-        self, request: Request, present: _Present | None, wanted: dict[str, Person], knows: bool
+        self, request: Request, listed: Mapping[str, ContactItem], wanted: dict[str, Person], knows: bool
     ) -> dict[str, Person]:
         """Make the contact list what a document says; who stays in it although the document does not have them.
 
@@ -249,8 +257,6 @@ class Resources:
         of somebody who did not say which version it replaces (``knows``) removes only those to whom nothing is bound: a
         new phone with an empty list must not end every subscription.
         """
-        listed = present.contacts if present else {}
-        _check_people(wanted.values(), len(wanted.keys() | listed.keys()), self._most_contacts)
         contacts = self._presence.contacts
         for key in sorted(wanted):
             one, item = wanted[key], listed.get(key)
@@ -305,17 +311,15 @@ class Resources:
         if change is None:
             raise Refused(404, "there is no such part of the document")
         check_conditions(request, present.etag if present else None)
-        document = Document.read(change.octets, usage.limits)
-        usage.validate(document, request.user)
-        return Answer(200, {"ETag": await self._keep(request, usage, present, document, knows=True)})
+        usage.validate(change.document, request.user)
+        return Answer(200, {"ETag": await self._keep(request, usage, present, change.document, knows=True)})
 
     async def _delete_document(self, request: Request, usage: Usage, present: _Present) -> Answer:
         if usage.auid == "resource-lists":
-            knows = request.if_match is not None and request.if_match.strip() != "*"
-            if not knows and any(map(_is_bound, present.contacts.values())):
+            if not _is_meant(request) and any(map(_is_bound, present.contacts.values())):
                 phrase = "there are contacts bound by subscriptions; say by If-Match that they are meant"
                 raise Conflict("cannot-delete", phrase)
-            await self._change_contacts(request, present, {}, knows=True)
+            await self._change_contacts(request, present.contacts, {}, knows=True)
         if present.stored:
             answer = await self._presence.documents.delete(
                 request.user, usage.stored, request.origin, if_etag=present.stored
@@ -328,6 +332,12 @@ class Resources:
         return Answer(200)
 
 
+def _is_meant(request: Request) -> bool:
+    """True if who is left out is to go: who names a part, or the version it knows, has seen it; who puts all of it may not have."""
+    names_version = request.if_match is not None and request.if_match.strip() != "*"
+    return names_version or (request.target.node is not None and "/" in request.target.node)
+
+
 def _is_bound(item: ContactItem) -> bool:
     """True if more is between the two than a name in a list."""
     is_decided = item.decision in (Decision.ALLOWED, Decision.POLITE) or item.is_preapproved
@@ -337,8 +347,8 @@ def _is_bound(item: ContactItem) -> bool:
 def _check_people(people: Iterable[Person], total: int, most: int) -> None:
     """Before the first change: what the contact list would refuse half-way."""
     for one in people:
-        texts = (one.name, *one.groups)
-        if len(one.groups) > _MOST_GROUPS or any(len(text.encode()) > _MOST_NAME for text in texts):
+        sizes = [len(text.encode()) for text in (one.name, *one.groups)]
+        if len(one.groups) > _MOST_GROUPS or max(sizes) > _MOST_NAME or sum(sizes) > _MOST_TEXT:
             raise Conflict("constraint-failure", "a name is too long, or somebody stands in too many lists")
     if total > most:
         raise Conflict("constraint-failure", f"a contact list has at most {most} entries")

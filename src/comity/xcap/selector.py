@@ -48,7 +48,7 @@ class Document:
 class Change:
     """A document as it would be with one part put or taken away."""
 
-    octets: bytes
+    document: Document
     is_new: bool = False
     """The part was not there before."""
 
@@ -155,13 +155,15 @@ def put_element(document: Document, selector: NodeSelector, body: bytes, uri: st
         end = start + 2 if before else start  # the "/>" that is opened up
     new = octets[:start] + before + fragment + after + octets[end:]
     begin = start + len(before)
+    refusal = Conflict("cannot-insert", "the URI would not select the element that was put")
     try:
-        found = _element(Document.read(new, limits), selector.steps)
+        changed = Document.read(new, limits)
     except Conflict:
-        found = None
+        raise refusal from None
+    found = _element(changed, selector.steps)
     if found is None or (found.start, found.end) != (begin, begin + len(fragment)):
-        raise Conflict("cannot-insert", "the URI would not select the element that was put")
-    return Change(new, is_new=len(way) == last)
+        raise refusal
+    return Change(changed, is_new=len(way) == last)
 
 
 def _no_parent(selector: NodeSelector, steps: int, uri: str) -> Conflict:
@@ -231,13 +233,14 @@ def put_attribute(document: Document, selector: NodeSelector, body: bytes, uri: 
         before = b" " + _written_name(element, selector.attribute) + b"="
     new = octets[:start] + before + value + octets[end:]
     try:
-        found = _element(Document.read(new, limits), selector.steps)
+        changed = Document.read(new, limits)
     except Conflict:
         raise Conflict("not-xml-att-value", "the body is not the value of an attribute") from None
+    found = _element(changed, selector.steps)
     put = _attribute(found, selector.attribute) if found is not None else None
     if put is None or put.value_start != start + len(before) + 1 or put.value_end != put.value_start + len(value) - 2:
         raise Conflict("cannot-insert", "the URI would not select the attribute that was put")
-    return Change(new, is_new=present is None)
+    return Change(changed, is_new=present is None)
 
 
 def _attribute_value(body: bytes) -> bytes:
@@ -294,10 +297,11 @@ def delete_part(document: Document, selector: NodeSelector, limits: XmlLimits) -
             return None
         before = octets[: attribute.start].rstrip(_SPACE)
         new = before + octets[attribute.value_end + 1 :]
-    left = _element(Document.read(new, limits), selector.steps)
+    changed = Document.read(new, limits)
+    left = _element(changed, selector.steps)
     if left is not None and (selector.attribute is None or _attribute(left, selector.attribute) is not None):
         raise Conflict("cannot-delete", "the URI would then select another one")
-    return Change(new)
+    return Change(changed)
 
 
 def _is_utf8(octets: bytes) -> bool:

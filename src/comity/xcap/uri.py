@@ -32,7 +32,7 @@ _NAMESPACES: Final = "namespace::*"
 _REFERENCE: Final = re.compile(r"&(?:#([0-9]{1,7})|#x([0-9A-Fa-f]{1,6})|(lt|gt|amp|quot|apos));")
 _ENTITIES: Final = {"lt": "<", "gt": ">", "amp": "&", "quot": '"', "apos": "'"}
 _POINTER_SCHEME: Final = re.compile(rf"\s*({_QNAME})\(")
-_BINDING: Final = re.compile(rf"\s*({_NAME})\s*=\s*(.*?)\s*", re.DOTALL)
+_PREFIX: Final = re.compile(_NAME)
 #: What stands unencoded in the written form of a node selector.
 _SAFE: Final = "-._~!$&'()*+,;=:@/"
 
@@ -189,11 +189,12 @@ def _bindings(query: str) -> dict[str, str]:
         inside, position = _balanced(text, scheme.end())
         if scheme[1] != "xmlns":
             continue
-        binding = _BINDING.fullmatch(inside)
-        if binding is None:
+        prefix, equals, namespace = inside.partition("=")
+        prefix = prefix.strip()
+        if not equals or not _PREFIX.fullmatch(prefix):
             raise Refused(400, "xmlns() binds no prefix")
-        if binding[1] != "xml":
-            found[binding[1]] = binding[2]
+        if prefix != "xml":
+            found[prefix] = namespace.strip()
     return found
 
 

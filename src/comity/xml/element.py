@@ -57,7 +57,7 @@ class Element:
 
     def elements(self) -> Iterator[Element]:
         """Child elements in order."""
-        return (child for child in self.children if isinstance(child, Element))
+        return iter([child for child in self.children if isinstance(child, Element)])
 
     def find(self, name: str) -> Element | None:
         """The first child element called ``name`` (Clark notation), or None."""

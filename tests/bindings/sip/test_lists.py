@@ -504,6 +504,20 @@ class TestServices:
         assert (answer.status_code, answer.value("require")) == (200, None)
         assert bob.heard() == [("pending", "")]
 
+    @story
+    async def test_a_long_document_is_not_read_again_and_again(self) -> None:
+        """Each SUBSCRIBE that may mean a service reads them all: one phone must not take all the time so."""
+        world, alice, _, _ = await world_of()
+        services = b"<service uri='sip:work@a.test'><list/></service><!--" + b" " * 240_000 + b"-->"
+        document = b"<rls-services xmlns='urn:ietf:params:xml:ns:rls-services'>" + services + b"</rls-services>"
+        await keep(world, "rls-services/index", document)
+        assert (await alice.subscribe("work", 0, *HEADERS, call_id="before")).value("require") == "eventlist"
+        for number in range(40):
+            await alice.subscribe("elsewhere", 0, *HEADERS, call_id=f"e{number}")
+        assert (await alice.subscribe("work", 0, *HEADERS, call_id="too-often")).value("require") is None
+        await world.advance(10)
+        assert (await alice.subscribe("work", 0, *HEADERS, call_id="after")).value("require") == "eventlist"
+
 
 NAMES = st.sampled_from(["", "Bob", "B & <C>", "é", "\0"])
 STATES = st.sampled_from(

@@ -244,3 +244,16 @@ def test_a_success_without_a_usable_tag_is_followed_by_a_first_publication(etag:
     (sent,) = line.pass_time(240)
     assert isinstance(sent, Send)
     assert shape(sent.request) == (True, None, True)
+
+
+def test_a_server_that_grants_no_time_is_not_asked_without_a_pause() -> None:
+    line = Line()
+    line.publish(b"away")
+    line.answer(200, "a1", 0)
+    requests = 0
+    for _ in range(100):
+        sent = [event for event in line.pass_time(0.1) if isinstance(event, Send)]
+        requests += len(sent)
+        if sent:
+            line.answer(200, "a1", 0)
+    assert 5 <= requests <= 10

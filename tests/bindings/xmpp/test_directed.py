@@ -176,6 +176,29 @@ class TestBlocked:
 
         run(story())
 
+    def test_who_is_blocked_hears_the_end_at_once_and_nothing_after_that(self) -> None:
+        """XEP-0191 section 3.3: neither by a probe, nor by the end of the device, nor by an end that it says itself."""
+
+        async def story() -> None:
+            world = await start()
+            romeo, juliet = await login(world, "romeo@example.net/o"), await login(world, "juliet@example.com/x")
+            nurse = await login(world, "nurse@example.com/n")
+            await juliet.tell("<presence to='romeo@example.net'/>", "<presence to='nurse@example.com/n'/>")
+            assert romeo.heard() == nurse.heard() == ["available juliet@example.com/x"]
+            await world.keeping.contacts.block(JULIET, [ROMEO], Origin(JULIET, "xmpp", "h", True))
+            await world.settle()
+            assert (romeo.heard(), nurse.heard()) == (["unavailable juliet@example.com/x"], [])
+            await romeo.tell("<presence to='juliet@example.com/x' type='probe'/>")
+            world.clock.advance(REFUSAL_TIME)
+            await world.settle()
+            assert "available juliet@example.com/x" not in romeo.heard()
+            await juliet.tell("<presence to='romeo@example.net' type='unavailable'/>")
+            assert [condition(e) for e in juliet.take()] == ["not-acceptable"]
+            await juliet.tell("<presence type='unavailable'/>")
+            assert (romeo.heard(), nurse.heard()) == ([], ["unavailable juliet@example.com/x"])
+
+        run(story())
+
     def test_nobody_tells_whom_they_block(self) -> None:
         async def story() -> None:
             world = await start()

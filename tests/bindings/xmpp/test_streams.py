@@ -6,8 +6,9 @@ import asyncio
 
 import pytest
 
-from comity.bindings.xmpp import events
+from comity.bindings.xmpp import events, sm
 from comity.bindings.xmpp.counts import mark_name, unpack
+from comity.bindings.xmpp.ground import MOST_UNREAD
 from comity.bindings.xmpp.jid import Jid
 from comity.bindings.xmpp.sm import SmState
 from comity.cpim.operations import MessageOperation
@@ -278,5 +279,66 @@ def test_messages_for_a_dead_device_are_back_in_the_store_within_two_minutes(h: 
         assert bob.link.is_closed
         again = await world.online("bob@a.test/new")
         assert again.texts() == ["x"]
+
+    run(story())
+
+
+FLOOD = "<presence to='bob@a.test/pad'><status>" + 1000 * "x" + "</status></presence>"
+
+
+async def people(**options: bool) -> tuple[World, Client, Client]:
+    """Alice, who says much to bob's pad, and the pad."""
+    world = await World(presence=True).start()
+    return world, await world.connect("alice@a.test/phone"), await world.online("bob@a.test/pad", **options)
+
+
+def test_what_waits_for_a_lost_client_is_bounded_in_octets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """reliability.md section 6.2: whoever fills it makes the stream one that cannot go on, not a server without memory."""
+    monkeypatch.setattr(sm, "MAX_OCTETS", 20_000)
+
+    async def story() -> None:
+        world, alice, bob = await people()
+        await bob.lose()
+        (parked,) = world.binding._ground.devices.by_stream.keys() - {alice.session.sm_state.id}
+        state = world.binding._ground.devices.by_stream[parked].sm
+        assert state is not None
+        for _ in range(40):
+            await alice.tell(FLOOD)
+        kept = sum(len(octets) for octets, _ in state.outgoing.unconfirmed())
+        assert 15_000 < kept < 22_000
+        again = await world.connect("bob@a.test/pad", resume=bob.session.sm_state)
+        assert not again.of(events.Resumed), "what came after that is not there"
+
+    run(story())
+
+
+def test_a_client_that_confirms_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sm, "MAX_OCTETS", 20_000)
+
+    async def story() -> None:
+        _, alice, bob = await people()
+        for _ in range(40):
+            await alice.tell(FLOOD)
+        assert not bob.of(events.StreamEnded)
+        assert len([e for e in bob.presences() if e.get("from") == "alice@a.test/phone"]) == 40
+
+    run(story())
+
+
+@pytest.mark.parametrize("has_sm", [True, False], ids=["with stream management", "without"])
+def test_a_client_that_reads_nothing_is_written_no_more(has_sm: bool) -> None:
+    """L-04: presence of others piles up only so far; what waited is dropped with the connection."""
+
+    async def story() -> None:
+        _, alice, bob = await people(sm=has_sm)
+        bob.take()
+        bob.link.unsent = MOST_UNREAD - 1
+        await alice.tell(FLOOD)
+        assert len(bob.take()) == 1, "what can still be taken is written"
+        bob.link.unsent = MOST_UNREAD
+        await alice.tell(FLOOD)
+        assert bob.take() == []
+        assert [e.condition for e in bob.events if isinstance(e, events.StreamEnded)] == ["resource-constraint"]
+        assert bob.link.is_closed
 
     run(story())

@@ -6,14 +6,15 @@ import asyncio
 
 import pytest
 
-from comity.bindings.xmpp.watching import REFUSAL_TIME, RETRY, subscript_id
+from comity.bindings.xmpp.watching import REFUSAL_TIME, RETRY, TURN, subscript_id
 from comity.cpim.address import Address
+from comity.cpim.operations import Response, SubscribeOperation
 from comity.cpim.presence_state import Availability, PresenceState, state_document
 from comity.errors import StoreError
 from comity.service.interfaces import Origin
-from comity.service.presence.interfaces import Decision, Default, Statement
+from comity.service.presence.interfaces import Decision, Default, Granted, Statement, Terms
 from comity.xml import Element
-from tests.bindings.xmpp.world import Client, World, befriend, login, run
+from tests.bindings.xmpp.world import Client, World, befriend, condition, login, run
 
 USERS = ("im:juliet@example.com", "im:romeo@example.net", "im:mercutio@example.com", "im:benvolio@example.net")
 ROMEO, JULIET, MERCUTIO = (Address.parse(uri) for uri in USERS[1::-1] + USERS[2:3])
@@ -312,6 +313,50 @@ class TestLoss:
 
         run(story())
 
+    @pytest.mark.parametrize("act", ["block", "polite", "refuse", "nothing"])
+    def test_what_waited_for_a_lost_stream_is_not_told_after_a_no(self, act: str) -> None:
+        """G9: the state that was held back is never shown; that the contact is gone is."""
+
+        async def story() -> None:
+            world = await start()
+            romeo, juliet = await friends(world)
+            romeo.session._write(Element("{urn:xmpp:csi:0}inactive"))
+            await world.settle()
+            await juliet.tell("<presence><show>away</show></presence>")
+            await romeo.lose()
+            origin = Origin(JULIET, "xmpp", "h", True)
+            if act == "block":
+                await world.keeping.contacts.block(JULIET, [ROMEO], origin)
+            elif act != "nothing":
+                decision = Decision.POLITE if act == "polite" else Decision.REFUSED
+                await world.presence.answer(JULIET, ROMEO, decision, origin)
+            await world.settle()
+            again = await world.connect("romeo@example.net/orchard", resume=romeo.session.sm_state)
+            heard = [words for words in again.heard() if "balcony" in words]
+            if act == "nothing":
+                assert heard == ["available juliet@example.com/balcony away"]
+            else:
+                assert heard == ["unavailable juliet@example.com/balcony"]
+
+        run(story())
+
+    def test_who_went_while_nobody_looked_is_gone_when_the_stream_goes_on(self) -> None:
+        """An end that was held back is told, whatever was decided after it: nobody stays open."""
+
+        async def story() -> None:
+            world = await start()
+            romeo, juliet = await friends(world)
+            romeo.session._write(Element("{urn:xmpp:csi:0}inactive"))
+            await world.settle()
+            await juliet.tell("<presence type='unavailable'/>")
+            await romeo.lose()
+            await world.presence.answer(JULIET, ROMEO, Decision.POLITE, Origin(JULIET, "xmpp", "h", True))
+            await world.settle()
+            again = await world.connect("romeo@example.net/orchard", resume=romeo.session.sm_state)
+            assert again.heard() == ["unavailable juliet@example.com/balcony"]
+
+        run(story())
+
     def test_who_looks_away_is_told_the_last_state_when_it_looks(self) -> None:
         """XEP-0352."""
 
@@ -387,6 +432,41 @@ class TestDecisions:
             while len(seen) < len(many) and (heard := await _more(world, romeo)):
                 seen += [s.get("from") for s in heard if s.local == "presence" and s.get("from").endswith("/x")]
             assert sorted(seen) == sorted(f"{uri[3:]}/x" for uri in many)
+
+        run(story())
+
+    def test_a_long_contact_list_holds_up_nobody(self) -> None:
+        """Between a few contacts and the next few others have their turn; who is gone meanwhile is no longer watched for."""
+
+        async def story() -> None:
+            many = [f"im:u{n}@example.com" for n in range(200)]
+            world = await World(presence=True, users=(*USERS, *many)).start()
+            romeo = await world.connect("romeo@example.net/orchard")
+            for uri in many:
+                origin = Origin(Address.parse(uri), "xmpp", "h", True)
+                await world.presence.answer(Address.parse(uri), ROMEO, Decision.ALLOWED, origin)
+                await romeo.tell(f"<presence to='{uri[3:]}' type='subscribe'/>")
+                world.clock.advance(1.0)  # below the rate of stanzas
+            subscribe, asked, left = world.presence.subscribe, [0], [0]
+
+            async def counted(operation: SubscribeOperation, origin: Origin, terms: Terms) -> Granted | Response:
+                asked[0] += 1
+                if asked[0] == 50:
+                    asyncio.get_running_loop().call_soon(leave)
+                return await subscribe(operation, origin, terms)
+
+            def leave() -> None:
+                (connection,) = world.binding._ground.devices.of(ROMEO)
+                world.binding._availability.go_offline(connection)
+                left[0] = asked[0]
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(world.presence, "subscribe", counted)
+                await romeo.tell("<presence/>")
+                await world.settle()
+            assert left[0] - 50 <= TURN
+            assert asked[0] - left[0] <= 1
+            assert all(not watchers(world, Address.parse(uri)) for uri in many)
 
         run(story())
 
@@ -504,3 +584,53 @@ def test_many_who_come_at_once_are_all_told() -> None:
             assert last == "available juliet@example.com/balcony chat"
 
     run(story())
+
+
+class TestQueries:
+    """An iq to a device is answered by that device: whoever may not see it finds nobody (RFC 6121 section 8.5.3.1)."""
+
+    QUERY = "<iq type='get' id='q' to='juliet@example.com/{}'><query xmlns='jabber:iq:version'/></iq>"
+
+    async def _shape(self, asker: Client, resource: str) -> list[Element]:
+        """What the asker gets, without what it said itself."""
+        await asker.tell(self.QUERY.format(resource))
+        answers = asker.take()
+        for answer in answers:
+            assert answer.attributes.pop("from") == f"juliet@example.com/{resource}"
+        return answers
+
+    @pytest.mark.parametrize("decision", [None, Decision.REFUSED, Decision.POLITE])
+    def test_who_may_not_see_a_device_finds_nobody(self, decision: Decision | None) -> None:
+        async def story() -> None:
+            world = await World(presence=True, users=USERS).start()
+            romeo, juliet = await login(world, "romeo@example.net/o"), await login(world, "juliet@example.com/x")
+            if decision is not None:
+                await world.presence.answer(JULIET, ROMEO, decision, Origin(JULIET, "xmpp", "h", True))
+                await world.settle()
+            juliet.take()
+            romeo.take()
+            there, nowhere = await self._shape(romeo, "x"), await self._shape(romeo, "none")
+            assert there == nowhere
+            assert [condition(e) for e in there] == ["service-unavailable"]
+            assert juliet.heard() == []
+
+        run(story())
+
+    def test_who_may_see_it_or_was_told_directly_asks_it(self) -> None:
+        async def story() -> None:
+            world = await World(presence=True, users=USERS).start()
+            romeo, juliet = await login(world, "romeo@example.net/o"), await login(world, "juliet@example.com/x")
+            await juliet.tell("<presence to='romeo@example.net/o'/>")
+            await romeo.tell(self.QUERY.format("x"))
+            assert [e.name for e in juliet.take()] == ["{jabber:client}iq"]
+            await juliet.tell("<iq type='result' id='q' to='romeo@example.net/o'/>")
+            assert romeo.take()[-1].get("type") == "result"
+            await juliet.tell("<presence to='romeo@example.net/o' type='unavailable'/>")
+            await romeo.tell(self.QUERY.format("x"))
+            assert juliet.take() == []
+            await befriend(romeo, juliet)
+            juliet.take()
+            await romeo.tell(self.QUERY.format("x"))
+            assert [e.name for e in juliet.take()] == ["{jabber:client}iq"]
+
+        run(story())

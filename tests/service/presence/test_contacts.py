@@ -12,7 +12,7 @@ from comity.cpim.operations import Reason, Response
 from comity.cpim.presence_rules import SubHandling
 from comity.errors import StoreError
 from comity.service.interfaces import Put
-from comity.service.presence.contacts import MOST_GROUPS, MOST_NAME
+from comity.service.presence.contacts import MOST_GROUPS, MOST_NAME, MOST_TEXT
 from comity.service.presence.interfaces import ContactItem, Decision, Default
 from comity.service.presence.keeping import KeepingLimits
 from comity.service.presence.pairs import ListLimits
@@ -83,6 +83,7 @@ class TestEditing:
             (BOB, "x" * (MOST_NAME + 1), []),
             (BOB, "Bob", ["x" * (MOST_NAME + 1)]),
             (BOB, "Bob", [str(n) for n in range(MOST_GROUPS + 1)]),
+            (BOB, "Bob", [f"{n:01000}" for n in range(MOST_TEXT // 1000 + 1)]),
         ],
     )
     def test_an_entry_that_cannot_be_is_refused(self, contact: Address, name: str, groups: Sequence[str]) -> None:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 _OLD_BARESIP = re.compile(r"baresip v?[01]\.")
 #: How long credentials read from the store may be used without asking again, seconds.
 CREDENTIALS_AGE = 2.0
+#: Accounts of which that is remembered, real ones or not.
+MOST_AT_HAND = 10_000
 #: Seconds of the epoch from which nonces count theirs , which 5 octets of milliseconds do until 2058.
 NONCE_EPOCH = 1_700_000_000.0
 
@@ -37,7 +39,7 @@ class Authentication:
     def __init__(self, binding: SipBinding, digest: DigestServer) -> None:
         self._binding = binding
         self._digest = digest
-        self._credentials: OrderedDict[str, tuple[float, Credentials]] = OrderedDict()
+        self._credentials: OrderedDict[str, tuple[float, Credentials | None]] = OrderedDict()
         self._offset = 0.0
         """From the clock's seconds to those of nonces."""
 
@@ -66,13 +68,16 @@ class Authentication:
         given = [*request.credentials("authorization"), *request.credentials("proxy-authorization")]
         return self._digest.select(given, realm)
 
-    def at_hand(self, given: AuthParams, realm: str) -> Credentials | None:
-        """Credentials of the account if they were read a moment ago."""
+    def at_hand(self, given: AuthParams, realm: str) -> tuple[Credentials | None] | None:
+        """What was read of the account a moment ago, also that there is none: who asks twice must not learn that from the
+        time it takes (X-33). None if it has to be looked up."""
         address = _user(given.get("username"), realm)
-        cached = self._credentials.get(address.key) if address else None
+        if address is None:
+            return (None,)
+        cached = self._credentials.get(address.key)
         if cached is None or cached[0] + CREDENTIALS_AGE < self._binding.service.clock.now():
             return None
-        return cached[1]
+        return (cached[1],)
 
     async def look_up(self, given: AuthParams, realm: str) -> Credentials | None:
         """Credentials of the account from the store."""
@@ -80,12 +85,13 @@ class Authentication:
         if address is None:
             return None
         credentials = await self._binding.service.accounts.credentials(address)
+        now = self._binding.service.clock.now()
         self._credentials.pop(address.key, None)
-        if credentials is not None:
-            now = self._binding.service.clock.now()
-            self._credentials[address.key] = (now, credentials)
-            while next(iter(self._credentials.values()))[0] + CREDENTIALS_AGE < now:
-                self._credentials.popitem(last=False)
+        self._credentials[address.key] = (now, credentials)
+        while (
+            next(iter(self._credentials.values()))[0] + CREDENTIALS_AGE < now or len(self._credentials) > MOST_AT_HAND
+        ):
+            self._credentials.popitem(last=False)
         return credentials
 
     def verify(

@@ -57,6 +57,8 @@ METHODS = frozenset({"MESSAGE", "OPTIONS", "REGISTER"})
 PRESENCE_METHODS = frozenset({"PUBLISH", "SUBSCRIBE"})
 #: With presence switched off: asked for in another's name it is refused as forged all the same (SEC-31, SEC-33).
 ASKED = PRESENCE_METHODS
+#: What waits for nothing once its sender is known.
+AT_ONCE = frozenset({"MESSAGE", "PUBLISH"})
 #: Requests of one flow waiting for their turn; more are answered 503.
 MOST_WAITING = 256
 
@@ -255,7 +257,7 @@ class SipBinding:
             else:
                 self.respond(received, 503, headers=[("Retry-After", "5")], forget=True)
             return
-        if received.request.method == "MESSAGE" and self._take_at_once(received):
+        if received.request.method in AT_ONCE and self._take_at_once(received):
             return
         self._waiting[received.flow] = deque([received])
         task = asyncio.get_running_loop().create_task(self._work(received.flow))
@@ -309,15 +311,20 @@ class SipBinding:
             if given is None:
                 who.challenge(received, realm)
                 return
-            principal = who.verify(received, realm, given, await who.look_up(given, realm))
+            found = who.at_hand(given, realm)
+            credentials = found[0] if found is not None else await who.look_up(given, realm)
+            principal = who.verify(received, realm, given, credentials)
             if principal is not None:
                 await self._take_from(received, principal)
         except RemoteProtocolError as error:
             self.respond(received, int(error.hint or "400"), reason=error.reason, forget=True)
 
     def _take_at_once(self, received: Request) -> bool:
-        """Handle a MESSAGE whose sender's credentials are at hand, without a task; False if they are not."""
-        who = self._authentication
+        """Handle a request whose sender's credentials are at hand, without a task; False if that is not possible."""
+        who, presence = self._authentication, self.service.presence
+        is_publish = received.request.method == "PUBLISH"
+        if is_publish and presence is None:
+            return False
         try:
             realm = who.realm(received)
             if realm is None:
@@ -326,11 +333,13 @@ class SipBinding:
             if given is None:
                 who.challenge(received, realm)
                 return True
-            credentials = who.at_hand(given, realm)
-            if credentials is None:
+            found = who.at_hand(given, realm)
+            if found is None:
                 return False
-            principal = who.verify(received, realm, given, credentials)
-            if principal is not None:
+            principal = who.verify(received, realm, given, found[0])
+            if principal is not None and is_publish and presence is not None:
+                self._publishing.take(received, principal, presence)
+            elif principal is not None:
                 self._submission.take(received, principal)
         except RemoteProtocolError as error:
             self.respond(received, int(error.hint or "400"), reason=error.reason, forget=True)

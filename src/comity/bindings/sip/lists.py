@@ -34,7 +34,7 @@ from comity.cpim.watchers import SubscriptionState
 from comity.errors import StoreError
 from comity.service.interfaces import Origin
 from comity.service.presence.interfaces import ContactItem, Content, Granted, PresenceService, Subscription, Terms
-from comity.xcap.services import service_entries
+from comity.xcap.services import ListServices
 
 if TYPE_CHECKING:
     from comity.bindings.sip.binding import SipBinding
@@ -76,6 +76,7 @@ class Lists:
     def start(self, presence: PresenceService) -> None:
         """Called once, before any listener opens."""
         self._presence = presence
+        self._services = ListServices(presence, self._binding.service.clock)
         presence.attach(EDGE, self)
 
     # --- SUBSCRIBE -----------------------------------------------------------------------------------------------
@@ -97,7 +98,7 @@ class Lists:
     async def _service_entries(self, principal: Address, service: Address) -> list[tuple[str, str]] | None:
         """Who is in a list service of the watcher's own (RFC 4826), None if it has none of that name."""
         try:
-            return await service_entries(self.presence, principal, service)
+            return await self._services.entries(principal, service)
         except StoreError as error:
             log.error("the list services of an account could not be read: %s", error)
             return None

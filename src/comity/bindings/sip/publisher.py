@@ -19,6 +19,8 @@ from comity.bindings.sip.subscriber_rules import HOPELESS_CODES, min_expires_of,
 from comity.errors import RemoteProtocolError
 
 MAX_TAG: Final = 256
+#: Seconds between a success and its renewal at least: a server that grants no time at all is not asked without a pause.
+SHORTEST: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +211,7 @@ class Publisher:
         self._standing = sent.what or self._standing
         lease = _lease(sent, response)
         self._expires_at = now + lease
-        self._due_at = now + refresh_in(lease) if self.is_lasting else None
+        self._due_at = now + max(refresh_in(lease), SHORTEST) if self.is_lasting else None
         if self._wanted == self._standing:
             self._events.append(Published(self.etag, lease))
         else:

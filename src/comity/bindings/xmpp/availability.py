@@ -161,6 +161,10 @@ class Availability:
         if connection.presence is not None and self._ground.presence is not None:
             self._watching.parked(connection)
 
+    def may_go_on(self, connection: Connection, slot: str, octets: bytes) -> bool:
+        """False for what waited on a stream while whom it is of took back that it may be seen."""
+        return self._ground.presence is None or self._watching.may_go_on(connection, slot, octets)
+
     def resumed(self, connection: Connection) -> None:
         """A stream goes on: an available device is there again, at once unless its answer is still to come."""
         if connection.presence is None:

@@ -266,8 +266,10 @@ class XmppBinding:
                     return part.query(connection, stanza)
         if is_account or (not to.local and is_ours):
             self._own_iq(connection, stanza, is_account=is_account)
+        elif refused is None:
+            return self._carry(connection, stanza, to)
         else:
-            self._ground.reply(connection.current, refused or self._carried(stanza, to))
+            self._ground.reply(connection.current, refused)
         return None
 
     def _own_iq(self, connection: Connection, stanza: Element, *, is_account: bool) -> None:
@@ -300,19 +302,35 @@ class XmppBinding:
             other = from_jid(str(to))[0].folded()
         except AddressError as error:
             return wire.error_reply(stanza, "jid-malformed", error.reason)
-        if self.service.presence.contacts.is_blocked(other, connection.account):
-            return wire.error_reply(stanza, "service-unavailable")  # as if nobody were there (XEP-0191 section 3.3)
+        # As if nobody were there (XEP-0191 section 3.3). Of a device ``_may_ask`` says so, in the time it takes for everybody.
+        if to.is_bare and self.service.presence.contacts.is_blocked(other, connection.account):
+            return wire.error_reply(stanza, "service-unavailable")
         return self._blocklists.refusal(connection, stanza, other)
 
-    def _carried(self, stanza: Element, to: Jid) -> Element | None:
-        """Hand an iq to the device it is for; the error if that is not there."""
-        target = self._ground.devices.find(to)
-        if target is not None and target.presence is not None and target.is_live:
-            self._ground.reply(target, stanza)
-            target.link.flush()
-            return None
+    async def _carry(self, connection: Connection, stanza: Element, to: Jid) -> None:
+        """Hand an iq to the device it is for; the error if that is not there, or not there for who asks."""
+        if await self._may_ask(connection, stanza, to):
+            target = self._ground.devices.find(to)
+            if target is not None and target.presence is not None and target.is_live:
+                self._ground.reply(target, stanza)
+                target.link.flush()
+                return
         is_ours = to.domain in self._ground.domains
-        return wire.error_reply(stanza, "service-unavailable" if is_ours else "remote-server-not-found")
+        condition = "service-unavailable" if is_ours else "remote-server-not-found"
+        self._ground.answer(connection, wire.error_reply(stanza, condition))
+
+    async def _may_ask(self, connection: Connection, stanza: Element, to: Jid) -> bool:
+        """True if an answer of that device tells the asker nothing new: that it is there (RFC 6121 section 8.5.3.1)."""
+        presence, asker = self.service.presence, connection.jid
+        assert asker is not None
+        assert connection.account is not None
+        if presence is None or stanza.get("type") not in ("get", "set") or to.bare == asker.bare:
+            return True
+        if not to.resource or to.domain not in self._ground.domains:
+            return False
+        may_see = await presence.may_see(from_jid(str(to))[0], connection.account)  # first: a device costs no time
+        target = self._ground.devices.find(to)
+        return may_see or (target is not None and not {asker, asker.bare}.isdisjoint(target.directed))
 
     # --- the edge of the presence service ------------------------------------------------------------------------
 
@@ -351,6 +369,7 @@ class XmppBinding:
         self, account: Address, blocked: Sequence[Address], unblocked: Sequence[Address] | None
     ) -> None:
         """See ``Edge.blocklist_changed``."""
+        self._directed.blocked(account, blocked)
         self._blocklists.changed(account, blocked, unblocked)
 
     def directed(self, operation: NotifyOperation) -> None:

@@ -132,7 +132,7 @@ class Connection:
 
         Raises LocalProtocolError for what XML cannot hold."""
         session, sm = self.session, self.sm
-        if session.jid is not None and not session.is_ended:
+        if self.is_live and session.jid is not None and not session.is_ended:
             session.send_stanza(stanza, key)
             return not session.is_ended  # the queue of what is not acknowledged may have been full
         if not self.sm_id or sm is None or sm.outgoing.is_full:

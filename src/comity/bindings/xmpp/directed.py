@@ -6,6 +6,7 @@ neither kept nor composed with anything. A secured presence document goes this w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from comity.bindings.xmpp import wire
@@ -18,7 +19,7 @@ from comity.bindings.xmpp.notices import notify_to_stanzas
 from comity.bindings.xmpp.presence import stanza_to_notify
 from comity.bindings.xmpp.watching import subscript_id
 from comity.bindings.xmpp.wire import PRESENCE, Element
-from comity.cpim.address import from_jid, to_jid
+from comity.cpim.address import Address, from_jid, to_jid
 from comity.cpim.operations import NotifyOperation
 from comity.cpim.watchers import SubscriptionState
 from comity.errors import AddressError
@@ -50,12 +51,11 @@ class Directed:
         made = stanza_to_notify(stanza, self._ground.service.clock.when(), trans_id=self._ground.random(12).hex())
         if isinstance(made, Refusal):
             return wire.error_reply(stanza, made.condition, made.text)
-        if is_available:
-            blocked = self._blocklists.refusal(connection, stanza, made.watcher.with_scheme("im"))
-            if blocked is not None:
-                return blocked
-            if len(connection.directed) >= MOST and to not in connection.directed:
-                return wire.error_reply(stanza, "resource-constraint", f"at most {MOST} are told of a device directly")
+        blocked = self._blocklists.refusal(connection, stanza, made.watcher.with_scheme("im"))
+        if blocked is not None:
+            return blocked
+        if is_available and len(connection.directed) >= MOST and to not in connection.directed:
+            return wire.error_reply(stanza, "resource-constraint", f"at most {MOST} are told of a device directly")
         refused = await presence.direct(made, self._ground.origin(connection))
         if refused is not None:
             is_local = to.domain in self._ground.domains
@@ -80,14 +80,30 @@ class Directed:
                 watcher = from_jid(str(to))[0].folded()
             except AddressError:
                 continue
-            watching = presence.find("xmpp", subscript_id(watcher, origin.principal))
-            if watching is not None and watching.state is SubscriptionState.ACTIVE:
-                continue
-            stanza = Element(PRESENCE, {"type": "unavailable", "from": sender, "to": str(to)})
-            when = self._ground.service.clock.when()
-            made = stanza_to_notify(stanza, when, trans_id=self._ground.random(12).hex())
-            assert not isinstance(made, Refusal), made
-            await presence.direct(made, origin)
+            if not self._hears_anyway(watcher, origin.principal):
+                await presence.direct(self._gone(sender, to), origin)
+
+    def _hears_anyway(self, watcher: Address, account: Address) -> bool:
+        assert self._ground.presence is not None
+        watching = self._ground.presence.find("xmpp", subscript_id(watcher, account))
+        return watching is not None and watching.state is SubscriptionState.ACTIVE
+
+    def _gone(self, sender: str, to: Jid) -> NotifyOperation:
+        stanza = Element(PRESENCE, {"type": "unavailable", "from": sender, "to": str(to)})
+        made = stanza_to_notify(stanza, self._ground.service.clock.when(), trans_id=self._ground.random(12).hex())
+        assert not isinstance(made, Refusal), made
+        return made
+
+    def blocked(self, account: Address, others: Sequence[Address]) -> None:
+        """Whom the account blocks now hears the end of what it was told, and learns no more (XEP-0191 section 3.3)."""
+        keys = {other.key for other in others}
+        for connection in self._ground.devices.of(account) if keys else ():
+            for to in list(connection.directed):
+                watcher = from_jid(str(to))[0].folded()
+                if watcher.key in keys or f"im:@{watcher.domain}" in keys:
+                    del connection.directed[to]
+                    if not self._hears_anyway(watcher, account):
+                        self.arrived(self._gone(str(connection.jid), to))
 
     def arrived(self, operation: NotifyOperation) -> None:
         """See ``Edge.directed``: to one device, or to all that are available."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from typing import Final
 
 from comity.bindings.xmpp import wire
 from comity.bindings.xmpp.config import XmppConfig
@@ -17,12 +18,17 @@ from comity.bindings.xmpp.devices import Connection, Devices
 from comity.bindings.xmpp.extensions import PROTOCOL
 from comity.bindings.xmpp.jid import prepare_domain
 from comity.bindings.xmpp.notices import Notice
+from comity.bindings.xmpp.sm import MAX_OCTETS
 from comity.errors import LocalProtocolError, StoreError
 from comity.service.interfaces import Origin, Service
 from comity.service.presence.interfaces import PresenceService
 from comity.xml import Element
 
 log = logging.getLogger(__name__)
+
+#: Octets that may wait for a client that reads nothing, beside what it asked for itself and its window of messages
+#: (reliability.md section 6.2): people may send it presence and queries as long as they like. As much as with stream management.
+MOST_UNREAD: Final = MAX_OCTETS
 
 Act = Callable[[], Coroutine[None, None, None] | None]
 """Does what a stanza asks; what it gives has still to be waited for."""
@@ -121,7 +127,7 @@ class Ground:
 
     def reply(self, connection: Connection, stanza: Element | None) -> None:
         """Write a stanza of our own making, if there is one; a stream between two connections keeps it."""
-        if stanza is None:
+        if stanza is None or not self._keeps_up(connection):
             return
         try:
             connection.send(stanza)
@@ -135,7 +141,7 @@ class Ground:
 
     def pass_on(self, connection: Connection, stanza: Element, slot: str) -> None:
         """Write what says nothing later; it waits while nobody looks, and a newer one of its slot replaces it."""
-        if connection.session.jid is None or connection.session.is_ended:
+        if connection.session.jid is None or connection.session.is_ended or not self._keeps_up(connection):
             return
         try:
             connection.session.send_passing(stanza, slot)
@@ -145,12 +151,20 @@ class Ground:
     def pass_raw(self, connection: Connection, octets: bytes, slot: str) -> None:
         """The same for a stanza that is written already (``Notice.octets``)."""
         session = connection.session
-        if session.jid is not None and not session.is_ended:
+        if session.jid is not None and not session.is_ended and self._keeps_up(connection):
             session.send_raw(octets, slot)
 
     def tell(self, connection: Connection, notice: Notice, to: bytes) -> None:
         """The same for presence that many are told."""
         self.pass_raw(connection, notice.octets(to), notice.slot)
+
+    def _keeps_up(self, connection: Connection) -> bool:
+        """False if so much waits unread that the stream ends: then nothing more is added to it."""
+        if connection.link.unsent < MOST_UNREAD or not connection.is_live:
+            return True
+        connection.session.close("resource-constraint", "too much waits to be read")
+        connection.link.flush()
+        return False
 
     def run(self, work: Coroutine[None, None, None]) -> None:
         """Run in the background; a failure is logged."""

@@ -25,7 +25,7 @@ from comity.cpim.message import CpimMessage
 from comity.cpim.operations import Context, MimeObject, NotifyOperation, Requirement
 from comity.cpim.presence import DEFAULT, PIDF_TYPE, Note, PresenceDocument, PresenceLimits
 from comity.cpim.presence_state import Availability, PresenceState, priority_from_number, state_document, tuple_id_of
-from comity.cpim.protection import protections
+from comity.cpim.protection import PKCS7, protections
 from comity.cpim.rpid import UserInput
 from comity.errors import AddressError, LocalProtocolError, MalformedMessage, RemoteProtocolError
 from comity.service.presence.interfaces import Statement
@@ -134,7 +134,7 @@ def _natives(resource: str, children: list[Element]) -> dict[str, tuple[str, byt
 def stanza_to_notify(stanza: Element, when: datetime, *, trans_id: str) -> NotifyOperation | Refusal:
     """Read a stamped presence stanza of no type, or of type unavailable, that is for one person: directed presence.
 
-    A secured object in it is handed on whole, whatever the stanza says beside it (RFC 3923 section 4.1).
+    A secured object in it is handed on whole, whatever the stanza says beside it (RFC 3923 section 4.1); see ``_fault``.
     """
     refusal = check_presence(stanza)
     if refusal is not None:
@@ -146,6 +146,9 @@ def stanza_to_notify(stanza: Element, when: datetime, *, trans_id: str) -> Notif
         return Refusal("jid-malformed", error.reason)
     except RemoteProtocolError as error:
         return Refusal("bad-request", error.reason)
+    refusal = _fault(obj, target) if obj is not None else None
+    if refusal is not None:
+        return refusal
     if obj is None:
         said = stanza_to_statement(stanza, source, when)
         if isinstance(said, Refusal):
@@ -209,6 +212,22 @@ def _carried(stanza: Element) -> MimeObject | None:
         raise RemoteProtocolError("a stanza carries one object")
     octets = unwrap_entity(found[0]) if found[0].name == E2E_ELEMENT else unwrap_octets(found[0])
     return split_entity(octets)
+
+
+def _fault(obj: MimeObject, target: Address) -> Refusal | None:
+    """What can be seen to be wrong with presence of ``target`` for one person; None if nothing is.
+
+    In the clear it has to be presence that can be read. What is signed or sealed is its reader's to judge and crosses as it is:
+    only under another's name it does not (PRES-1).
+    """
+    try:
+        view = _secured_view(obj, DEFAULT)
+    except MalformedMessage as error:
+        crosses = protections(obj) or obj.media_type in PKCS7
+        return None if crosses else Refusal("bad-request", error.reason)
+    if view is not None and not view.is_about(target):
+        return Refusal("forbidden", "the document is about somebody else")
+    return None
 
 
 def _secured_view(obj: MimeObject, limits: PresenceLimits) -> PresenceDocument | None:

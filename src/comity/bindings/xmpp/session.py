@@ -108,9 +108,9 @@ class XmppServerSession(SignIn):
             self._write_held()
         self._write_octets(octets, is_message=octets.startswith(b"<message"))
 
-    def take_held(self) -> list[bytes]:
-        """What waits for the client to look again, or to acknowledge; it waits here no longer."""
-        held, self._held = list(self._held.values()), {}
+    def take_held(self) -> dict[str, bytes]:
+        """What waits for the client to look again, or to acknowledge, by its slot; it waits here no longer."""
+        held, self._held = self._held, {}
         return held
 
     @property
@@ -121,7 +121,7 @@ class XmppServerSession(SignIn):
         return self._is_inactive and len(self._held) < MAX_HELD
 
     def _write_held(self) -> None:
-        for held in self.take_held():
+        for held in self.take_held().values():
             self._write_octets(held, is_message=held.startswith(b"<message"))
 
     def _confirm(self, h: int) -> None:

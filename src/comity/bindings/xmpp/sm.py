@@ -18,6 +18,9 @@ from comity.errors import RemoteProtocolError
 MODULUS = 1 << 32
 #: Stanzas kept until confirmed; Prosody 500, ejabberd 5000, MongooseIM 100.
 MAX_QUEUE = 500
+#: Octets of them: twice what a device's window of the largest messages takes. A stream that waits for its client must not cost
+#: its server ``MAX_QUEUE`` stanzas of the greatest length, which anybody may send.
+MAX_OCTETS = 16 * 1024 * 1024
 
 
 def read_h(text: str) -> int:
@@ -82,6 +85,7 @@ class OutgoingQueue:
     def __init__(self, limit: int = MAX_QUEUE) -> None:
         self._limit = limit
         self._waiting: deque[tuple[bytes, object]] = deque()
+        self._octets = 0
         self._confirmed = 0
 
     def __len__(self) -> int:
@@ -90,12 +94,12 @@ class OutgoingQueue:
     @property
     def is_full(self) -> bool:
         """True if no further stanza may be written before some are confirmed."""
-        return len(self._waiting) >= self._limit
+        return len(self._waiting) >= self._limit or self._octets >= MAX_OCTETS
 
     @property
     def is_busy(self) -> bool:
         """True if so many wait that what can come later had better."""
-        return 4 * len(self._waiting) >= self._limit
+        return 4 * len(self._waiting) >= self._limit or 4 * self._octets >= MAX_OCTETS
 
     @property
     def to_spare(self) -> int:
@@ -106,6 +110,7 @@ class OutgoingQueue:
     def add(self, octets: bytes, key: object) -> None:
         """Keep a stanza just written."""
         self._waiting.append((octets, key))
+        self._octets += len(octets)
 
     def confirm(self, h: int) -> tuple[object, ...]:
         """Take the peer's ``h``; gives the keys now confirmed, in order.
@@ -120,7 +125,9 @@ class OutgoingQueue:
                 hint="undefined-condition",
             )
         self._confirmed = h
-        return tuple(self._waiting.popleft()[1] for _ in range(count))
+        confirmed = [self._waiting.popleft() for _ in range(count)]
+        self._octets -= sum(len(octets) for octets, _ in confirmed)
+        return tuple(key for _, key in confirmed)
 
     def unconfirmed(self) -> list[tuple[bytes, object]]:
         """Octets and keys still waiting, in order."""

@@ -158,8 +158,9 @@ class Streams:
             assert connection.account is not None
             assert connection.jid is not None
             self._ground.devices.by_contact[connection.account.folded().key, connection.jid.resource] = connection
-        for held in former.session.take_held():
-            connection.send_raw(held)  # kept until the stream goes on
+        for slot, held in former.session.take_held().items():
+            if self._availability.may_go_on(connection, slot, held):
+                connection.send_raw(held)  # kept until the stream goes on
         self._ground.devices.by_stream[former.sm_id] = connection
         self._ground.devices.bind(connection)
         former.sm_id = ""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -36,9 +37,15 @@ RETRY = 30.0
 #: looked at anew.
 PATIENCE = 5.0
 PAUSE = 1.0
+#: Contacts of one account looked at in one turn of the loop.
+TURN = 32
+#: Octets not yet written above which a device waits for the rest of its contacts: as much as the network takes for slow.
+CROWD = 256 * 1024
 #: Seconds after which a probe is refused: longer than any look-up, since what had to be looked up would tell who exists.
 REFUSAL_TIME = 0.02
 _NOTHING: frozenset[str] = frozenset()
+#: A stanza's start tag, as our writer makes it.
+_TAG = re.compile(rb"<\w+(?: [\w:]+='[^']*')*")
 
 
 @dataclass(slots=True, eq=False)
@@ -123,14 +130,31 @@ class Watching:
         if watch is not None:
             self._ground.run(self._show_all(connection, watch, seen))
 
+    def may_go_on(self, connection: Connection, slot: str, octets: bytes) -> bool:
+        """False for what was not written yet and must not be any more: its contact lets itself be seen no longer (G9).
+
+        That it is gone is always said: whoever was shown it has to hear the end.
+        """
+        assert connection.account is not None
+        sender = slot.split(" ", 2)[1]
+        try:
+            contact = from_jid(sender)[0].folded()
+        except AddressError:
+            return True
+        tag = _TAG.match(octets)
+        if contact.key == connection.account.key or tag is None or b" type='unavailable'" in tag[0]:
+            return True
+        return any(one.watcher.key == connection.account.key for one in self._presence.seen_by(contact))
+
     def _watch_of(self, connection: Connection) -> Watch | None:
         assert connection.account is not None
         return self._watches.get(connection.account.key)
 
     async def _show_all(self, connection: Connection, watch: Watch, seen: dict[str, Content]) -> None:
         """Show a device what its account was last told of each contact, as far as it has not seen that."""
-        for key, subscription in list(watch.subscriptions.items()):
+        for number, (key, subscription) in enumerate(list(watch.subscriptions.items()), 1):
             await self._room([connection])
+            await _pause(number)
             if connection.presence is None or connection.shown is not None:
                 return
             content, when = subscription.told, self._ground.service.clock.when()
@@ -163,10 +187,12 @@ class Watching:
         """Watch all contacts that let themselves be seen and are not watched yet; tried anew while the store fails."""
         try:
             roster = await self._presence.contacts.roster(watch.account)
-            for item in roster.items:
-                if item.sees:
-                    await self._room(self._ground.devices.available(watch.account))
-                    await self._start(watch, item.contact)
+            for number, item in enumerate([item for item in roster.items if item.sees], 1):
+                await self._room(self._ground.devices.available(watch.account))
+                if self._watches.get(watch.account.key) is not watch:
+                    return  # all its devices went, and perhaps one came again: that is watched for anew
+                await self._start(watch, item.contact)
+                await _pause(number)
         except StoreError as error:
             log.error("the contacts of an account cannot be watched yet: %s", error)
             self._ground.service.clock.call_later(RETRY, lambda: self._ground.run(self._watch_all(watch)))
@@ -368,8 +394,15 @@ class Watching:
 
 
 def _is_crowded(connection: Connection) -> bool:
-    """True if a quarter of what may wait for the device's acknowledgement does."""
-    return connection.is_live and connection.sm is not None and connection.sm.outgoing.is_busy
+    """True if a quarter of what may wait for the device's acknowledgement does, or if it reads slowly."""
+    is_behind = connection.sm is not None and connection.sm.outgoing.is_busy
+    return connection.is_live and (is_behind or connection.link.unsent > CROWD)
+
+
+async def _pause(number: int) -> None:
+    """Now and then others have their turn, and what is written may leave."""
+    if number % TURN == 0:
+        await asyncio.sleep(0)
 
 
 def subscript_id(watcher: Address, target: Address) -> str:

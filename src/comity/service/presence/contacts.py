@@ -23,6 +23,8 @@ from comity.service.presence.states import Act
 MOST_NAME = 1023
 """Octets of a name or a group."""
 MOST_GROUPS = 64
+MOST_TEXT = 8192
+"""Octets of a name and its groups together: a full contact list is 16 MB at most, and not 130."""
 
 _NOT_OWNER = "A contact list is its account's own."
 
@@ -168,6 +170,8 @@ def _fault(account: Address, contact: Address, name: str, groups: Sequence[str])
         return "An account is not in its own contact list."
     if any(len(text.encode("utf-8", "replace")) > MOST_NAME for text in (name, *groups)):
         return f"A name or a group has at most {MOST_NAME} octets."
+    if sum(len(text.encode("utf-8", "replace")) for text in (name, *groups)) > MOST_TEXT:
+        return f"A name and its groups have at most {MOST_TEXT} octets together."
     if not all(groups):
         return "A group has no name."
     if len(set(groups)) != len(groups):
