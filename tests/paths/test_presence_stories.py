@@ -7,6 +7,8 @@ ACL-28, GW-13 to GW-16, SEED-45, SEED-46, SEED-48, T4, T9, X8 and the rows N-02,
 from __future__ import annotations
 
 import re
+import statistics
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
