@@ -66,7 +66,6 @@ class Subscribing:
             interval=config.presence_interval,
             takes_secured=taken.secured,
             data=kept.encode(),
-            least=config.min_expires,
             most=config.max_expires,
             text=clean_text(request.value("subject") or "")[:512],
         )

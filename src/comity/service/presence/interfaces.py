@@ -292,9 +292,8 @@ class Terms:
     interval: float = 0.0
     takes_secured: bool = False
     data: bytes = b""
-    least: int = 60
-    """Shortest duration taken; the edge has refused shorter ones already (SIP 423)."""
     most: int = 3600
+    """Longest duration granted; an edge refuses what is too short itself (SIP 423)."""
     text: str = ""
     """What the watcher wrote to the presentity (``Ask.text``)."""
     native_protocol: str = ""
