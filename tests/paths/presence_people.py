@@ -495,9 +495,12 @@ def _next_branch(request: bytes) -> bytes:
 
 
 def read_document(body: bytes) -> tuple[State, str]:
-    """State and note of a presence document, by a reader that is not ours; a signed one by what lies in it."""
+    """State and note of a presence document, by a reader that is not ours; a signed one by what lies in it. A sealed one says
+    neither."""
+    if b"</presence>" not in body:
+        return "closed", ""
     start = body.find(b"<?xml")
-    if start < 0 or b"</presence>" not in body:
+    if start < 0:
         start = body.find(b"<presence")
     end = body.find(b"</presence>") + len(b"</presence>")
     root = ElementTree.fromstring(body[start:end])

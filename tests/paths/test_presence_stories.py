@@ -19,7 +19,7 @@ import pytest
 
 from comity.cpim.address import Address
 from comity.cpim.operations import MimeObject
-from comity.secure import LocalCa, TrustStore, VerdictKind, new_identity, sign, verify
+from comity.secure import LocalCa, TrustStore, VerdictKind, decrypt, encrypt, new_identity, sign, verify
 from tests.catalogue.raw import sip_status
 from tests.catalogue.sip_agent import CRLF, Agent, header
 from tests.evenness import assert_same_time
@@ -495,6 +495,35 @@ def test_a_signed_document_goes_whole_to_who_takes_it_and_composed_to_others(
     else:
         assert header(told, "Content-Type", "c").startswith("application/pidf+xml")
         assert b"pkcs7" not in told
+
+
+def test_a_sealed_document_reaches_those_it_is_for_and_tells_others_nothing(house: House, stack: ExitStack) -> None:
+    """SEED-39, SEED-3: the server cannot open it; who takes no encrypted documents hears of no state, not of "closed"."""
+    seen, reader, other = (
+        stack.enter_context(house.person("sip", house.account(name))) for name in ("seen", "reader", "other")
+    )
+    assert isinstance(seen, SipPerson)
+    assert isinstance(reader, SipPerson)
+    assert isinstance(other, SipPerson)
+    when = datetime.now(UTC)
+    ca = LocalCa.create("Test authority", when=when)
+    signer = new_identity(Address.parse(f"im:{seen.address}"), ca=ca, when=when)
+    key = new_identity(Address.parse(f"im:{reader.address}"), ca=ca, when=when)
+    document = DOCUMENT.format(who=seen.address, id="t1", basic="open", note="<note>for you alone</note>", activity="")
+    plain = MimeObject.of("application/pidf+xml", document.encode())
+    sealed = encrypt(plain, [key.certificate], signer=signer, when=when)
+    seen.publish(sealed.octets, content_type=sealed.content_type)
+    for person, accept in ((reader, "application/pidf+xml, application/pkcs7-mime"), (other, "application/pidf+xml")):
+        house.allow(seen.name, person.name)
+        person.watch(seen.name, accept=accept)
+    told = reader.listen().octets
+    assert told.partition(CRLF * 2)[2] == sealed.octets
+    opened = decrypt(MimeObject.of(header(told, "Content-Type", "c"), sealed.octets), [key])
+    assert b"for you alone" in opened.entity
+    told = other.listen().octets
+    assert header(told, "Content-Type", "c").startswith("application/pidf+xml")
+    assert b"<basic>" not in told
+    assert b"for you alone" not in told
 
 
 # --- one without the other ----------------------------------------------------------------------------------------
