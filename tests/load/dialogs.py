@@ -65,7 +65,7 @@ def measure(directory: Path, watchers: int = 20, each: int = 500, quiet: float =
         before = resident(house)
         begun = time.monotonic()
         fill(phones[1:-1], targets, each)
-        time.sleep(quiet)
+        time.sleep(quiet)  # Timer J of a real server: nothing tells that its answered transactions are gone
         fill(phones[-1:], targets, each)
         taken = time.monotonic() - begun - quiet
         count = watchers * each
