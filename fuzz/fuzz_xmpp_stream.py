@@ -9,8 +9,9 @@ from run import run
 
 from comity.bindings.xmpp import events, wire
 from comity.bindings.xmpp.session import ServerOptions, XmppServerSession
+from comity.sasl import ScramSecret
 
-SECRET = events.ScramSecret(b"s", 1, b"k", b"k")
+SECRET = ScramSecret(b"s", 1, b"k", b"k")
 HEADER = wire.stream_header({"to": "a.test", "version": "1.0"})
 SIGN_IN = (HEADER, b"<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>AGEAYQ==</auth>", HEADER)
 BIND = b"<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq><enable xmlns='urn:xmpp:sm:3'/>"

@@ -17,6 +17,9 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
     ("__main__", ("cli",), ()),
     ("xml", ("xml", "errors"), ()),
     ("failpoints", ("errors",), ()),
+    ("sasl", ("errors",), ("precis_i18n",)),
+    # BEEP is usable without the rest (RFC 3080).
+    ("beep", ("beep", "sasl", "xml", "errors"), ()),
     ("cpim.address", ("errors",), ("idna", "precis_i18n")),
     # What reads and writes presence documents, and the rules about them.
     *(
@@ -67,7 +70,7 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
             f"bindings.*.{part}",
             (
                 *("bindings.*", "bindings.base", "cpim", "service.interfaces", "service.presence.interfaces"),
-                *("errors", "xml", "failpoints"),
+                *("beep", "sasl", "errors", "xml", "failpoints"),
             ),
             (),
         )
@@ -79,7 +82,31 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
             *("roster", "asking", "watching", "directed", "blocking", "personal", "nodes", "vcard"),
         )
     ),
-    ("bindings.*", ("bindings.*", "errors", "xml"), ("idna", "precis_i18n")),
+    # APEX's glue in its parts: attachments, the way up and down, the mesh of relays, the services behind well-known endpoints.
+    *(
+        (
+            f"bindings.apex.{part}",
+            (
+                *(
+                    "bindings.apex",
+                    "bindings.base",
+                    "beep",
+                    "cpim",
+                    "service.interfaces",
+                    "service.presence.interfaces",
+                ),
+                *("errors", "xml", "sasl", "failpoints"),
+            ),
+            (),
+        )
+        for part in (
+            *("interfaces", "attachments", "options", "report", "mesh", "relaying", "service_data"),
+            *("access_service", "presence_service", "presence_edge"),
+        )
+    ),
+    # An endpoint and an im: address are one thing in two spellings.
+    ("bindings.apex.endpoint", ("bindings.apex", "cpim.address", "errors"), ()),
+    ("bindings.*", ("bindings.*", "beep", "sasl", "errors", "xml"), ("idna", "precis_i18n")),
     # Passwords are prepared (RFC 8265) before keys are derived from them.
     ("service.credentials", ("service", "cpim", "errors"), ("msgspec", "precis_i18n")),
     ("service", ("service", "cpim", "errors", "failpoints"), ("msgspec",)),
@@ -87,7 +114,11 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
     ("net.https", ("net", "bindings.base", "service.interfaces", "errors"), ("aiohttp",)),
     ("net", ("net", "bindings.base", "service.interfaces", "errors", "failpoints"), ("dns", "cryptography")),
     # service.interfaces: a client is a Binding of a network of its own, whose contract names Delivery and Service.
-    ("client", ("client", "cpim", "secure", "bindings", "net", "service.interfaces", "errors", "xml"), ("aiohttp",)),
+    (
+        "client",
+        ("client", "cpim", "secure", "bindings", "beep", "sasl", "net", "service.interfaces", "errors", "xml"),
+        ("aiohttp",),
+    ),
     # XCAP: pure but for ``resources``, which asks the service, and ``handler``, which speaks HTTP and SIP's digest.
     (
         "xcap.handler",

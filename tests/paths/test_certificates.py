@@ -21,8 +21,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
-from comity.bindings.xmpp.sasl import ScramClient
 from comity.client import text_object
+from comity.sasl import ScramClient
 from tests.loop import in_loop
 from tests.net.kit import Ca
 from tests.paths.kit import ALICE, BOB, PASSWORD, ServerProcess

@@ -188,6 +188,11 @@ class Network(Protocol):
         ``is_trusted``: the host comes from our own configuration or is a contact whose address was proved (U-08);
         without it loopback, private, link-local and multicast addresses and our own listeners are left out (U-03)."""
 
+    async def resolve_service(
+        self, prefix: str, domain: str, port: int, transport: Transport, *, is_trusted: bool = False
+    ) -> Sequence[Target]:
+        """Targets by SRV records under ``prefix`` ("_apex-mesh._tcp"), else by address at ``port``. Raises DeliveryError."""
+
     def datagram_link(self, binding: Binding, near: HostPort | None = None) -> Link | None:
         """The bound datagram socket of ``binding`` to send from (the one bound to ``near`` if given)."""
 

@@ -154,17 +154,29 @@ class HistoryEntry:
     note: str = ""
 
 
+class Fate(Enum):
+    """What a report says became of a message."""
+
+    FAILED = "failed"
+    DELIVERED = "delivered"
+    """A device took it; told only to those who asked (``Context.wants_receipt``)."""
+    DELAYED = "delayed"
+    """Still on its way after ``Context.report_after``; nothing is lost."""
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a failure report is about; travels in the context beside its IMDN object (RFC 5438)."""
+    """What a report is about; travels in the context beside its IMDN object (RFC 5438)."""
 
     reason: Reason
+    """Why it failed; INTERNAL, and without meaning, where it did not."""
     text: str
     """One sentence for a person."""
     recipient: Address
     """Whom the failed message was for."""
     native_id: str = ""
     """The identifier the sender's own protocol gave the failed message, as in its context."""
+    fate: Fate = Fate.FAILED
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +205,12 @@ class Context:
     native: bytes = b""
     """What only a device of ``native_protocol`` understands, serialised by that binding (XMPP extensions)."""
     report: Report | None = None
+    wants_receipt: str = ""
+    """The protocol of the device that asked to be told when the message was delivered: a report with ``Fate.DELIVERED`` goes to
+    devices of that protocol. "": nobody asked. Who passes the request on in its own protocol (``Contact.is_hop``) answers with
+    ``Response.form`` "passed-on": then the next hop reports."""
+    report_after: float | None = None
+    """Seconds after which such a device wants to know that the message is still on its way; None: never."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,7 +311,8 @@ class Response:
     """On success of a subscribe, the seconds granted, never more than asked (OPS-22)."""
     form: str = ""
     """On success, what was handed over: "object", "text" (plain text of an unsecured object),
-    "text-of-signed" (readable part of a signed object and a statement of what was not proved)."""
+    "text-of-signed" (readable part of a signed object and a statement of what was not proved), "passed-on" (the whole object,
+    to a next hop that will report to the sender itself)."""
 
     @property
     def is_temporary(self) -> bool:

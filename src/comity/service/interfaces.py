@@ -323,6 +323,8 @@ class Contact:
     """What the binding needs to reach it, in the binding's own encoding."""
     is_protected: bool = False
     """True if the link it is reached by is under TLS; only such a one gets what must stay under TLS."""
+    is_hop: bool = False
+    """True for the next hop to another domain's users (``Routes``): it is always there, and takes what is for any of them."""
 
 
 class Registrar(Protocol):
@@ -350,6 +352,33 @@ class Inspector(Protocol):
         """Say whether the operation's proof holds, and remember it if so: it counts once. May be called in any thread."""
 
 
+# --- other domains ---------------------------------------------------------------------------------------------
+
+
+class Peers(Protocol):
+    """Other servers, as they proved themselves; implemented by ``service/peers.py`` from ``[[peer]]`` and ``[tls] trust``."""
+
+    def proved(self, host: str, names: Sequence[str]) -> frozenset[str]:
+        """Domains that a connection speaks for, none of them ours; empty if it is no server known here.
+
+        Args:
+            host: the IP address at the other end; counts where a ``[[peer]]`` is known by its address.
+            names: dNSName entries of the certificate it showed, verified by ``net``; their wildcards count for nothing.
+
+        ``"*"`` among them: an intermediary trusted to speak for every domain but ours (RFC 3340 section 4.5.2)."""
+
+
+class Routes(Protocol):
+    """Where messages to other domains go; implemented by ``service/routes.py`` from ``[[route]]``."""
+
+    def hop(self, domain: str) -> Contact | None:
+        """The next hop towards a domain that is not ours (A-labels): ``is_hop``, ``binding`` speaks with it, ``resource`` is the domain,
+        ``data`` the ``[[route]] next_hop`` as UTF-8, "" to find it by DNS. None: that domain cannot be reached from here."""
+
+    def may_pass(self, source: str, domain: str) -> bool:
+        """Whether a message from one foreign domain may pass through here to another (``[[route]] transit``)."""
+
+
 # --- the service as bindings see it ---------------------------------------------------------------------------
 
 
@@ -370,7 +399,11 @@ class Origin:
     marks: tuple[Mark, ...] = ()
     """Values to commit with the message, such as the stream's ``h``."""
     domains: frozenset[str] = frozenset()
-    """Domains that a peer server proved to speak for; empty for a person's own session."""
+    """Domains that a peer server proved to speak for (``Peers.proved``); empty for a person's own session."""
+
+    def speaks_for(self, domain: str) -> bool:
+        """True for a peer server's own domain; ask only about domains that are not ours."""
+        return domain in self.domains or "*" in self.domains
 
 
 @dataclass(frozen=True, slots=True)
@@ -397,6 +430,12 @@ class Service(Protocol):
 
     @property
     def registrar(self) -> Registrar: ...
+
+    @property
+    def peers(self) -> Peers: ...
+
+    @property
+    def routes(self) -> Routes: ...
 
     @property
     def clock(self) -> Clock: ...

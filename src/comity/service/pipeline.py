@@ -48,19 +48,23 @@ from comity.service.interfaces import (
     Item,
     Mark,
     Origin,
+    Peers,
     Put,
     Repeat,
     Result,
+    Routes,
     Store,
     Timer,
 )
 from comity.service.messaging import dedup_keys, envelope_of, record_of, report_operation, report_record
+from comity.service.peers import KnownPeers
 from comity.service.pending import Pending, Report
 from comity.service.policy import Limits
 from comity.service.presence.inbox import Inbox
 from comity.service.presence.interfaces import PresenceService
 from comity.service.protection import Protection
 from comity.service.registrar import ContactRegistrar
+from comity.service.routes import StaticRoutes
 from comity.service.routing import contacts_for
 
 log = logging.getLogger(__name__)
@@ -108,12 +112,16 @@ class Pipeline:
         limits: Limits | None = None,
         *,
         protection: Protection | None = None,
+        peers: Peers | None = None,
+        routes: Routes | None = None,
     ) -> None:
         self.accounts = accounts
         self.clock = clock
         self.node = node
         self.limits = limits or Limits()
         self.protection = protection or Protection()
+        self.peers: Peers = peers or KnownPeers(())
+        self.routes: Routes = routes or StaticRoutes()
         self.presence: PresenceService | None = None
         """Set by ``server.py`` before ``start``."""
         self.inbox: Inbox | None = None

@@ -147,6 +147,11 @@ class FakeNetwork:
     ) -> Sequence[Target]:
         raise AssertionError("contacts are never resolved")
 
+    async def resolve_service(
+        self, prefix: str, domain: str, port: int, transport: Transport, *, is_trusted: bool = False
+    ) -> Sequence[Target]:
+        raise AssertionError("SIP has rules of its own")
+
     def datagram_link(self, binding: Binding, near: HostPort | None = None) -> Link | None:
         return self.world.udp if near in (None, NEAR_UDP) else None
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 
-from comity.bindings.xmpp import events, sasl
-from comity.bindings.xmpp.events import Event, ScramSecret
+from comity import sasl
+from comity.bindings.xmpp import events
+from comity.bindings.xmpp.events import Event
 from comity.bindings.xmpp.jid import Jid
 from comity.bindings.xmpp.session import ClientOptions, ServerOptions, XmppClientSession, XmppServerSession
 from comity.bindings.xmpp.sm import SmState
@@ -16,7 +17,7 @@ from comity.xml import Element, RootOpened, StreamReader, XmlLimits
 PASSWORD = "pencil ☃"
 HASHES = ("sha-512", "sha-256", "sha-1")
 SECRETS = {name: sasl.derive_secret(PASSWORD, name, b"salt", 4096) for name in HASHES}
-ACCOUNTS: dict[Jid, dict[str, ScramSecret]] = {
+ACCOUNTS: dict[Jid, dict[str, sasl.ScramSecret]] = {
     Jid("alice", "a.test"): SECRETS,
     Jid("old", "a.test"): {"sha-1": SECRETS["sha-1"]},
 }

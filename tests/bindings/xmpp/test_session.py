@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from comity.bindings.xmpp import events, sasl
+from comity import sasl
+from comity.bindings.xmpp import events
 from comity.bindings.xmpp.jid import Jid
 from comity.bindings.xmpp.session import State
 from comity.bindings.xmpp.wire import SASL, STANZAS, STREAM_ERRORS, Element

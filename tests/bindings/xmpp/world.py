@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Sequence
 
+from comity import sasl
 from comity.bindings.base import HostPort, Link, Peer, Session, Target, TlsInfo
-from comity.bindings.xmpp import events, sasl
+from comity.bindings.xmpp import events
 from comity.bindings.xmpp.binding import XmppBinding
 from comity.bindings.xmpp.config import XmppConfig
 from comity.bindings.xmpp.events import Event
@@ -305,6 +306,9 @@ class NoNetwork:
         raise NotImplementedError
 
     async def resolve(self, *args: object, **named: object) -> Sequence[Target]:
+        raise NotImplementedError
+
+    async def resolve_service(self, *args: object, **named: object) -> Sequence[Target]:
         raise NotImplementedError
 
     def datagram_link(self, binding: object, near: HostPort | None = None) -> Link | None:

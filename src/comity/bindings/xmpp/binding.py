@@ -14,8 +14,9 @@ from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, Protocol
 
+from comity import sasl
 from comity.bindings.base import Link, Listener, Network
-from comity.bindings.xmpp import events, queries, sasl, wire
+from comity.bindings.xmpp import events, queries, wire
 from comity.bindings.xmpp.asking import Asking
 from comity.bindings.xmpp.availability import Availability
 from comity.bindings.xmpp.blocking import Blocklists
@@ -396,5 +397,5 @@ def _end_point(link: Link) -> bytes | None:
     return None if tls is None else tls.server_end_point
 
 
-def _secret(keys: ScramKeys) -> events.ScramSecret:
-    return events.ScramSecret(keys.salt, keys.iterations, keys.stored_key, keys.server_key)
+def _secret(keys: ScramKeys) -> sasl.ScramSecret:
+    return sasl.ScramSecret(keys.salt, keys.iterations, keys.stored_key, keys.server_key)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from comity.bindings.xmpp.jid import Jid
+from comity.sasl import ScramSecret
 from comity.xml import Element
 
 
@@ -17,16 +18,6 @@ class TlsWanted:
 
     host: str = ""
     """On the client: the domain the server's certificate must hold (RFC 6120 section 13.7.2)."""
-
-
-@dataclass(frozen=True, slots=True)
-class ScramSecret:
-    """What proves a password for one hash (RFC 5802 section 3): salt, count and the two keys."""
-
-    salt: bytes
-    iterations: int
-    stored_key: bytes
-    server_key: bytes
 
 
 @dataclass(frozen=True, slots=True)

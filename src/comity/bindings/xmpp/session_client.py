@@ -11,7 +11,8 @@ import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from comity.bindings.xmpp import sasl, wire
+from comity import sasl
+from comity.bindings.xmpp import wire
 from comity.bindings.xmpp.events import (
     ResourceBound,
     Resumed,

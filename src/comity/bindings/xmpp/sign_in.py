@@ -11,11 +11,11 @@ import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from comity.bindings.xmpp import sasl, wire
+from comity import sasl
+from comity.bindings.xmpp import wire
 from comity.bindings.xmpp.events import (
     CredentialsWanted,
     PasswordCheckWanted,
-    ScramSecret,
     SignInFailed,
     SignInSucceeded,
     StreamEnded,
@@ -26,6 +26,7 @@ from comity.bindings.xmpp.sm import MAX_QUEUE
 from comity.bindings.xmpp.stream import EndPoint, XmppStream
 from comity.bindings.xmpp.wire import BIND, CSI, SASL, SESSION, SM, TLS, Element, RootOpened
 from comity.errors import AddressError, LocalProtocolError, RemoteProtocolError
+from comity.sasl import ScramSecret
 from comity.xml import XML_LANG, XmlLimits
 
 #: RFC 4422 section 3.1: a mechanism name has at most 20 characters; this much longer is an attack (X-45).

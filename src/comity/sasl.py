@@ -1,6 +1,7 @@
 """SASL mechanisms, server and client side: SCRAM with and without channel binding, PLAIN (RFC 5802, 7677, 4616).
 
-Place on the path: step 3, before there is a message. Pure: octets and secrets in, octets and outcomes out.
+Place on the path: step 3 of every binding that signs in by SASL, before there is a message. Pure: octets and secrets in,
+octets and outcomes out.
 Channel binding is tls-server-end-point only (design.md section 3): Python's ssl offers no exporter.
 """
 
@@ -17,8 +18,6 @@ from typing import Final
 
 import precis_i18n
 
-from comity.bindings.xmpp.events import ScramSecret
-
 CHANNEL_BINDING: Final = "tls-server-end-point"
 #: Mechanism name to hash name, best first; -PLUS stands before its plain form when TLS gives the data for it.
 SCRAM_HASHES: Final = {"SCRAM-SHA-512": "sha-512", "SCRAM-SHA-256": "sha-256", "SCRAM-SHA-1": "sha-1"}
@@ -29,6 +28,16 @@ MAX_ITERATIONS: Final = 10_000_000
 _NONCE = re.compile(r"[\x21-\x2b\x2d-\x7e]{1,256}")
 _SASLNAME_BAD = re.compile("=(?!2C|3D)|,")
 _OPAQUE = precis_i18n.get_profile("OpaqueString")
+
+
+@dataclass(frozen=True, slots=True)
+class ScramSecret:
+    """What proves a password for one hash (RFC 5802 section 3): salt, count and the two keys."""
+
+    salt: bytes
+    iterations: int
+    stored_key: bytes
+    server_key: bytes
 
 
 class SaslFailure(Exception):

@@ -1,0 +1,68 @@
+"""Step 6 for other domains: which next hop a domain is reached by, and who may pass through here (``[[route]]``).
+
+A route is the operator's word: nothing here asks the DNS. A message from one foreign domain to another passes only where a route
+says so by name (``transit``); everything else would make this server an open relay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from comity.cpim.address import Address
+from comity.service.interfaces import Contact
+
+ANY = "*"
+HOP_WINDOW = 32
+"""Messages on their way to one next hop at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One ``[[route]]``."""
+
+    domain: str
+    """A-labels, or ``*`` for every domain without a route of its own."""
+    via: str
+    """Binding that speaks with the next hop."""
+    next_hop: str = ""
+    """URL; "": found by DNS."""
+    transit: frozenset[str] = frozenset()
+    """Foreign domains whose messages may pass through here by this route; ``*``: all."""
+
+
+class StaticRoutes:
+    """Implements ``Routes``.
+
+    Args:
+        routes: the first of one domain counts.
+    """
+
+    def __init__(self, routes: Sequence[Route] = ()) -> None:
+        self._routes: dict[str, Route] = {}
+        for route in routes:
+            self._routes.setdefault(route.domain, route)
+
+    def hop(self, domain: str) -> Contact | None:
+        """See ``Routes.hop``."""
+        route = self._route(domain)
+        if route is None:
+            return None
+        return Contact(
+            f"hop/{domain}",
+            Address("im", "", domain),
+            route.via,
+            resource=domain,
+            window=HOP_WINDOW,
+            data=route.next_hop.encode(),
+            is_protected=not route.next_hop.startswith(("udp:", "tcp:")),
+            is_hop=True,
+        )
+
+    def may_pass(self, source: str, domain: str) -> bool:
+        """See ``Routes.may_pass``."""
+        route = self._route(domain)
+        return route is not None and not route.transit.isdisjoint((source, ANY))
+
+    def _route(self, domain: str) -> Route | None:
+        return self._routes.get(domain) or self._routes.get(ANY)
