@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import hashlib
 import hmac
 import os
@@ -181,7 +182,7 @@ def sign_in(session: Session, account: str, password: str, mechanism: str = "SCR
     fields = dict(part.split("=", 1) for part in server_first.split(","))
     if not fields["r"].startswith(nonce) or len(fields["r"]) == len(nonce):
         raise Broken("the server did not add to our nonce")
-    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), base64.b64decode(fields["s"]), int(fields["i"]))
+    salted = _salted(password.encode(), base64.b64decode(fields["s"]), int(fields["i"]))
     without_proof = f"c=biws,r={fields['r']}"
     signed = f"{bare},{server_first},{without_proof}".encode()
     proof, expected = _scram(salted, signed)
@@ -191,6 +192,12 @@ def sign_in(session: Session, account: str, password: str, mechanism: str = "SCR
         raise Broken("the server does not know the password either")
     if element.get("status") != "complete":
         _completed(session.ask(number, BEEP_XML + _blob(b"").encode()))
+
+
+@functools.lru_cache
+def _salted(password: bytes, salt: bytes, iterations: int) -> bytes:
+    """The slow half, once a password and salt: hundreds of sessions sign in in a second."""
+    return hashlib.pbkdf2_hmac("sha256", password, salt, iterations)
 
 
 def _scram(salted: bytes, signed: bytes) -> tuple[bytes, bytes]:
@@ -224,14 +231,26 @@ class Application:
     """An application (or, by `bind`, a relay) that calls a relay."""
 
     def __init__(
-        self, host: str, port: int, *, tls: ssl.SSLContext | None = None, name: str = "", **more: object
+        self,
+        host: str,
+        port: int,
+        *,
+        tls: ssl.SSLContext | None = None,
+        name: str = "",
+        source: str = "",
+        at_once: bool = False,
+        **more: object,
     ) -> None:
-        sock = socket.create_connection((host, port), timeout=10)
+        """`tls`: by the TLS profile, or with `at_once` from the first octet; `source`: the address to call from."""
+        sock = socket.create_connection((host, port), timeout=10, source_address=(source, 0) if source else None)
+        if at_once and tls is not None:
+            sock, tls = tls.wrap_socket(sock, server_hostname=name or host), None
         self.session = Session(sock, listening=False, **more)  # type: ignore[arg-type]  # passed on as they are
         self.profiles = self.session.greet()
         if tls is not None:
             self.profiles = self.session.start_tls(tls, name or host)
         self.channel = 0
+        self.endpoint = ""
         self._trans_id = 0
 
     def __enter__(self) -> Application:
@@ -263,6 +282,7 @@ class Application:
 
     def attach(self, endpoint: str, options: str = "") -> int:
         """Attach as an endpoint: the first rides on `start`; the transaction-identifier."""
+        self.endpoint = self.endpoint or endpoint
         return self._associate(f"<attach endpoint={quoteattr(endpoint)}", options)
 
     def bind(self, domain: str) -> int:
