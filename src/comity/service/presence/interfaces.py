@@ -7,9 +7,10 @@ each binding is an ``Edge`` and is told what to write to whom. The service knows
 Three kinds of state, each with its own life (reliability.md section 5.7):
 
 * **relations** (``ContactItem``): the contact list and what both sides decided. Durable before they are answered.
-* **subscriptions** (``Subscription``): who is to be told now, and how long. Those of SIP are durable, with their dialog; those
-  of XMPP live as long as the watcher is available.
-* **publications**: what devices said. Never durable: after a crash everybody is closed until they speak again.
+* **subscriptions** (``Subscription``): who is to be told now, and how long. Those of SIP are durable, with their dialog, and those
+  of APEX; those of XMPP live as long as the watcher is available.
+* **publications**: what devices said. Not durable: after a crash everybody is closed until they speak again. What was said once
+  and for a time of its own (RFC 4827, RFC 3343) is published again by who keeps it, from a document of the account.
 
 All addresses here are ``im:`` addresses of accounts in folded form, unless said otherwise; operations carry ``pres:``.
 """
@@ -188,6 +189,10 @@ class Documents(Protocol):
     async def delete(
         self, account: Address, name: str, origin: Origin, *, if_etag: str | None = None
     ) -> bool | Response: ...
+
+    async def holders(self, name: str) -> Sequence[Address]:
+        """The accounts that keep a document of this name; known for those names only that mean something at a start
+        (``documents.LISTED``)."""
 
 
 # --- who may do what, in the tokens of APEX (RFC 3341) ---------------------------------------------------------------
@@ -454,6 +459,9 @@ class PresenceService(Protocol):
         """The edge cannot reach the watcher any more: the subscription is gone, without a word to it."""
 
     def find(self, edge: str, id: str) -> Subscription | None: ...
+
+    def subscriptions_of(self, edge: str, watcher: Address) -> Sequence[Subscription]:
+        """What a watcher has at this edge, whatever the package and the state; those kept over a restart as well."""
 
     def is_allowed(self, presentity: Address, watcher: Address) -> asyncio.Future[bool]:
         """Whether the watcher may see the presentity as things stand (a probe, SIP-less)."""

@@ -255,6 +255,11 @@ class AccountPresence:
         """See ``PresenceService.find``."""
         return self._moves.subscriptions.find(edge, id)
 
+    def subscriptions_of(self, edge: str, watcher: Address) -> Sequence[Subscription]:
+        """See ``PresenceService.subscriptions_of``."""
+        lives = self._moves.subscriptions.of_watcher(self._presentities.own(watcher))
+        return [live for live in lives if live.edge == edge]
+
     def is_allowed(self, presentity: Address, watcher: Address) -> asyncio.Future[bool]:
         """See ``PresenceService.is_allowed``."""
         own_address = self._presentities.own
