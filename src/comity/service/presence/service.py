@@ -14,6 +14,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from comity.cpim.access_entries import PUBLISH
 from comity.cpim.address import Address
 from comity.cpim.operations import EndReason, NotifyOperation, Reason, Response, SubscribeOperation, failure
 from comity.cpim.presence_rules import SubHandling
@@ -30,6 +31,7 @@ from comity.service.presence.interfaces import (
     Edge,
     Granted,
     Published,
+    Rights,
     Statement,
     Subscription,
     Terms,
@@ -110,6 +112,11 @@ class AccountPresence:
         """See ``PresenceService.documents``."""
         return self.keeping.documents
 
+    @property
+    def rights(self) -> Rights:
+        """See ``PresenceService.rights``."""
+        return self.keeping.rights
+
     def attach(self, name: str, edge: Edge) -> None:
         """See ``PresenceService.attach``."""
         self.keeping.edges.attach(name, edge)
@@ -186,8 +193,8 @@ class AccountPresence:
         return None
 
     def _check_presentity(self, account: Address, origin: Origin) -> Response | None:
-        if account.key != self._presentities.own(origin.principal).key:
-            return failure("", Reason.DENIED, "Only the account itself publishes for it.")
+        if not self.keeping.access.permits(account, self._presentities.own(origin.principal), PUBLISH):
+            return failure("", Reason.DENIED, "Only the account itself, and whom it permits to, publishes for it.")
         if not self._accounts.serves(account.domain) or self._accounts.known(account) is False:
             return failure("", Reason.NO_SUCH_USER, "There is no such user here.")
         return None
@@ -241,6 +248,11 @@ class AccountPresence:
     def find(self, edge: str, id: str) -> Subscription | None:
         """See ``PresenceService.find``."""
         return self._moves.subscriptions.find(edge, id)
+
+    def subscriptions_of(self, edge: str, watcher: Address) -> Sequence[Subscription]:
+        """See ``PresenceService.subscriptions_of``."""
+        lives = self._moves.subscriptions.of_watcher(self._presentities.own(watcher))
+        return [live for live in lives if live.edge == edge]
 
     def is_allowed(self, presentity: Address, watcher: Address) -> asyncio.Future[bool]:
         """See ``PresenceService.is_allowed``."""
