@@ -150,5 +150,3 @@ class _Outcome:
 def _settle(future: asyncio.Future[Ok | Error | None], element: Ok | Error | None) -> None:
     if not future.done():
         future.set_result(element)
-
-
