@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from comity.cpim.address import Address
 from comity.cpim.operations import EndReason, MimeObject
 from comity.cpim.watchers import WATCHERINFO_TYPE, WatcherEntry, WatcherInfo
 from comity.service.interfaces import Clock, Store
@@ -44,6 +45,8 @@ class Informing:
         self._due: Deadlines[Live] = Deadlines(clock, self._fall_due, lambda live, _: live.is_due)
         self.hold: Callable[[Presentity], None] = lambda presentity: None
         """Looks an account up that is not in memory, then calls ``changed``."""
+        self.permits: Callable[[Address, Address], bool] = lambda account, viewer: False
+        """Whether an account lets somebody else know who watches it."""
 
     def stop(self) -> None:
         """Tell nobody any more."""
@@ -115,7 +118,8 @@ class Informing:
         known = {one.watcher.key for one in watching} | presentity.asking
         asking = (request_entry(item, now) for key, item in book.items.items() if item.ask and key not in known)
         found = entries + [entry for entry in asking if entry is not None]
-        return visible(found, presentity.address, live.watcher)
+        is_permitted = self.permits(presentity.address, live.watcher)
+        return visible(found, presentity.address, live.watcher, is_permitted=is_permitted)
 
     def _fall_due(self, lives: list[Live]) -> None:
         for live in lives:

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Coroutine
 from typing import Final
 
+from comity.cpim.access_entries import WATCH
 from comity.cpim.address import Address
 from comity.cpim.operations import EndReason
 from comity.cpim.presence_rules import Permissions, SubHandling
@@ -68,6 +69,7 @@ class Moves:
         self._notifier = notifier
         self._informing = informing
         informing.hold = self.hold
+        informing.permits = self.permits
         self.subscriptions = Subscriptions(store, clock, self._expired)
         self._waiting: Deadlines[Live] = Deadlines(clock, self._give_up, lambda live, _: live.state is _STATE.WAITING)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -88,6 +90,15 @@ class Moves:
             return self._access.grant(target, watcher, now, is_new=is_new)
         presentity.look_at_sphere(now)
         return self._access.grant(target, watcher, now, presentity.sphere, is_new=is_new)
+
+    def may_know(self, target: Address, watcher: Address) -> bool:
+        """Whether the watcher may have watcher information at all (``visible`` says of whom). Raises LookupError."""
+        is_watching = self.grant(target, watcher).sub_handling >= SubHandling.POLITE_BLOCK
+        return is_watching or self.permits(target, watcher)
+
+    def permits(self, target: Address, watcher: Address) -> bool:
+        """Whether the account lets the watcher know of everybody who watches it."""
+        return self._access.permits(target, watcher, WATCH)
 
     def reconsider(self, account: Address, watcher: Address | None = None) -> None:
         """What ``watcher`` (None: anybody) may see of the account was changed durably: act on it (ACL-10).
@@ -117,7 +128,7 @@ class Moves:
             return False
         granted = self.grant(live.target, live.watcher)
         if live.package == "presence.winfo":
-            if granted.sub_handling < SubHandling.POLITE_BLOCK:  # as one who asks for it now is refused (ACL-26)
+            if not self.may_know(live.target, live.watcher):  # as one who asks for it now is refused (ACL-26)
                 self.end(live, EndReason.REJECTED)
             return False
         if live.state is _STATE.WAITING:

@@ -63,15 +63,18 @@ def request_entry(item: ContactItem, now: float) -> WatcherEntry | None:
     )
 
 
-def visible(entries: Sequence[WatcherEntry], account: Address, viewer: Address) -> list[WatcherEntry]:
-    """What ``viewer`` may know: the account all, anybody else what concerns himself (RFC 3857 section 4.6, ACL-26).
+def visible(
+    entries: Sequence[WatcherEntry], account: Address, viewer: Address, *, is_permitted: bool = False
+) -> list[WatcherEntry]:
+    """What ``viewer`` may know: the account all, anybody else what concerns himself (RFC 3857 section 4.6, ACL-26), or who watches
+    if the account permits that (``presence:watch``, RFC 3341).
 
-    Nobody else learns what the account calls him, nor whether he is blocked politely: a subscription that looks active is active.
+    Nobody else learns what the account calls people, nor who is blocked politely: a subscription that looks active is active.
     """
     if viewer.key == account.key:
         return list(entries)
     own = to_sip_uri(viewer)
-    return [replace(entry, display_name="") for entry in entries if entry.uri == own]
+    return [replace(entry, display_name="") for entry in entries if is_permitted or entry.uri == own]
 
 
 class WatcherFeed:
