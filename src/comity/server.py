@@ -42,12 +42,14 @@ from comity.secure.inspector import SignatureInspector
 from comity.secure.replay import StoredReplayCache
 from comity.service.credentials import FailureGuard, StoreAccounts
 from comity.service.interfaces import Store
+from comity.service.peers import KnownPeers, Peer
 from comity.service.pipeline import Pipeline
 from comity.service.policy import Limits
 from comity.service.presence.publications import PublicationLimits
 from comity.service.presence.service import AccountPresence
 from comity.service.presence.watching import PresenceLimits
 from comity.service.protection import Protection, Rule
+from comity.service.routes import Route, StaticRoutes
 from comity.xcap.handler import XcapHandler
 from comity.xcap.resources import Resources
 from comity.xcap.standing import Standing
@@ -99,7 +101,12 @@ class Server:
             accounts = _accounts(config, store)
             node = config.server.domains[0]
             protection = Protection(_rules(config), self._inspector(config))
-            self._pipeline = pipeline = Pipeline(store, accounts, clock, node, _limits(config), protection=protection)
+            self._pipeline = pipeline = Pipeline(
+                *(store, accounts, clock, node, _limits(config)),
+                protection=protection,
+                peers=_peers(config),
+                routes=_routes(config),
+            )
             self._network = network = AsyncNetwork(
                 clock, limits=_net_limits(config), tls=self._tls, lag=lambda: pipeline.lag
             )
@@ -185,7 +192,7 @@ class Server:
         await asyncio.to_thread(self._tls.reload, TlsFiles(tls.certificate, tls.key, tls.trust))
         failpoint("server.reload")
         log.info("%s is shown to who connects from now on; it ends %s", tls.certificate, _day(self._tls.expires))
-        kept = ("server", "sip", "xmpp", "apex", "xcap", "limits", "policy", "security", "store", "routes")
+        kept = ("server", "sip", "xmpp", "apex", "xcap", "limits", "policy", "security", "store", "routes", "peers")
         changed = [name for name in kept if getattr(config, name) != getattr(self.config, name)]
         if changed:
             log.warning("[%s] changed; restart to use it", "], [".join(changed))
@@ -226,6 +233,17 @@ def _day(when: datetime | None) -> str:
 def _accounts(config: Config, store: Store) -> StoreAccounts:
     guard = FailureGuard(config.limits.failures_per_address, config.limits.ban)
     return StoreAccounts(store, config.server.domains, guard)
+
+
+def _peers(config: Config) -> KnownPeers:
+    peers = [Peer(peer.name, peer.address, frozenset(peer.speaks_for)) for peer in config.peers]
+    return KnownPeers(config.server.domains, peers)
+
+
+def _routes(config: Config) -> StaticRoutes:
+    return StaticRoutes(
+        [Route(route.domain, route.via, route.next_hop, frozenset(route.transit)) for route in config.routes]
+    )
 
 
 def _rules(config: Config) -> dict[str, Rule]:

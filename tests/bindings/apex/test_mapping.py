@@ -106,7 +106,9 @@ class TestContent:
         assert not op.is_wrapped
         assert sent(op).content == whole(thing)
 
-    @pytest.mark.parametrize("media", ["application/pkcs7-mime; smime-type=signed-data", "multipart/encrypted; boundary=x"])
+    @pytest.mark.parametrize(
+        "media", ["application/pkcs7-mime; smime-type=signed-data", "multipart/encrypted; boundary=x"]
+    )
     def test_a_secured_entity_is_never_wrapped(self, media: str) -> None:
         part = Part(f"Content-Type: {media}\r\n".encode(), b"\x30\x80", "s@x")
         op = operation(data(part))
@@ -158,7 +160,10 @@ class TestAddresses:
         found = read(data(whole(), to=to))
         assert isinstance(found, list)
         ops = [each.operation for each in found]
-        assert [op.destination.uri for op in ops if isinstance(op, MessageOperation)] == ["im:bob@a.test", "im:carol@b.test"]
+        assert [op.destination.uri for op in ops if isinstance(op, MessageOperation)] == [
+            "im:bob@a.test",
+            "im:carol@b.test",
+        ]
         assert [op.context.resource for op in ops if isinstance(op, MessageOperation)] == ["", "appl=wb"]
         first, second = ops
         assert isinstance(first, MessageOperation)
@@ -169,7 +174,9 @@ class TestAddresses:
         op = operation(data(whole()))
         named = replace(op, context=replace(op.context, source_resource="Home/ä@x"))
         assert sent(named).originator.identity == ALICE
-        assert sent(replace(op, context=replace(op.context, source_resource="pc"))).originator.identity == Endpoint.parse("alice/pc@a.test")
+        assert sent(
+            replace(op, context=replace(op.context, source_resource="pc"))
+        ).originator.identity == Endpoint.parse("alice/pc@a.test")
 
     @pytest.mark.parametrize("local", ["a/b", "apex=presence", "apex="])
     def test_no_foreign_sender_maps_onto_a_service_or_another_endpoint(self, local: str) -> None:
@@ -189,7 +196,9 @@ class TestHops:
     def test_no_option_means_no_limit(self) -> None:
         assert operation(data(whole())).max_forwards == 128
 
-    @pytest.mark.parametrize("raw", [b"<dataHopping noMoreThan='-1' />", b"<dataHopping noMoreThan='256' />", b"x", b"", b"<a/>"])
+    @pytest.mark.parametrize(
+        "raw", [b"<dataHopping noMoreThan='-1' />", b"<dataHopping noMoreThan='256' />", b"x", b"", b"<a/>"]
+    )
     def test_a_poor_option_is_501(self, raw: bytes) -> None:
         option = replace(hopping(1), content=raw)
         assert isinstance(found := read(data(whole(), option)), Error)

@@ -17,6 +17,7 @@ from typing import Any
 
 from comity import sasl
 from comity.beep.options import BeepOptions
+from comity.beep.sasl_profile import SaslOptions
 from comity.bindings.apex import events
 from comity.bindings.apex.attachments import Attachments
 from comity.bindings.apex.config import ApexConfig
@@ -130,12 +131,14 @@ class ApexBinding:
         return SessionOptions(
             BeepOptions(window_max=config.window_max, channels=config.channels, message=config.message),
             has_tls=config.has_tls,
-            allow_plaintext=self._is_exempt(link),
-            has_external=True,
-            hashes=("sha-512", "sha-256", "sha-1") if config.scram_sha1 else ("sha-512", "sha-256"),
-            dummy_key=self._dummy_key,
-            iterations=config.scram_iterations,
-            max_failures=config.failures_per_connection,
+            sign_in=SaslOptions(
+                self._dummy_key,
+                hashes=("sha-512", "sha-256", "sha-1") if config.scram_sha1 else ("sha-512", "sha-256"),
+                iterations=config.scram_iterations,
+                allow_clear=self._is_exempt(link),
+                has_external=True,
+                max_failures=config.failures_per_connection,
+            ),
             pre_auth_seconds=config.pre_auth_time,
         )
 

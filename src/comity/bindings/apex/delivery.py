@@ -20,12 +20,23 @@ from comity.bindings.apex.reasons import error_to_response
 from comity.bindings.apex.report import NAME as REPORT
 from comity.bindings.apex.report import responses
 from comity.bindings.apex.service_wire import write_service
-from comity.cpim.operations import Reason, Requirement, Response, failure, success
+from comity.cpim.operations import MessageOperation, Reason, Requirement, Response, failure, success
 from comity.errors import LocalProtocolError
 from comity.service.interfaces import Delivery
 
 _AWAY = "The application is not attached."
 _LEFT = "The application went away before it confirmed the message."
+
+
+def report_data(operation: MessageOperation, to: Endpoint, new_trans_id: Callable[[], int]) -> list[Data]:
+    """What a report of the service is for an endpoint that asked for it, here or behind another relay; else nothing."""
+    if operation.context.report is None:
+        return []
+    originator = Originator(Endpoint.service(REPORT, operation.source.domain))
+    return [
+        Data(originator, (Recipient(to),), Inline(write_service(said.element)), said.options)
+        for said in responses(operation.context.report, new_trans_id)
+    ]
 
 
 @dataclass(slots=True)
@@ -71,14 +82,9 @@ class EndpointDelivery:
 
     def _made(self, delivery: Delivery, endpoint: Endpoint) -> list[Data] | Response:
         operation, new_id = delivery.operation, self._ground.new_trans_id
-        if operation.context.report is not None:
-            service = Endpoint.service(REPORT, operation.source.domain)
-            said = responses(operation.context.report, new_id)
-            if said:
-                return [
-                    Data(Originator(service), (Recipient(endpoint),), Inline(write_service(each.element)), each.options)
-                    for each in said
-                ]
+        said = report_data(operation, endpoint, new_id)
+        if said:
+            return said
         made = operation_to_data(
             operation,
             recipient=endpoint,
@@ -150,5 +156,3 @@ class _Outcome:
 def _settle(future: asyncio.Future[Ok | Error | None], element: Ok | Error | None) -> None:
     if not future.done():
         future.set_result(element)
-
-
