@@ -321,7 +321,7 @@ class ApexBinding:
         if answer is None:
             said.set_result(False)
         else:
-            answer.add_done_callback(lambda done: said.done() or said.set_result(isinstance(done.result(), Ok)))
+            answer.add_done_callback(partial(_said, said))
         return said
 
     def _to_services(self, data: Data, origin: Origin) -> Ok | Error:
@@ -339,6 +339,11 @@ class ApexBinding:
         except ValueError:
             return False
         return any(address in network for network in self._exempt)
+
+
+def _said(said: asyncio.Future[bool], answer: asyncio.Future[Ok | Error | None]) -> None:
+    if not said.done():
+        said.set_result(answer.result() == Ok())
 
 
 def _end_point(link: Link) -> bytes | None:
