@@ -238,6 +238,20 @@ class TestOtherRights:
 
         run(main())
 
+    def test_presence_is_asked_about_accounts(self) -> None:
+        """What a query says of a subaddress is what a watcher finds: nobody watches as a subaddress."""
+
+        async def main() -> None:
+            desk = await Desk(limits=KeepingLimits(Default.DENY)).start()
+            rights = desk.keeping.rights
+            await permit(desk.keeping, BOB, "alice/phone@a.test", "all:all")
+            for token in ("presence:subscribe", "presence:watch", "presence:publish", "all:all"):
+                assert not await rights.may(BOB, ALICE, token, actor_resource="phone")
+            assert await rights.may(BOB, ALICE, "core:data", "access:set", actor_resource="phone")
+            assert not await rights.may(BOB, ALICE, "access:set")
+
+        run(main())
+
     def test_services_have_their_defaults(self) -> None:
         """RFC 3341 section 3."""
 

@@ -55,6 +55,8 @@ class AccountRights:
             return True
         if action == CORE_DATA:
             return self._may_send(owner, actor, resource, actor_resource)
+        if action.startswith("presence:"):
+            resource = actor_resource = ""  # presence is of accounts and for accounts, in every protocol
         if action == SUBSCRIBE and not is_service(actor):
             return self._access.grant(owner, actor, self._when()).sub_handling is SubHandling.ALLOW
         if not self._access.permits(owner, actor, action, resource=resource, actor_resource=actor_resource):
