@@ -471,14 +471,14 @@ class BeepSession:
     def _take_greeting(self, keyword: bytes, value: m.Management) -> None:
         if keyword == ERR and isinstance(value, m.BeepError):
             self._events.append(GreetingRefused(value.code, value.text))
-            self._is_leaving = True
-            self._end(SessionEnded(f"the peer is not available: {value.code} {value.text}".rstrip(), True))
+            self._end(
+                SessionEnded(f"the peer is not available: {value.code} {value.text}".rstrip(), True), is_leaving=True
+            )
         elif keyword == RPY and isinstance(value, m.Greeting):
             self._greeting_due = None
             self._greeting = value
             if self.options.unavailable is not None:
-                self._is_leaving = True
-                self._end(SessionEnded("we are not available", False))
+                self._end(SessionEnded("we are not available", False), is_leaving=True)
             else:
                 self._events.append(GreetingReceived(value.profiles, value.features, value.localize))
         else:
@@ -550,8 +550,7 @@ class BeepSession:
 
     def _take_close_agreement(self, number: int) -> None:
         if not number:
-            self._is_leaving = True
-            self._end(SessionEnded("", False))
+            self._end(SessionEnded("", False), is_leaving=True)
         elif number in self._channels:
             # RFC 3080 section 2.3.1.3: the peer has our replies, we have its own.
             self._remove(number)
@@ -592,8 +591,7 @@ class BeepSession:
         if number:
             self._remove(number)
         else:
-            self._is_leaving = True
-            self._end(SessionEnded("", False))
+            self._end(SessionEnded("", False), is_leaving=True)
 
     def _remove(self, number: int) -> None:
         channel = self._channels.pop(number)
@@ -672,15 +670,21 @@ class BeepSession:
         if channel.window_to_tell():
             self._telling[channel.number] = channel
 
-    def _end(self, event: SessionEnded) -> None:
+    def _end(self, event: SessionEnded, *, is_leaving: bool = False) -> None:
+        """``is_leaving``: what channel 0 has still to say goes out, then the half-close."""
         if self.is_ended:
             return
         self.is_ended = True
+        self._is_leaving = is_leaving
         self._events.append(event)
         self._ring.clear()
+        if is_leaving and self._management.queue:
+            self._ring.append(self._management)
         self._telling.clear()
         self._begun.clear()
         self._stalled.clear()
+        self._agreed.clear()
+        self._leaving.clear()
         self._channels = {}
 
 
