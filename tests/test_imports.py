@@ -101,8 +101,14 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
         )
         for part in (
             *("interfaces", "attachments", "options", "report", "mesh", "relaying", "service_data"),
-            *("access_service", "presence_service", "presence_edge"),
+            *("targets", "calling", "neighbour", "own_ids"),
+            *("access_service", "presence_service", "presence_edge", "presence_entries"),
         )
+    ),
+    # The wire: parts are MIME entities, as an object's are; timestamps are RFC 3339's everywhere.
+    *(
+        (f"bindings.apex.{part}", ("bindings.apex", "cpim", "xml", "errors"), ())
+        for part in ("multipart", "service_wire")
     ),
     # An endpoint and an im: address are one thing in two spellings.
     ("bindings.apex.endpoint", ("bindings.apex", "cpim.address", "errors"), ()),

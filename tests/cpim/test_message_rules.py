@@ -28,7 +28,7 @@ def action(value: str) -> str:
     return f'<msg-handling xmlns="{MESSAGE_RULES}">{value}</msg-handling>'
 
 
-def handling(octets: bytes, requestor: Requestor) -> MsgHandling:
+def handling(octets: bytes, requestor: Requestor) -> MsgHandling | None:
     return MessageRules.of(RuleSet.parse(octets)).handling(Question(requestor, NOW))
 
 
@@ -36,11 +36,12 @@ BY_MALLORY = '<identity><one id="im:mallory@a.test"/></identity>'
 BY_ANYONE = "<identity><many/></identity>"
 
 
-def test_an_inbox_is_open_until_a_rule_says_otherwise() -> None:
+def test_who_is_named_by_no_rule_is_not_spoken_of() -> None:
+    """Then an access entry may, else messages are taken: ``service/presence/inbox.py``."""
     octets = rules((BY_MALLORY, action("block")))
     assert handling(octets, MALLORY) is MsgHandling.BLOCK
-    assert handling(octets, ALICE) is MsgHandling.ALLOW
-    assert handling(rules(), ALICE) is MsgHandling.ALLOW
+    assert handling(octets, ALICE) is None
+    assert handling(rules(), ALICE) is None
 
 
 def test_the_greatest_value_of_the_rules_that_hold_counts() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from comity.cpim.address import Address
 from comity.cpim.message import CpimMessage, check_profile
-from comity.cpim.native import PlainText, failure_report, is_report, plain_text, readable_part, wrap
+from comity.cpim.native import PlainText, disposition_report, is_report, plain_text, readable_part, wrap
 from comity.cpim.operations import MimeObject
 from comity.errors import LocalProtocolError
 
@@ -123,7 +123,7 @@ class TestFailureReport:
     """RFC 5438 sections 7.2.1.1, 8.2 and 11."""
 
     def report(self, failed: MimeObject, **more: str) -> tuple[CpimMessage, ET.Element]:
-        obj = failure_report(failed, sender=ALICE, recipient=BOB, when=WHEN, message_id="report-1", **more)  # type: ignore[arg-type]  # only failed_id is passed
+        obj = disposition_report(failed, sender=ALICE, recipient=BOB, when=WHEN, message_id="report-1", **more)  # type: ignore[arg-type]  # only failed_id is passed
         assert is_report(obj)
         message = CpimMessage.parse(obj.octets)
         check_profile(message)

@@ -13,9 +13,9 @@ from typing import cast
 
 import pytest
 
-from comity.bindings.base import Link, Listener, Network, Target
+from comity.bindings.base import ClientLink, Link, Listener, Network, Target
 from comity.errors import ConfigError, DeliveryError, LocalProtocolError
-from comity.net.driver import ClientLink, LoopClock
+from comity.net.driver import LoopClock
 from comity.net.limits import NetLimits
 from comity.net.listener import StreamListener
 from comity.net.network import AsyncNetwork

@@ -319,6 +319,7 @@ class TestConnect:
             tls = binding.links[0].peer.tls
             assert tls is not None
             assert tls.peer_certificate == ssl.PEM_cert_to_DER_cert(peer[0].read_text())
+            assert tls.names == ("peer.example",)
             writer.close()
             await writer.wait_closed()
             stranger = Ca(tmp_path)

@@ -162,7 +162,7 @@ client = ["tcp://127.0.0.1:{xmpp}", "tls://127.0.0.1:{xmpps}"]
         """Whatever happened: nothing of it runs on."""
         self.kill()
 
-    def port(self, via: Via, transport: Transport) -> HostPort:
+    def port(self, via: Via | Literal["apex"], transport: Transport) -> HostPort:
         """Where to connect."""
         return "127.0.0.1", self._ports[via, transport]
 

@@ -66,13 +66,15 @@ class TestOrder:
             bob = await bench.device("im:bob@a.test", answer=None)
             operation, envelope = operation_of_item(item)
             waiter: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
-            bench.pipeline.delivery.accept(accepted.id, item.seq, operation, envelope, waiter)
+            bench.pipeline.delivery.accept(
+                "inbox/im:bob@a.test", accepted.id, item.seq, operation, envelope, waiter=waiter
+            )
             await settle()
             assert bob.texts == [b"hello"]
             bob.take()
             await settle()
             assert waiter.result().status is Status.SUCCESS
-            bench.pipeline.delivery.accept(accepted.id, item.seq, operation, envelope, None)
+            bench.pipeline.delivery.accept("inbox/im:bob@a.test", accepted.id, item.seq, operation, envelope)
             await settle()
             assert bob.texts == [b"hello"]
 

@@ -12,7 +12,7 @@ from comity.config import Config
 from comity.errors import ConfigError
 from comity.service.envelope import operation_of, unpack
 from comity.service.interfaces import Record, Store
-from comity.service.routing import inbox_lane
+from comity.service.routing import is_lane_of
 from comity.store.salvage import Salvage, salvage
 from comity.store.sqlite import SqliteStore
 
@@ -53,4 +53,4 @@ def _is_whole(record: Record) -> bool:
         operation = operation_of(record, unpack(record.envelope))
     except Exception:  # whatever a spoilt row raises, it is not whole
         return False
-    return record.lane == inbox_lane(operation.destination.key)
+    return is_lane_of(record.lane, operation)

@@ -83,6 +83,8 @@ class TlsInfo:
     """tls-server-end-point channel binding of *our* certificate as server, of the peer's as client (RFC 5929 section 4)."""
     peer_certificate: bytes | None = None
     """DER of the peer's certificate if it showed one that verified, else None."""
+    names: tuple[str, ...] = ()
+    """dNSName entries of that certificate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +138,16 @@ class Link(Protocol):
     def resume_reading(self) -> None: ...
 
 
+class ClientLink(Link, Protocol):
+    """What a link made by ``Network.connect`` can do besides."""
+
+    def start_tls_client(self, server_name: str) -> None:
+        """Become a TLS client (STARTTLS) expecting a certificate for ``server_name``.
+
+        What the session queued before the call goes out in the clear, what it queues afterwards waits for the
+        handshake. A certificate that does not verify closes the link."""
+
+
 @dataclass(frozen=True, slots=True)
 class Listener:
     """One address a binding wants to be reached at."""
@@ -170,7 +182,7 @@ class Network(Protocol):
     """What ``net`` offers a binding besides its listeners."""
 
     async def connect(self, binding: Binding, target: Target, *, role: str = "", client: bool = True) -> Link:
-        """Open a connection; its session comes from ``binding.new_session``, which is called before this returns.
+        """Open a connection, a ``ClientLink``; its session comes from ``binding.new_session``, called before this returns.
 
         ``client``: take the client's part in TLS. Raises DeliveryError."""
 

@@ -5,8 +5,8 @@ same conditions; other programs ignore it, as that RFC asks of them (section 8):
 
     <actions><msg-handling xmlns="urn:comity:message-rules:0">block</msg-handling></actions>
 
-As everywhere in common policy the greatest value of the rules that hold counts. Where none of them names the action, messages
-are taken: an inbox is open until its owner says otherwise.
+As everywhere in common policy the greatest value of the rules that hold counts. Where none of them names the action,
+messages are taken: an inbox is open until its owner says otherwise (here, or in an access entry).
 """
 
 from __future__ import annotations
@@ -58,6 +58,6 @@ class MessageRules:
                 found.append((replace(rule, grants=()), _VALUES[text]))
         return cls(tuple(found))
 
-    def handling(self, question: Question) -> MsgHandling:
-        """What becomes of a message of the requestor."""
-        return max((value for rule, value in self.rules if rule.holds(question)), default=MsgHandling.ALLOW)
+    def handling(self, question: Question) -> MsgHandling | None:
+        """What becomes of a message of the requestor; None if no rule that holds says so."""
+        return max((value for rule, value in self.rules if rule.holds(question)), default=None)

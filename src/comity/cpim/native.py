@@ -1,7 +1,7 @@
 """Between native content and message/cpim objects: what every ``mapping.py`` shares.
 
 Place on the path: step 4 makes an object of a native message, once (``wrap``); step 8 finds the text a plain client can
-show (``plain_text``, ``readable_part``). Failure reports (RFC 5438) are made here too.
+show (``plain_text``, ``readable_part``). Reports (RFC 5438) are made here too.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from html import escape as escape_xml
+from typing import Literal
 
 from comity.cpim.address import Address
 from comity.cpim.compose import compose, timestamp
@@ -29,6 +30,8 @@ from comity.errors import MalformedMessage
 
 _CPIM_BLOCK = b"Content-Type: message/cpim\r\n"
 _REPORT_TYPE = "message/imdn+xml"
+Disposition = Literal["failed", "delivered", "stored"]
+"""What a notification says became of a message (RFC 5438 section 8); stored: it waits, a processing notification."""
 _NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -162,7 +165,7 @@ def is_report(obj: MimeObject, *, limits: CpimLimits = DEFAULT) -> bool:
         return False
 
 
-def failure_report(
+def disposition_report(
     failed: MimeObject,
     *,
     sender: Address,
@@ -172,12 +175,13 @@ def failure_report(
     failed_id: str = "",
     failed_when: datetime | None = None,
     reporter: Address | None = None,
+    status: Disposition = "failed",
     limits: CpimLimits = DEFAULT,
 ) -> MimeObject:
-    """Make the negative delivery notification about an object (RFC 5438 sections 7.2.1.1, 8.2 and 11).
+    """Make the disposition notification about an object (RFC 5438 sections 7.2.1, 8.2 and 11).
 
     Args:
-        failed: the object that could not be delivered; nothing of its content is repeated.
+        failed: the object that could not be delivered, or was; nothing of its content is repeated.
         sender: its source, to whom the report goes.
         recipient: whom it was for.
         when: now, aware.
@@ -185,6 +189,7 @@ def failure_report(
         failed_id: the failed object's identifier where it shows none (encrypted); the one inside counts first.
         failed_when: when it was sent, where it does not show that; default ``when``.
         reporter: who reports; default the recipient, as RFC 5438 has it.
+        status: what became of it.
         limits: for reading ``failed``.
     """
     subject, about_id, about_when = "", failed_id, timestamp(failed_when or when)
@@ -196,7 +201,7 @@ def failure_report(
         about_id = view.message_id or about_id
         about_when = view.date_time_text if view.date_time else about_when
         subject = view.subject()
-    document = _document(about_id, about_when, recipient.uri, subject)
+    document = _document(about_id, about_when, recipient.uri, subject, status)
     octets = compose(
         from_=(reporter or recipient).uri,
         to=sender.uri,
@@ -209,7 +214,8 @@ def failure_report(
     return MimeObject(_CPIM_BLOCK, octets)
 
 
-def _document(about_id: str, about_when: str, recipient: str, subject: str) -> str:
+def _document(about_id: str, about_when: str, recipient: str, subject: str, status: Disposition) -> str:
+    kind = "processing" if status == "stored" else "delivery"
     lines = [
         '<?xml version="1.0" encoding="UTF-8"?>',
         '<imdn xmlns="urn:ietf:params:xml:ns:imdn">',
@@ -218,7 +224,7 @@ def _document(about_id: str, about_when: str, recipient: str, subject: str) -> s
         f"<recipient-uri>{_xml_text(recipient)}</recipient-uri>",
         f"<original-recipient-uri>{_xml_text(recipient)}</original-recipient-uri>",
         f"<subject>{_xml_text(subject)}</subject>" if subject else "",
-        "<delivery-notification><status><failed/></status></delivery-notification>",
+        f"<{kind}-notification><status><{status}/></status></{kind}-notification>",
         "</imdn>",
     ]
     return "".join(line + "\r\n" for line in lines if line)

@@ -320,6 +320,10 @@ class Response:
         return self.status is Status.FAILURE and self.reason in TEMPORARY_REASONS
 
 
+PASSED_ON = "passed-on"
+"""``Response.form`` of what a next hop took over together with the duty to report."""
+
+
 def success(trans_id: str, form: str = "") -> Response:
     """The operation was carried out."""
     return Response(trans_id, Status.SUCCESS, form=form)

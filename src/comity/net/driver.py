@@ -14,9 +14,9 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Concatenate, ParamSpec, Protocol
+from typing import Concatenate, ParamSpec
 
-from comity.bindings.base import Binding, DatagramSession, Link, Peer, Session
+from comity.bindings.base import Binding, DatagramSession, Peer, Session
 from comity.errors import LocalProtocolError
 from comity.net.limits import Tally
 from comity.service.interfaces import Clock, Timer
@@ -43,16 +43,6 @@ class LoopClock:
     def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
         """Call ``callback`` once, ``delay`` seconds from now."""
         return self._loop.call_later(delay, callback)
-
-
-class ClientLink(Link, Protocol):
-    """What a link made by ``Network.connect`` can do besides; for ``comity.client`` and server-to-server XMPP."""
-
-    def start_tls_client(self, server_name: str) -> None:
-        """Become a TLS client (STARTTLS) expecting a certificate for ``server_name``.
-
-        What the session queued before the call goes out in the clear, what it queues afterwards waits for the
-        handshake. A certificate that does not verify closes the link."""
 
 
 class SessionDriver(ABC):

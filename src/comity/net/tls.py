@@ -13,6 +13,7 @@ import hashlib
 import logging
 import os
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -295,7 +296,15 @@ class TlsPipe:
             cipher=cipher[0] if cipher else "",
             server_end_point=self._end_point if self.is_server else server_end_point(peer or b""),
             peer_certificate=peer,
+            names=_names(self._object.getpeercert()),
         )
+
+
+def _names(certificate: Mapping[str, object] | None) -> tuple[str, ...]:
+    """dNSName entries of a certificate that verified, as Python's ssl decodes it."""
+    entries = (certificate or {}).get("subjectAltName", ())
+    assert isinstance(entries, tuple)
+    return tuple(value for kind, value in entries if kind == "DNS")
 
 
 def _reason(error: ssl.SSLError) -> str:

@@ -29,6 +29,8 @@ MOST_OCTETS = 160 * 1024
 buffer of a connection, so what a client does not read waits in the store and not in memory (L-04)."""
 RETRY_DELAYS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 300.0)
 """Seconds between attempts at one device (fault F-11)."""
+MOST_ATTEMPTS = 64
+"""Attempts at one device until a message is given up for it."""
 POISON_TRIES = 3
 """Attempts that may raise here before a message is given up for that device (F-POISON)."""
 
@@ -80,12 +82,26 @@ class Channel:
         while self._queue and self._pause is None and self._has_room:
             if self.is_closed or engine.is_stopping:
                 return
-            pending = self._queue.pop(0)
+            pending = self._next()
+            if pending is None:
+                return
             attempt = self._attempts.get(pending, 0) + 1
             self._in_flight[pending] = attempt
             self._octets += len(pending.operation.object.octets)
             failpoint("delivery.lease-taken")
             engine.attempt(self, pending, attempt).add_done_callback(partial(self._answered, pending))
+
+    def _next(self) -> Pending | None:
+        """Take what is to go now out of the queue, which is not empty."""
+        return self._queue.pop(0)
+
+    def _ended(self, pending: Pending) -> None:
+        """An attempt is over."""
+
+    @property
+    def is_idle(self) -> bool:
+        """True if nothing of this device is in memory."""
+        return not (self._queue or self._in_flight or self._uncertain)
 
     @property
     def _has_room(self) -> bool:
@@ -126,6 +142,7 @@ class Channel:
     def _answered(self, pending: Pending, future: asyncio.Future[Response]) -> None:
         attempt = self._in_flight.pop(pending)
         self._octets -= len(pending.operation.object.octets)
+        self._ended(pending)
         if future.cancelled():
             response = failure(pending.operation.trans_id, Reason.TIMEOUT, "The attempt was given up.")
         elif (error := future.exception()) is not None:
@@ -144,16 +161,19 @@ class Channel:
                 pending.takers.append(self)
         elif self.is_closed:
             self.inbox.lost(pending, self)
-        elif response.is_temporary and pending.seq and attempt <= 64 and not is_poison:
+        elif pending.seq and not is_poison and self._may_try_again(response, attempt):
             self._attempts[pending] = attempt
-            self._back_off(pending)
+            self._back_off(pending, response)
         else:
             self._attempts.pop(pending, None)
             self._raised.pop(pending, None)
             self.inbox.refused(pending, self, response)
         self.pump()
 
-    def _back_off(self, pending: Pending) -> None:
+    def _may_try_again(self, response: Response, attempt: int) -> bool:
+        return response.is_temporary and attempt <= MOST_ATTEMPTS
+
+    def _back_off(self, pending: Pending, response: Response) -> None:
         """Put the message back in its place and wait; what another device took meanwhile is let go."""
         queue = sorted({pending, *self._queue}, key=lambda item: item.seq)
         self._queue = [item for item in queue if not item.is_done]
@@ -161,9 +181,13 @@ class Channel:
             if item.is_done:
                 self.inbox.lost(item, self)
         if self._pause is None and self._queue:
-            delay = RETRY_DELAYS[min(self._failures, len(RETRY_DELAYS) - 1)]
+            delay = self._delay(response)
             self._failures += 1
             self._pause = self.inbox.engine.clock.call_later(delay, self._resume)
+
+    def _delay(self, response: Response) -> float:
+        """Seconds until the next attempt."""
+        return RETRY_DELAYS[min(self._failures, len(RETRY_DELAYS) - 1)]
 
     def _resume(self) -> None:
         self._pause = None

@@ -1,22 +1,26 @@
-"""Step 7, the way out: one inbox per recipient, one channel per device, retry, order and the end of a message.
+"""Step 7, the way out: one inbox per lane, one channel per device, retry, order and the end of a message.
 
 Promise kept here (reliability.md section 5.5): a device gets a recipient's messages in the order of acceptance, and
 a later one is not handed over before every earlier one is terminal for that device. A message is terminal when the
 first device takes it, when every device refused it, when its lifetime ends, or when an operator drops it; each end
 is committed before anybody is told. What stands in memory is a window of the lane: the rest waits in the store and
 is read again from the front, never "after the highest seen".
+
+A lane is a local recipient's, or that of the next hop towards another domain, whose one "device" is always there
+(``hops.py``), or holds receipts for one protocol's devices of a recipient: those must not stand before her messages.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
 from comity.cpim.operations import (
+    PASSED_ON,
     MessageOperation,
     Reason,
     Response,
@@ -29,10 +33,11 @@ from comity.failpoints import failpoint
 from comity.service.channel import Channel
 from comity.service.ends import Ends
 from comity.service.envelope import Envelope, Outcome, operation_of_item
+from comity.service.hops import HopChannel
 from comity.service.interfaces import Clock, Contact, Deliverer, Delivery, Item, Store
 from comity.service.pending import Pending, Report, Reporter
 from comity.service.policy import check_link
-from comity.service.routing import contacts_for, inbox_lane
+from comity.service.routing import HOPS, INBOXES, RECEIPTS, contacts_for, inbox_lane, receipt_lane
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +50,7 @@ FRESH = 2.0
 
 
 class Inbox:
-    """One local recipient's lane and devices; small while idle, as ``Channel``."""
+    """One lane and the devices its messages are for; small while idle, as ``Channel``."""
 
     __slots__ = (
         "_acked",
@@ -56,14 +61,12 @@ class Inbox:
         "_read_to",
         "channels",
         "engine",
-        "key",
         "lane",
     )
 
-    def __init__(self, engine: DeliveryEngine, key: str) -> None:
+    def __init__(self, engine: DeliveryEngine, lane: str) -> None:
         self.engine = engine
-        self.key = key
-        self.lane = inbox_lane(key)
+        self.lane = lane
         self.channels: dict[tuple[str, str], Channel] = {}
         self._items: dict[int, Pending] = {}
         self._ended: set[int] = set()
@@ -107,12 +110,16 @@ class Inbox:
         """A message in memory by its spine ID."""
         return next((item for item in self._items.values() if item.id == id), None)
 
+    def open(self, contact: Contact) -> None:
+        """A device is there, and nothing waits in the store."""
+        make = HopChannel if contact.is_hop else Channel
+        self.channels[contact.binding, contact.id] = make(self, contact)
+
     def present(self, contact: Contact) -> None:
         """A device arrived or spoke again."""
-        name = (contact.binding, contact.id)
-        channel = self.channels.get(name)
+        channel = self.channels.get((contact.binding, contact.id))
         if channel is None:
-            channel = self.channels[name] = Channel(self, contact)
+            self.open(contact)
             self._has_more = True
         else:
             channel.refresh(contact)
@@ -191,7 +198,8 @@ class Inbox:
         pending.offered[channel] = False
         if not pending.is_done:
             outcome = Outcome("delivered", self.engine.clock.when(), channel.contact.binding, response.form)
-            self.end(pending, outcome, success(pending.operation.trans_id, response.form))
+            receipt = self.engine.receipt(pending, response) if pending.operation.context.wants_receipt else None
+            self.end(pending, outcome, success(pending.operation.trans_id, response.form), receipt)
         return bool(pending.seq) and not pending.is_certain
 
     def refused(self, pending: Pending, channel: Channel, response: Response) -> None:
@@ -249,6 +257,12 @@ class Inbox:
         elif self._has_more and len(self._items) < LOW_WATER:
             self.load()
 
+    @property
+    def is_idle(self) -> bool:
+        """True if nothing of the lane is in memory, and nothing is known to wait in the store."""
+        is_at_rest = not (self._items or self._ended or self._is_loading or self._has_more)
+        return is_at_rest and all(channel.is_idle for channel in self.channels.values())
+
     def _forget(self) -> None:
         """Nobody is reachable: the store holds the messages, memory need not."""
         if self._is_loading or self._ended or self.channels:
@@ -260,7 +274,7 @@ class Inbox:
 
 
 class DeliveryEngine:
-    """All inboxes, and the clockwork they share."""
+    """All lanes somebody is there for, and the clockwork they share."""
 
     def __init__(self, store: Store, clock: Clock, node: str, report: Reporter) -> None:
         self.store = store
@@ -271,21 +285,26 @@ class DeliveryEngine:
         self.ends = Ends(store, clock, report)
         self._report = report
         self._inboxes: dict[str, Inbox] = {}
+        """By lane."""
+        self._receipts: set[str] = set()
+        """Lanes of receipts that may hold some."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     def accept(
         self,
+        lane: str,
         item_id: str,
         seq: int,
         operation: MessageOperation,
         envelope: Envelope,
+        *,
         waiter: asyncio.Future[Response] | None = None,
     ) -> None:
         """Start the way out of a message just committed (``seq`` 0: transient, memory only)."""
         pending = Pending(item_id, seq, self.store.time(), operation, envelope)
         if waiter is not None:
             pending.waiters.append(waiter)
-        inbox = self._inboxes.get(operation.destination.key)
+        inbox = self._inboxes.get(lane)
         if seq:
             is_under_way = inbox is not None and inbox.offer(pending)
         else:
@@ -298,39 +317,77 @@ class DeliveryEngine:
 
     def present(self, contact: Contact) -> None:
         """The registrar's word that a contact is there."""
-        key = contact.aor.key
-        inbox = self._inboxes.get(key)
-        if inbox is None:
-            inbox = self._inboxes[key] = Inbox(self, key)
-        inbox.present(contact)
+        self.take_up(inbox_lane(contact.aor.key), contact)
+        if self._receipts and (lane := receipt_lane(contact.binding, contact.aor.key)) in self._receipts:
+            self.take_up(lane, contact)
 
     def absent(self, contact: Contact) -> None:
         """The registrar's word that a contact is gone."""
-        inbox = self._inboxes.get(contact.aor.key)
-        if inbox is not None:
-            inbox.absent(contact)
+        for lane in (inbox_lane(contact.aor.key), receipt_lane(contact.binding, contact.aor.key)):
+            inbox = self._inboxes.get(lane)
+            if inbox is not None:
+                inbox.absent(contact)
+
+    def take_up(self, lane: str, contact: Contact) -> None:
+        """A contact is there for what waits in the lane."""
+        inbox = self._inboxes.get(lane)
+        if inbox is None:
+            inbox = self._inboxes[lane] = Inbox(self, lane)
+        inbox.present(contact)
+
+    def open_hop(self, lane: str, hop: Contact) -> None:
+        """Something is about to go into a hop's lane: it is in memory, or empty, since ``load`` took up all others."""
+        if lane not in self._inboxes:
+            inbox = self._inboxes[lane] = Inbox(self, lane)
+            inbox.open(hop)
+
+    def open_receipts(self, lane: str, binding: str, key: str) -> None:
+        """A receipt went into a lane: it is for those devices of its recipient that are there now, or will be."""
+        self._receipts.add(lane)
+        inbox = self._inboxes.get(inbox_lane(key))
+        if inbox is not None and lane not in self._inboxes:
+            for channel in inbox.channels.values():
+                if channel.contact.binding == binding:
+                    self.take_up(lane, channel.contact)
+
+    async def load(self, hop_of: Callable[[str], Contact | None]) -> None:
+        """Take up the lanes that belong to no registered device; ``hop_of`` gives a lane's hop."""
+        self._receipts.update([info.lane for info in await self.store.lanes(RECEIPTS)])
+        for info in await self.store.lanes(HOPS):
+            hop = hop_of(info.lane)
+            if hop is None:
+                log.warning("%d messages wait in %s, and no [[route]] leads there now", info.pending, info.lane)
+            else:
+                self.take_up(info.lane, hop)
+
+    def sweep(self) -> None:
+        """Forget the hops and the lanes of receipts in which nothing is."""
+        for lane in [lane for lane in self._inboxes if not lane.startswith(INBOXES)]:
+            if self._inboxes[lane].is_idle:
+                del self._inboxes[lane]
+                self._receipts.discard(lane)
 
     def find(self, lane: str, id: str) -> Pending | None:
         """A message in memory by its spine ID."""
-        inbox = self._inboxes.get(lane.removeprefix("inbox/"))
+        inbox = self._inboxes.get(lane)
         return None if inbox is None else inbox.pending(id)
 
     def wake(self, lane: str) -> None:
         """Look at the lane again and try every device now: an operator's wish, or a record another hand added."""
-        inbox = self._inboxes.get(lane.removeprefix("inbox/"))
+        inbox = self._inboxes.get(lane)
         if inbox is not None:
             inbox.wake()
 
     def dropped(self, lane: str, seq: int) -> None:
         """A record was ended by another hand: what is in memory of it goes no further."""
-        inbox = self._inboxes.get(lane.removeprefix("inbox/"))
+        inbox = self._inboxes.get(lane)
         pending = None if inbox is None else inbox.find(seq)
         if inbox is not None and pending is not None:
             inbox.discard(pending)
 
     def finish(self, lane: str, item: Item, outcome: Outcome, response: Response, report: Report | None = None) -> None:
         """End a message from outside (expired, dropped), whether it is in memory or only in the store."""
-        inbox = self._inboxes.get(lane.removeprefix("inbox/"))
+        inbox = self._inboxes.get(lane)
         pending = None if inbox is None else inbox.find(item.seq)
         if inbox is not None and pending is not None:
             inbox.end(pending, outcome, response, report)
@@ -355,7 +412,7 @@ class DeliveryEngine:
         now = self.store.time()
         delivery = Delivery(
             pending.id,
-            pending.egress(self.node, contact.binding, self.clock.when()),
+            pending.egress(self.node, contact, self.clock.when()),
             contact,
             datetime.fromtimestamp(pending.accepted, UTC),
             number,
@@ -374,6 +431,10 @@ class DeliveryEngine:
             report = self._report(pending, response)
         inbox.end(pending, outcome, replace(response, trans_id=pending.operation.trans_id), report)
 
+    def receipt(self, pending: Pending, response: Response) -> Report | None:
+        """What tells a sender who asked that it was delivered; who took it over with that wish tells her itself."""
+        return None if response.form == PASSED_ON else self._report(pending, response)
+
     def answer(self, pending: Pending, response: Response) -> None:
         """Tell whoever still waits."""
         waiters, pending.waiters = pending.waiters, []
@@ -391,9 +452,9 @@ class DeliveryEngine:
         self.answer(pending, indeterminant(pending.operation.trans_id))
 
     def forget(self, inbox: Inbox) -> None:
-        """An inbox without devices needs no memory."""
-        if self._inboxes.get(inbox.key) is inbox:
-            del self._inboxes[inbox.key]
+        """A lane without devices needs no memory."""
+        if self._inboxes.get(inbox.lane) is inbox:
+            del self._inboxes[inbox.lane]
 
     def run(self, work: Coroutine[None, None, None]) -> None:
         """Run a store read in the background; a failure is logged and the lane read again at the next wake."""

@@ -12,7 +12,16 @@ from typing import Any
 import msgspec
 
 from comity.cpim.address import Address
-from comity.cpim.operations import Context, HistoryEntry, MessageOperation, MimeObject, Reason, Report, Requirement
+from comity.cpim.operations import (
+    Context,
+    Fate,
+    HistoryEntry,
+    MessageOperation,
+    MimeObject,
+    Reason,
+    Report,
+    Requirement,
+)
 from comity.errors import AddressError, StoreError
 from comity.service.interfaces import Item, Record
 
@@ -22,6 +31,7 @@ class _Report(msgspec.Struct, array_like=True):
     text: str
     recipient: str
     native_id: str
+    fate: str = Fate.FAILED.value
 
 
 class _Hop(msgspec.Struct, array_like=True):
@@ -90,7 +100,7 @@ def pack(
             hints,
             None
             if report is None
-            else _Report(report.reason.value, report.text, report.recipient.uri, report.native_id),
+            else _Report(report.reason.value, report.text, report.recipient.uri, report.native_id, report.fate.value),
             sorted(requirement.value for requirement in operation.requirements),
             note,
         )
@@ -128,7 +138,8 @@ def operation_with(envelope: Envelope, thing: MimeObject) -> MessageOperation:
     report = None
     try:
         if kept is not None:
-            report = Report(Reason(kept.reason), kept.text, Address.parse(kept.recipient), kept.native_id)
+            recipient = Address.parse(kept.recipient)
+            report = Report(Reason(kept.reason), kept.text, recipient, kept.native_id, Fate(kept.fate))
         return MessageOperation(
             Address.parse(envelope.source),
             Address.parse(envelope.destination),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from comity.cpim.operations import HistoryEntry, MessageOperation, Response
 from comity.service.envelope import Envelope
-from comity.service.interfaces import Add, Result
+from comity.service.interfaces import Add, Contact, Result
 
 if TYPE_CHECKING:
     from comity.service.channel import Channel
@@ -57,19 +57,23 @@ class Pending:
         self.refusal: Response | None = None
         self._egress: dict[str, MessageOperation] = {}
 
-    def egress(self, node: str, binding: str, when: datetime) -> MessageOperation:
-        """The operation as it leaves by ``binding``: our history entry appended, the object as it is (GW-8)."""
-        operation = self._egress.get(binding)
+    def egress(self, node: str, contact: Contact, when: datetime) -> MessageOperation:
+        """The operation as it leaves for ``contact``: our history entry appended, the object as it is (GW-8); one hop less if
+        it leaves for another node (T2)."""
+        operation = self._egress.get(contact.binding)
         if operation is None:
-            entry = HistoryEntry(node, self.envelope.in_protocol, binding, when, self.envelope.note)
-            operation = replace(self.operation, history=(*self.operation.history, entry))
-            self._egress[binding] = operation
+            entry = HistoryEntry(node, self.envelope.in_protocol, contact.binding, when, self.envelope.note)
+            if contact.is_hop:
+                operation = self.operation.forwarded(entry)
+            else:
+                operation = replace(self.operation, history=(*self.operation.history, entry))
+            self._egress[contact.binding] = operation
         return operation
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A failure report that is still to be stored."""
+    """A report to a sender that is still to be stored."""
 
     add: Add
     stored: Callable[[Result], None]
@@ -77,4 +81,4 @@ class Report:
 
 
 Reporter = Callable[[Pending, Response], Report | None]
-"""Makes the report for the sender of a message that failed; None where there may be none."""
+"""Makes the report for a message's sender of how it ended (indeterminant: it has not); None where there may be none."""

@@ -2,7 +2,7 @@
 
     submit ── admit (policy.py) ── resolve ── one record, committed (messaging.py, store) ── "yes"
                     │                  │                      │
-                 refused           no such user          deliver (delivery.py), report a failure
+                 refused       no such user, no route    deliver (delivery.py), report how it ended
 
 Nothing is promised before the record is durable; what is refused leaves no trace in the store.
 """
@@ -32,6 +32,7 @@ from comity.cpim.operations import (
 from comity.errors import AddressError, StoreError
 from comity.failpoints import failpoint
 from comity.service import policy
+from comity.service.delays import Delays
 from comity.service.delivery import DeliveryEngine
 from comity.service.envelope import Envelope, Outcome, operation_alone, operation_of_item, unpack, unpack_outcome
 from comity.service.ids import new_spine_id
@@ -44,12 +45,15 @@ from comity.service.interfaces import (
     Deliverer,
     Done,
     Follower,
+    Found,
     Full,
     Item,
     Mark,
+    Op,
     Origin,
     Peers,
     Put,
+    Record,
     Repeat,
     Result,
     Routes,
@@ -65,7 +69,7 @@ from comity.service.presence.interfaces import PresenceService
 from comity.service.protection import Protection
 from comity.service.registrar import ContactRegistrar
 from comity.service.routes import StaticRoutes
-from comity.service.routing import contacts_for
+from comity.service.routing import HOPS, contacts_for, domain_of_hop, hop_lane, inbox_lane, receipt_lane
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +97,8 @@ class Submission:
     envelope: bytes = b""
     note: str = ""
     """What a look at its signature left to say (see ``protection.py``)."""
+    hop: Contact | None = None
+    """The next hop towards the recipient's domain, where that is not ours."""
 
     def say(self, value: Accepted | Response) -> None:
         """Answer, unless the caller gave up and cancelled."""
@@ -128,6 +134,7 @@ class Pipeline:
         """Who may send to whom; set together with ``presence``."""
         self.registrar = ContactRegistrar(store, clock)
         self.delivery = DeliveryEngine(store, clock, node, self._report)
+        self.delays = Delays(store, clock, self._delayed, self.delivery.ends)
         self.counts = dict.fromkeys(("accepted", "repeated", "refused", "reported"), 0)
         self._store = store
         self.is_first_life = True
@@ -146,10 +153,12 @@ class Pipeline:
         self._secret = await self.secret(_DEDUP)
         self.delivery.deliverers.update(deliverers)
         await self.registrar.load()
+        await self.delays.load()
         await self.protection.load(self._store)
         self.registrar.on_present = self.delivery.present
         self.registrar.on_absent = self.delivery.absent
         failpoint("service.recovery")
+        await self.delivery.load(lambda lane: self.routes.hop(domain_of_hop(lane)))
         for contact in self.registrar.all_contacts():
             self.delivery.present(contact)
         self._expire_later()
@@ -158,6 +167,7 @@ class Pipeline:
         """Begin nothing new; what is accepted stays in the store."""
         if self._timer is not None:
             self._timer.cancel()
+        self.delays.stop()
         await self.delivery.stop()
 
     @property
@@ -174,8 +184,14 @@ class Pipeline:
         if not self.protection.is_idle:
             operation = self.protection.required(operation)
         refusal = policy.check_served(operation, self.limits) or policy.check_addresses(operation)
-        refusal = refusal or self._resolve_domain(operation)
-        refusal = refusal or policy.check_sender(operation, origin) or policy.check_size(operation, self.limits)
+        hop: Contact | None = None
+        if refusal is None and not self.accounts.serves(operation.destination.domain):
+            hop, refusal = self._resolve_domain(operation)
+        is_ours = self.accounts.serves(operation.source.domain)
+        refusal = refusal or policy.check_sender(operation, origin, is_ours=is_ours)
+        if refusal is None and hop is not None:
+            refusal = self._check_onward(operation, is_ours=is_ours)
+        refusal = refusal or policy.check_size(operation, self.limits)
         view: CpimMessage | None = None
         if refusal is None:
             view, refusal = policy.check_object(operation, self.clock.when(), self.limits)
@@ -184,7 +200,7 @@ class Pipeline:
         note = ""
         if refusal is None and not self.protection.is_idle:
             note, refusal = self.protection.look(operation, self.clock.when())
-        submission = Submission(operation, origin, view, loop.create_future(), loop.create_future(), note=note)
+        submission = Submission(operation, origin, view, loop.create_future(), loop.create_future(), note=note, hop=hop)
         if refusal is not None:
             self._refuse(submission, refusal)
         else:
@@ -209,11 +225,22 @@ class Pipeline:
         except AddressError:  # no account can have that name: resolution says so
             return address
 
-    def _resolve_domain(self, operation: MessageOperation) -> Response | None:
-        if self.accounts.serves(operation.destination.domain):
-            return None
-        text = "That domain is not served here."
-        return policy.check_loop(operation, self.node) or failure(operation.trans_id, Reason.NO_ROUTE, text)
+    def _resolve_domain(self, operation: MessageOperation) -> tuple[Contact | None, Response | None]:
+        """The way to a domain that is not ours. A message that came back is told first: whoever brings it, it is one."""
+        refusal = policy.check_loop(operation, self.node)
+        hop = None if refusal else self.routes.hop(operation.destination.domain)
+        if hop is None and refusal is None:
+            text = "That domain is not served here, and there is no route to it."
+            refusal = failure(operation.trans_id, Reason.NO_ROUTE, text)
+        return hop, refusal
+
+    def _check_onward(self, operation: MessageOperation, *, is_ours: bool) -> Response | None:
+        """It may leave for another node: a hop is left, and what is of no user of ours may pass through here."""
+        source, domain = operation.source.domain, operation.destination.domain
+        if not is_ours and not self.routes.may_pass(source, domain):
+            text = "This server does not pass messages between those domains."
+            return failure(operation.trans_id, Reason.DENIED, text)
+        return policy.check_hops(operation)
 
     # --- step 6: resolve the recipient ---------------------------------------------------------------------------
 
@@ -224,19 +251,23 @@ class Pipeline:
         if waiting is not None:
             waiting.append(submission)
             return
-        known = self.accounts.known(submission.operation.destination)
+        known = self._known(submission)
         if known is not None:
             self._accept(submission, known)
             return
         self._resolving[principal] = [submission]
         self._run(self._look_up(principal))
 
+    def _known(self, submission: Submission) -> bool | None:
+        """Whether the recipient exists, as far as that is known at once; of other domains their own servers know it."""
+        return submission.hop is not None or self.accounts.known(submission.operation.destination)
+
     async def _look_up(self, principal: str) -> None:
         waiting = self._resolving[principal]
         try:
             while waiting:
                 destination = waiting[0].operation.destination
-                known = self.accounts.known(destination)
+                known = self._known(waiting[0])
                 exists = await self.accounts.exists(destination) if known is None else known
                 self._accept(waiting.pop(0), exists)
         finally:
@@ -263,21 +294,29 @@ class Pipeline:
                 self._drop(submission)
                 return
         submission.envelope = envelope_of(operation, origin, view, asserted_by, submission.note)
+        lane = inbox_lane(operation.destination.key) if submission.hop is None else hop_lane(submission.hop)
         if operation.context.transient:
-            self.delivery.accept(operation.trans_id, 0, operation, unpack(submission.envelope), submission.outcome)
+            self._deliver(submission, lane, operation.trans_id, 0)
             submission.say(Accepted(operation.trans_id, submission.outcome))
             self._tell(submission, operation.trans_id)
             return
         lifetime = self.limits.lifetime
         if operation.context.lifetime is not None:
             lifetime = min(lifetime, operation.context.lifetime)
-        dedup = dedup_keys(self._secret, operation, origin, view)
-        record = record_of(operation, submission.envelope, self._store.time() + lifetime, dedup)
-        quota = (self.limits.inbox_records, self.limits.inbox_octets)
+        is_transit = submission.hop is not None and bool(origin.domains)
+        dedup = dedup_keys(self._secret, operation, origin, view, is_transit=is_transit)
+        record = record_of(operation, submission.envelope, self._store.time() + lifetime, dedup, lane)
+        limits = self.limits
+        quota = (limits.inbox_records, limits.inbox_octets)
+        if submission.hop is not None:
+            quota = (limits.hop_records, limits.hop_octets)
+        ops: list[Op] = [Add(record, limits.dedup_window, quota, origin.marks)]
+        if operation.context.report_after is not None:
+            ops += self.delays.note(record, operation.context)
         failpoint("service.before-commit")
         self._committing.append(self.clock.now())
-        done = self._store.commit([Add(record, self.limits.dedup_window, quota, origin.marks)])
-        done.add_done_callback(partial(self._committed, submission, record.id))
+        done = self._store.commit(ops)
+        done.add_done_callback(partial(self._committed, submission, lane, record.id))
 
     def _drop(self, submission: Submission) -> None:
         """Say yes to what the recipient does not want to be asked about: as with somebody who is away and never comes."""
@@ -293,7 +332,13 @@ class Pipeline:
         self._committing.append(self.clock.now())
         self._store.commit(submission.origin.marks).add_done_callback(dropped)
 
-    def _committed(self, submission: Submission, id: str, done: asyncio.Future[list[Result]]) -> None:
+    def _deliver(self, submission: Submission, lane: str, id: str, seq: int) -> None:
+        operation = submission.operation
+        if submission.hop is not None:
+            self.delivery.open_hop(lane, submission.hop)
+        self.delivery.accept(lane, id, seq, operation, unpack(submission.envelope), waiter=submission.outcome)
+
+    def _committed(self, submission: Submission, lane: str, id: str, done: asyncio.Future[list[Result]]) -> None:
         failpoint("service.after-commit")
         self._committing.popleft()
         operation = submission.operation
@@ -304,7 +349,7 @@ class Pipeline:
         match done.result()[0]:
             case Done(rev=seq):
                 self.counts["accepted"] += 1
-                self.delivery.accept(id, seq, operation, unpack(submission.envelope), submission.outcome)
+                self._deliver(submission, lane, id, seq)
                 submission.say(Accepted(id, submission.outcome))
                 self._tell(submission, id)
             case Repeat() as repeat:
@@ -350,20 +395,52 @@ class Pipeline:
     # --- after "yes": failure, expiry, later refusal ----------------------------------------------------------------
 
     def _report(self, pending: Pending, response: Response) -> Report | None:
-        """Make the report that tells the sender of a failure after "yes" (OPS-13, GW-12); delivery.py stores it."""
-        report = report_operation(pending.operation, pending.envelope.message_id, response, self.clock.when())
-        if report is None or not self.accounts.serves(report.destination.domain):
+        """Make the report that tells the sender of a failure after "yes" (OPS-13, GW-12), or of what else she asked to be told;
+        delivery.py stores it."""
+        operation = pending.operation
+        domain, hop = operation.source.domain, None
+        if not self.accounts.serves(domain):
+            hop, recipient = self.routes.hop(domain), operation.destination.domain
+            domain = recipient if self.accounts.serves(recipient) else self.node
+        report = report_operation(operation, pending.envelope.message_id, response, self.clock.when(), domain)
+        lane = None if report is None else self._lane_of_report(report, hop)
+        if report is None or lane is None:
             return None
         self.counts["reported"] += 1
         expires = self._store.time() + self.limits.lifetime
-        record, envelope = report_record(report, self._secret, pending.id, expires)
+        record, envelope = report_record(report, self._secret, pending.id, expires, lane)
         failpoint("service.report.before-commit")
-        return Report(Add(record, self.limits.dedup_window), partial(self._reported, report, envelope, record.id))
+        add = Add(record, self.limits.dedup_window)
+        return Report(add, partial(self._reported, report, envelope, record, hop))
 
-    def _reported(self, report: MessageOperation, envelope: Envelope, id: str, result: Result) -> None:
+    def _lane_of_report(self, report: MessageOperation, hop: Contact | None) -> str | None:
+        """Where a report has to stand; None if there is no way to who should get it."""
+        wants, key = report.context.wants_receipt, report.destination.key
+        if hop is not None:
+            return hop_lane(hop) if wants in ("", hop.binding) else None
+        if not self.accounts.serves(report.destination.domain):
+            log.warning("nobody can be told of a message of %s: there is no route to its domain", key)
+            return None
+        return receipt_lane(wants, key) if wants else inbox_lane(key)
+
+    def _reported(
+        self, report: MessageOperation, envelope: Envelope, record: Record, hop: Contact | None, result: Result
+    ) -> None:
         failpoint("service.report.after-commit")
-        if isinstance(result, Done):
-            self.delivery.accept(id, result.rev, report, envelope)
+        if not isinstance(result, Done):
+            return
+        if hop is not None:
+            self.delivery.open_hop(record.lane, hop)
+        elif report.context.wants_receipt:
+            self.delivery.open_receipts(record.lane, report.context.wants_receipt, report.destination.key)
+        self.delivery.accept(record.lane, record.id, result.rev, report, envelope)
+
+    def _delayed(self, found: Found) -> Report | None:
+        """The report about a message that still waits after the time its sender gave (``Fate.DELAYED``)."""
+        envelope = unpack(found.envelope)
+        operation = operation_alone(envelope)
+        pending = Pending(found.id, found.seq, found.accepted, operation, envelope)
+        return self._report(pending, indeterminant(operation.trans_id))
 
     async def admit_subscription(self, operation: SubscribeOperation, origin: Origin) -> Response | None:
         """See ``Service.admit_subscription``."""
@@ -401,6 +478,25 @@ class Pipeline:
             if report is not None:
                 self.delivery.ends.tell(report)
 
+    async def settle(
+        self, fingerprints: Sequence[str], sender: Address, recipient: Address, response: Response
+    ) -> bool:
+        """See ``Service.settle``."""
+        wanted = self._own(sender).key, recipient.key
+        for fingerprint in fingerprints:
+            for found in reversed(await self._store.find(fingerprint)):
+                if not found.lane.startswith(HOPS):
+                    continue
+                envelope = unpack(found.envelope)
+                operation = operation_alone(envelope)
+                if (operation.source.key, operation.destination.key) != wanted:
+                    continue
+                report = self._report(Pending(found.id, found.seq, found.accepted, operation, envelope), response)
+                if report is not None:
+                    self.delivery.ends.tell(report)
+                return True
+        return False
+
     def _expire_later(self) -> None:
         self._timer = self.clock.call_later(EXPIRY_INTERVAL, self._expire)
 
@@ -415,6 +511,7 @@ class Pipeline:
         except StoreError as error:
             log.error("looking for expired messages failed: %s", error)
         finally:
+            self.delivery.sweep()
             self._expire_later()
 
     def _expired(self, item: Item) -> None:

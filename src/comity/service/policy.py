@@ -47,6 +47,9 @@ class Limits:
     inbox_records: int = 1_000
     """Most messages stored for one recipient."""
     inbox_octets: int = 64 * 1024 * 1024
+    hop_records: int = 200_000
+    """Most messages stored for one other domain."""
+    hop_octets: int = 4 * 1024 * 1024 * 1024
     cpim: CpimLimits = DEFAULT_CPIM
     """What is put up with inside an object."""
     history: int = 64
@@ -79,9 +82,13 @@ def no_such_user(operation: MessageOperation) -> Response:
     return failure(operation.trans_id, Reason.NO_SUCH_USER, "There is no such user here.")
 
 
-def check_sender(operation: MessageOperation, origin: Origin) -> Response | None:
-    """The envelope's source is the authenticated principal (T1)."""
-    if operation.source.key != origin.principal.key:
+def check_sender(operation: MessageOperation, origin: Origin, *, is_ours: bool) -> Response | None:
+    """The envelope's source is the authenticated principal, a user of ours; or one of a domain that a peer server proved to
+    speak for, which is never one of ours (T1, SEC-33)."""
+    if origin.domains:
+        if is_ours or not origin.speaks_for(operation.source.domain):
+            return failure(operation.trans_id, Reason.DENIED, "That server does not speak for the sender's domain.")
+    elif not is_ours or operation.source.key != origin.principal.key:
         return failure(operation.trans_id, Reason.DENIED, "The sender is not the one who signed in.")
     return None
 
@@ -113,18 +120,18 @@ def check_object(
     except MalformedMessage as error:
         return None, failure(trans_id, Reason.SYNTAX, f"The message/cpim object is malformed: {error}.")
     assert view.from_ is not None
-    if _key(view.from_.uri) != operation.source.key:
+    if not _names(view.from_.uri, operation.source):
         return view, failure(trans_id, Reason.DENIED, "The object's From is not the one who signed in.")
-    if _signed_by_other(view, operation.source.key, limits):
+    if _signed_by_other(view, operation.source, limits):
         return view, failure(trans_id, Reason.DENIED, "The message signed inside this one is not the sender's.")
-    if operation.destination.key not in {_key(to.uri) for to in (*view.to, *view.cc)}:
+    if not any(_names(to.uri, operation.destination) for to in (*view.to, *view.cc)):
         return view, failure(trans_id, Reason.DENIED, "The recipient is not in the object's To or cc.")
     if view.date_time is not None and view.date_time > when + limits.future:
         return view, failure(trans_id, Reason.TIMESTAMP, "The object's DateTime lies in the future.")
     return view, None
 
 
-def _signed_by_other(view: CpimMessage, sender: str, limits: Limits) -> bool:
+def _signed_by_other(view: CpimMessage, sender: Address, limits: Limits) -> bool:
     """True for a message signed by somebody else in an envelope of the sender's: programs would mix the two up (M-06).
 
     Whoever wants to show it to others attaches it, as one part of a multipart.
@@ -138,7 +145,7 @@ def _signed_by_other(view: CpimMessage, sender: str, limits: Limits) -> bool:
         inner = cpim_view(content, limits=limits.cpim)
     except MalformedMessage:
         return False  # what lies deeper and cannot be read is opaque (C-31)
-    return inner is not None and (inner.from_ is None or _key(inner.from_.uri) != sender)
+    return inner is not None and (inner.from_ is None or not _names(inner.from_.uri, sender))
 
 
 def _header_fault(thing: MimeObject) -> str:
@@ -168,7 +175,8 @@ def check_requirements(operation: MessageOperation, origin: Origin) -> Response 
 def check_link(operation: MessageOperation, contact: Contact) -> Response | None:
     """The link to this device keeps what the sender requires; asked anew for each attempt (T11)."""
     if Requirement.TLS in operation.requirements and not contact.is_protected:
-        text = "The message requires TLS on every hop and the recipient's device is not connected under TLS."
+        where = "the next server is not reached" if contact.is_hop else "the recipient's device is not connected"
+        text = f"The message requires TLS on every hop and {where} under TLS."
         return failure(operation.trans_id, Reason.PROTECTION, text)
     return None
 
@@ -202,6 +210,13 @@ def check_holder(operation: SubscribeOperation, holder: Address) -> Response | N
     return None
 
 
+def check_hops(operation: MessageOperation) -> Response | None:
+    """There is a hop left to another node (T2)."""
+    if operation.max_forwards < 1:
+        return failure(operation.trans_id, Reason.HOPS, "The message made too many hops.")
+    return None
+
+
 def check_loop(operation: MessageOperation, node: str) -> Response | None:
     """Only a message that came back to be sent on again is a loop; local delivery ends it anyway (GW-9)."""
     if any(entry.node == node for entry in operation.history):
@@ -209,9 +224,11 @@ def check_loop(operation: MessageOperation, node: str) -> Response | None:
     return None
 
 
-def _key(uri: str) -> str:
-    """The comparison key of an address in an object, "" for what cannot name one of our users (C-22, ADDR-4)."""
+def _names(uri: str, address: Address) -> bool:
+    """True if an address in an object names ``address``; our users, who are folded already, without regard to case (C-22,
+    ADDR-4)."""
     try:
-        return Address.from_any(uri).folded().key
+        named = Address.from_any(uri)
+        return named.key == address.key or named.folded().key == address.key
     except AddressError:
-        return ""
+        return False

@@ -6,7 +6,7 @@ Place on the path: around steps 5 to 7, for tests of the service and for trials 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from comity.cpim.address import Address
@@ -25,6 +25,7 @@ from comity.cpim.operations import (
 from comity.service.interfaces import Accepted, Contact, Credentials, Delivery, Guard, Origin, Store
 from comity.service.pipeline import Pipeline
 from comity.service.policy import Limits
+from comity.service.routes import Route, StaticRoutes
 from comity.store.memory import MemoryStore
 from comity.testing.clock import FakeClock
 
@@ -125,19 +126,31 @@ class Bench:
     """A pipeline over a memory store, with alice, bob and carol at a.test."""
 
     def __init__(
-        self, store: Store | None = None, limits: Limits | None = None, clock: FakeClock | None = None
+        self,
+        store: Store | None = None,
+        limits: Limits | None = None,
+        clock: FakeClock | None = None,
+        *,
+        routes: Sequence[Route] = (),
     ) -> None:
         self.clock = clock or FakeClock()
         self.store = store or MemoryStore()
         self.accounts = MemoryAccounts(["im:alice@a.test", "im:bob@a.test", "im:carol@a.test"])
         self.binding = DeviceBinding()
-        self.pipeline = Pipeline(self.store, self.accounts, self.clock, "a.test", limits)
+        self.pipeline = Pipeline(self.store, self.accounts, self.clock, "a.test", limits, routes=StaticRoutes(routes))
         self._count = 0
 
     async def start(self) -> Bench:
         """Start the pipeline."""
-        await self.pipeline.start({"sip": self.binding, "xmpp": self.binding})
+        await self.pipeline.start({"sip": self.binding, "xmpp": self.binding, "apex": self.binding})
         return self
+
+    def hop(self, domain: str, *, answer: Callable[[Delivery], Response] | None = takes) -> Device:
+        """The next hop towards ``domain``, to which one of the routes leads."""
+        contact = self.pipeline.routes.hop(domain)
+        assert contact is not None, domain
+        device = self.binding.devices[contact.aor.key, contact.id] = Device(contact, answer)
+        return device
 
     async def device(
         self,
@@ -203,6 +216,13 @@ class Bench:
         """Submit and give the first answer."""
         who = Address.parse(principal) if principal else operation.source
         answer = await self.pipeline.submit(operation, Origin(who, binding, "127.0.0.1", True, dedup))
+        await settle()
+        return answer
+
+    async def pass_in(self, operation: MessageOperation, *domains: str, binding: str = "sip") -> Accepted | Response:
+        """Submit as a peer server that proved ``domains``; give the first answer."""
+        origin = Origin(operation.source, binding, "192.0.2.1", True, domains=frozenset(domains))
+        answer = await self.pipeline.submit(operation, origin)
         await settle()
         return answer
 

@@ -28,7 +28,7 @@ from comity.bindings.sip.reports import parse_report, report_headers
 from comity.bindings.sip.wire import parse_datagram
 from comity.cpim.address import Address
 from comity.cpim.message import CpimMessage
-from comity.cpim.native import failure_report
+from comity.cpim.native import disposition_report
 from comity.cpim.operations import (
     Context,
     HistoryEntry,
@@ -409,7 +409,7 @@ class TestReports:
         report = Report(Reason.DECRYPTION, "x" * 500, BOB, "c1")
         failed = MimeObject.of("message/cpim", CPIM)
         when = datetime(2026, 1, 1, tzinfo=UTC)
-        thing = failure_report(failed, sender=ALICE, recipient=BOB, when=when, message_id="m" * 24)
+        thing = disposition_report(failed, sender=ALICE, recipient=BOB, when=when, message_id="m" * 24)
         entry = HistoryEntry("a.test", "comity", "sip", when)
         carried = MessageOperation(
             ALICE, BOB, "t", thing, context=Context(thread="c1", report=report), history=(entry,)

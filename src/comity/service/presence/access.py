@@ -5,11 +5,13 @@ and ``pairs.py``. What is said first counts:
 
 1. The account itself sees everything of itself.
 2. Blocked, either way (XEP-0191): as politely blocked, he sees somebody who is offline.
-3. A decision against him: refused (until he asks again, where he may), or politely blocked.
+3. A decision against him: politely blocked, or refused (until he asks again, where he may). So is an access entry (RFC 3341) that
+   names him and does not permit ``presence:subscribe``; there asking again changes nothing.
 4. The rules, if they give more than "block": their handling and their transformations alone. Where they say "confirm", the
    account's answer counts as the confirmation.
-5. A decision for him, or an approval in advance: everything.
-6. The default of the account, else the operator's.
+5. A decision for him, an approval in advance, or an access entry that names him and permits it: everything.
+6. The access entry that matches him best: everything or nothing.
+7. The default of the account, else the operator's.
 
 An account that does not exist has the operator's default, like one that never decided anything (N-02).
 """
@@ -22,6 +24,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
+from comity.cpim.access_entries import SUBSCRIBE, Match, is_service
 from comity.cpim.address import Address
 from comity.cpim.common_policy import Question, Requestor
 from comity.cpim.message_rules import MessageRules
@@ -30,6 +33,7 @@ from comity.cpim.presence_rules import EVERYTHING, Permissions, PresenceRules, S
 from comity.errors import MalformedMessage, StoreError
 from comity.service.presence.blocks import Blocks
 from comity.service.presence.documents import DocumentStore
+from comity.service.presence.entries import ENTRIES, Entries
 from comity.service.presence.interfaces import Decision, Default
 from comity.service.presence.relations import Book, Relations
 
@@ -55,6 +59,7 @@ class Access:
         relations: what accounts decided about single people.
         blocks: whom they block.
         documents: where their rules are.
+        entries: what they set by APEX.
         default: the operator's.
         reconsider: called when an account's rules changed.
     """
@@ -64,12 +69,15 @@ class Access:
         relations: Relations,
         blocks: Blocks,
         documents: DocumentStore,
+        entries: Entries,
+        *,
         default: Default,
         reconsider: Reconsider,
     ) -> None:
         self._relations = relations
         self._blocks = blocks
         self._documents = documents
+        self.entries = entries
         self._default = default
         self._reconsider = reconsider
         self._rules: OrderedDict[str, PresenceRules | None] = OrderedDict()
@@ -119,15 +127,35 @@ class Access:
         decision = Decision.NONE if item is None else item.decision
         if decision is Decision.POLITE:
             return POLITE
+        entry = None if self.entries.is_idle else self.entries.match(account, "", watcher)
+        named = None if entry is None or not entry.is_one else entry.permits(SUBSCRIBE)
+        if named is False:
+            return NOTHING
+        by_default = self._by_default(account, watcher, book) if entry is None else _entered(entry)
         if decision is Decision.REFUSED:
             is_asked_about = (item is not None and item.ask is not None) or is_new
-            may_ask = is_asked_about and self._by_default(account, watcher, book).sub_handling is SubHandling.CONFIRM
-            return CONFIRM if may_ask else NOTHING
-        is_allowed = decision is Decision.ALLOWED or (item is not None and item.is_preapproved)
+            return CONFIRM if is_asked_about and by_default.sub_handling is SubHandling.CONFIRM else NOTHING
+        is_allowed = decision is Decision.ALLOWED or (item is not None and item.is_preapproved) or named is True
         granted = self._ruled(account, watcher, now, sphere)
         if granted is not None:
             return _confirmed(granted) if is_allowed and granted.sub_handling is SubHandling.CONFIRM else granted
-        return EVERYTHING if is_allowed else self._by_default(account, watcher, book)
+        return EVERYTHING if is_allowed else by_default
+
+    def permits(
+        self, account: Address, actor: Address, action: str, *, resource: str = "", actor_resource: str = ""
+    ) -> bool:
+        """Whether the account permits an action that no rule and no decision speaks of: itself, else by an access entry.
+
+        A block takes everything away. Nothing has to be loaded.
+        """
+        if actor.key == account.key:
+            return True
+        if self.entries.is_idle and not is_service(actor):
+            return False
+        if self._is_blocked(account, actor):
+            return False
+        entry = self.entries.match(account, resource, actor, actor_resource)
+        return entry is not None and entry.permits(action)
 
     def rules_of(self, account: Address) -> PresenceRules | None:
         """The rules of an account that is loaded."""
@@ -148,7 +176,11 @@ class Access:
         if name == RULES:
             self._keep(account, _stored_rules(account, octets))
             self.on_rules(account, self._rules[account.key])
-            self._reconsider(account, None)
+        elif name == ENTRIES:
+            self.entries.take(account, octets)
+        else:
+            return
+        self._reconsider(account, None)
 
     # --- each for itself -----------------------------------------------------------------------------------------
 
@@ -181,6 +213,10 @@ class Access:
         self._rules[account.key] = rules
         while len(self._rules) > 1 and (len(self._rules) > MOST_RULES or self._octets > MOST_OCTETS):
             self._octets -= _size(self._rules.popitem(last=False)[1])
+
+
+def _entered(entry: Match) -> Permissions:
+    return EVERYTHING if entry.permits(SUBSCRIBE) else NOTHING
 
 
 def _size(rules: PresenceRules | None) -> int:

@@ -19,8 +19,8 @@ from comity.service.interfaces import Accounts, Origin, Put
 from comity.service.presence.access import Access, Reconsider
 from comity.service.presence.blocks import Blocks
 from comity.service.presence.interfaces import Ask, ContactItem, Decision, Default, Terms
-from comity.service.presence.pairs import Pairs, settle_key, state_of
-from comity.service.presence.relations import SPACE, Relations
+from comity.service.presence.pairs import Pairs, state_of
+from comity.service.presence.relations import SPACE, Relations, settle_key
 from comity.service.presence.states import Act
 
 MOST_ASK = 64 * 1024

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 
@@ -23,6 +24,8 @@ MOST_NAME = 1024
 """Octets of a name."""
 MOST_REMEMBERED = 10_000
 """Accounts whose usage is remembered."""
+LISTED: Final = frozenset({"apex-presence/index"})
+"""Names of which it is known who has such a document (space "setting", ``holders/NAME/ACCOUNT``)."""
 
 Reader = Callable[[bytes], Response | None]
 """Says why a document of its name cannot be taken; its Response has no trans_id."""
@@ -131,6 +134,11 @@ class DocumentStore:
         await self.changed(account, name, None)
         return True
 
+    async def holders(self, name: str) -> Sequence[Address]:
+        """See ``Documents.holders``. Raises StoreError."""
+        prefix = _holder(name, "")
+        return [Address.parse(key.removeprefix(prefix)) for key, _ in await self._store.scan("setting", prefix)]
+
     async def clear(self, account: Address) -> None:
         """Remove all of an account that is removed."""
         for name in [*await self._sizes(account)]:
@@ -141,6 +149,10 @@ class DocumentStore:
     async def _commit(self, account: Address, name: str, octets: bytes | None, op: Op) -> Result:
         beside = self.beside.get(name)
         before, after = ((), ()) if beside is None else beside(account, octets)
+        if name in LISTED:  # first: who is listed and has none is harmless, the other way round it is forgotten
+            key = _holder(name, account.key)
+            listing: Op = Delete("setting", key) if octets is None else Put("setting", key, b"")
+            before, after = ((*before, listing), after) if octets is not None else (before, (*after, listing))
         results = await self._store.commit([*before, op, *after])
         return results[len(before)]
 
@@ -168,6 +180,10 @@ class DocumentStore:
                 self._usage.popitem(last=False)
         self._usage.move_to_end(account.key)
         return self._usage[account.key]
+
+
+def _holder(name: str, account: str) -> str:
+    return f"holders/{name}/{account}"
 
 
 async def _nothing(account: Address, name: str, octets: bytes | None) -> None:

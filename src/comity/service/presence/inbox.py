@@ -1,7 +1,16 @@
-"""Who may send messages to an account: whom it blocks, and the ``msg-handling`` of its rules (ACL-21).
+"""Who may send messages to an account: whom it blocks, the ``msg-handling`` of its rules (ACL-21), its access entries (APEX-12).
+
+What is said first counts:
+
+1. A block, either way (XEP-0191).
+2. The account itself may always.
+3. An access entry that names the sender without ``core:data``: refused.
+4. A rule that holds and names ``msg-handling``.
+5. The access entry that matches the sender best.
+6. Messages are taken.
 
 Place on the path: step 5 of a message, asked by ``pipeline.py`` when the recipient is known to exist. Everything is in memory,
-and where nobody blocks anybody and no rules speak of messages, nothing is asked (``is_idle``). Which accounts have such rules
+and where nobody blocks anybody, has entries, or rules that speak of messages, nothing is asked (``is_idle``). Which accounts have such rules
 stands in space "relation" as ``inbox/ACCOUNT``, written before the rules that need it and removed after them.
 """
 
@@ -10,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+from comity.cpim.access_entries import CORE_DATA
 from comity.cpim.address import Address
 from comity.cpim.common_policy import Question, Requestor
 from comity.cpim.message_rules import MESSAGE_RULES, MessageRules, MsgHandling
@@ -20,8 +30,8 @@ from comity.service.interfaces import Delete, Op, Put
 from comity.service.presence.access import RULES, Access
 from comity.service.presence.blocks import Blocks
 from comity.service.presence.documents import DocumentStore
-from comity.service.presence.pairs import settle_key
-from comity.service.presence.relations import SPACE, Relations, read_key
+from comity.service.presence.entries import Entries
+from comity.service.presence.relations import SPACE, Relations, read_key, settle_key
 
 _PREFIX = "inbox/"
 
@@ -34,12 +44,16 @@ class Inbox:
         blocks: whom accounts block.
         documents: where the rules are.
         access: reads the rules of an account.
+        entries: what accounts set by APEX.
     """
 
-    def __init__(self, relations: Relations, blocks: Blocks, documents: DocumentStore, access: Access) -> None:
+    def __init__(
+        self, relations: Relations, blocks: Blocks, documents: DocumentStore, access: Access, entries: Entries
+    ) -> None:
         self._store = relations.store
         self._blocks = blocks
         self._access = access
+        self._entries = entries
         self._rules: dict[str, MessageRules] = {}
         """By account; only those that speak of messages."""
         documents.beside[RULES] = _mark
@@ -62,7 +76,7 @@ class Inbox:
     @property
     def is_idle(self) -> bool:
         """True if everybody takes messages from everybody."""
-        return not self._rules and self._blocks.is_idle
+        return not self._rules and self._blocks.is_idle and self._entries.is_idle
 
     def look(self, operation: MessageOperation, when: datetime) -> tuple[bool, Response | None]:
         """Whether the recipient takes a message of this sender, authenticated; if not, its refusal, or None to drop it."""
@@ -72,15 +86,30 @@ class Inbox:
             return False, failure(operation.trans_id, Reason.DENIED, text)
         if self._blocks.is_blocked(recipient, sender):
             return False, policy.no_such_user(operation)
-        rules = self._rules.get(recipient.key)
-        if rules is None or sender.key == recipient.key:
-            return True, None
-        match rules.handling(Question(Requestor.account(sender), when)):
+        context = operation.context
+        match self.handling(recipient, sender, when, context.resource, context.source_resource):
             case MsgHandling.ALLOW:
                 return True, None
             case MsgHandling.POLITE_BLOCK:
                 return False, None
         return False, policy.no_such_user(operation)
+
+    def handling(
+        self, recipient: Address, sender: Address, when: datetime, resource: str = "", sender_resource: str = ""
+    ) -> MsgHandling:
+        """What the recipient wants done with messages of this sender, blocks apart."""
+        if sender.key == recipient.key:
+            return MsgHandling.ALLOW
+        entry = self._entries.match(recipient, resource, sender, sender_resource)
+        is_taken = entry is None or entry.permits(CORE_DATA)
+        if entry is not None and entry.is_one and not is_taken:
+            return MsgHandling.BLOCK
+        rules = self._rules.get(recipient.key)
+        if rules is not None:
+            ruled = rules.handling(Question(Requestor.account(sender), when))
+            if ruled is not None:
+                return ruled
+        return MsgHandling.ALLOW if is_taken else MsgHandling.BLOCK
 
 
 def _mark(account: Address, octets: bytes | None) -> tuple[Sequence[Op], Sequence[Op]]:

@@ -7,9 +7,10 @@ each binding is an ``Edge`` and is told what to write to whom. The service knows
 Three kinds of state, each with its own life (reliability.md section 5.7):
 
 * **relations** (``ContactItem``): the contact list and what both sides decided. Durable before they are answered.
-* **subscriptions** (``Subscription``): who is to be told now, and how long. Those of SIP are durable, with their dialog; those
-  of XMPP live as long as the watcher is available.
-* **publications**: what devices said. Never durable: after a crash everybody is closed until they speak again.
+* **subscriptions** (``Subscription``): who is to be told now, and how long. Those of SIP are durable, with their dialog, and those
+  of APEX; those of XMPP live as long as the watcher is available.
+* **publications**: what devices said. Not durable: after a crash everybody is closed until they speak again. What was said once
+  and for a time of its own (RFC 4827, RFC 3343) is published again by who keeps it, from a document of the account.
 
 All addresses here are ``im:`` addresses of accounts in folded form, unless said otherwise; operations carry ``pres:``.
 """
@@ -22,6 +23,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Literal, Protocol
 
+from comity.cpim.access_entries import AccessEntry
 from comity.cpim.address import Address
 from comity.cpim.operations import EndReason, MimeObject, NotifyOperation, Response, SubscribeOperation
 from comity.cpim.presence import PresenceDocument
@@ -165,7 +167,7 @@ class Documents(Protocol):
     """Documents by account and name, private to the account; implemented by ``documents.py``.
 
     Names: ``pres-rules/index`` (RFC 5025; parsed before it is taken, acts at once), ``resource-lists/index``,
-    ``rls-services/index``, ``vcard-temp``, ``vcard4``, ``private/{namespace}element``, ``pep/NODE``."""
+    ``rls-services/index``, ``apex-access/index`` (entries of RFC 3341; acts at once), ``vcard-temp``, ``vcard4``, ``private/{namespace}element``, ``pep/NODE``."""
 
     async def get(self, account: Address, name: str) -> StoredDocument | None: ...
 
@@ -187,6 +189,42 @@ class Documents(Protocol):
     async def delete(
         self, account: Address, name: str, origin: Origin, *, if_etag: str | None = None
     ) -> bool | Response: ...
+
+    async def holders(self, name: str) -> Sequence[Address]:
+        """The accounts that keep a document of this name; known for those names only that mean something at a start
+        (``documents.LISTED``)."""
+
+
+# --- who may do what, in the tokens of APEX (RFC 3341) ---------------------------------------------------------------
+
+
+class Rights(Protocol):
+    """What accounts permit, all that they said by any protocol taken together; implemented by ``rights.py``.
+
+    ``owner`` and ``actor`` are bare addresses in any scheme; the local part of an actor may be ``apex=NAME``, a service's. A
+    ``resource`` is an APEX subaddress. Whoever asks for an actor authenticated it."""
+
+    async def may(
+        self, owner: Address, actor: Address, *actions: str, resource: str = "", actor_resource: str = ""
+    ) -> bool:
+        """Whether the actor is permitted all of these as things stand: ``core:data``, ``presence:subscribe`` (not while the owner
+        has to be asked), ``presence:watch``, ``presence:publish``, ``access:query`` ... The owner itself is permitted everything.
+        An owner who does not exist permits what one does who never decided anything (N-02). Raises StoreError."""
+
+    def may_publish(self, owner: Address, actor: Address) -> bool:
+        """``may`` for ``presence:publish`` alone, at once: nothing has to be looked up for that."""
+
+    async def entry(self, owner: Address, resource: str, actor: str) -> AccessEntry | None:
+        """The entry of exactly this actor, as written: one that was set, or a default one (``last_update`` ""). What rules, decisions
+        and blocks come to is no entry: ``may`` tells it. Raises AddressError for what is no actor, and StoreError."""
+
+    async def set_entry(
+        self, owner: Address, resource: str, actor: str, actions: tuple[str, ...] | None, last_update: str
+    ) -> AccessEntry | Response:
+        """Create, replace or (None) delete an entry of an account that exists; durable, and in effect for every protocol, when this
+        returns. That the owner wants it was checked (``access:set``). ``last_update`` is that of the entry as it was got, ""
+        if there is none. Returns the entry as it stands now (a deleted one without actions). Failures: NO_PUBLICATION (there is
+        another entry than was meant), SYNTAX, QUOTA, DENIED (an account cannot take anything away from itself)."""
 
 
 # --- what watchers are told ----------------------------------------------------------------------------------------
@@ -348,6 +386,9 @@ class PresenceService(Protocol):
     @property
     def documents(self) -> Documents: ...
 
+    @property
+    def rights(self) -> Rights: ...
+
     def attach(self, name: str, edge: Edge) -> None:
         """Called once by each binding at its start. Durable subscriptions of this edge are handed to ``Edge.notify`` within
         60 s after a start (reliability.md section 5.7), their ``data`` as it was kept."""
@@ -369,7 +410,7 @@ class PresenceService(Protocol):
         Args:
             entity: the presentity, an account of ours.
             statement: None: as before, only the lease is renewed (needs ``etag``).
-            origin: who publishes: the account itself (ACL-22, else DENIED).
+            origin: who publishes: the account itself, or whom it permits ``presence:publish`` (ACL-22, else DENIED).
             key: names the publication (an XMPP resource); replaces the one of that key.
             etag: changes or renews the publication whose last answer had it; failure NO_PUBLICATION if there is none.
             lease: seconds asked for; at most 3600 are granted (N-22); None: until ``unpublish``.
@@ -418,6 +459,9 @@ class PresenceService(Protocol):
         """The edge cannot reach the watcher any more: the subscription is gone, without a word to it."""
 
     def find(self, edge: str, id: str) -> Subscription | None: ...
+
+    def subscriptions_of(self, edge: str, watcher: Address) -> Sequence[Subscription]:
+        """What a watcher has at this edge, whatever the package and the state; those kept over a restart as well."""
 
     def is_allowed(self, presentity: Address, watcher: Address) -> asyncio.Future[bool]:
         """Whether the watcher may see the presentity as things stand (a probe, SIP-less)."""

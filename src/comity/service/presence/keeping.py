@@ -1,6 +1,6 @@
 """What accounts decide and keep, put together: for ``service.py`` in the running server, for ``admin`` where none runs.
 
-Place on the path: the composition of ``relations``, ``blocks``, ``documents``, ``access``, ``pairs``, ``decisions``, ``contacts`` and ``inbox``.
+Place on the path: the composition of ``relations``, ``blocks``, ``documents``, ``entries``, ``access``, ``pairs``, ``decisions``, ``contacts``, ``inbox`` and ``rights``.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from comity.service.presence.contacts import ContactBook
 from comity.service.presence.decisions import Decisions
 from comity.service.presence.documents import DocumentLimits, DocumentStore
 from comity.service.presence.edges import Edges
+from comity.service.presence.entries import ENTRIES, Entries
 from comity.service.presence.inbox import Inbox
 from comity.service.presence.interfaces import Default
 from comity.service.presence.pairs import ListLimits, Pairs
 from comity.service.presence.relations import SPACE, Relations, row_key
+from comity.service.presence.rights import AccountRights
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +63,17 @@ class Keeping:
         self.relations = Relations(store)
         self.blocks = Blocks(store)
         self.documents = DocumentStore(store, limits.documents)
-        self.access = Access(self.relations, self.blocks, self.documents, limits.default, reconsider)
-        self.inbox = Inbox(self.relations, self.blocks, self.documents, self.access)
+        self.entries = Entries(store, self.documents, accounts, when)
+        self.access = Access(
+            self.relations,
+            self.blocks,
+            self.documents,
+            self.entries,
+            default=limits.default,
+            reconsider=reconsider,
+        )
+        self.inbox = Inbox(self.relations, self.blocks, self.documents, self.access, self.entries)
+        self.rights = AccountRights(self.access, self.inbox, self.entries, self.blocks, when)
         self.documents.changed = self._document_changed
         self.pairs = Pairs(
             self.relations,
@@ -84,12 +95,13 @@ class Keeping:
     async def start(self) -> None:
         """Take up what has to be in memory, and finish what a stop cut in two; call before anything listens. Raises StoreError."""
         await self.blocks.load()
+        await self.entries.load()
         await self.inbox.load()
         await self.pairs.recover()
 
     async def _document_changed(self, account: Address, name: str, octets: bytes | None) -> None:
         self.access.document_changed(account, name, octets)
-        if name == RULES:
+        if name in (RULES, ENTRIES):
             await self.pairs.settle(account)
 
     async def remove(self, account: Address) -> None:

@@ -25,13 +25,23 @@ from comity.service.presence.access import Access, Reconsider
 from comity.service.presence.blocks import Blocks
 from comity.service.presence.edges import Edges
 from comity.service.presence.interfaces import Ask, ContactItem, Decision
-from comity.service.presence.relations import SPACE, Book, Change, Relations, pack_ask, read_key, shown, unpack_ask
+from comity.service.presence.relations import (
+    SETTLE,
+    SPACE,
+    Book,
+    Change,
+    Relations,
+    pack_ask,
+    read_key,
+    settle_key,
+    shown,
+    unpack_ask,
+)
 from comity.service.presence.states import Act, State, Step, inbound, outbound
 
 log = logging.getLogger(__name__)
 
 _OWED = "owed/"
-_SETTLE = "settle/"
 _GRANTED = (Decision.ALLOWED, Decision.POLITE)
 
 
@@ -333,9 +343,9 @@ class Pairs:
                 await self._deliver(other, actor, act, ask)
             else:
                 await self._relations.store.commit([Delete(SPACE, key)])
-        for key, _ in await self._relations.store.scan(SPACE, _SETTLE):
+        for key, _ in await self._relations.store.scan(SPACE, SETTLE):
             failpoint("presence.recovery")
-            await self.settle(read_key(key.removeprefix(_SETTLE)))
+            await self.settle(read_key(key.removeprefix(SETTLE)))
 
     async def _is_backed(self, actor: Address, other: Address, act: Act) -> bool:
         """Whether the actor's half says what the act says; if not, its own commit was not carried out."""
@@ -389,11 +399,6 @@ def _stepped(item: ContactItem, step: Step, decision: Decision | None = None) ->
         is_preapproved=step.is_approved,
         is_listed=item.is_listed or state.asks or state.sees or is_from or step.is_approved,
     )
-
-
-def settle_key(account: Address) -> str:
-    """What says that ``Pairs.settle`` is still to be done for an account."""
-    return _SETTLE + account.key
 
 
 def _owed_key(actor: Address, other: Address, act: Act) -> str:

@@ -27,6 +27,8 @@ from comity.service.interfaces import Delete, Op, Put, Store
 from comity.service.presence.interfaces import Ask, ContactItem, Decision, Default
 
 SPACE: Final = "relation"
+SETTLE: Final = "settle/"
+"""What its key begins with for an account whose waiting requests have to be looked at again, see ``settle_key``."""
 MOST_ITEMS = 300_000
 """Rows kept in memory, some 100 MB at most: 500 contacts of 600 accounts that are there now."""
 _BOOK = 2
@@ -307,6 +309,11 @@ def read_key(key: str) -> Address:
     if key.startswith("im:@"):
         return Address("im", "", Address.parse("im:a" + key[3:]).domain)
     return Address.parse(key)
+
+
+def settle_key(account: Address) -> str:
+    """What says that ``Pairs.settle`` is still to be done for an account."""
+    return SETTLE + account.key
 
 
 def stored_ask(ask: Ask | None) -> _StoredAsk | None:

@@ -30,6 +30,7 @@ from comity.service.presence.interfaces import (
     Edge,
     Granted,
     Published,
+    Rights,
     Statement,
     Subscription,
     Terms,
@@ -78,7 +79,14 @@ class AccountPresence:
         self._presentities.on_moment = self._moment
         self._publications = Publications(clock, self.limits.publications)
         self._notifier = Notifier(clock, kept.edges, self._presentities.of)
-        self._informing = Informing(store, clock, kept.relations, self._presentities, self._notifier)
+        self._informing = Informing(
+            store,
+            clock,
+            kept.relations,
+            presentities=self._presentities,
+            notifier=self._notifier,
+            access=kept.access,
+        )
         self._moves = Moves(
             store=store,
             clock=clock,
@@ -109,6 +117,11 @@ class AccountPresence:
     def documents(self) -> Documents:
         """See ``PresenceService.documents``."""
         return self.keeping.documents
+
+    @property
+    def rights(self) -> Rights:
+        """See ``PresenceService.rights``."""
+        return self.keeping.rights
 
     def attach(self, name: str, edge: Edge) -> None:
         """See ``PresenceService.attach``."""
@@ -186,8 +199,8 @@ class AccountPresence:
         return None
 
     def _check_presentity(self, account: Address, origin: Origin) -> Response | None:
-        if account.key != self._presentities.own(origin.principal).key:
-            return failure("", Reason.DENIED, "Only the account itself publishes for it.")
+        if not self.rights.may_publish(account, origin.principal):
+            return failure("", Reason.DENIED, "Only the account itself, and whom it permits to, publishes for it.")
         if not self._accounts.serves(account.domain) or self._accounts.known(account) is False:
             return failure("", Reason.NO_SUCH_USER, "There is no such user here.")
         return None
@@ -241,6 +254,11 @@ class AccountPresence:
     def find(self, edge: str, id: str) -> Subscription | None:
         """See ``PresenceService.find``."""
         return self._moves.subscriptions.find(edge, id)
+
+    def subscriptions_of(self, edge: str, watcher: Address) -> Sequence[Subscription]:
+        """See ``PresenceService.subscriptions_of``."""
+        lives = self._moves.subscriptions.of_watcher(self._presentities.own(watcher))
+        return [live for live in lives if live.edge == edge]
 
     def is_allowed(self, presentity: Address, watcher: Address) -> asyncio.Future[bool]:
         """See ``PresenceService.is_allowed``."""

@@ -1,0 +1,67 @@
+"""The next hop towards another domain on the way out: everybody there, by one channel.
+
+Place on the path: step 7, where ``channel.py`` has a device. Three things differ. A hop's word about one recipient ("nobody is there")
+is final, since the recipient's own server said it; trouble with the hop itself is tried until the message's lifetime ends.
+Messages of one conversation go one after the other, so that none overtakes one that has to be tried again; different
+conversations go side by side. What is worth nothing later does not wait for a hop that cannot be reached.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from comity.cpim.operations import Reason, Response, failure
+from comity.service.channel import MOST_ATTEMPTS, RETRY_DELAYS, Channel
+from comity.service.interfaces import Contact
+from comity.service.pending import Pending
+
+if TYPE_CHECKING:
+    from comity.service.delivery import Inbox
+
+HOP_TROUBLE = frozenset({Reason.TIMEOUT, Reason.OVERLOAD})
+"""Says nothing of a message: the hop cannot be reached, or has too much to do."""
+MOST_TRANSIENT = 64
+"""Messages nobody stores that may wait for their turn."""
+
+
+class HopChannel(Channel):
+    """The next hop's queue."""
+
+    __slots__ = ("_conversations",)
+
+    def __init__(self, inbox: Inbox, contact: Contact) -> None:
+        super().__init__(inbox, contact)
+        self._conversations: set[tuple[str, str]] = set()
+        """Whose message is in flight."""
+
+    def push(self, pending: Pending) -> None:
+        """Queue a message for this hop, or refuse it if it is stored nowhere and would have to wait."""
+        if not pending.seq and (self._pause is not None or len(self._queue) >= MOST_TRANSIENT):
+            text = "The next server cannot be reached now."
+            self.inbox.refused(pending, self, failure(pending.operation.trans_id, Reason.AWAY, text))
+            return
+        super().push(pending)
+
+    def _next(self) -> Pending | None:
+        for index, pending in enumerate(self._queue):
+            if (conversation := _conversation(pending)) not in self._conversations:
+                self._conversations.add(conversation)
+                return self._queue.pop(index)
+        return None
+
+    def _ended(self, pending: Pending) -> None:
+        self._conversations.discard(_conversation(pending))
+
+    def _delay(self, response: Response) -> float:
+        asked = min(response.retry_after or 0, RETRY_DELAYS[-1])
+        return max(super()._delay(response), asked)
+
+    def _may_try_again(self, response: Response, attempt: int) -> bool:
+        if response.reason is Reason.AWAY:
+            return False
+        return response.is_temporary and (attempt <= MOST_ATTEMPTS or response.reason in HOP_TROUBLE)
+
+
+def _conversation(pending: Pending) -> tuple[str, str]:
+    operation = pending.operation
+    return operation.source.key, operation.destination.key
