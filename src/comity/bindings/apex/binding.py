@@ -58,6 +58,8 @@ log = logging.getLogger(__name__)
 
 _LOOPBACK = ("127.0.0.0/8", "::1/128")
 _STOPPING = "the server is stopping"
+GOODBYE_SECONDS = 2.0
+"""How long a peer may take to agree to the release of its session when the server stops."""
 
 
 class ApexBinding:
@@ -179,17 +181,24 @@ class ApexBinding:
             await asyncio.wait(self._submissions.pending)
         await self._data.drain()
         await self._mesh.drain()
-        for connection in list(ground.connections.values()):
-            for channel in {attachment.channel for attachment in connection.attachments.values()}:
+        for connection in ground.connections.values():
+            if connection.attachments:
+                channel = next(iter(connection.attachments))[0]
                 connection.session.send(channel, Terminate(0, 421, _STOPPING))
-                break
             connection.session.release()
             connection.link.flush()
         if ground.connections:
+            patience = self.service.clock.call_later(GOODBYE_SECONDS, self._hang_up)
             self._is_empty.clear()
             await self._is_empty.wait()
+            patience.cancel()
         if ground.tasks:
             await asyncio.wait(ground.tasks)
+
+    def _hang_up(self) -> None:
+        """Those who did not say goodbye too do not hold up the end."""
+        for connection in self._ground.connections.values():
+            connection.link.close()
 
     def deliver(self, delivery: Delivery) -> asyncio.Future[Response]:
         """Write a message to an application, or to the relay of another domain."""
