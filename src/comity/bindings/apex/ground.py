@@ -39,7 +39,6 @@ class Attachment:
     channel: int
     trans_id: int
     endpoint: Endpoint
-    """As the application wrote it: that is what it is attached as."""
     contact: Contact
 
 
