@@ -53,7 +53,7 @@ from comity.bindings.apex.submission import Submissions
 from comity.bindings.base import Link, Listener, Network
 from comity.cpim.address import Address
 from comity.cpim.operations import Response
-from comity.errors import AddressError
+from comity.errors import AddressError, StoreError
 from comity.service.interfaces import Delivery, ScramKeys, Service
 
 log = logging.getLogger(__name__)
@@ -216,19 +216,28 @@ class ApexBinding:
         connection.session.tls_started(self.service.clock.now())
 
     def _credentials_wanted(self, connection: Connection, event: events.CredentialsWanted) -> None:
-        self._ground.run(self._look_up(connection, event.username))
+        self._ground.run(self._look_up(connection, event))
 
-    async def _look_up(self, connection: Connection, username: str) -> None:
-        secrets = None
+    async def _look_up(self, connection: Connection, event: events.CredentialsWanted) -> None:
         try:
-            found = await self.service.accounts.credentials(self._account(username))
-            if found is not None:
-                secrets = {name: _secret(keys) for name, keys in found.scram.items()}
-        except AddressError:
-            pass  # no account can have that name; the exchange goes on and fails like any other (X-33)
-        finally:
+            secrets = await self._secrets(event.username, event.authzid)
+        except StoreError as error:
+            log.error("an account cannot be looked up: %s", error)
+            connection.session.fail_sign_in(454, "Accounts cannot be asked now.")
+        else:
             connection.session.credentials(secrets)
-            connection.link.flush()
+        connection.link.flush()
+
+    async def _secrets(self, username: str, authzid: str) -> dict[str, sasl.ScramSecret] | None:
+        """What proves the account; None if there is none that may sign in as that, and the exchange fails like any other (X-33)."""
+        try:
+            account = self._account(username)
+            if authzid and self._account(authzid) != account:
+                return None
+        except AddressError:
+            return None
+        found = await self.service.accounts.credentials(account)
+        return None if found is None else {name: _secret(keys) for name, keys in found.scram.items()}
 
     def _account(self, name: str) -> Address:
         """Whom a peer means by ``alice`` or ``alice@a.test``. Raises AddressError."""
@@ -273,7 +282,9 @@ class ApexBinding:
     # --- elements ------------------------------------------------------------------------------------------------------
 
     def _element_received(self, connection: Connection, event: events.ElementReceived) -> None:
-        connection.rates.take(len(event.raw), self.service.clock.now())
+        element = event.element
+        copies = len(element.recipients) if isinstance(element, Data) else 1
+        connection.rates.take(copies, len(event.raw), self.service.clock.now())
         answer = self._taken(connection, event.channel, event.element)
         if isinstance(answer, asyncio.Future):
             if not answer.done():
