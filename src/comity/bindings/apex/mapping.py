@@ -139,7 +139,9 @@ class _Reader:
         self._new_message_id = new_message_id
         self._object = _whole_object(data.content)
         """None if each recipient gets one made for him."""
-        self._fingerprint = sha256(data.content.octets).hexdigest() if self._object is None else self._object.fingerprint
+        self._fingerprint = (
+            sha256(data.content.octets).hexdigest() if self._object is None else self._object.fingerprint
+        )
         self._history = asked.history if is_relay else ()
         hops = asked.hopping.no_more_than
         self._max_forwards = hops - 1 if hops else INITIAL_MAX_FORWARDS
@@ -243,7 +245,9 @@ def _native_of(data: Data, *, is_whole: bool) -> _Native:
     if isinstance(content, Inline):
         form, label, block = "inline", content.name, b""
     else:
-        form, label, block = ("whole", content.content_id, b"") if is_whole else ("bare", content.content_id, content.header_block)
+        form, label, block = (
+            ("whole", content.content_id, b"") if is_whole else ("bare", content.content_id, content.header_block)
+        )
     return _Native(form, label, block, _kept(data.options), _kept(data.originator.options))
 
 
@@ -345,10 +349,15 @@ def _part(thing: MimeObject, content_id: str) -> Part:
     return Part(block, thing.octets, content_id)
 
 
-
 def _lines(block: bytes) -> list[bytes]:
     """Header lines with their folded rest."""
-    return block.replace(b"\r\n ", b"\0 ").replace(b"\r\n\t", b"\0\t").replace(b"\0", b"\r\n").removesuffix(b"\r\n").split(b"\r\n")
+    return (
+        block.replace(b"\r\n ", b"\0 ")
+        .replace(b"\r\n\t", b"\0\t")
+        .replace(b"\0", b"\r\n")
+        .removesuffix(b"\r\n")
+        .split(b"\r\n")
+    )
 
 
 def _options(

@@ -227,9 +227,7 @@ class PresenceEdge:
         if way.waiting and self._is_there(kept.originator):
             self._send(id, kept, way.waiting, self._options(kept))
 
-    def _written(
-        self, subscription: Subscription, kept: Kept, content: Content | None
-    ) -> list[ServiceElement | Part]:
+    def _written(self, subscription: Subscription, kept: Kept, content: Content | None) -> list[ServiceElement | Part]:
         now = self._clock.when()
         account = subscription.target
         shown = show_nothing(account, now) if content is None else self._shown(content)

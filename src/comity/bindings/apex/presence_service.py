@@ -200,9 +200,7 @@ class PresenceWellKnown:
         self, presence: PresenceService, asked: _Asked, package: Package, duration: int, id: str
     ) -> Granted | Response:
         kept = Kept(asked.trans_id, duration, asked.originator, asked.publisher)
-        terms = Terms(
-            EDGE, package, is_durable=True, takes_secured=asked.wants_secured, data=kept.encode(), most=MOST
-        )
+        terms = Terms(EDGE, package, is_durable=True, takes_secured=asked.wants_secured, data=kept.encode(), most=MOST)
         pair = asked.watcher.with_scheme("pres"), asked.publisher.to_address().with_scheme("pres")
         operation = SubscribeOperation(*pair, id, str(asked.trans_id), duration)
         return await presence.subscribe(operation, asked.origin, terms)

@@ -59,7 +59,9 @@ class Recovery:
             is_over = live.expires is not None and live.expires <= now
             # Watchers of other domains are their domains' to end.
             is_ours = self._accounts.serves(live.watcher.domain)
-            if is_over or not (await self._is_there(live.target) and (not is_ours or await self._is_there(live.watcher))):
+            if is_over or not (
+                await self._is_there(live.target) and (not is_ours or await self._is_there(live.watcher))
+            ):
                 self._moves.commit_later(self._moves.subscriptions.end_of(live))
                 continue
             live.is_begun = True
