@@ -101,7 +101,8 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
         )
         for part in (
             *("interfaces", "attachments", "options", "report", "mesh", "relaying", "service_data"),
-            *("access_service", "presence_service", "presence_edge"),
+            *("targets", "calling", "neighbour", "own_ids"),
+            *("access_service", "presence_service", "presence_edge", "presence_entries"),
         )
     ),
     # The wire: parts are MIME entities, as an object's are; timestamps are RFC 3339's everywhere.

@@ -20,6 +20,7 @@ from urllib.parse import parse_qsl, quote, urlencode
 
 from comity.bindings.apex.elements import Capability, Presence, Tuple
 from comity.bindings.apex.endpoint import Endpoint
+from comity.bindings.apex.grammar import WireError, absolute_uri
 from comity.cpim.address import Address
 from comity.cpim.compose import timestamp
 from comity.cpim.header import read_timestamp
@@ -161,11 +162,18 @@ def show(document: PresenceDocument, account: Address, now: datetime) -> Shown:
         elif state.availability is not Availability.UNKNOWN:
             is_open = state.availability is not Availability.OFFLINE
             past = min(one.timestamp or now, now)
-            destination = one.contact or account.with_scheme("im").uri
-            tuples.append((Tuple(destination, past, _info(one, state)), is_open))
+            tuples.append((Tuple(_destination(one.contact, account), past, _info(one, state)), is_open))
     said = document.date_time or now
     when = said if entry is None else max(said, entry.last_update)
     return Shown(entry.publisher_info if entry else "", when, tuple(tuples) or ((_past(account, when), False),))
+
+
+def _destination(contact: str, account: Address) -> str:
+    """Where a device can be reached; the account, if it does not say that in a URI."""
+    try:
+        return absolute_uri(contact)
+    except WireError:
+        return account.with_scheme("im").uri
 
 
 def show_nothing(account: Address, when: datetime) -> Shown:

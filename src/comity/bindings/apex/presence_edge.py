@@ -9,6 +9,7 @@ state. An application that is not attached is told nothing, and when it attaches
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -23,9 +24,11 @@ from comity.cpim.address import Address, from_sip_uri
 from comity.cpim.compose import timestamp
 from comity.cpim.operations import EndReason, MimeObject, NotifyOperation
 from comity.cpim.watchers import SubscriptionState, WatcherInfo, WatcherTable
-from comity.errors import AddressError
+from comity.errors import AddressError, StoreError
 from comity.service.interfaces import Clock
 from comity.service.presence.interfaces import ContactItem, Content, PresenceService, Subscription
+
+log = logging.getLogger(__name__)
 
 EDGE: Final = "apex"
 SERVICE: Final = "presence"
@@ -102,6 +105,7 @@ class PresenceEdge:
         """By the id of a subscription of package presence.winfo."""
         self._looks: dict[str, datetime | None] = {}
         """By the id of a fetch of our own: the lastUpdate found."""
+        self._work: set[asyncio.Future[None]] = set()
 
     # --- what an operation is --------------------------------------------------------------------------------------
 
@@ -118,6 +122,10 @@ class PresenceEdge:
         """It is over and its watcher knows: nothing is said any more."""
         self._take_back(subscription)
         self._watches.pop(subscription.id, None)
+
+    def begin_watch(self, subscription: Subscription) -> None:
+        """A watch operation begins, or another one in its place: it is told of everybody."""
+        self._watches[subscription.id] = _Watch()
 
     def look(self, id: str) -> None:
         """What the subscription with this id is told is for us (see ``seen``)."""
@@ -274,7 +282,31 @@ class PresenceEdge:
     def _inform(self, subscription: Subscription, info: WatcherInfo) -> None:
         watch = self._watches.setdefault(subscription.id, _Watch())
         watch.table.apply(info)
-        self.watchers_changed(subscription, Kept.decode(subscription.data))
+        if subscription.watcher.key == subscription.target.key:
+            self.watchers_changed(subscription, Kept.decode(subscription.data))
+        else:  # somebody else may know as long as the access entry says so (RFC 3343 section 4.3)
+            work = asyncio.ensure_future(self._inform_if_permitted(subscription))
+            self._work.add(work)
+            work.add_done_callback(self._work.discard)
+
+    async def _inform_if_permitted(self, subscription: Subscription) -> None:
+        kept = Kept.decode(subscription.data)
+        subaddress = kept.originator.subaddress
+        try:
+            may = await self._presence.rights.may(
+                subscription.target, subscription.watcher, "presence:watch", actor_resource=subaddress
+            )
+        except StoreError as error:
+            log.error("who may watch the watchers of an account cannot be looked up: %s", error)
+            return
+        if subscription.id not in self._watches:
+            return
+        if may:
+            self.watchers_changed(subscription, kept)
+            return
+        self._presence.lost(subscription)
+        self.forget(subscription)
+        self._say(kept, Terminate(kept.trans_id))
 
     def renewed(self, target: Address) -> None:
         """Somebody's subscribe replaced his earlier one, which is news for APEX alone: tell who watches the watchers."""

@@ -121,8 +121,11 @@ class Entries:
         if end is not None:
             # Not past before it is past: a timer may be early by what a float leaves out.
             delay = min((end - now).total_seconds() + 0.001, _LONGEST)
-            self._timers[account.key] = self._clock.call_later(delay, partial(self._publish, account, entry))
+            self._timers[account.key] = self._clock.call_later(delay, partial(self._fall_due, account, entry))
         return None
+
+    def _fall_due(self, account: Address, entry: Entry) -> None:
+        self._publish(account, entry)
 
     def _stop(self, account: Address) -> None:
         timer = self._timers.pop(account.key, None)

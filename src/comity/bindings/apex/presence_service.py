@@ -15,7 +15,9 @@ import logging
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Final
+from weakref import WeakValueDictionary
 
 from comity.bindings.apex.elements import (
     Option,
@@ -45,6 +47,8 @@ log = logging.getLogger(__name__)
 
 MOST: Final = 24 * 3600
 """Longest duration granted, seconds: as in the examples of RFC 3343. A longer one ends by a terminate then."""
+MOST_TUPLES: Final = 200
+"""Of one entry."""
 _DEPTH: Final = 8
 #: T1: the code of a refusal.
 _CODES: Final = {
@@ -83,7 +87,7 @@ class PresenceWellKnown:
     name = SERVICE
 
     def __init__(self) -> None:
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         """By account, while somebody publishes for it."""
 
     def start(self, relay: Relay) -> None:
@@ -143,12 +147,12 @@ class PresenceWellKnown:
         # Authorized as this endpoint: by its own attachment, or by its domain's relay.
         origin = replace(origin, principal=originator.to_address(), domains=frozenset())
         if isinstance(element, Part):
-            return await self._sign(presence, _asked(originator, domain, origin, originator.bare, 0), element)
+            return await self._sign(presence, _Asked(originator, domain, origin, originator.bare, 0), element)
         if isinstance(element, Terminate):
             return await self._terminate(presence, originator, origin, element.trans_id)
         if not isinstance(element, Subscribe | Watch | Publish):
             return 504, "The presence service takes no such element."
-        asked = _asked(originator, domain, origin, element.publisher, element.trans_id, secured is not None)
+        asked = _Asked(originator, domain, origin, element.publisher, element.trans_id, secured is not None)
         if isinstance(element, Publish) and element.publisher != element.presence.publisher:
             return 503, "The two publishers differ."
         subject = element.publisher
@@ -164,8 +168,8 @@ class PresenceWellKnown:
 
     async def _follow(self, presence: PresenceService, asked: _Asked, element: Subscribe | Watch) -> tuple[int, str]:
         package: Package = "presence" if isinstance(element, Subscribe) else "presence.winfo"
-        if package == "presence.winfo" and not self._may_watch(asked):
-            return 537, "Only its owner may know who watches this endpoint."
+        if package == "presence.winfo" and not await self._may(presence, asked, "presence:watch"):
+            return 537, "You may not know who watches this endpoint."
         running = self._edge.operations(asked.originator)
         earlier = next(
             (one for one, kept in running if one.package == package and _is_same(kept.publisher, asked.publisher)), None
@@ -193,8 +197,10 @@ class PresenceWellKnown:
             self._edge.renewed(answer.subscription.target)
         return 0, ""
 
-    def _may_watch(self, asked: _Asked) -> bool:
-        return _is_same(asked.originator, asked.publisher)
+    async def _may(self, presence: PresenceService, asked: _Asked, token: str) -> bool:
+        """Whether the subject's access entry holds a token for the originator (RFC 3341)."""
+        owner, subaddress = asked.publisher.to_address(), asked.originator.subaddress
+        return await presence.rights.may(owner, asked.watcher, token, actor_resource=subaddress)
 
     async def _subscribe(
         self, presence: PresenceService, asked: _Asked, package: Package, duration: int, id: str
@@ -224,23 +230,26 @@ class PresenceWellKnown:
         found = next((one for one, kept in self._edge.operations(originator) if kept.trans_id == trans_id), None)
         if found is None:
             return 550, "No such transaction is in progress."
-        asked = _asked(originator, originator.domain, origin, originator, trans_id)
+        asked = _Asked(originator, originator.domain, origin, originator, trans_id)
         return await self._end(presence, asked, found) or (250, "")
 
     # --- publish -------------------------------------------------------------------------------------------------------
 
     async def _publish(self, presence: PresenceService, asked: _Asked, element: Publish) -> tuple[int, str]:
         """RFC 3343 section 4.4 from step 4 on."""
-        if not self._may_publish(asked):
+        if not await self._may(presence, asked, "presence:publish"):
             return 537, "You may not publish for this endpoint."
         given = read_last_update(element.presence)
         if given is None:
             return 501, "lastUpdate is no date and time."
+        if len(element.presence.tuples) > MOST_TUPLES:
+            return 554, f"An entry has at most {MOST_TUPLES} tuples."
         account = asked.publisher.to_address().folded()
         async with self._lock(account):
             entry = await self._entries.get(account)
             seen = await self._look(presence, account)
             newest = max((one for one in (seen, entry.last_update if entry else None) if one is not None), default=None)
+            # What devices said since is no conflict: it is theirs, and nothing of it is written or ended here.
             is_stale = entry is not None and given < entry.last_update
             if is_stale or (newest is not None and given > newest):
                 return 555, "The entry was updated meanwhile."
@@ -248,9 +257,6 @@ class PresenceWellKnown:
             new = Entry(self._entries.next_update(entry, seen), info, own_tuples(element.presence))
             refusal = await self._entries.put(account, new)
         return (250, "") if refusal is None else _refusal(refusal)
-
-    def _may_publish(self, asked: _Asked) -> bool:
-        return _is_same(asked.originator, asked.publisher)
 
     async def _look(self, presence: PresenceService, account: Address) -> datetime | None:
         """The lastUpdate that who sees everything of the account is told now."""
@@ -279,9 +285,10 @@ class PresenceWellKnown:
     # --- underneath ------------------------------------------------------------------------------------------------------
 
     def _lock(self, account: Address) -> asyncio.Lock:
-        for key in [key for key, lock in self._locks.items() if not lock.locked()]:
-            del self._locks[key]
-        return self._locks.setdefault(account.key, asyncio.Lock())
+        lock = self._locks.get(account.key)
+        if lock is None:
+            lock = self._locks[account.key] = asyncio.Lock()
+        return lock
 
     def _reply(self, originator: Endpoint, domain: str, reply: Reply) -> None:
         self._relay.say(SERVICE, domain, originator, reply)
@@ -291,3 +298,35 @@ class PresenceWellKnown:
             await self._entries.restore()
         except StoreError as error:
             log.error("presence entries cannot be published again: %s", error)
+
+
+def _trans_id(element: ServiceElement) -> int:
+    return element.trans_id if isinstance(element, Subscribe | Watch | Publish | Terminate) else 0
+
+
+def _is_same(one: Endpoint, other: Endpoint) -> bool:
+    """The same account, as its domain sees it (ADDR-4)."""
+    return one.to_address().folded() == other.to_address().folded()
+
+
+def _new_id() -> str:
+    return f"apex-{secrets.token_hex(16)}"
+
+
+def _refusal(answer: Response) -> tuple[int, str]:
+    assert answer.reason is not None, "only failures are refusals"
+    return _CODES.get(answer.reason, 451), answer.text
+
+
+def _view(secured: MimeObject) -> PresenceDocument | None:
+    """The document in a signed entity; None if only others can open it. Raises MalformedMessage."""
+    inner = secured
+    for _ in range(_DEPTH):
+        if inner.media_type != "multipart/signed":
+            break
+        inner = signed_part(inner)
+    if inner is not secured and inner.media_type == PIDF_TYPE:
+        return PresenceDocument.of(inner)
+    if inner.media_type in SECURED_TYPES and inner.media_type != "multipart/signed":
+        return None
+    raise MalformedMessage("it is not signed, or holds no presence document that can be read")

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Coroutine
 from typing import Final
 
+from comity.cpim.access_entries import WATCH
 from comity.cpim.address import Address
 from comity.cpim.operations import EndReason
 from comity.cpim.presence_rules import Permissions, SubHandling
@@ -89,6 +90,13 @@ class Moves:
         presentity.look_at_sphere(now)
         return self._access.grant(target, watcher, now, presentity.sphere, is_new=is_new)
 
+    def may_inform(self, target: Address, watcher: Address) -> bool:
+        """Whether the watcher may know who watches: what became of his own wish if he may see the account (RFC 3857 section 4.6), of
+        everybody's if it permits that (``presence:watch``, RFC 3343 section 4.3). Raises LookupError."""
+        if self._access.permits(target, watcher, WATCH):
+            return True
+        return self.grant(target, watcher).sub_handling >= SubHandling.POLITE_BLOCK
+
     def reconsider(self, account: Address, watcher: Address | None = None) -> None:
         """What ``watcher`` (None: anybody) may see of the account was changed durably: act on it (ACL-10).
 
@@ -117,7 +125,7 @@ class Moves:
             return False
         granted = self.grant(live.target, live.watcher)
         if live.package == "presence.winfo":
-            if granted.sub_handling < SubHandling.POLITE_BLOCK:  # as one who asks for it now is refused (ACL-26)
+            if not self.may_inform(live.target, live.watcher):  # as one who asks for it now is refused (ACL-26)
                 self.end(live, EndReason.REJECTED)
             return False
         if live.state is _STATE.WAITING:

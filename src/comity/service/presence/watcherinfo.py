@@ -63,15 +63,17 @@ def request_entry(item: ContactItem, now: float) -> WatcherEntry | None:
     )
 
 
-def visible(entries: Sequence[WatcherEntry], account: Address, viewer: Address) -> list[WatcherEntry]:
+def visible(
+    entries: Sequence[WatcherEntry], account: Address, viewer: Address, *, is_permitted: bool = False
+) -> list[WatcherEntry]:
     """What ``viewer`` may know: the account all, anybody else what concerns himself (RFC 3857 section 4.6, ACL-26).
 
-    Nobody else learns what the account calls him, nor whether he is blocked politely: a subscription that looks active is active.
+    ``is_permitted``: the account permits him ``presence:watch`` (RFC 3343 section 4.3): who else watches, too. Nobody else learns what the account calls him, nor whether he is blocked politely: a subscription that looks active is active.
     """
     if viewer.key == account.key:
         return list(entries)
     own = to_sip_uri(viewer)
-    return [replace(entry, display_name="") for entry in entries if entry.uri == own]
+    return [replace(entry, display_name="") for entry in entries if is_permitted or entry.uri == own]
 
 
 class WatcherFeed:
