@@ -19,6 +19,7 @@ from comity import sasl
 from comity.beep.options import BeepOptions
 from comity.beep.sasl_profile import SaslOptions
 from comity.bindings.apex import events
+from comity.bindings.apex.access_service import AccessService
 from comity.bindings.apex.attachments import Attachments
 from comity.bindings.apex.config import ApexConfig
 from comity.bindings.apex.delivery import EndpointDelivery
@@ -40,6 +41,7 @@ from comity.bindings.apex.ground import Connection, Ground
 from comity.bindings.apex.interfaces import WellKnown
 from comity.bindings.apex.mapping import PROTOCOL
 from comity.bindings.apex.mesh import OURS, Mesh
+from comity.bindings.apex.presence_service import PresenceWellKnown
 from comity.bindings.apex.rates import Rates
 from comity.bindings.apex.relaying import Relaying
 from comity.bindings.apex.report import NAME as REPORT
@@ -75,7 +77,8 @@ class ApexBinding:
         self._attachments = Attachments(ground)
         self._delivery = EndpointDelivery(ground, self._attachments)
         # What stands behind the well-known endpoints of our domains.
-        self._services: dict[str, WellKnown] = {service.name: service for service in (ReportService(),)}
+        services: list[WellKnown] = [AccessService(), PresenceWellKnown(), ReportService()]
+        self._services = {service.name: service for service in services}
         self._mesh = Mesh(self, ground)
         self._data = ServiceData(self, self._services, self._mesh, self._delivery.send, ground.new_trans_id)
         self._submissions = Submissions(ground, self._attachments, self._data.take, self._report)
