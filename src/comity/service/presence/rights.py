@@ -55,6 +55,10 @@ class AccountRights:
             return True
         if action == CORE_DATA:
             return self._may_send(owner, actor, resource, actor_resource)
+        if action.startswith("presence:") and (resource or actor_resource):
+            # Presence is of accounts and for accounts: what an entry gives a subaddress alone is nothing, what it withholds is.
+            entry = self._entries.match(owner, resource, actor, actor_resource)
+            return (entry is None or entry.permits(action)) and self._may(owner, actor, action, "", "")
         if action == SUBSCRIBE and not is_service(actor):
             return self._access.grant(owner, actor, self._when()).sub_handling is SubHandling.ALLOW
         if not self._access.permits(owner, actor, action, resource=resource, actor_resource=actor_resource):
