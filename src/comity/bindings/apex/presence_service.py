@@ -34,6 +34,7 @@ from comity.bindings.apex.interfaces import Relay
 from comity.bindings.apex.presence import Entry, own_tuples, read_last_update
 from comity.bindings.apex.presence_edge import EDGE, SECURED, SERVICE, Kept, PresenceEdge
 from comity.bindings.apex.presence_entries import Entries
+from comity.bindings.apex.reasons import CODES
 from comity.cpim.address import Address
 from comity.cpim.entity import SECURED as SECURED_TYPES
 from comity.cpim.entity import signed_part
@@ -50,19 +51,6 @@ MOST: Final = 24 * 3600
 MOST_TUPLES: Final = 200
 """Of one entry."""
 _DEPTH: Final = 8
-#: T1: the code of a refusal.
-_CODES: Final = {
-    Reason.SYNTAX: 501,
-    Reason.NO_SUCH_USER: 550,
-    Reason.NO_ROUTE: 553,
-    Reason.DENIED: 537,
-    Reason.SIZE: 554,
-    Reason.CONTENT: 504,
-    Reason.QUOTA: 554,
-    Reason.PROTECTION: 538,
-    Reason.INTERNAL: 451,
-    Reason.OVERLOAD: 421,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,7 +303,7 @@ def _new_id() -> str:
 
 def _refusal(answer: Response) -> tuple[int, str]:
     assert answer.reason is not None, "only failures are refusals"
-    return _CODES.get(answer.reason, 451), answer.text
+    return CODES[answer.reason], answer.text
 
 
 def _view(secured: MimeObject) -> PresenceDocument | None:
