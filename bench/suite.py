@@ -9,6 +9,7 @@ the markers of docs/reference/performance.md are written anew from it. --tables 
   S3  XMPP to XMPP with 2, 20 and 200 users       Comity, Prosody, ejabberd
   S4  one presentity, 10, 100 and 1,000 watchers  Comity, Kamailio (SIP), Prosody and ejabberd (XMPP)
   S5  users signed in who do nothing              as S2 and S3
+  S6  APEX to XMPP and back                         Comity, beside its own SIP/TCP to XMPP
   floors     the promised rates and half of them  Comity
   overload   three times what it can carry        Comity
   signed     signed objects beside unsigned ones  Comity
@@ -42,7 +43,7 @@ from tests.load import relay  # noqa: E402  the tests stand beside this folder
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "suite.json"
 PROFILES = json.loads((HERE / "conf" / "profiles.json").read_text())
-PARTS = ("s1", "s2", "s3", "s4", "s5", "floors", "overload", "signed", "recovery")
+PARTS = ("s1", "s2", "s3", "s4", "s5", "s6", "floors", "overload", "signed", "recovery")
 PACKAGES = {"kamailio": "kamailio", "prosody": "prosody", "ejabberd": "ejabberdctl"}
 PORTS = {"udp": 7100, "tcp": 7100}
 
@@ -70,18 +71,27 @@ def xmpp(profile: str, prefix: str, users: int, **more: object) -> dict[str, obj
     return {**PROFILES[profile]["xmpp"], "host": "127.0.0.1", "users": users, "prefix": prefix, **more}
 
 
+def apex(profile: str, prefix: str, users: int, **more: object) -> dict[str, object]:
+    """The rig's APEX users of one side, each attached as its own endpoint."""
+    return {**PROFILES[profile]["apex"], "host": "127.0.0.1", "users": users, "prefix": prefix, **more}
+
+
 def ends(scenario: str, profile: str, users: int) -> tuple[dict[str, object], dict[str, object]]:
     """Source and sink of a scenario by its name ("s1 sip-udp xmpp")."""
     _, source, sink = scenario.split()[:3]
     p = PROFILES[profile]
     if source == "xmpp":
         src = xmpp(profile, "a", users)
+    elif source == "apex":
+        src = apex(profile, "a", users)
     else:
         src = sip(profile, "a", source.partition("-")[2], users)
     if sink == "xmpp":
         dst = xmpp(profile, "b", users, quickack=1)
-        if source != "xmpp":
+        if source.startswith("sip"):
             dst["addr"] = p["addr_of_xmpp_user"]
+    elif sink == "apex":
+        dst = apex(profile, "b", users)
     elif source == "xmpp":
         dst = sip(profile, "b", "udp", users, addr=p["addr_of_sip_user"])
         if sink == "sip-tcp":
@@ -127,6 +137,7 @@ WATCHED = {
     "both": ("comity-pres",),
 }
 WATCHERS = (10, 100, 1000)
+APEX = ("s6 sip-tcp xmpp", "s6 apex xmpp", "s6 xmpp apex", "s6 apex apex")
 FLOORS = {"s3 xmpp xmpp 128": 2000, "s1 sip-udp xmpp": 1500, "s1 sip-tcp xmpp": 1500, "s1 xmpp sip-udp": 1000}
 OVERLOADS = ("s1 sip-udp xmpp", "s1 sip-udp xmpp again", "s1 sip-tcp xmpp", "s3 xmpp xmpp 128")
 
@@ -139,7 +150,14 @@ class Suite:
         self.seconds = seconds
         self.overload_seconds = overload_seconds
         self.queued = queued
-        self.found: dict[str, object] = {"machine": machine(), "rows": [], "offline": [], "presence": [], "idle": []}
+        self.found: dict[str, object] = {
+            "machine": machine(),
+            "rows": [],
+            "offline": [],
+            "presence": [],
+            "idle": [],
+            "apex": [],
+        }
         self.found |= {"floors": [], "overload": [], "signed": [], "recovery": []}
 
     def note(self, part: str, row: dict[str, object]) -> None:
@@ -212,6 +230,27 @@ class Suite:
                         print(f"  {watchers} watchers by {kind}, {profile}: {said}", flush=True)
                         repeats.append(result)
                     self.note("presence", {"server": profile, "kind": kind, "watchers": watchers, "repeats": repeats})
+
+    def apex(self) -> None:
+        """S6: one server, all in turn within each repeat, so that a busy moment of the machine touches all of them."""
+        self.found["apex_machine"] = machine("comity-apex.toml")
+        with Running("comity-apex") as pids:
+            for scenario in APEX:
+                self.message_run(scenario, "comity-apex", 10, pids, window=64, count=2000)
+            repeats: list[dict] = []
+            for _ in range(self.repeats):
+                pair = {}
+                for scenario in APEX:
+                    count = int(1500 * self.seconds)
+                    most = self.message_run(scenario, "comity-apex", 10, pids, window=64, count=count)
+                    rate = int(most.get("throughput", 0) / 2)
+                    half = self.message_run(
+                        scenario, "comity-apex", 10, pids, rate=rate, count=max(500, int(rate * self.seconds))
+                    )
+                    pair[scenario] = {"max": most, "half": half}
+                repeats.append(pair)
+        for scenario in APEX:
+            self.note("apex", {"scenario": scenario, "repeats": [pair[scenario] for pair in repeats]})
 
     def idle(self) -> None:
         """S5: what a user who does nothing costs."""
@@ -368,8 +407,8 @@ def main() -> None:
             suite.messages(part)
         if part == "s2":
             suite.offline()
-        if part in ("s4", "s5", "floors", "overload", "signed", "recovery"):
-            getattr(suite, {"s4": "presence", "s5": "idle"}.get(part, part))()
+        if part in ("s4", "s5", "s6", "floors", "overload", "signed", "recovery"):
+            getattr(suite, {"s4": "presence", "s5": "idle", "s6": "apex"}.get(part, part))()
     print(tables.text(suite.found), flush=True)
     if options.publish:
         tables.publish(suite.found)

@@ -31,6 +31,12 @@ NAMES = {
     "s3 xmpp xmpp 200": "XMPP → XMPP, 200 users",
     "s3 xmpp xmpp 128": "XMPP → XMPP",
 }
+APEX = {
+    "s6 sip-tcp xmpp": "SIP/TCP → XMPP",
+    "s6 apex xmpp": "APEX → XMPP",
+    "s6 xmpp apex": "XMPP → APEX",
+    "s6 apex apex": "APEX → APEX",
+}
 BY = {"sip": "SIP/UDP", "xmpp": "XMPP", "both": "SIP/UDP and XMPP, half each"}
 Row = dict
 Pick = Callable[[Row], float]
@@ -151,6 +157,40 @@ def presence(rows: list[Row]) -> list[str]:
                 spread([run["last_ms"]["p50"] for run in runs], ".1f"),
                 spread([run["each_ms"]["p99"] for run in runs], ".1f"),
                 f"{sum(run['lost'] for run in runs):,} of {sum(run['expected'] for run in runs):,}",
+            )
+        )
+    return out
+
+
+def apex(rows: list[Row]) -> list[str]:
+    """S6: everything is compared with SIP over TCP to XMPP, of the same repeat of the same server."""
+    out = head(
+        "scenario",
+        "CPU-s per 1,000 at half load",
+        "SIP/TCP → XMPP takes of that",
+        "messages a second, 64 outstanding",
+        "of SIP/TCP → XMPP",
+        "p99 ms at half load",
+        "flaws",
+    )
+    base = rows[0]["repeats"]
+    for row in rows:
+        both = [
+            (run, own)
+            for run, own in zip(row["repeats"], base, strict=True)
+            if len(good([run, own], "max", "half")) == 2
+        ]
+        runs = [run for run, _ in both]
+        saved = [own["half"]["server_cpu_s_per_1000"] / run["half"]["server_cpu_s_per_1000"] for run, own in both]
+        out.append(
+            line(
+                APEX[row["scenario"]],
+                spread([run["half"]["server_cpu_s_per_1000"] for run in runs], ".3f"),
+                spread(saved, ".2f"),
+                spread([run["max"]["throughput"] for run in runs], ",.0f"),
+                spread([run["max"]["throughput"] / own["max"]["throughput"] for run, own in both], ".2f"),
+                spread([run["half"]["lat_ms"]["p99"] for run in runs], ".1f"),
+                flaws([run[kind] for run in runs for kind in ("max", "half")]),
             )
         )
     return out
@@ -292,6 +332,7 @@ def text(found: Row) -> str:
         "overload": ("Three times what it can carry, 64 conversations", overload),
         "signed": ("Objects of 4 KiB, TLS on the XMPP side", signed),
         "presence": ("One presentity and its watchers", presence),
+        "apex": ("APEX beside SIP", apex),
         "idle": ("Users who do nothing", idle),
         "recovery": ("Recovery", recovered),
     }

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from comity.demo.stage import Ended, Person, Stage, Via
+from comity.demo.house import Via
+from comity.demo.stage import Ended, Person, Stage
 
 PATHS: list[tuple[Via, Via]] = [("sip", "xmpp"), ("xmpp", "sip")]
 
@@ -26,7 +27,7 @@ async def house(folder: Path) -> AsyncIterator[Stage]:
             person.home.mkdir(mode=0o700)
             person.password_file.touch(mode=0o600)
             person.password_file.write_text(person.password + "\n")
-            account = ("account", "add", person.address, "--password-stdin", "-c", str(stage.config))
+            account = ("account", "add", person.address, "--password-stdin", "-c", str(stage.house.config))
             await stage.must(*account, stdin=person.password + "\n")
         await stage.serve()
         yield stage

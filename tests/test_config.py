@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from comity.admin.init import init_certificates
-from comity.config import Config, check, load, read
+from comity.config import Config, PeerConfig, check, load, read
 from comity.config.machine import covers, file_system_of
 from comity.config.sections import SECTIONS
 from comity.errors import ConfigError, ConfigErrors
@@ -103,6 +103,16 @@ class TestDefaults:
             domain = "*"
             via = "sip"
             next_hop = "udp://10.0.0.9:5060"
+            transit = ["*"]
+            [[route]]
+            domain = "apex.example"
+            via = "apex"
+            [[peer]]
+            name = "sip.example.net"
+            address = ["10.0.0.2", "10.1.0.0/16"]
+            speaks_for = ["BÜCHER.example.net", "*"]
+            [[peer]]
+            name = "two.example.net"
             [store]
             engine = "nats"
             url = "tls://a:4222, tls://b:4222"
@@ -110,7 +120,6 @@ class TestDefaults:
             plaintext_from = ["10.0.0.0/8", "fd00::/8"]
             sip_md5 = false
             scram_sha1 = false
-            trusted_peers = ["sip.example.net", "10.0.0.2", "10.1.0.0/16"]
             presence_default = "deny"
             [limits]
             cpim_message = "64 KiB"
@@ -131,10 +140,18 @@ class TestDefaults:
         assert config.xmpp.client == ()
         assert [(c.host, c.port) for c in config.xmpp.component] == [("127.0.0.1", 5347), ("xmpp.example.org", 5348)]
         assert config.policy.plaintext_from == (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
-        assert config.policy.trusted_peers == ("sip.example.net", "10.0.0.2", "10.1.0.0/16")
+        assert [(route.domain, route.next_hop, route.transit) for route in config.routes] == [
+            ("*", "udp://10.0.0.9:5060", ("*",)),
+            ("apex.example", "", ()),
+        ]
+        assert config.peers[0] == PeerConfig(
+            "sip.example.net",
+            (ip_network("10.0.0.2"), ip_network("10.1.0.0/16")),
+            ("xn--bcher-kva.example.net", "*"),
+        )
+        assert config.peers[1] == PeerConfig("two.example.net")
         assert (config.limits.cpim_message, config.limits.message_lifetime) == (65536, 7200.0)
         assert "secret" not in repr(config.xmpp)
-        assert config.routes[0].next_hop == "udp://10.0.0.9:5060"
 
     def test_the_certificate_is_looked_for_in_the_data_directory_that_was_named(self, tmp_path: Path) -> None:
         path = tmp_path / "comity.toml"
@@ -191,7 +208,6 @@ MISTAKES = [
         "policy.presence_default",
         "There is: ask, contacts, deny, domain, everyone",
     ),
-    ('[policy]\ntrusted_peers = ["exa mple"]', "policy.trusted_peers[0]", "Write a domain name alone"),
     ('[[policy.protection]]\nrequire = ["tls"]', "policy.protection[0].of", "is missing"),
     ('[[policy.protection]]\nof = "a b"\nrequire = ["tls"]', "policy.protection[0].of", "Write a domain name alone"),
     ('[[policy.protection]]\nof = "a@@b"\nrequire = ["tls"]', "policy.protection[0].of", "alice@example.org"),
@@ -220,11 +236,47 @@ MISTAKES = [
     ('[store]\nengine = "nats"\nurl = "http://x"', "store.url", 'Write url = "tls://HOST:4222"'),
     ('[store]\nurl = "tls://x:4222"', "store.url", 'write engine = "nats"'),
     ('[[route]]\ndomain = "a.example"\nvia = "sip"', "route[0].next_hop", "is missing"),
+    ('[[route]]\ndomain = "a.example"\nvia = "sip"', "route[0].next_hop", "found by DNS for now"),
+    (
+        '[[route]]\ndomain = "a.example"\nvia = "xmpp"\nnext_hop = "tls://a"',
+        "route[0].via",
+        "comes with federation",
+    ),
+    ('[[route]]\ndomain = "a.example"\nnext_hop = ""', "route[0].next_hop", 'Write it as "tls://'),
+    ('[[route]]\ndomain = "Example.org"\nnext_hop = "tls://a"', "route[0].domain", "domain of this server"),
+    ('[[route]]\ndomain = "a.example"\nnext_hop = "tls://a"\ntransit = "*"', "route[0].transit", 'or ["*"] for all'),
+    (
+        '[[route]]\ndomain = "a.example"\nnext_hop = "tls://a"\ntransit = ["a b"]',
+        "route[0].transit[0]",
+        "Write a domain name alone",
+    ),
+    (
+        '[sip]\nlisten = ["tcp://127.0.0.1"]\n[[route]]\ndomain = "a.example"\nnext_hop = "udp://10.0.0.1"',
+        "route[0].next_hop",
+        "needs a UDP socket of ours",
+    ),
+    ('[[peer]]\naddress = ["10.0.0.2"]', "peer[0].name", "is missing"),
+    ('[[peer]]\nname = "a.example"', "peer[0]", "can prove itself by nothing"),
+    ('[[peer]]\nname = "a.example"\naddress = ["0.0.0.0/0"]', "peer[0].address[0]", "the whole Internet"),
+    ('[[peer]]\nname = "example.org"\naddress = ["10.0.0.2"]', "peer[0].name", "domain of this server"),
+    (
+        '[[peer]]\nname = "a.example"\naddress = ["10.0.0.2"]\nspeaks_for = ["example.org"]',
+        "peer[0].speaks_for[0]",
+        "domain of this server",
+    ),
+    (
+        '[[peer]]\nname = "a.example"\naddress = ["10.0.0.2"]\n[[peer]]\nname = "A.example"\naddress = ["10.0.0.3"]',
+        "peer[1].name",
+        "Put both into one",
+    ),
+    ('[peer]\nname = "a.example"', "peer", "Write [[peer]] with two brackets"),
+    ('[[peers]]\nname = "a.example"', "peers", 'Did you mean "peer"?'),
+    ('[policy]\ntrusted_peers = ["a.example"]', "policy.trusted_peers", "There is"),
     ('[[route]]\nvia = "sip"\nnext_hop = "tls://a"', "route[0].domain", "is missing"),
     ('[[route]]\ndomain = "a.example"\nvia = "smtp"\nnext_hop = "tls://a"', "route[0].via", "sip"),
     ('[[route]]\ndomain = "a.example"\nnext_hop = "a:5060"', "route[0].next_hop", 'Write it as "tls://'),
     (
-        '[[route]]\ndomain = "a.example"\nvia = "xmpp"\nnext_hop = "udp://a"',
+        '[[route]]\ndomain = "a.example"\nvia = "apex"\nnext_hop = "udp://a"',
         "route[0].next_hop",
         "Use tls:// or tcp://",
     ),

@@ -36,7 +36,7 @@ def comity(*arguments: str, stdin: str | bytes = "", env: dict[str, str] | None 
 
 
 def test_every_step_of_the_demo_holds(tmp_path: Path) -> None:
-    """SEED-2, SEED-28, SEED-52, SEED-54, R-03, G3: separate processes, real sockets, and nothing left behind."""
+    """SEED-1, SEED-2, SEED-28, SEED-52, SEED-54, R-03, G3: separate processes, real sockets, and nothing left behind."""
     began = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "comity", "demo", "--once", "--json"],
@@ -49,10 +49,12 @@ def test_every_step_of_the_demo_holds(tmp_path: Path) -> None:
     assert done.stdout, done.stderr
     steps = json.loads(done.stdout)
     assert [step for step in steps if not step["ok"]] == []
-    assert (done.returncode, len(steps)) == (0, 19)
+    assert (done.returncode, len(steps)) == (0, 21)
     details = "\n".join(step["detail"] for step in steps)
     assert "valid, signed by im:alice@comity.test" in details
     assert "valid, signed by im:bob@comity.test" in details
+    assert "APEX → comity.test → SIP → courtesy.test → XMPP" in details
+    assert "XMPP → courtesy.test → SIP → comity.test → APEX" in details
     assert "bad-signature" in details
     assert details.count("nothing of the text is in any file of the server") == 2
     assert "replayed" in details

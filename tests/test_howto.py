@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from comity.demo.stage import DOMAIN, Person, Stage, Transport, Via
+from comity.demo.house import Transport, Via
+from comity.demo.stage import DOMAIN, Person, Stage
 
 SOURCE = Path(__file__).parent.parent / "src"
 HOWTO = Path(__file__).parent.parent / "docs" / "howto"
@@ -58,7 +59,7 @@ async def settle(stage: Stage, person: Person) -> None:
     """An account, and nothing else."""
     person.home.mkdir(mode=0o700)
     person.password_file.write_text(person.password + "\n")
-    account = ("account", "add", person.address, "--password-stdin", "-c", str(stage.config))
+    account = ("account", "add", person.address, "--password-stdin", "-c", str(stage.house.config))
     await stage.must(*account, stdin=person.password + "\n")
 
 

@@ -101,6 +101,7 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
         )
         for part in (
             *("interfaces", "attachments", "options", "report", "mesh", "relaying", "service_data"),
+            *("targets", "calling", "neighbour", "own_ids"),
             *("access_service", "presence_service", "presence_edge", "presence_entries"),
         )
     ),

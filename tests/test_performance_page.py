@@ -23,3 +23,6 @@ def test_the_tables_are_those_of_the_published_run() -> None:
     if "presence_machine" in found:
         expected = (ROOT / "bench" / "comity-pres.toml").read_text(encoding="utf-8")
         assert found["presence_machine"]["configuration"] == expected
+    if "apex_machine" in found:
+        expected = (ROOT / "bench" / "comity-apex.toml").read_text(encoding="utf-8")
+        assert found["apex_machine"]["configuration"] == expected

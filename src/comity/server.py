@@ -19,6 +19,9 @@ from comity.admin.control import ControlServer
 from comity.admin.engine import open_store
 from comity.admin.presence import PresenceDesk, StoredPresence, keeping_limits
 from comity.admin.records import EnvelopeRecords
+from comity.bindings.apex.binding import ApexBinding
+from comity.bindings.apex.config import ApexConfig
+from comity.bindings.apex.config import ListenAddress as ApexAddress
 from comity.bindings.base import Binding
 from comity.bindings.sip.binding import SipBinding
 from comity.bindings.sip.config import SipConfig
@@ -39,12 +42,14 @@ from comity.secure.inspector import SignatureInspector
 from comity.secure.replay import StoredReplayCache
 from comity.service.credentials import FailureGuard, StoreAccounts
 from comity.service.interfaces import Store
+from comity.service.peers import KnownPeers, Peer
 from comity.service.pipeline import Pipeline
 from comity.service.policy import Limits
 from comity.service.presence.publications import PublicationLimits
 from comity.service.presence.service import AccountPresence
 from comity.service.presence.watching import PresenceLimits
 from comity.service.protection import Protection, Rule
+from comity.service.routes import Route, StaticRoutes
 from comity.xcap.handler import XcapHandler
 from comity.xcap.resources import Resources
 from comity.xcap.standing import Standing
@@ -96,11 +101,18 @@ class Server:
             accounts = _accounts(config, store)
             node = config.server.domains[0]
             protection = Protection(_rules(config), self._inspector(config))
-            self._pipeline = pipeline = Pipeline(store, accounts, clock, node, _limits(config), protection=protection)
+            self._pipeline = pipeline = Pipeline(
+                *(store, accounts, clock, node, _limits(config)),
+                protection=protection,
+                peers=_peers(config),
+                routes=_routes(config),
+            )
             self._network = network = AsyncNetwork(
                 clock, limits=_net_limits(config), tls=self._tls, lag=lambda: pipeline.lag
             )
             self._bindings = [SipBinding(_sip_config(config)), XmppBinding(_xmpp_config(config))]
+            if config.apex.listen or any(route.via == "apex" for route in config.routes):
+                self._bindings.append(ApexBinding(_apex_config(config)))
             desk: PresenceDesk
             if config.policy.presence:
                 self._presence = presence = AccountPresence(
@@ -180,7 +192,7 @@ class Server:
         await asyncio.to_thread(self._tls.reload, TlsFiles(tls.certificate, tls.key, tls.trust))
         failpoint("server.reload")
         log.info("%s is shown to who connects from now on; it ends %s", tls.certificate, _day(self._tls.expires))
-        kept = ("server", "sip", "xmpp", "xcap", "limits", "policy", "security", "store", "routes")
+        kept = ("server", "sip", "xmpp", "apex", "xcap", "limits", "policy", "security", "store", "routes", "peers")
         changed = [name for name in kept if getattr(config, name) != getattr(self.config, name)]
         if changed:
             log.warning("[%s] changed; restart to use it", "], [".join(changed))
@@ -221,6 +233,17 @@ def _day(when: datetime | None) -> str:
 def _accounts(config: Config, store: Store) -> StoreAccounts:
     guard = FailureGuard(config.limits.failures_per_address, config.limits.ban)
     return StoreAccounts(store, config.server.domains, guard)
+
+
+def _peers(config: Config) -> KnownPeers:
+    peers = [Peer(peer.name, peer.address, frozenset(peer.speaks_for)) for peer in config.peers]
+    return KnownPeers(config.server.domains, peers)
+
+
+def _routes(config: Config) -> StaticRoutes:
+    return StaticRoutes(
+        [Route(route.domain, route.via, route.next_hop, frozenset(route.transit)) for route in config.routes]
+    )
 
 
 def _rules(config: Config) -> dict[str, Rule]:
@@ -320,6 +343,33 @@ def _xmpp_config(config: Config) -> XmppConfig:
         user_stanzas=max(limits.user_stanzas, 5.0 * limits.user_messages),
         user_octets=max(limits.user_octets, 6553.6 * limits.user_messages),
         contacts=limits.contacts,
+        in_flight=limits.in_flight,
+    )
+
+
+def _apex_config(config: Config) -> ApexConfig:
+    limits = config.limits
+    return ApexConfig(
+        domains=config.server.domains,
+        listen=tuple(
+            ApexAddress(listener.transport, listener.host, listener.port)
+            for listener in config.apex.listen
+            if listener.transport != "udp"
+        ),
+        plaintext_from=tuple(str(network) for network in config.policy.plaintext_from),
+        scram_sha1=config.policy.scram_sha1,
+        scram_iterations=config.policy.scram_iterations,
+        failures_per_connection=limits.failures_per_connection,
+        pre_auth_time=limits.pre_auth_time,
+        window=limits.beep_window,
+        window_max=limits.beep_window_max,
+        frame=limits.beep_frame,
+        channels=limits.beep_channels,
+        message=limits.beep_message,
+        attachments=limits.contacts,
+        user_messages=float(limits.user_messages),
+        user_message_burst=limits.user_message_burst,
+        user_octets=max(limits.user_octets, round(6553.6 * limits.user_messages)),
         in_flight=limits.in_flight,
     )
 

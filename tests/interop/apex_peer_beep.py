@@ -112,6 +112,7 @@ class Session:
         tls_context: ssl.SSLContext | None = None,
     ) -> None:
         self.sock = sock
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.listening = listening
         self.profiles = profiles
         self.own_window = window

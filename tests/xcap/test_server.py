@@ -40,9 +40,11 @@ class House:
 
     async def open(self) -> House:
         await self.stage.build()
-        text = self.stage.config.read_text(encoding="utf-8")
+        text = self.stage.house.config.read_text(encoding="utf-8")
         written = f'\n[xcap]\nlisten = ["https://127.0.0.1:{self.port}"]\n'
-        self.stage.config.write_text(re.sub(r"\n# \[xcap\]\n# listen[^\n]*\n", "\n", text) + written, encoding="utf-8")
+        self.stage.house.config.write_text(
+            re.sub(r"\n# \[xcap\]\n# listen[^\n]*\n", "\n", text) + written, encoding="utf-8"
+        )
         for name in ("alice", "bob"):
             await self.stage.settle(self.stage.people[name], has_key=False)
         ready = await self.stage.serve()
@@ -56,7 +58,7 @@ class House:
         person = self.stage.people[name]
         process = await asyncio.create_subprocess_exec(
             program,
-            *("--silent", "--show-error", "--cacert", str(self.stage.ca_file)),
+            *("--silent", "--show-error", "--cacert", str(self.stage.house.ca_file)),
             *("--connect-to", f"{DOMAIN}:8444:127.0.0.1:{self.port}"),
             *("--digest", "--user", f"{name}:{person.password}", "--write-out", "%{stderr}%{http_code}"),
             *arguments,
@@ -75,8 +77,8 @@ class House:
         settings = {
             "jid": f"{name}@{DOMAIN}/desk",
             "password": person.password,
-            "port": self.stage.ports["xmpp", "tls"],
-            "ca_file": str(self.stage.ca_file),
+            "port": self.stage.house.ports["xmpp", "tls"],
+            "ca_file": str(self.stage.house.ca_file),
         }
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "tests.xcap.roster_client", json.dumps(settings)),
@@ -154,7 +156,7 @@ async def test_one_contact_list_by_xcap_and_by_xmpp(tmp_path: Path) -> None:
             entry = url("resource-lists", f"resource-lists/list/entry%5b@uri='sip:bob@{DOMAIN}'%5d")
             assert (await one.curl("--request", "DELETE", entry))[0] == 200
             await roster.until({f"carol@{DOMAIN}": ["Carol", ["Friends"]]})
-        server = one.stage.server
+        server = one.stage.servers[DOMAIN]
         assert server is not None
         await server.end(signal.SIGKILL)
         await one.stage.serve()

@@ -85,11 +85,21 @@ client = ["tcp://0.0.0.0:5222", "tls://0.0.0.0:5223"]
 # listen = ["https://0.0.0.0:8444"]
 
 
-# Foreign domains are found by DNS. One block for each that is not, such as your own PBX; "*" means all others.
+# Other domains: one block for each, such as your own PBX; "*" means all others. Your own people may always write there;
+# "transit" names other domains whose people may too, through here.
 # [[route]]
 # domain = "pbx.example.org"
 # via = "sip"
 # next_hop = "tls://10.0.0.2:5061"
+# transit = ["example.net"]
+
+
+# Other servers that may send here. One whose certificate [tls] trust vouches for needs no block to speak for the domains in
+# it; a block names one that is known by its address, or that speaks for others too. Nobody speaks for your own domains.
+# [[peer]]
+# name = "pbx.example.org"
+# address = ["10.0.0.2"]
+# speaks_for = ["branch.example.org"]
 
 
 [store]
@@ -116,9 +126,6 @@ scram_sha1 = true
 
 # Work that a guess at a stolen key costs, for passwords set from now on. Pidgin, Finch and BitlBee refuse more than 65536.
 # scram_iterations = 100000
-
-# Domains, addresses or networks of servers that vouch for their own people without a certificate.
-# trusted_peers = ["sip.example.net", "10.0.0.2"]
 
 # Someone wants to see a person's presence about whom that person decided nothing: "ask" the person, or "deny"; or let those
 # who are in the person's "contacts", of the same "domain", or "everyone" see it and ask about the others. Each person may

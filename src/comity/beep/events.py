@@ -7,7 +7,9 @@ begins with CR LF has the default headers (application/octet-stream, binary).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from comity.sasl import ScramSecret
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +149,76 @@ class SessionEnded:
     is_error: bool
     """True unless both sides agreed to release the session."""
 
+
+# --- of the tuning profiles -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TlsWanted:
+    """Both sides agreed: start TLS once what is queued is written, then ``BeepSession.reset``."""
+
+
+@dataclass(frozen=True, slots=True)
+class TlsRefused:
+    """The peer does not start TLS; the session goes on in the clear."""
+
+    code: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialsWanted:
+    """Answer with ``SaslServer.credentials(secrets)``, with None if there is no such account, or with ``fail``."""
+
+    username: str
+    """As the client wrote it."""
+    authzid: str
+    """Whom it wants to act for, "" for itself; the caller judges."""
+
+
+@dataclass(frozen=True, slots=True)
+class PasswordCheckWanted:
+    """Compare (off the event loop: it costs 20 ms) with ``sasl.check_password`` and answer ``password_checked``."""
+
+    password: str = field(repr=False)
+    hash_name: str
+    secret: ScramSecret = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ExternalCheckWanted:
+    """EXTERNAL: answer ``external_checked`` with the identity that TLS or the network proved, None if it is not this one."""
+
+    authzid: str
+    """Whom the client wants to be, "" for whatever was proved."""
+
+
+@dataclass(frozen=True, slots=True)
+class SignInSucceeded:
+    """The identity of the whole session from now on (RFC 3080 section 4)."""
+
+    identity: str
+    mechanism: str
+
+
+@dataclass(frozen=True, slots=True)
+class SignInFailed:
+    """An attempt failed: of the peer (server), or ours (client; 0: we gave up ourselves)."""
+
+    identity: str
+    code: int
+    text: str
+
+
+TuningEvent = (
+    TlsWanted
+    | TlsRefused
+    | CredentialsWanted
+    | PasswordCheckWanted
+    | ExternalCheckWanted
+    | SignInSucceeded
+    | SignInFailed
+)
 
 Event = (
     GreetingReceived

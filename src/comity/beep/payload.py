@@ -77,6 +77,11 @@ def parse_beep_xml(body: bytes) -> Element:
         raise RemoteProtocolError(error.reason, offset=error.offset, hint=hint) from None
 
 
+def beep_xml_body(xml: bytes) -> bytes:
+    """The payload whose XML is ``xml``."""
+    return _HEADER + xml
+
+
 def write_beep_xml(element: Element) -> bytes:
     """The whole payload: headers, empty line, XML."""
     return _HEADER + serialize(element)

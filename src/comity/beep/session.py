@@ -38,6 +38,7 @@ from comity.beep.frames import ANS, ERR, MSG, NUL, RPY, Frame, FrameReader, Seq,
 from comity.beep.options import BeepOptions
 from comity.beep.texts import localize
 from comity.errors import LocalProtocolError, RemoteProtocolError
+from comity.xml import serialize
 
 CLOSED_REMEMBERED = 64
 """Closed channels whose last SEQ frames, sent before the peer read our agreement, are passed over."""
@@ -52,6 +53,7 @@ class BeepSession:
         now: monotonic seconds.
 
     Attributes:
+        identity: who the peer is once a SASL profile proved it (RFC 3080 section 4), "" before; TLS starts from nobody again.
         server_name: serverName of the first channel that was started (RFC 3080 section 2.3.1.2), "" if none was said.
         is_ended: nothing more happens.
     """
@@ -69,6 +71,7 @@ class BeepSession:
         if options is not None:
             self.options = options
         self.server_name = ""
+        self.identity = ""
         self._now = now
         self._reader = FrameReader(self._admit)
         self._frames_read = 0
@@ -324,6 +327,10 @@ class BeepSession:
         """The payload of an ``error`` as all profiles here have it, its text in the peer's language."""
         return m.write_management(m.BeepError(code, *self._diagnostic(text)))
 
+    def error_xml(self, code: int, text: str = "") -> bytes:
+        """The same without entity headers, as it stands inside ``profile``."""
+        return serialize(m.error_element(m.BeepError(code, *self._diagnostic(text))))
+
     def localized(self, text: str) -> tuple[str, str]:
         """``text`` in the language that the peer likes best among those we have, and that language's tag."""
         return localize(text, self._greeting.localize if self._greeting else (), self.options.translations)
@@ -338,6 +345,11 @@ class BeepSession:
     def owes(self) -> bool:
         """True if a message of the peer, or a part of one, waits for an answer on any channel but 0."""
         return any(c.owed or c.part_since is not None for n, c in self._channels.items() if n)
+
+    @property
+    def pending(self) -> int:
+        """How many messages of the peer, begun ones included, wait for answers on all channels together."""
+        return sum(len(c.owed) + (c.part_since is not None) for c in self._channels.values())
 
     def suspend(self) -> None:
         """Write what is queued and fall silent until ``reset``: what comes before it ends the session (P-12).
@@ -459,14 +471,14 @@ class BeepSession:
     def _take_greeting(self, keyword: bytes, value: m.Management) -> None:
         if keyword == ERR and isinstance(value, m.BeepError):
             self._events.append(GreetingRefused(value.code, value.text))
-            self._is_leaving = True
-            self._end(SessionEnded(f"the peer is not available: {value.code} {value.text}".rstrip(), True))
+            self._end(
+                SessionEnded(f"the peer is not available: {value.code} {value.text}".rstrip(), True), is_leaving=True
+            )
         elif keyword == RPY and isinstance(value, m.Greeting):
             self._greeting_due = None
             self._greeting = value
             if self.options.unavailable is not None:
-                self._is_leaving = True
-                self._end(SessionEnded("we are not available", False))
+                self._end(SessionEnded("we are not available", False), is_leaving=True)
             else:
                 self._events.append(GreetingReceived(value.profiles, value.features, value.localize))
         else:
@@ -538,8 +550,7 @@ class BeepSession:
 
     def _take_close_agreement(self, number: int) -> None:
         if not number:
-            self._is_leaving = True
-            self._end(SessionEnded("", False))
+            self._end(SessionEnded("", False), is_leaving=True)
         elif number in self._channels:
             # RFC 3080 section 2.3.1.3: the peer has our replies, we have its own.
             self._remove(number)
@@ -580,8 +591,7 @@ class BeepSession:
         if number:
             self._remove(number)
         else:
-            self._is_leaving = True
-            self._end(SessionEnded("", False))
+            self._end(SessionEnded("", False), is_leaving=True)
 
     def _remove(self, number: int) -> None:
         channel = self._channels.pop(number)
@@ -660,15 +670,21 @@ class BeepSession:
         if channel.window_to_tell():
             self._telling[channel.number] = channel
 
-    def _end(self, event: SessionEnded) -> None:
+    def _end(self, event: SessionEnded, *, is_leaving: bool = False) -> None:
+        """``is_leaving``: what channel 0 has still to say goes out, then the half-close."""
         if self.is_ended:
             return
         self.is_ended = True
+        self._is_leaving = is_leaving
         self._events.append(event)
         self._ring.clear()
+        if is_leaving and self._management.queue:
+            self._ring.append(self._management)
         self._telling.clear()
         self._begun.clear()
         self._stalled.clear()
+        self._agreed.clear()
+        self._leaving.clear()
         self._channels = {}
 
 

@@ -65,7 +65,7 @@ async def _play(steps: list[Step], *, once: bool, is_silent: bool) -> None:
     with tempfile.TemporaryDirectory(prefix="comity-demo-") as folder:
         async with Stage(Path(folder)) as stage:
             await play(stage, tell)
-            if not once and stage.server is not None:
+            if not once and stage.servers:
                 click.echo(f"\n{settings(stage)}", err=is_silent)
                 with contextlib.suppress(asyncio.CancelledError):  # Ctrl-C is how this ends
                     await asyncio.Event().wait()

@@ -26,6 +26,8 @@ def mistakes_between(config: Config, earlier: list[ConfigError]) -> Iterator[Con
             "xcap.listen", "has nothing to keep without presence.", cure, where=config.where("xcap.listen")
         )
     yield from _double_routes(config)
+    yield from _own_domains(config)
+    yield from _peer_mistakes(config, earlier)
     yield from _protection_mistakes(config, earlier)
     yield from _limit_mistakes(config)
 
@@ -80,6 +82,41 @@ def _double_routes(config: Config) -> Iterator[ConfigError]:
             key, problem = f"route[{index}].domain", f'"{route.domain}" already has route[{seen[route.domain]}].'
             yield ConfigError(key, problem, "Keep one of the two.", where=config.where(key))
         seen.setdefault(route.domain, index)
+
+
+def _own_domains(config: Config) -> Iterator[ConfigError]:
+    """Our own domains are reached by no route, and nobody speaks for them."""
+    own = config.server.domains
+    written = [(f"route[{index}].domain", route.domain) for index, route in enumerate(config.routes)]
+    for index, peer in enumerate(config.peers):
+        written.append((f"peer[{index}].name", peer.name))
+        written += [(f"peer[{index}].speaks_for[{place}]", domain) for place, domain in enumerate(peer.speaks_for)]
+    for key, domain in written:
+        if domain in own:
+            cure = "Remove it here, or from [server] domains."
+            yield ConfigError(key, f'"{domain}" is a domain of this server.', cure, where=config.where(key))
+
+
+def _peer_mistakes(config: Config, earlier: list[ConfigError]) -> Iterator[ConfigError]:
+    seen: dict[str, int] = {}
+    for index, peer in enumerate(config.peers):
+        if peer.name and peer.name in seen:
+            key, problem = f"peer[{index}].name", f'"{peer.name}" already has peer[{seen[peer.name]}].'
+            yield ConfigError(key, problem, "Put both into one.", where=config.where(key))
+        seen.setdefault(peer.name, index)
+        is_wrong_already = any(mistake.key.startswith(f"peer[{index}].") for mistake in earlier)
+        if peer.name and not peer.address and config.tls.trust is None and not is_wrong_already:
+            key = f"peer[{index}]"
+            cure = (
+                'Name the authorities of its certificate: below [tls], trust = "ca.pem"; or its address = ["10.0.0.2"].'
+            )
+            yield ConfigError(key, "can prove itself by nothing.", cure, where=config.where(key))
+    has_udp = any(listener.transport == "udp" for listener in config.sip.listen)
+    for index, route in enumerate(config.routes):
+        if route.next_hop.startswith("udp:") and not has_udp:
+            key = f"route[{index}].next_hop"
+            cure = 'Add one to listen below [sip], as in "udp://127.0.0.1:5060", or use tls://.'
+            yield ConfigError(key, "needs a UDP socket of ours to send from.", cure, where=config.where(key))
 
 
 def _protection_mistakes(config: Config, earlier: list[ConfigError]) -> Iterator[ConfigError]:

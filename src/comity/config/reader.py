@@ -20,6 +20,7 @@ from comity.config.conflicts import mistakes_between
 from comity.config.sections import (
     LISTS,
     SECTIONS,
+    TABLES,
     Config,
     Network,
     RouteConfig,
@@ -108,13 +109,13 @@ class _Reader:
         return _WRONG
 
     def config(self, document: dict[str, Any]) -> Config:
-        known = [*SECTIONS, "route"]
+        known = [*SECTIONS, *TABLES]
         for name, value in document.items():
             if name not in known:
                 self._unknown_top(name, value)
         sections = {name: self._section(name, kind, document.get(name, {})) for name, kind in SECTIONS.items()}
-        routes = tuple(self._tables("route", RouteConfig, document.get("route", [])))
-        config = Config(path=self.path, routes=routes, lines=self.lines, **sections)
+        routes, peers = (tuple(self._tables(name, kind, document.get(name, []))) for name, kind in TABLES.items())
+        config = Config(path=self.path, routes=routes, peers=peers, lines=self.lines, **sections)
         self.mistakes.extend(mistakes_between(config, self.mistakes))
         if self.mistakes:
             raise ConfigErrors(str(self.path), self.mistakes)
@@ -125,7 +126,7 @@ class _Reader:
         if not isinstance(value, dict) and homes:
             self.say(name, "stands outside any section.", f"Move it below [{homes[0]}].")
         else:
-            self.say(name or repr(name), "is not a section of this file.", closest(name, [*SECTIONS, "route"]))
+            self.say(name or repr(name), "is not a section of this file.", closest(name, [*SECTIONS, *TABLES]))
 
     def _section(self, name: str, kind: type[Any], raw: object) -> Any:
         if not isinstance(raw, dict):
@@ -172,13 +173,25 @@ class _Reader:
                     values[key] = result
             missing = [key for key, spec in known.items() if spec.default == "" and key not in item]
             for key in missing:
-                self.say(f"{full}.{key}", "is missing.", f'Write {key} = "…" below [[{name}]].')
-            if "next_hop" in values and not self._fits_route(full, values):
+                if "may_be_missing" not in known[key].metadata:
+                    self.say(f"{full}.{key}", "is missing.", f'Write {key} = "…" below [[{name}]].')
+            if kind is RouteConfig and not self._fits_route(full, item, values):
                 continue
             yield kind(**values)
 
-    def _fits_route(self, full: str, values: Mapping[str, Any]) -> bool:
-        via = values.get("via", "sip")
+    def _fits_route(self, full: str, written: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
+        via: str = values.get("via", "sip")
+        if via == "xmpp":
+            cure = 'Use via = "sip" or via = "apex" for now.'
+            self.say(f"{full}.via", "cannot be spoken between servers yet: it comes with federation.", cure)
+            return False
+        if "next_hop" not in written:
+            if via != "apex":
+                cure = 'Only APEX servers are found by DNS for now: write next_hop = "tls://HOST:PORT".'
+                self.say(f"{full}.next_hop", "is missing.", cure)
+            return via == "apex"
+        if "next_hop" not in values:
+            return False
         scheme = values["next_hop"].partition("://")[0]
         if scheme in _NEXT_HOPS[via]:
             return True
@@ -299,16 +312,11 @@ class _Reader:
                 networks.append(found)
         return tuple(networks)
 
-    def _read_peers(self, key: str, value: object, spec: Mapping[str, Any]) -> Any:
+    def _read_peer_domains(self, key: str, value: object, spec: Mapping[str, Any]) -> Any:
         if not isinstance(value, list):
-            return self.say(key, f"{shown(value)} is not a list.", 'Write ["sip.example.net", "10.0.0.2"].')
-        peers: list[str] = []
-        for index, item in enumerate(value):
-            if (found := network(item)) is not None:
-                peers.append(str(item) if found.num_addresses == 1 else str(found))
-            elif (domain := self._read_domain(f"{key}[{index}]", item, spec)) is not _WRONG:
-                peers.append(domain)
-        return tuple(peers)
+            return self.say(key, f"{shown(value)} is not a list.", 'Write ["example.net"], or ["*"] for all.')
+        found = [self._read_route_domain(f"{key}[{index}]", item, spec) for index, item in enumerate(value)]
+        return tuple(domain for domain in found if domain is not _WRONG)
 
     def _read_listeners(self, key: str, value: object, spec: Mapping[str, Any]) -> Any:
         if not isinstance(value, list):

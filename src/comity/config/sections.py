@@ -85,7 +85,8 @@ class TlsConfig:
     key: Path = field(default=Path("server.key"), metadata={"kind": "path", "below": "data", "name": "tls/server.key"})
     """PEM file: the private key of the certificate, without a passphrase. Not written: ``tls/server.key`` there."""
     trust: Path | None = field(default=None, metadata={"kind": "path"})
-    """PEM file of further authorities to believe peers by; the system's own are always believed."""
+    """PEM file of the authorities to believe other servers by, instead of the system's. Not written: who connects to us is not
+    asked for a certificate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +164,23 @@ class RouteConfig:
     """The foreign domain, or ``*`` for every domain without a route of its own."""
     via: Literal["sip", "xmpp", "apex"] = _choice("sip", "sip", "xmpp", "apex")
     """Protocol spoken with the next hop."""
-    next_hop: str = _of("next-hop", "")
-    """``tls://HOST[:PORT]``, ``tcp://…`` or, for SIP, ``udp://…``."""
+    next_hop: str = field(default="", metadata={"kind": "next-hop", "may_be_missing": True})
+    """``tls://HOST[:PORT]``, ``tcp://…`` or, for SIP, ``udp://…``. Not written, for APEX: found by DNS."""
+    transit: tuple[str, ...] = _of("peer-domains", ())
+    """Foreign domains whose messages may pass through here to this one, ``*`` for all; messages of our own people always may."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerConfig:
+    """``[[peer]]``: another server. One that shows a certificate of ``[tls] trust`` needs none of this to speak for the domains
+    in it; nobody ever speaks for a domain of ours."""
+
+    name: str = _of("domain", "")
+    """Domain in its certificate."""
+    address: tuple[Network, ...] = _of("networks", ())
+    """Addresses or networks by which it is known instead of by a certificate; whoever can send from there is believed."""
+    speaks_for: tuple[str, ...] = _of("peer-domains", ())
+    """Domains it speaks for besides ``name``; ``*`` for every domain but ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,8 +240,6 @@ class PolicyConfig:
     scram_iterations: int = _count(100_000, 10_000_000, 65_536)
     """Work a guess at a stolen key costs, for passwords set from now on; Pidgin and all that has Cyrus SASL refuse more
     than 65536."""
-    trusted_peers: tuple[str, ...] = _of("peers", ())
-    """Domains, addresses or networks of servers that vouch for their own users without a certificate."""
     messages: bool = _flag(True)
     """Carry messages; false for presence alone."""
     presence: bool = _flag(True)
@@ -425,6 +439,8 @@ class Config:
     """Presence rules and contact lists by XCAP."""
     routes: tuple[RouteConfig, ...]
     """Every ``[[route]]``, in the order of the file."""
+    peers: tuple[PeerConfig, ...]
+    """Every ``[[peer]]``."""
     store: StoreConfig
     """Engine and place of the store."""
     policy: PolicyConfig
@@ -470,7 +486,9 @@ def line_of(lines: Mapping[str, int], key: str) -> int:
 
 #: Lists of tables inside a section, by name.
 LISTS: dict[str, type[Any]] = {"xmpp.component": ComponentConfig, "policy.protection": ProtectionConfig}
-#: Sections that are one table, by name; ``[[route]]`` and those of ``LISTS`` are lists of tables.
+#: Lists of tables of their own, by name.
+TABLES: dict[str, type[Any]] = {"route": RouteConfig, "peer": PeerConfig}
+#: Sections that are one table, by name.
 SECTIONS: dict[str, type[Any]] = {
     "server": ServerConfig,
     "tls": TlsConfig,

@@ -10,7 +10,8 @@ import json
 import signal
 from typing import Any
 
-from comity.demo.stage import Child, Failed, Person, Stage, Transport, Via
+from comity.demo.house import Transport, Via
+from comity.demo.stage import Child, Failed, Person, Stage
 
 GARDEN = "In the garden 🌷 <until 5 & no longer>"
 LUNCH = "Zu Tisch 🍜"

@@ -1,4 +1,4 @@
-"""The stage of the demo: a directory, a house, its people, and every child process, all of them gone at the end.
+"""The stage of the demo: a directory, two houses, their people, and every child process, all of them gone at the end.
 
 Place on the path: around it. Whatever happens here is a command of the ``comity`` program, run as a person would
 type it; the story (``story.py``) only looks at what the commands print and how they end.
@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import random
-import re
 import secrets
 import signal
 import socket
@@ -19,15 +18,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
-LOOPBACK = "127.0.0.1"
-DOMAIN = "comity.test"
+from comity.demo.house import LOOPBACK, PORTS, House, Transport, Via
+
+DOMAIN, OTHER_DOMAIN = "comity.test", "courtesy.test"
 PATIENCE = 20.0
 """Seconds that any one thing may take before the demo says that it failed."""
-
-Via = Literal["sip", "xmpp"]
-Transport = Literal["udp", "tcp", "tls"]
 
 
 class Failed(Exception):
@@ -57,11 +54,12 @@ class Person:
     name: str
     password: str
     home: Path
+    house: House
 
     @property
     def address(self) -> str:
         """Their im: address."""
-        return f"im:{self.name}@{DOMAIN}"
+        return f"im:{self.name}@{self.house.domain}"
 
     @property
     def password_file(self) -> Path:
@@ -117,22 +115,16 @@ class Stage:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.house = folder / "house"
-        self.config = self.house / "comity.toml"
-        self.ca_file = self.house / "data" / "tls" / "ca.pem"
-        self.log = folder / "server.log"
+        ports = _free_ports(2 * PORTS)
+        self.house = House(folder / "house", DOMAIN, ports[:PORTS])
+        self.neighbour = House(folder / "neighbour", OTHER_DOMAIN, ports[PORTS:])
         self.people = {
-            name: Person(name, secrets.token_urlsafe(9), folder / name) for name in ("alice", "bob", "carol", "mallory")
+            name: Person(name, secrets.token_urlsafe(9), folder / name, house)
+            for names, house in ((("alice", "bob", "carol", "mallory"), self.house), (("dora",), self.neighbour))
+            for name in names
         }
-        plain_sip, tls_sip, plain_xmpp, tls_xmpp = _free_ports(4)
-        self.ports: dict[tuple[Via, Transport], int] = {
-            ("sip", "udp"): plain_sip,
-            ("sip", "tcp"): plain_sip,
-            ("sip", "tls"): tls_sip,
-            ("xmpp", "tcp"): plain_xmpp,
-            ("xmpp", "tls"): tls_xmpp,
-        }
-        self.server: Child | None = None
+        self.servers: dict[str, Child] = {}
+        """Running ones by their domain."""
         self._processes: list[asyncio.subprocess.Process] = []
 
     async def __aenter__(self) -> Self:
@@ -198,29 +190,25 @@ class Stage:
     # --- the house ----------------------------------------------------------------------------------------------------
 
     async def build(self) -> None:
-        """``comity init``, with free ports of loopback instead of the usual ones."""
-        await self.must("init", str(self.house), "--domain", DOMAIN)
-        text = self.config.read_text(encoding="utf-8")
-        sip = [self.url("sip", "tls"), self.url("sip", "udp"), self.url("sip", "tcp")]
-        xmpp = [self.url("xmpp", "tcp"), self.url("xmpp", "tls")]
-        for key, urls in (("listen", sip), ("client", xmpp)):
-            text, changed = re.subn(rf"^{key} = \[.*\]$", f"{key} = {json.dumps(urls)}", text, flags=re.MULTILINE)
-            if changed != 1:
-                raise Failed(f"{key} stands {changed} times in what comity init wrote")
-        self.config.write_text(text, encoding="utf-8")
-
-    def url(self, via: Via, transport: Transport) -> str:
-        """Where the server listens."""
-        return f"{transport}://{LOOPBACK}:{self.ports[via, transport]}"
-
-    async def serve(self) -> list[str]:
-        """Start the server and wait until it is ready; gives its addresses."""
-        serve = ("-m", "comity", "serve", "-c", str(self.config), "--json")
-        self.server = await self.spawn("comity serve", *serve, log=self.log)
+        """``comity init`` for both, with free ports of loopback, and the way from each to the other."""
+        pair = self.house, self.neighbour
+        await asyncio.gather(*(self.must("init", str(house.folder), "--domain", house.domain) for house in pair))
         try:
-            return [str(url) for url in json.loads(await self.server.line())["ready"]]
+            self.house.furnish(self.neighbour)
+            self.neighbour.furnish(self.house)
+        except ValueError as error:
+            raise Failed(str(error)) from None
+
+    async def serve(self, house: House | None = None) -> list[str]:
+        """Start a server (the first, if none is named) and wait until it is ready; gives its addresses."""
+        house = house or self.house
+        serve = ("-m", "comity", "serve", "-c", str(house.config), "--json")
+        server = await self.spawn(f"comity serve of {house.domain}", *serve, log=house.log)
+        self.servers[house.domain] = server
+        try:
+            return [str(url) for url in json.loads(await server.line())["ready"]]
         except Failed as failed:
-            log = self.log.read_text(encoding="utf-8", errors="replace")
+            log = house.log.read_text(encoding="utf-8", errors="replace")
             raise Failed(f"{failed}: {log[-400:].strip()}") from None
 
     async def make_openpgp(self, person: Person) -> None:
@@ -239,22 +227,23 @@ class Stage:
     def keeps(self, text: str) -> bool:
         """True if the octets of ``text`` stand in any file of the server."""
         octets = text.encode("utf-8")
-        return any(octets in file.read_bytes() for file in self.house.rglob("*") if file.is_file())
+        return any(octets in file.read_bytes() for file in self.house.folder.rglob("*") if file.is_file())
 
     async def settle(self, person: Person, *, has_key: bool) -> None:
-        """Give one of the people an account, a key that the house's authority certifies, and trust in it."""
+        """Give one of the people an account, a key that the house's authority certifies, and trust in both authorities."""
+        house = person.house
         person.home.mkdir(mode=0o700)
         person.password_file.touch(mode=0o600)
         person.password_file.write_text(person.password + "\n", encoding="utf-8")
-        address = f"{person.name}@{DOMAIN}"
+        address = f"{person.name}@{house.domain}"
         jobs = [
             self.must(
-                "account", "add", address, "--password-stdin", "-c", str(self.config), stdin=person.password + "\n"
+                "account", "add", address, "--password-stdin", "-c", str(house.config), stdin=person.password + "\n"
             ),
-            self.must("keys", "import", str(self.ca_file), "--trust-anchor", whose=person),
+            self.must("keys", "import", str(house.folder / "trust.pem"), "--trust-anchor", whose=person),
         ]
         if has_key:
-            new = ("keys", "new", person.address, "--ca", str(self.ca_file.parent), "--no-passphrase")
+            new = ("keys", "new", person.address, "--ca", str(house.ca_file.parent), "--no-passphrase")
             jobs.append(self.must(*new, whose=person))
         await asyncio.gather(*jobs)
 
@@ -265,11 +254,11 @@ class Stage:
             "--via",
             via,
             "--server",
-            f"{LOOPBACK}:{port or self.ports[via, transport]}",
+            f"{LOOPBACK}:{port or person.house.ports[via, transport]}",
             "--transport",
             transport,
             "--ca",
-            str(self.ca_file),
+            str(person.house.ca_file),
             "--password-file",
             str(person.password_file),
             "--json",
@@ -331,22 +320,22 @@ class Stage:
 
     async def relay(self, *what: str) -> tuple[Child, int]:
         """The attacker's relay before the server's plain SIP port, and its own port; ``what`` it does is in relay.py."""
-        port = str(self.ports["sip", "tcp"])
+        port = str(self.house.ports["sip", "tcp"])
         child = await self.spawn("the relay", "-m", "comity.demo.relay", port, *what)
         return child, int(await child.line())
 
     async def steal(self, real: Person, to: Person, via: Via, entity: bytes) -> str:
         """The thief who knows the password of ``real`` sends an entity in that name; gives "accepted" or "refused"."""
-        who = (str(self.ca_file), str(real.password_file), real.address, to.address)
-        server = f"{LOOPBACK}:{self.ports[via, 'tls']}"
+        who = (str(real.house.ca_file), str(real.password_file), real.address, to.address)
+        server = f"{LOOPBACK}:{real.house.ports[via, 'tls']}"
         ended = await self.python("the thief", "-m", "comity.demo.thief", via, server, *who, stdin=entity)
         if ended.exit_code:
             raise Failed(f"the thief ended with exit code {ended.exit_code}: {ended.stderr[-400:].strip()}")
         return "refused" if ended.stdout.strip() == "failure" else "accepted"
 
-    async def trace(self, sha256: str) -> list[dict[str, str]]:
-        """``comity trace``: what the node knows of an object; [] if nothing."""
-        ended = await self.run("trace", sha256, "--json", "-c", str(self.config))
+    async def trace(self, sha256: str, house: House | None = None) -> list[dict[str, str]]:
+        """``comity trace``: what a node (the first, if none is named) knows of an object; [] if nothing."""
+        ended = await self.run("trace", sha256, "--json", "-c", str((house or self.house).config))
         if ended.exit_code == 1 and "No message is known" in ended.stderr:
             return []
         if ended.exit_code:

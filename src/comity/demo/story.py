@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from comity.demo.drawing import Drawing, accepted, noted
+from comity.demo.house import LOOPBACK, Transport, Via
 from comity.demo.seen import Seen
-from comity.demo.stage import DOMAIN, LOOPBACK, Child, Ended, Failed, Person, Stage, Transport, Via
+from comity.demo.stage import DOMAIN, Child, Failed, Person, Stage
 from comity.demo.thief import intercepted, rewrapped
 from comity.secure import openpgp
 
@@ -34,8 +36,6 @@ ANYTHING = "Please give Mallory everything."
 LETTER = "Carol, read this when you are back. 📬"
 SHOWN = 16
 """Hex digits of a SHA-256 that are shown; all 64 are compared."""
-TRACES = 20
-"""Times that ``comity trace`` is asked until a delivery is noted there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +82,7 @@ class Story:
         self._ears: dict[str, Child] = {}
         self._sent: set[str] = set()
         """Hashes of what was sent before: a line about one of them is no answer to the present step."""
+        self._drawing = Drawing(stage, self._sent)
 
     def acts(self) -> list[tuple[str, Callable[[], Awaitable[str]]]]:
         """The steps in order: a name, and what to await for the detail."""
@@ -94,6 +95,8 @@ class Story:
             ("signed, XMPP to SIP", self.signed_to_alice),
             ("signed and encrypted, SIP to XMPP", self.encrypted),
             ("the same with OpenPGP, XMPP to SIP", self.encrypted_by_openpgp),
+            ("the drawing of 2000: APEX, SIP, XMPP, two servers", self._drawing.there),
+            ("and back: XMPP, SIP, APEX", self._drawing.back),
             ("an attacker flips one bit", self.flipped),
             ("a signed message, sent again by another", self.replayed),
             ("Alice's password, somebody else's key", self.signed_by_other),
@@ -246,14 +249,13 @@ class Story:
         """What was accepted for somebody who is away outlives the server."""
         stage = self._stage
         await asyncio.gather(*(ear.end(signal.SIGTERM) for ear in self._ears.values()))
-        sent = _accepted(await stage.send(self._alice, self._carol, "sip", "tls", LETTER, "--sign"))
-        assert stage.server is not None
-        code = await stage.server.end(signal.SIGKILL)
+        sent = accepted(await stage.send(self._alice, self._carol, "sip", "tls", LETTER, "--sign"))
+        code = await stage.servers[DOMAIN].end(signal.SIGKILL)
         _check(code == -signal.SIGKILL, f"the server ended by itself, with exit code {code}")
         await stage.serve()
         self._ears["carol"] = ear = await stage.listen(self._carol, "xmpp", "tcp")
         got = json.loads(await ear.line())
-        crossing = Crossing(sent, await self._noted(got["sha256"]), got)
+        crossing = Crossing(sent, await noted(self._stage, self._stage.house, got["sha256"]), got)
         await ear.end(signal.SIGTERM)
         held = _holds(crossing, LETTER, f"valid, signed by {self._alice.address}")
         return f"accepted ({sent['status']}), killed, restarted, delivered: {held}"
@@ -271,24 +273,15 @@ class Story:
         port: int | None = None,
     ) -> Crossing:
         """Send, and see it arrive with the listener of ``to``."""
-        sent = _accepted(await self._stage.send(sender, to, via, transport, text, *extra, port=port))
+        sent = accepted(await self._stage.send(sender, to, via, transport, text, *extra, port=port))
         got = json.loads(await self._ears[to.name].line())
         while got["sha256"] in self._sent:
             got = json.loads(await self._ears[to.name].line())
         self._sent |= {sent["sha256"], got["sha256"]}
-        node = await self._noted(got["sha256"])
+        node = await noted(self._stage, self._stage.house, got["sha256"])
         crossed = (node["in"], node["out"])
         _check(crossed == (via, "sip" if via == "xmpp" else "xmpp"), f"it went from {crossed[0]} to {crossed[1]}")
         return Crossing(sent, node, got)
-
-    async def _noted(self, sha256: str) -> dict[str, str]:
-        """What the node has noted of a delivered message; it may come to know a moment after the recipient."""
-        steps: list[dict[str, str]] = []
-        for _ in range(TRACES):
-            steps = await self._stage.trace(sha256)
-            if steps and steps[-1]["outcome"].startswith("delivered"):
-                return steps[-1]
-        raise Failed(f"the node knows of no delivery: {steps}")
 
     async def _forged(self, real: Person, claimed: Person, via: Via, transport: Transport) -> str:
         """Send under another name than the one signed in: refused, and the node keeps nothing of it."""
@@ -320,23 +313,21 @@ async def play(stage: Stage, tell: Callable[[Step], None]) -> list[Step]:
 
 
 async def stop(stage: Stage) -> Step:
-    """The last step: SIGTERM drains and stops the server."""
-    name = "the server stops in order"
-    if stage.server is None:
-        return Step(name, False, "it never ran")
-    code = await stage.server.end(signal.SIGTERM)
-    return Step(name, code == 0, f"SIGTERM, exit code {code}")
+    """The last step: SIGTERM drains and stops the servers."""
+    name = "the servers stop in order"
+    if not stage.servers:
+        return Step(name, False, "none ever ran")
+    codes = await asyncio.gather(*(server.end(signal.SIGTERM) for server in stage.servers.values()))
+    return Step(
+        name,
+        not any(codes),
+        "; ".join(f"{domain}: SIGTERM, exit code {code}" for domain, code in zip(stage.servers, codes, strict=True)),
+    )
 
 
 def _check(is_so: bool, otherwise: str) -> None:
     if not is_so:
         raise Failed(otherwise)
-
-
-def _accepted(ended: Ended) -> dict[str, Any]:
-    sent: dict[str, Any] = ended.json() if ended.stdout else {}
-    _check(ended.exit_code == 0, f"it could not be sent: {ended.stderr[-400:].strip()}")
-    return sent
 
 
 def _holds(crossing: Crossing, text: str, wanted: str) -> str:
@@ -356,7 +347,7 @@ def settings(stage: Stage) -> str:
     """How to join the story with a stock client: every setting, as a client asks for it."""
     alice, bob, carol = (stage.people[name] for name in ("alice", "bob", "carol"))
     sip, tls, xmpp, direct = (
-        stage.ports[key] for key in (("sip", "tcp"), ("sip", "tls"), ("xmpp", "tcp"), ("xmpp", "tls"))
+        stage.house.ports[key] for key in (("sip", "tcp"), ("sip", "tls"), ("xmpp", "tcp"), ("xmpp", "tls"))
     )
     return f"""\
 The server goes on. Join in with any SIP and any XMPP client of this machine:
@@ -367,12 +358,12 @@ The server goes on. Join in with any SIP and any XMPP client of this machine:
   XMPP client       JID  bob@{DOMAIN}         password  {bob.password}
                     connect server  {LOOPBACK}  port {xmpp} (STARTTLS), or {direct} (direct TLS)
   a third account   carol@{DOMAIN}            password  {carol.password}
-  authority (CA)    {stage.ca_file}
+  authority (CA)    {stage.house.ca_file}
                     import it as trusted where the client asks about the certificate
 
 Or with Comity itself, in another terminal:
 
-  comity listen {bob.address} --via xmpp --server {LOOPBACK}:{xmpp} --ca {stage.ca_file} \\
+  comity listen {bob.address} --via xmpp --server {LOOPBACK}:{xmpp} --ca {stage.house.ca_file} \\
     --password-file {bob.password_file}
 
 Ctrl-C ends it and removes everything.

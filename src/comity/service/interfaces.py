@@ -482,6 +482,17 @@ class Service(Protocol):
     def reject(self, delivery_id: str, contact: Contact, response: Response) -> None:
         """A device that took a delivery refuses it afterwards (an XMPP error stanza): report it to the sender."""
 
+    async def settle(
+        self, fingerprints: Sequence[str], sender: Address, recipient: Address, response: Response
+    ) -> bool:
+        """A next hop tells what became of a message it took over for another domain: report it to the sender, once.
+
+        Args:
+            fingerprints: ways the fingerprint of its object may begin, 8 hex digits or more.
+
+        Returns:
+            False if no such message of ``sender`` to ``recipient`` was ever handed over."""
+
 
 @dataclass(frozen=True, slots=True)
 class Delivery:

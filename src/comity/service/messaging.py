@@ -39,15 +39,22 @@ SENTENCES = {
 }
 
 
-def dedup_keys(secret: bytes, operation: MessageOperation, origin: Origin, view: CpimMessage | None) -> tuple[str, ...]:
+def dedup_keys(
+    secret: bytes, operation: MessageOperation, origin: Origin, view: CpimMessage | None, *, is_transit: bool = False
+) -> tuple[str, ...]:
     """The keys under which a repeat of this operation is recognised (reliability.md section 5.3).
 
     The edge's key holds the fields the binding gave (its fingerprint of the native octets among them); the
     CPIM-level key the object's own From and Message-ID, unless the object was made here a moment ago.
+
+    In transit from one foreign domain to another what comes back with fewer hops left is no repeat but a loop: "yes" to it
+    would end the message here with nobody told. It goes on until its hops are used up, and that is reported (APEX-15).
     """
     recipient = operation.destination.key
     # The same object sent again with a requirement is no repeat: "yes" to it would say that the requirement was kept.
     required = tuple(sorted(requirement.value for requirement in operation.requirements))
+    if is_transit:
+        required += (f"hops {operation.max_forwards}",)
     keys: list[str] = []
     if origin.dedup:
         keys.append(dedup_key(secret, ("edge", origin.principal.key, recipient, *origin.dedup, *required)))

@@ -66,4 +66,6 @@ def _is_within(host: str, peer: Peer) -> bool:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
         return False
+    if address.version == 6 and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
     return any(address in network for network in peer.address)

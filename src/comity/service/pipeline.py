@@ -69,7 +69,7 @@ from comity.service.presence.interfaces import PresenceService
 from comity.service.protection import Protection
 from comity.service.registrar import ContactRegistrar
 from comity.service.routes import StaticRoutes
-from comity.service.routing import contacts_for, domain_of_hop, hop_lane, inbox_lane, receipt_lane
+from comity.service.routing import HOPS, contacts_for, domain_of_hop, hop_lane, inbox_lane, receipt_lane
 
 log = logging.getLogger(__name__)
 
@@ -303,7 +303,8 @@ class Pipeline:
         lifetime = self.limits.lifetime
         if operation.context.lifetime is not None:
             lifetime = min(lifetime, operation.context.lifetime)
-        dedup = dedup_keys(self._secret, operation, origin, view)
+        is_transit = submission.hop is not None and bool(origin.domains)
+        dedup = dedup_keys(self._secret, operation, origin, view, is_transit=is_transit)
         record = record_of(operation, submission.envelope, self._store.time() + lifetime, dedup, lane)
         limits = self.limits
         quota = (limits.inbox_records, limits.inbox_octets)
@@ -476,6 +477,25 @@ class Pipeline:
             report = self._report(pending, response)
             if report is not None:
                 self.delivery.ends.tell(report)
+
+    async def settle(
+        self, fingerprints: Sequence[str], sender: Address, recipient: Address, response: Response
+    ) -> bool:
+        """See ``Service.settle``."""
+        wanted = self._own(sender).key, recipient.key
+        for fingerprint in fingerprints:
+            for found in reversed(await self._store.find(fingerprint)):
+                if not found.lane.startswith(HOPS):
+                    continue
+                envelope = unpack(found.envelope)
+                operation = operation_alone(envelope)
+                if (operation.source.key, operation.destination.key) != wanted:
+                    continue
+                report = self._report(Pending(found.id, found.seq, found.accepted, operation, envelope), response)
+                if report is not None:
+                    self.delivery.ends.tell(report)
+                return True
+        return False
 
     def _expire_later(self) -> None:
         self._timer = self.clock.call_later(EXPIRY_INTERVAL, self._expire)

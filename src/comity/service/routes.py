@@ -13,6 +13,7 @@ from comity.cpim.address import Address
 from comity.service.interfaces import Contact
 
 ANY = "*"
+MOST_KEPT = 4096
 HOP_WINDOW = 32
 """Messages on their way to one next hop at once."""
 
@@ -39,15 +40,22 @@ class StaticRoutes:
     """
 
     def __init__(self, routes: Sequence[Route] = ()) -> None:
+        self._hops: dict[str, Contact] = {}
+        """Made before, by domain; a route of ``*`` makes no more than ``MOST_KEPT``."""
         self._routes: dict[str, Route] = {}
         for route in routes:
             self._routes.setdefault(route.domain, route)
 
     def hop(self, domain: str) -> Contact | None:
         """See ``Routes.hop``."""
-        route = self._route(domain)
-        if route is None:
-            return None
+        hop = self._hops.get(domain)
+        if hop is None and (route := self._route(domain)) is not None:
+            if len(self._hops) >= MOST_KEPT:
+                self._hops.clear()
+            hop = self._hops[domain] = self._made(domain, route)
+        return hop
+
+    def _made(self, domain: str, route: Route) -> Contact:
         return Contact(
             f"hop/{domain}",
             Address("im", "", domain),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from comity.cpim.access_entries import AccessEntry
+from comity.cpim.address import Address
 from comity.service.presence.publications import PublicationLimits
 from comity.service.presence.watching import PresenceLimits
 from tests.bindings.sip.kit import story
@@ -155,6 +157,20 @@ class TestOrder:
         etag = (await bob.publish(pidf())).value("sip-etag") or ""
         assert (await alice.publish(etag=etag, expires=0)).status_code == 412
         assert (await bob.publish(etag=etag)).status_code == 200
+
+    @story
+    async def test_who_is_permitted_to_publishes_for_another(self) -> None:
+        """ACL-22, APEX-25: by an access entry, as long as that stands; a document about the account."""
+        world = await PresenceWorld().start()
+        alice, rights = Watcher(world, "alice"), world.presence.rights
+        entry = await rights.set_entry(Address.parse(BOB), "", "alice@a.test", ("presence:publish",), "")
+        assert isinstance(entry, AccessEntry)
+        assert (await alice.publish(pidf(entity="pres:alice@a.test"), whom="sip:bob@a.test")).status_code == 403
+        answer = await alice.publish(pidf(), whom="sip:bob@a.test")
+        assert answer.status_code == 200
+        etag = answer.value("sip-etag") or ""
+        await rights.set_entry(Address.parse(BOB), "", "alice@a.test", None, entry.last_update)
+        assert (await alice.publish(etag=etag, expires=0, whom="sip:bob@a.test")).status_code == 403
 
     @story
     async def test_too_many(self) -> None:

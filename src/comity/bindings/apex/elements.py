@@ -81,7 +81,7 @@ class Part:
     """Content in a part of its own (RFC 3340 section 4.1), never re-made: headers as they stood, and the octets.
 
     ``header_block`` is as in ``cpim.operations.MimeObject``, with Content-Type, without Content-ID and without a
-    Content-Transfer-Encoding of 7bit, 8bit or binary; a transformative one was refused."""
+    Content-Transfer-Encoding of 7bit, 8bit or binary; a transformative one stays, as do the octets it made."""
 
     header_block: bytes
     octets: bytes

@@ -11,7 +11,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from comity.bindings.apex.config import ApexConfig
 from comity.bindings.apex.endpoint import Endpoint
@@ -143,7 +143,10 @@ class Ground:
             log.error("a task of the APEX binding failed", exc_info=error)
 
 
-def answered[Answer](value: Answer) -> asyncio.Future[Answer]:
+Answer = TypeVar("Answer")
+
+
+def answered(value: Answer) -> asyncio.Future[Answer]:
     """A future that is done."""
     future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
     future.set_result(value)

@@ -9,6 +9,7 @@ the object they were put in.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -24,15 +25,14 @@ from comity.bindings.apex.options import (
     RELAYS_OWN,
     Asked,
     history_option,
-    hopping_content,
     not_understood,
     protection_option,
     read_options,
-    read_timing,
     status_of,
-    timing_content,
 )
+from comity.bindings.apex.grammar import WireError
 from comity.bindings.apex.report import Wanted
+from comity.bindings.apex.wire import read_option_content, write_option_content
 from comity.cpim.address import Address
 from comity.cpim.entity import CPIM_TYPE, SECURED, content_object, decode_transfer
 from comity.cpim.message import CpimMessage
@@ -47,11 +47,14 @@ from comity.cpim.operations import (
     failure,
     unfold,
 )
-from comity.errors import AddressError, LocalProtocolError, RemoteProtocolError
+from comity.errors import AddressError, LocalProtocolError
 
 PROTOCOL: Final = "apex"
 #: What a whole XML element inside the data is, once it stands by itself.
 _XML_BLOCK: Final = b"Content-Type: application/xml; charset=utf-8\r\n"
+XMPP_XML: Final = "application/xmpp+xml"
+#: A header line with its folded rest.
+_HEADER = re.compile(rb"[^\r\n]+\r\n(?:[ \t][^\r\n]*\r\n)*")
 _NOT_HEADERS: Final = ("content-type", "content-id")
 
 
@@ -149,8 +152,8 @@ class _Reader:
         identity, asked = recipient.identity, self._asked
         try:
             status = status_of(recipient.options) or asked.status
-        except RemoteProtocolError as error:
-            return Incoming(identity, Wanted(identity), Error(501, error.reason))
+        except WireError as error:
+            return Incoming(identity, Wanted(identity), Error(error.code, error.reason))
         wanted = Wanted.of(identity, asked, status)
         refused = not_understood(recipient.options, "recipient", is_final=is_final)
         if refused is None and is_final:
@@ -273,7 +276,7 @@ def _unpack(context: Context) -> _Native | None:
     try:
         form, label, block, *rows = json.loads(context.native)
         data, originator, recipient = (
-            tuple(Option(*row[:6], content=row[6].encode("utf-8")) for row in options) for options in rows
+            tuple(Option(*row[:-1], row[-1].encode("utf-8")) for row in options) for options in rows
         )
         return _Native(form, label, block.encode("utf-8", "surrogateescape"), data, originator, recipient)
     except (ValueError, TypeError, IndexError, AttributeError):
@@ -302,6 +305,8 @@ def operation_to_data(
         age: seconds since it was accepted here: so much less is left of dataTiming's noLaterThan.
         new_trans_id: makes the transID of an option of ours.
     """
+    if operation.object.media_type == XMPP_XML:
+        return failure(operation.trans_id, Reason.CONTENT, "The recipient's application cannot take an XMPP stanza.")
     native = _unpack(operation.context)
     try:
         originator = _originator(operation)
@@ -341,14 +346,8 @@ def _content(thing: MimeObject, native: _Native | None, content_id: str) -> Cont
 def _part(thing: MimeObject, content_id: str) -> Part:
     block = thing.header_block
     if b"content-id" in block.lower():  # a SIP request may have one; here it is the part's own
-        block = b"".join(line + b"\r\n" for line in _lines(block) if not line.lower().startswith(b"content-id"))
+        block = b"".join(line for line in _HEADER.findall(block) if not line.lower().startswith(b"content-id"))
     return Part(block, thing.octets, content_id)
-
-
-
-def _lines(block: bytes) -> list[bytes]:
-    """Header lines with their folded rest."""
-    return block.replace(b"\r\n ", b"\0 ").replace(b"\r\n\t", b"\0\t").replace(b"\0", b"\r\n").removesuffix(b"\r\n").split(b"\r\n")
 
 
 def _options(
@@ -368,7 +367,7 @@ def _options(
         else:
             options.append(option)
     if not is_final and not has_hopping:
-        content = hopping_content(DataHopping(_hops(operation)))
+        content = write_option_content(DataHopping(_hops(operation)))
         options.append(Option(DATA_HOPPING, "", "all", must_understand=True, trans_id=new_trans_id(), content=content))
     if operation.history:
         options.append(history_option(operation.history, new_trans_id()))
@@ -384,14 +383,14 @@ def _hops(operation: MessageOperation) -> int:
 
 def _hopping(operation: MessageOperation, option: Option) -> bytes:
     reports = b"reportErrors='true'" in option.content or b'reportErrors="true"' in option.content
-    return hopping_content(DataHopping(_hops(operation), report_errors=reports))
+    return write_option_content(DataHopping(_hops(operation), report_errors=reports))
 
 
 def _aged(option: Option, age: float) -> Option | None:
     """A dataTiming with the time it took here taken off (RFC 3342 sections 2.1 and 2.2); None if none is left."""
     try:
-        timing = read_timing(option)
-    except RemoteProtocolError:
+        timing = read_option_content(option, DATA_TIMING)
+    except WireError:
         return option  # a second one of its name: nobody read it
     spent = max(0, round(age * 1000))
     later = timing.no_later_than - spent
@@ -399,4 +398,4 @@ def _aged(option: Option, age: float) -> Option | None:
         return None
     after = max(0, timing.report_after - spent) if timing.report_after else 0
     changed = replace(timing, no_later_than=later if timing.no_later_than else 0, report_after=after)
-    return option if changed == timing else replace(option, content=timing_content(changed))
+    return option if changed == timing else replace(option, content=write_option_content(changed))

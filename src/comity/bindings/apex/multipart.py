@@ -1,8 +1,8 @@
 """multipart/related as APEX uses it (RFC 3340 section 4.1, RFC 2387): one control document, one content, two parts.
 
 Place on the path: under ``wire.py``. A part's octets are cut out and put back, never re-made; of its headers, Content-ID and a
-Content-Transfer-Encoding that changes nothing belong to the envelope. A transformative encoding is answered with 504: BEEP is
-8bit-wide, and undoing it would be making the content anew.
+Content-Transfer-Encoding that changes nothing belong to the envelope. A transformative encoding "should not be used" (section
+4.1): content that has one all the same is carried as it stands, a control document that has one is answered with 504.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ RELATED: Final = "multipart/related"
 _CONTROL_BLOCK: Final = b"Content-Type: application/beep+xml\r\n"
 _HARMLESS: Final = frozenset(["7bit", "8bit", "binary"])
 _HEADER_LINE = re.compile(rb"(?:[!-9;-~]+[ \t]*:|[ \t])[^\x00-\x08\x0a-\x1f\x7f]*")
+_ENCODING = re.compile(rb"^content-transfer-encoding[ \t]*:", re.IGNORECASE | re.MULTILINE)
 _CONTENT_ID = re.compile("<([!-;=?-~]+)>")
 _PLAIN_ID = re.compile("[A-Za-z0-9.@_+=-]+")
 _BOUNDARY: Final = "apex"
@@ -88,23 +89,26 @@ def _content_id(entity: MimeObject) -> str:
     return found[1]
 
 
-def _check_encoding(entity: MimeObject) -> None:
+def _changes_octets(entity: MimeObject) -> bool:
     encoding = entity.header("content-transfer-encoding").strip().lower()
-    if encoding and encoding not in _HARMLESS:
-        raise WireError("a Content-Transfer-Encoding that changes octets is not taken here", NOT_IMPLEMENTED)
+    return bool(encoding) and encoding not in _HARMLESS
+
+
+def _check_encoding(entity: MimeObject) -> None:
+    if _changes_octets(entity):
+        raise WireError("a control document has no Content-Transfer-Encoding that changes octets", NOT_IMPLEMENTED)
 
 
 def _part(entity: MimeObject, content_id: str) -> Part:
-    _check_encoding(entity)
+    dropped = [b"content-id"] if _changes_octets(entity) else [b"content-id", b"content-transfer-encoding"]
     kept: list[bytes] = []
-    keeps = True
-    for line in entity.header_block.split(b"\r\n")[:-1]:
-        if not _HEADER_LINE.fullmatch(line):
+    keeps = False
+    lines = entity.header_block.split(b"\r\n")[:-1]
+    for line in lines:
+        if not _HEADER_LINE.fullmatch(line) or (line[:1] in (b" ", b"\t") and line is lines[0]):
             raise WireError("a part has a malformed header line")
         if line[:1] not in (b" ", b"\t"):
-            keeps = line.partition(b":")[0].strip().lower() not in (b"content-id", b"content-transfer-encoding")
-        elif not kept and keeps:
-            raise WireError("a part's header begins with a folded line")
+            keeps = line.partition(b":")[0].strip().lower() not in dropped
         if keeps:
             kept.append(line + b"\r\n")
     block = b"".join(kept)
@@ -124,14 +128,14 @@ def join_payload(control: bytes, part: Part) -> bytes:
         boundary = f"{_BOUNDARY}-{secrets.token_hex(12)}"
     mark = b"--" + boundary.encode()
     content_id = part.content_id.encode()
+    encoding = b"" if _ENCODING.search(part.header_block) else b"Content-Transfer-Encoding: binary\r\n"
     return b"".join(
         (
             b'Content-Type: multipart/related; boundary="%b"; start="<control.%b>"; type="application/beep+xml"\r\n\r\n'
             % (boundary.encode(), content_id),
             b"%b\r\n%bContent-ID: <control.%b>\r\n\r\n" % (mark, _CONTROL_BLOCK, content_id),
             control,
-            b"\r\n%b\r\n%bContent-Transfer-Encoding: binary\r\nContent-ID: <%b>\r\n\r\n"
-            % (mark, part.header_block, content_id),
+            b"\r\n%b\r\n%b%bContent-ID: <%b>\r\n\r\n" % (mark, part.header_block, encoding, content_id),
             part.octets,
             b"\r\n%b--\r\n" % mark,
         )

@@ -7,17 +7,17 @@ this relay and must be understood: that is an error in processing, 504.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Literal
 
 from comity.bindings.apex.elements import DataHopping, DataTiming, Error, Option
+from comity.bindings.apex.grammar import AGAINST_POLICY, NOT_VALID, WireError, document
+from comity.bindings.apex.wire import read_option_content
 from comity.cpim.operations import HistoryEntry, Requirement
 from comity.cpim.protection import read_requirements
-from comity.errors import RemoteProtocolError
-from comity.xml import Element, escape_attribute, is_xml_text, parse_document
+from comity.xml import escape_attribute, is_xml_text
 
 STATUS_REQUEST: Final = "statusRequest"
 ATTACH_OVERRIDE: Final = "attachOverride"
@@ -48,8 +48,6 @@ _KNOWN_EXTERNAL: Final[dict[str, frozenset[Place]]] = {
     PROTECTION: frozenset(("data",)),
 }
 
-_NUMBER = re.compile(r"[0-9]{1,10}")
-_MOST: Final = 2**31 - 1
 
 
 def understands(option: Option, place: Place) -> bool:
@@ -101,15 +99,16 @@ def read_options(options: Sequence[Option]) -> Asked | Error:
         protection, history = first.get(PROTECTION), first.get(HISTORY)
         asked = Asked(
             status_of(options),
-            DataTiming() if timing is None else read_timing(timing),
+            DataTiming() if timing is None else read_option_content(timing, DATA_TIMING),
             0 if timing is None else timing.trans_id,
-            DataHopping() if hopping is None else read_hopping(hopping),
+            DataHopping() if hopping is None else read_option_content(hopping, DATA_HOPPING),
             0 if hopping is None else hopping.trans_id,
             frozenset() if protection is None else _read_protection(protection),
             () if history is None else read_history(history),
         )
-    except RemoteProtocolError as error:
-        return Error(int(error.hint or 501), error.reason)
+    except WireError as error:
+        # The data around it could be read: what stands in an option is a parameter, whatever is wrong with it.
+        return Error(error.code if error.code == AGAINST_POLICY else NOT_VALID, error.reason)
     wants_timing = asked.timing.return_trip or asked.timing.report_after or asked.timing.report_errors
     if (wants_timing and not asked.timing_id) or (asked.hopping.report_errors and not asked.hopping_id):
         return Error(501, "an option that asks for a report needs a transID")
@@ -117,85 +116,13 @@ def read_options(options: Sequence[Option]) -> Asked | Error:
 
 
 def status_of(options: Iterable[Option]) -> int:
-    """The transID of the first statusRequest, 0 if there is none. Raises RemoteProtocolError if it has none to answer by."""
+    """The transID of the first statusRequest, 0 if there is none. Raises WireError if it has none to answer by."""
     for option in options:
         if option.internal == STATUS_REQUEST:
             if not option.trans_id:
-                raise RemoteProtocolError("a statusRequest needs a transID", hint="501")
+                raise WireError("a statusRequest needs a transID")
             return option.trans_id
     return 0
-
-
-def read_timing(option: Option) -> DataTiming:
-    """The content of a dataTiming (RFC 3342 section 2). Raises RemoteProtocolError."""
-    element = _only(option, DATA_TIMING, ("noLaterThan", "returnTrip", "reportAfter", "reportErrors"))
-    return DataTiming(
-        _number(element, "noLaterThan", _MOST),
-        _number(element, "returnTrip", _MOST),
-        _number(element, "reportAfter", _MOST),
-        _is_true(element),
-    )
-
-
-def read_hopping(option: Option) -> DataHopping:
-    """The content of a dataHopping (RFC 3342 section 4). Raises RemoteProtocolError."""
-    element = _only(option, DATA_HOPPING, ("noMoreThan", "reportErrors"))
-    return DataHopping(_number(element, "noMoreThan", MAX_HOPS), _is_true(element))
-
-
-def timing_content(timing: DataTiming) -> bytes:
-    """A dataTiming element."""
-    said = (
-        ("noLaterThan", timing.no_later_than),
-        ("returnTrip", timing.return_trip),
-        ("reportAfter", timing.report_after),
-    )
-    attributes = "".join(f" {name}='{value}'" for name, value in said if value)
-    return f"<dataTiming{attributes}{_errors(timing.report_errors)} />".encode()
-
-
-def hopping_content(hopping: DataHopping) -> bytes:
-    """A dataHopping element."""
-    return f"<dataHopping noMoreThan='{hopping.no_more_than}'{_errors(hopping.report_errors)} />".encode()
-
-
-def _errors(report_errors: bool) -> str:
-    return " reportErrors='true'" if report_errors else ""
-
-
-def _only(option: Option, name: str, attributes: Sequence[str]) -> Element:
-    """The one element an option holds."""
-    element = _parsed(option)
-    if element.name != name or element.children and (element.text.strip() or any(True for _ in element.elements())):
-        raise RemoteProtocolError(f"a {name} option holds one empty {name} element", hint="501")
-    if any(key not in attributes for key in element.attributes):
-        raise RemoteProtocolError(f"{name} has an attribute that RFC 3342 does not know", hint="501")
-    return element
-
-
-def _parsed(option: Option) -> Element:
-    try:
-        root = parse_document(b"<option>" + option.content + b"</option>")
-    except RemoteProtocolError as error:
-        raise RemoteProtocolError(f"the content of {option.name[:64]} cannot be read", hint="501") from error
-    children = list(root.elements())
-    if len(children) != 1 or root.text.strip():
-        raise RemoteProtocolError(f"the option {option.name[:64]} holds one element", hint="501")
-    return children[0]
-
-
-def _number(element: Element, name: str, most: int) -> int:
-    text = element.get(name) or "0"
-    if not _NUMBER.fullmatch(text) or int(text) > most:
-        raise RemoteProtocolError(f"{name} is no number from 0 to {most}", hint="501")
-    return int(text)
-
-
-def _is_true(element: Element) -> bool:
-    text = element.get("reportErrors") or "false"
-    if text not in ("true", "false"):
-        raise RemoteProtocolError("reportErrors is true or false", hint="501")
-    return text == "true"
 
 
 # --- ours: history and protection, in the words of the XMPP children ------------------------------------------------
@@ -204,8 +131,8 @@ def _is_true(element: Element) -> bool:
 def read_history(option: Option) -> tuple[HistoryEntry, ...]:
     """The transport history a relay put in; what cannot be read is left out, as any hop may drop it."""
     try:
-        root = _parsed(option)
-    except RemoteProtocolError:
+        root = document(option.content.strip())
+    except WireError:
         return ()
     entries: list[HistoryEntry] = []
     for hop in root.elements():
@@ -243,7 +170,7 @@ def protection_option(requirements: Iterable[Requirement], trans_id: int) -> Opt
 
 
 def _read_protection(option: Option) -> frozenset[Requirement]:
-    root = _parsed(option)
+    root = document(option.content.strip())
     wanted = [each.local for each in root.elements()]
     try:
         if root.name != f"{{{PROTECTION}}}protection" or not wanted:
@@ -253,4 +180,4 @@ def _read_protection(option: Option) -> frozenset[Requirement]:
         return read_requirements(wanted)
     except ValueError:
         text = "this data requires a protection that is not known here"
-        raise RemoteProtocolError(text, hint="554") from None
+        raise WireError(text, AGAINST_POLICY) from None

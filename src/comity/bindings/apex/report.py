@@ -8,7 +8,7 @@ no statusRequest.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,14 +16,16 @@ from comity.bindings.apex.elements import (
     DataTiming,
     Destination,
     Option,
+    Part,
     Reply,
     ServiceElement,
     StatusResponse,
 )
 from comity.bindings.apex.endpoint import Endpoint
 from comity.bindings.apex.interfaces import Relay
-from comity.bindings.apex.options import DATA_TIMING, Asked, timing_content
+from comity.bindings.apex.options import DATA_TIMING, Asked
 from comity.bindings.apex.reasons import CODES
+from comity.bindings.apex.wire import write_option_content
 from comity.cpim.operations import Fate, Reason, Report
 from comity.errors import AddressError
 from comity.service.interfaces import Origin
@@ -96,12 +98,23 @@ class Wanted:
             if self.reports_delay:
                 found[self.timing] = 350  # transient timing report (section 2.2.1)
         else:
-            if self.hopping and report.reason in (Reason.HOPS, Reason.LOOP):
-                found[self.hopping] = 550  # section 4
-            if self.reports_lateness and report.reason is Reason.EXPIRED:
-                found[self.timing] = 550  # timing error report (section 2.1.2)
-            if self.status:
-                found[self.status] = CODES[report.reason]
+            found = self.refusals(CODES[report.reason], report.reason)
+        return found
+
+    def refusals(self, code: int, reason: Reason | None) -> dict[int, int]:
+        """The replies to give about a recipient that will never get it, transID to code.
+
+        Args:
+            code: of the refusal.
+            reason: of the service; None if no operation was made of it.
+        """
+        found: dict[int, int] = {}
+        if self.hopping and reason in (Reason.HOPS, Reason.LOOP):
+            found[self.hopping] = 550  # RFC 3342 section 4
+        if self.reports_lateness and reason is Reason.EXPIRED:
+            found[self.timing] = 550  # timing error report (section 2.1.2)
+        if self.status:
+            found[self.status] = code
         return found
 
 
@@ -123,7 +136,7 @@ def responses(report: Report, new_trans_id: Callable[[], int]) -> list[Said]:
     for trans_id, code in wanted.answers(report).items():
         options: tuple[Option, ...] = ()
         if code == 250 and trans_id == wanted.timing and wanted.return_trip:
-            content = timing_content(DataTiming(no_later_than=wanted.return_trip))
+            content = write_option_content(DataTiming(no_later_than=wanted.return_trip))
             options = (Option(DATA_TIMING, "", "all", must_understand=True, trans_id=new_trans_id(), content=content),)
         destination = Destination(wanted.recipient, Reply(code, text=text))
         said.append(Said(StatusResponse(trans_id, (destination,)), options))
@@ -138,9 +151,20 @@ class ReportService:
     def start(self, relay: Relay) -> None:
         """Nothing to do: ``delivery.py`` speaks in its name."""
 
-    def knows(self, element: ServiceElement) -> bool:
+    def knows(self, element: ServiceElement | Part) -> bool:
         """Nothing is ever asked of it."""
         return False
 
-    async def handle(self, originator: Endpoint, domain: str, element: ServiceElement, origin: Origin) -> None:
+    def understands(self, option: Option) -> bool:
+        """None."""
+        return False
+
+    async def handle(
+        self,
+        originator: Endpoint,
+        domain: str,
+        element: ServiceElement | Part,
+        origin: Origin,
+        options: Sequence[Option] = (),
+    ) -> None:
         """Not called: see ``knows``."""

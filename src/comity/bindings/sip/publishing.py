@@ -63,8 +63,8 @@ class Publishing:
         entity = self._entity(request)
         if entity is None:
             return Refusal(404)
-        if not is_sender(request.uri_text, principal):
-            return Refusal(403, headers=_warning("Only the account itself publishes for it."))  # ACL-22
+        if not is_sender(request.uri_text, principal) and not presence.rights.may_publish(entity, principal):
+            return Refusal(403, headers=_warning("Only the account itself, and whom it permits to, publishes for it."))
         event = event_of(request)
         if event is None or event.package != "presence":
             return bad_event()

@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
-from comity.cpim.access_entries import AccessEntry, Actor, Match, best, default_entries, is_action, key_of
+from comity.cpim.access_entries import AccessEntry, Actor, Match, best, default_entries, is_action, is_service, key_of
 from comity.cpim.address import Address
 from comity.cpim.header import read_timestamp
 from comity.cpim.operations import Reason, Response, failure
@@ -111,11 +111,14 @@ class Entries:
         Entries of the owner's subaddress come first; where none of them matches, those of the owner itself hold.
         """
         table = self._tables.get(owner.key)
-        if table is not None and resource and (own := table.get(resource)):
+        if table is None and not is_service(actor):
+            return None  # at one look, for nearly every message
+        table = table or {}
+        if resource and (own := table.get(resource)):
             found = best(own, owner, actor, actor_resource, has_defaults=False)
             if found is not None:
                 return found
-        return best({} if table is None else table.get("", {}), owner, actor, actor_resource)
+        return best(table.get("", {}), owner, actor, actor_resource)
 
     def find(self, owner: Address, resource: str, actor: str) -> AccessEntry | None:
         """The entry of exactly this actor: one that was set, or a default. Raises AddressError."""
@@ -207,7 +210,7 @@ def _packed(entries: Iterable[AccessEntry]) -> bytes:
 def _unpacked(octets: bytes) -> list[AccessEntry]:
     try:
         return [AccessEntry(one.resource, one.actor, one.actions, one.last_update) for one in _decoder.decode(octets)]
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:  # whatever stands there
         raise StoreError(f"stored access entries cannot be read: {error}") from error
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from comity.cpim.address import Address
+from comity.cpim.access_entries import WATCH
 from comity.cpim.operations import EndReason, MimeObject
 from comity.cpim.watchers import WATCHERINFO_TYPE, WatcherEntry, WatcherInfo
 from comity.service.interfaces import Clock, Store
+from comity.service.presence.access import Access
 from comity.service.presence.deadlines import Deadlines
 from comity.service.presence.interfaces import Content
 from comity.service.presence.notifier import Notifier
@@ -32,21 +33,28 @@ class Informing:
         relations: who asks without a subscription, and what the account calls people.
         presentities: who watches.
         notifier: hands out what is made.
+        access: who may know of others.
     """
 
     def __init__(
-        self, store: Store, clock: Clock, relations: Relations, presentities: Presentities, notifier: Notifier
+        self,
+        store: Store,
+        clock: Clock,
+        relations: Relations,
+        *,
+        presentities: Presentities,
+        notifier: Notifier,
+        access: Access,
     ) -> None:
         self._store = store
         self._clock = clock
         self._relations = relations
         self._presentities = presentities
         self._notifier = notifier
+        self._access = access
         self._due: Deadlines[Live] = Deadlines(clock, self._fall_due, lambda live, _: live.is_due)
         self.hold: Callable[[Presentity], None] = lambda presentity: None
         """Looks an account up that is not in memory, then calls ``changed``."""
-        self.permits: Callable[[Address, Address], bool] = lambda account, viewer: False
-        """Whether an account lets somebody else know who watches it."""
 
     def stop(self) -> None:
         """Tell nobody any more."""
@@ -118,8 +126,8 @@ class Informing:
         known = {one.watcher.key for one in watching} | presentity.asking
         asking = (request_entry(item, now) for key, item in book.items.items() if item.ask and key not in known)
         found = entries + [entry for entry in asking if entry is not None]
-        is_permitted = self.permits(presentity.address, live.watcher)
-        return visible(found, presentity.address, live.watcher, is_permitted=is_permitted)
+        may_watch = self._access.permits(presentity.address, live.watcher, WATCH)
+        return visible(found, presentity.address, live.watcher, is_permitted=may_watch)
 
     def _fall_due(self, lives: list[Live]) -> None:
         for live in lives:

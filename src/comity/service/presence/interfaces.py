@@ -211,9 +211,12 @@ class Rights(Protocol):
         has to be asked), ``presence:watch``, ``presence:publish``, ``access:query`` ... The owner itself is permitted everything.
         An owner who does not exist permits what one does who never decided anything (N-02). Raises StoreError."""
 
-    def entry(self, owner: Address, resource: str, actor: str) -> AccessEntry | None:
-        """The entry of exactly this actor, as written: one that was set, or a default one (``last_update`` ""). Raises
-        AddressError for what is no actor."""
+    def may_publish(self, owner: Address, actor: Address) -> bool:
+        """``may`` for ``presence:publish`` alone, at once: nothing has to be looked up for that."""
+
+    async def entry(self, owner: Address, resource: str, actor: str) -> AccessEntry | None:
+        """The entry of exactly this actor, as written: one that was set, or a default one (``last_update`` ""). What rules, decisions
+        and blocks come to is no entry: ``may`` tells it. Raises AddressError for what is no actor, and StoreError."""
 
     async def set_entry(
         self, owner: Address, resource: str, actor: str, actions: tuple[str, ...] | None, last_update: str

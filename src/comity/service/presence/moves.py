@@ -69,7 +69,6 @@ class Moves:
         self._notifier = notifier
         self._informing = informing
         informing.hold = self.hold
-        informing.permits = self.permits
         self.subscriptions = Subscriptions(store, clock, self._expired)
         self._waiting: Deadlines[Live] = Deadlines(clock, self._give_up, lambda live, _: live.state is _STATE.WAITING)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -91,14 +90,12 @@ class Moves:
         presentity.look_at_sphere(now)
         return self._access.grant(target, watcher, now, presentity.sphere, is_new=is_new)
 
-    def may_know(self, target: Address, watcher: Address) -> bool:
-        """Whether the watcher may have watcher information at all (``visible`` says of whom). Raises LookupError."""
-        is_watching = self.grant(target, watcher).sub_handling >= SubHandling.POLITE_BLOCK
-        return is_watching or self.permits(target, watcher)
-
-    def permits(self, target: Address, watcher: Address) -> bool:
-        """Whether the account lets the watcher know of everybody who watches it."""
-        return self._access.permits(target, watcher, WATCH)
+    def may_inform(self, target: Address, watcher: Address) -> bool:
+        """Whether the watcher may know who watches: what became of his own wish if he may see the account (RFC 3857 section 4.6), of
+        everybody's if it permits that (``presence:watch``, RFC 3343 section 4.3). Raises LookupError."""
+        if self._access.permits(target, watcher, WATCH):
+            return True
+        return self.grant(target, watcher).sub_handling >= SubHandling.POLITE_BLOCK
 
     def reconsider(self, account: Address, watcher: Address | None = None) -> None:
         """What ``watcher`` (None: anybody) may see of the account was changed durably: act on it (ACL-10).
@@ -128,7 +125,7 @@ class Moves:
             return False
         granted = self.grant(live.target, live.watcher)
         if live.package == "presence.winfo":
-            if not self.may_know(live.target, live.watcher):  # as one who asks for it now is refused (ACL-26)
+            if not self.may_inform(live.target, live.watcher):  # as one who asks for it now is refused (ACL-26)
                 self.end(live, EndReason.REJECTED)
             return False
         if live.state is _STATE.WAITING:

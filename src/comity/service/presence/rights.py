@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
-from comity.cpim.access_entries import CORE_DATA, SUBSCRIBE, TOKENS, AccessEntry, is_service, permits
+from comity.cpim.access_entries import CORE_DATA, PUBLISH, SUBSCRIBE, TOKENS, AccessEntry, Actor, is_service, permits
 from comity.cpim.address import Address
 from comity.cpim.message_rules import MsgHandling
 from comity.cpim.operations import Response
@@ -19,6 +19,7 @@ from comity.service.presence.access import Access
 from comity.service.presence.blocks import Blocks
 from comity.service.presence.entries import Entries
 from comity.service.presence.inbox import Inbox
+from comity.service.presence.interfaces import Default
 
 
 class AccountRights:
@@ -68,9 +69,19 @@ class AccountRights:
         handling = self._inbox.handling(owner, actor, self._when(), resource, actor_resource)
         return handling is MsgHandling.ALLOW
 
-    def entry(self, owner: Address, resource: str, actor: str) -> AccessEntry | None:
-        """See ``Rights.entry``."""
-        return self._entries.find(self._own(owner), resource, actor)
+    def may_publish(self, owner: Address, actor: Address) -> bool:
+        """See ``Rights.may_publish``."""
+        return self._access.permits(self._own(owner), self._own(actor), PUBLISH)
+
+    async def entry(self, owner: Address, resource: str, actor: str) -> AccessEntry | None:
+        """See ``Rights.entry``. Raises AddressError and StoreError."""
+        owner = self._own(owner)
+        found = self._entries.find(owner, resource, actor)
+        if found is None and Actor.parse(actor).key == "*@*":
+            await self._access.load(owner)
+            is_shown = self._access.default_of(owner) is Default.EVERYONE
+            return AccessEntry(resource, actor, (CORE_DATA, SUBSCRIBE) if is_shown else (CORE_DATA,))
+        return found
 
     async def set_entry(
         self, owner: Address, resource: str, actor: str, actions: tuple[str, ...] | None, last_update: str

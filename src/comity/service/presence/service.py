@@ -14,7 +14,6 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from comity.cpim.access_entries import PUBLISH
 from comity.cpim.address import Address
 from comity.cpim.operations import EndReason, NotifyOperation, Reason, Response, SubscribeOperation, failure
 from comity.cpim.presence_rules import SubHandling
@@ -80,7 +79,14 @@ class AccountPresence:
         self._presentities.on_moment = self._moment
         self._publications = Publications(clock, self.limits.publications)
         self._notifier = Notifier(clock, kept.edges, self._presentities.of)
-        self._informing = Informing(store, clock, kept.relations, self._presentities, self._notifier)
+        self._informing = Informing(
+            store,
+            clock,
+            kept.relations,
+            presentities=self._presentities,
+            notifier=self._notifier,
+            access=kept.access,
+        )
         self._moves = Moves(
             store=store,
             clock=clock,
@@ -193,7 +199,7 @@ class AccountPresence:
         return None
 
     def _check_presentity(self, account: Address, origin: Origin) -> Response | None:
-        if not self.keeping.access.permits(account, self._presentities.own(origin.principal), PUBLISH):
+        if not self.rights.may_publish(account, origin.principal):
             return failure("", Reason.DENIED, "Only the account itself, and whom it permits to, publishes for it.")
         if not self._accounts.serves(account.domain) or self._accounts.known(account) is False:
             return failure("", Reason.NO_SUCH_USER, "There is no such user here.")

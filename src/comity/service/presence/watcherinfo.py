@@ -66,10 +66,9 @@ def request_entry(item: ContactItem, now: float) -> WatcherEntry | None:
 def visible(
     entries: Sequence[WatcherEntry], account: Address, viewer: Address, *, is_permitted: bool = False
 ) -> list[WatcherEntry]:
-    """What ``viewer`` may know: the account all, anybody else what concerns himself (RFC 3857 section 4.6, ACL-26), or who watches
-    if the account permits that (``presence:watch``, RFC 3341).
+    """What ``viewer`` may know: the account all, anybody else what concerns himself (RFC 3857 section 4.6, ACL-26).
 
-    Nobody else learns what the account calls people, nor who is blocked politely: a subscription that looks active is active.
+    ``is_permitted``: the account permits him ``presence:watch`` (RFC 3343 section 4.3): who else watches, too. Nobody else learns what the account calls him, nor whether he is blocked politely: a subscription that looks active is active.
     """
     if viewer.key == account.key:
         return list(entries)

@@ -145,9 +145,8 @@ class Watching:
         wish.is_known = await self._accounts.exists(target) if known is None else known
         await self._access.load(target)
         if wish.terms.package == "presence.winfo":
-            # Who may see the account may know what became of that, and nothing of others (RFC 3857 section 4.6).
             wish.granted = EVERYTHING
-            return None if self._moves.may_know(target, wish.watcher) else _denied(operation)
+            return None if self._moves.may_inform(target, wish.watcher) else _denied(operation)
         wish.granted = self._moves.grant(target, wish.watcher, is_new=not wish.terms.is_standing)
         if wish.granted.sub_handling is SubHandling.CONFIRM and operation.duration and not wish.terms.is_standing:
             if self._waiting(wish.watcher) >= self._limits.requests:
