@@ -41,6 +41,7 @@ from comity.bindings.apex.interfaces import WellKnown
 from comity.bindings.apex.mapping import PROTOCOL
 from comity.bindings.apex.mesh import OURS, Mesh
 from comity.bindings.apex.rates import Rates
+from comity.bindings.apex.presence_service import PresenceWellKnown
 from comity.bindings.apex.relaying import Relaying
 from comity.bindings.apex.report import NAME as REPORT
 from comity.bindings.apex.report import ReportService
@@ -75,7 +76,9 @@ class ApexBinding:
         self._attachments = Attachments(ground)
         self._delivery = EndpointDelivery(ground, self._attachments)
         # What stands behind the well-known endpoints of our domains.
-        self._services: dict[str, WellKnown] = {service.name: service for service in (ReportService(),)}
+        self._services: dict[str, WellKnown] = {
+            service.name: service for service in (ReportService(), PresenceWellKnown())
+        }
         self._mesh = Mesh(self, ground)
         self._data = ServiceData(self, self._services, self._mesh, self._delivery.send, ground.new_trans_id)
         self._submissions = Submissions(ground, self._attachments, self._data.take, self._report)

@@ -31,6 +31,7 @@ from comity.bindings.apex.elements import (
 )
 from comity.bindings.apex.endpoint import Endpoint
 from comity.bindings.apex.interfaces import Relay
+from comity.bindings.apex.multipart import CONTROL
 from comity.bindings.apex.presence import Entry, own_tuples, read_last_update
 from comity.bindings.apex.presence_edge import EDGE, SECURED, SERVICE, Kept, PresenceEdge
 from comity.bindings.apex.presence_entries import Entries
@@ -40,7 +41,7 @@ from comity.cpim.entity import SECURED as SECURED_TYPES
 from comity.cpim.entity import signed_part
 from comity.cpim.operations import MimeObject, Reason, Response, SubscribeOperation
 from comity.cpim.presence import PIDF_TYPE, PresenceDocument
-from comity.errors import MalformedMessage, StoreError
+from comity.errors import AddressError, MalformedMessage, StoreError
 from comity.service.interfaces import Origin
 from comity.service.presence.interfaces import Granted, Package, PresenceService, Subscription, Terms
 
@@ -92,7 +93,9 @@ class PresenceWellKnown:
 
     def knows(self, element: ServiceElement | Part) -> bool:
         """See ``WellKnown.knows``: what a consumer may send, and presence it signed (X39)."""
-        return isinstance(element, Subscribe | Watch | Publish | Terminate | Part)
+        if isinstance(element, Part):
+            return MimeObject(element.header_block, b"").media_type != CONTROL
+        return isinstance(element, Subscribe | Watch | Publish | Terminate)
 
     def understands(self, option: Option) -> bool:
         """See ``WellKnown.understands``."""
@@ -113,6 +116,8 @@ class PresenceWellKnown:
         trans_id = (secured.trans_id if secured else 0) if isinstance(element, Part) else _trans_id(element)
         try:
             code, text = await self._handle(originator, domain, element, origin, secured)
+        except AddressError:
+            code, text = 550, "No account can have that name."
         except StoreError as error:
             log.error("an operation on presence cannot be carried out: %s", error)
             code, text = 451, "The service cannot keep this now."
