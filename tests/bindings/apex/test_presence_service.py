@@ -400,7 +400,7 @@ async def test_who_has_the_token_may_watch_until_it_is_taken_away(world: World) 
     assert codes(await bob.send(Watch(ALICE, 600, 2))) == [(250, 2)]
     await world.bench.watch("im:alice@a.test", "im:alice@a.test", 300)
     assert bob.take() == [Notify(ALICE, 2, "subscribe", 300)]
-    entry = rights.entry(alice, "", "bob@a.test")
+    entry = await rights.entry(alice, "", "bob@a.test")
     assert entry is not None
     assert not hasattr(await rights.set_entry(alice, "", "bob@a.test", None, entry.last_update), "reason")
     assert bob.take() == [Terminate(2)]

@@ -40,8 +40,8 @@ from comity.bindings.apex.ground import Connection, Ground
 from comity.bindings.apex.interfaces import WellKnown
 from comity.bindings.apex.mapping import PROTOCOL
 from comity.bindings.apex.mesh import OURS, Mesh
-from comity.bindings.apex.rates import Rates
 from comity.bindings.apex.presence_service import PresenceWellKnown
+from comity.bindings.apex.rates import Rates
 from comity.bindings.apex.relaying import Relaying
 from comity.bindings.apex.report import NAME as REPORT
 from comity.bindings.apex.report import ReportService
