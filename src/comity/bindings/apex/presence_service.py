@@ -185,7 +185,12 @@ class PresenceWellKnown:
         if package == "presence.winfo":
             self._reply(asked.originator, asked.domain, Reply(250, asked.trans_id))
             self._edge.begin_watch(answer.subscription)
+        elif _is_same(asked.originator, asked.publisher):
+            entry = await self._entries.get(answer.subscription.target)
+            if entry is not None and entry.tuples and entry.is_over(self._relay.service.clock.when()):
+                self._edge.remind(answer.subscription.id, entry)
         presence.begin(answer.subscription)
+        self._edge.remind(answer.subscription.id, None)
         if answer.is_refresh and package == "presence":
             self._edge.renewed(answer.subscription.target)
         return 0, ""
