@@ -39,6 +39,7 @@ LONGEST: Final = 2**31 - 1
 """Seconds; of what has no end of its own."""
 POLLED: Final = 3600
 """Seconds for which a poll's answer may hold at most: no device's word is kept longer without being said again (N-22)."""
+_DENIED: Final = 537
 _ACTIVE, _PENDING = SubscriptionState.ACTIVE, SubscriptionState.PENDING
 
 
@@ -170,7 +171,8 @@ class PresenceEdge:
         is_watch = subscription.package == "presence.winfo"
         self.forget(subscription)
         if kept.duration:
-            self._say(kept, Terminate(kept.trans_id))
+            code = _DENIED if reason is EndReason.REJECTED else 250
+            self._say(kept, Terminate(kept.trans_id, code))
         elif not is_watch:
             self._tell(subscription, None)
 
