@@ -36,7 +36,7 @@ def test_an_apex_application_answers_whatever_protocol_it_is_written_by(tmp_path
         try:
             assert application.stdout is not None
             assert application.stdout.readline() == "attached as bob@a.test\n"
-            for via in ("sip", "xmpp", "apex"):
+            for via in ("sip", "apex"):
                 assert asyncio.run(asked(server, via)) == f"You wrote 5 characters by {via}."
                 assert f"You wrote 5 characters by {via}." in application.stdout.readline()
         finally:
