@@ -344,6 +344,11 @@ class Channel:
                 item.payload = item.payload[: item.offset]
 
     @property
+    def is_unfinished(self) -> bool:
+        """True while a MSG of the peer, not refused yet, is only begun."""
+        return self._keyword == MSG and bool(self._parts) and self._ignored < 0
+
+    @property
     def is_quiet(self) -> bool:
         """True if nothing waits for anything: all our messages are answered, all the peer's wholly so."""
         return not (self.queue or self.asked or self.owed or self._parts)

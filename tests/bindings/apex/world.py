@@ -241,9 +241,7 @@ class Application:
         self.session.sign_in(username, password)
         await self.world.settle()
         return next(
-            event
-            for event in reversed(self.events)
-            if isinstance(event, events.SignInSucceeded | events.SignInFailed)
+            event for event in reversed(self.events) if isinstance(event, events.SignInSucceeded | events.SignInFailed)
         )
 
     async def open(self, ride: Attach | None = None) -> int:
@@ -255,7 +253,9 @@ class Application:
     def opened(self, channel: int) -> Ok | Error | None:
         """The answer to what rode on its start."""
         return next(
-            event.answer for event in self.events if isinstance(event, events.ChannelOpened) and event.channel == channel
+            event.answer
+            for event in self.events
+            if isinstance(event, events.ChannelOpened) and event.channel == channel
         )
 
     async def say(self, channel: int, element: CoreElement) -> Ok | Error | None:
@@ -266,7 +266,8 @@ class Application:
 
     def answered(self, handle: int) -> Ok | Error | None:
         return next(
-            (event.element for event in self.events if isinstance(event, events.Answered) and event.handle == handle), None
+            (event.element for event in self.events if isinstance(event, events.Answered) and event.handle == handle),
+            None,
         )
 
     async def attach(self, endpoint: str, channel: int = 0, *options: Option, trans_id: int = 0) -> Ok | Error | None:
