@@ -50,7 +50,13 @@ def free_ports(count: int) -> list[int]:
 class ServerProcess:
     """One `comity serve` of its own directory; ports stay the same over restarts."""
 
-    def __init__(self, directory: Path, limits: str = "", domains: tuple[str, ...] = ("a.test",)) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        limits: str = "",
+        domains: tuple[str, ...] = ("a.test",),
+        people: tuple[Address, ...] = (ALICE, BOB),
+    ) -> None:
         self.directory = directory / "home"
         self.config = self.directory / "comity.toml"
         self.process: subprocess.Popen[str] | None = None
@@ -59,19 +65,20 @@ class ServerProcess:
         self.log = self.directory / "log"
         """Where its stderr goes."""
         self.domains = domains
+        self.people = people
         self.make()
         self._ports = self._configure(limits)
 
     def make(self) -> None:
         """The directory with its authority and its accounts."""
         self.run("init", str(self.directory), *(word for domain in self.domains for word in ("--domain", domain)))
-        for address in (ALICE, BOB):
+        for address in self.people:
             name = address.uri.removeprefix("im:")
             self.run("account", "add", name, "--password-stdin", "-c", str(self.config), text=PASSWORD)
 
     def _configure(self, limits: str) -> dict[tuple[str, str], int]:
         """Write comity.toml with ports that are free now; which they are."""
-        sip, sips, xmpp, xmpps = free_ports(4)
+        sip, sips, xmpp, xmpps, apex, apexs = free_ports(6)
         self.config.write_text(
             f"""[server]
 domains = {json.dumps(self.domains)}
@@ -79,6 +86,8 @@ domains = {json.dumps(self.domains)}
 listen = ["udp://127.0.0.1:{sip}", "tcp://127.0.0.1:{sip}", "tls://127.0.0.1:{sips}"]
 [xmpp]
 client = ["tcp://127.0.0.1:{xmpp}", "tls://127.0.0.1:{xmpps}"]
+[apex]
+listen = ["tcp://127.0.0.1:{apex}", "tls://127.0.0.1:{apexs}"]
 [limits]
 {limits}
 """,
@@ -90,6 +99,8 @@ client = ["tcp://127.0.0.1:{xmpp}", "tls://127.0.0.1:{xmpps}"]
             ("sip", "tls"): sips,
             ("xmpp", "tcp"): xmpp,
             ("xmpp", "tls"): xmpps,
+            ("apex", "tcp"): apex,
+            ("apex", "tls"): apexs,
         }
 
     def run(self, *arguments: str, text: str = "") -> str:
