@@ -383,6 +383,43 @@ class TestChannels:
             for role in ("initiator", "listener"):
                 assert pair.take(role) == [ChannelClosed(1) if number else SessionEnded("", False)]
 
+    def test_what_comes_too_late_for_a_channel_is_not_sent(self) -> None:
+        """Its end was agreed to and not written yet: no message can be lost behind it unnoticed."""
+        for number in (1, 0):
+            session, seqno = listening()
+            close = f"<close number='{number}' code='200'/>".encode()
+            session.receive_data(Raw("MSG", 0, 2, ".", seqno, XML + close).octets, 0.0)
+            session.accept_close(number)
+            assert session.send_message(1, b"\r\n") == -1
+            assert [frame.channel for frame in data_frames(sent(session))] == [0]
+            assert isinstance(events(session)[-1], ChannelClosed if number else SessionEnded)
+
+    def test_a_message_behind_its_own_close_ends_the_session(self) -> None:
+        """RFC 3080 section 2.3.1.3: "that BEEP peer must not send any more "MSG" messages on that channel"."""
+        session, seqno = listening()
+        close = Raw("MSG", 0, 2, ".", seqno, XML + b"<close number='1' code='200'/>").octets
+        session.receive_data(close + msg(1, 0, 0, b"\r\n"), 0.0)
+        ended(session)
+
+    def test_a_channel_is_not_closed_in_the_middle_of_a_message(self) -> None:
+        session, seqno = listening()
+        session.receive_data(msg(1, 0, 0, b"\r\n", "*"), 0.0)
+        session.receive_data(Raw("MSG", 0, 2, ".", seqno, XML + b"<close number='1' code='200'/>").octets, 0.0)
+        (frame,) = data_frames(sent(session))
+        assert element(frame.payload).attrib["code"] == "550"
+
+    def test_agreeing_to_our_close_with_questions_open_ends_the_session(self) -> None:
+        session = BeepSession("initiator", BeepOptions(), 0.0)
+        session.start_channel([ProfileOffer(URI)])
+        sent(session)
+        made = Raw("RPY", 0, 1, ".", 52, XML + b"<profile uri='%b'/>" % URI.encode())
+        session.receive_data(GREETING + made.octets, 0.0)
+        session.close_channel(1)
+        sent(session)
+        session.receive_data(msg(1, 0, 0, b"\r\n"), 0.0)
+        session.receive_data(Raw("RPY", 0, 2, ".", 52 + len(made.payload), XML + b"<ok/>").octets, 0.0)
+        ended(session)
+
     def test_a_declined_close_leaves_the_channel_as_it_was(self) -> None:
         for number in (1, 0):
             pair = Pair.of()

@@ -79,17 +79,8 @@ class Channel:
 
     __slots__ = (
         *("_answered", "_empty_frames", "_ignored", "_keyword", "_limit", "_msgno", "_options", "_parts"),
-        *(
-            "acknowledged",
-            "asked",
-            "asked_msgno",
-            "edge_in",
-            "edge_out",
-            "is_announced",
-            "is_closing",
-            "is_held",
-            "is_ringing",
-        ),
+        *("acknowledged", "asked", "asked_msgno", "edge_in", "edge_out"),
+        *("is_announced", "is_closing", "is_held", "is_over", "is_ringing"),
         *(
             "next_in",
             "next_out",
@@ -139,6 +130,8 @@ class Channel:
         self.is_ringing = False
         self.is_closing = False
         """True once we asked for its end: no more MSGs of ours."""
+        self.is_over = False
+        """True once our agreement to its end is in the queue."""
         self.stalled_since: float | None = None
 
     # --- coming in ------------------------------------------------------------------------------------------------

@@ -297,10 +297,15 @@ class BeepSession:
     # --- verbs: messages ----------------------------------------------------------------------------------------------
 
     def send_message(self, channel: int, payload: bytes) -> int:
-        """Send a MSG; returns its number."""
-        if self.is_ended:
-            return 0
+        """Send a MSG; returns its number.
+
+        Nothing is sent, and -1 returned, if the session or the channel is only waiting for its end to be written:
+        ``ChannelClosed`` or ``SessionEnded`` comes."""
+        if self.is_ended or self._management.is_over:
+            return -1
         found = self._open(channel)
+        if found.is_over:
+            return -1
         if found.is_closing or self._management.is_closing or not channel:
             raise LocalProtocolError("no message can be sent on this channel")
         msgno = found.ask(payload)
@@ -576,6 +581,7 @@ class BeepSession:
                 continue
             self._agreed.discard(number)
             self._leaving.pop(number, None)
+            self._channels[number].is_over = True
             msgno = self._closing.pop(number)
             self._reply(self._management, msgno, RPY, m.write_management(m.Ok()), lambda n=number: self._agree(n))  # type: ignore[misc]
 
