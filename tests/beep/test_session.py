@@ -570,6 +570,13 @@ class TestExchanges:
                 session.receive_data(msg(1, 0, total, b"") + msg(1, 0, total, b"\r\nnext"), 0.0)
                 assert events(session) == [MessageReceived(1, 0, b"\r\nnext")]
 
+    def test_a_message_in_one_frame_can_be_too_long_too(self) -> None:
+        session, _ = listening(message=1000)
+        session.receive_data(msg(1, 0, 0, b"x" * 1001) + msg(1, 1, 1001, b"x" * 1000), 0.0)
+        (frame,) = data_frames(sent(session))
+        assert (frame.keyword, frame.msgno, element(frame.payload).attrib["code"]) == ("ERR", 0, "554")
+        assert events(session) == [MessageReceived(1, 1, b"x" * 1000)]
+
     def test_a_reply_without_end_ends_the_session(self) -> None:
         pair = Pair.of(message=20_000)
         pair.run()
@@ -664,6 +671,15 @@ class TestWindows:
         session.data_to_send(1000.0)
         session.receive_data(b"SEQ 1 4096 4096\r\n", 1299.0)
         session.data_to_send(1299.0)
+        assert session.next_timer() is None
+
+    def test_a_message_cut_short_is_no_stall(self) -> None:
+        """RFC 3080 section 2.6.3: its last frame is empty and needs no window."""
+        session, _ = listening(window_deadline=300.0)
+        session.send_message(1, b"\r\n" + b"x" * 9998)
+        session.data_to_send(1000.0)
+        session.receive_data(Raw("ERR", 1, 0, ".", 0, XML + b"<error code='554'/>").octets, 1001.0)
+        assert [frame.payload for frame in data_frames(sent(session, 1001.0))] == [b""]
         assert session.next_timer() is None
 
     def test_our_window_grows_while_the_channel_is_busy(self) -> None:

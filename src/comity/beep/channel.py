@@ -311,6 +311,7 @@ class Channel:
             payload = payload[offset:]
         head = (item.keyword, self.number, item.msgno, b"." if is_last else b"*", self.next_out & MASK, size)
         self.next_out += size
+        self.stalled_since = None
         if item.keyword == ANS:
             out.append(b"%b %d %d %b %d %d %d\r\n%bEND\r\n" % (*head, item.ansno, payload))
         else:
