@@ -174,6 +174,17 @@ class Node:
             assert await application.attach(endpoint) == Ok()
         return application
 
+    async def stranger(self, *names: str, host: str = "203.0.113.7") -> Application:
+        """A program with a certificate for these names that opened a channel and said no more."""
+        tls = TlsInfo("TLSv1.3", "x", TLS.server_end_point, b"certificate" if names else None, names)
+        link = MemoryLink(self, Peer("tls", ("", 912), (host, 1), tls))  # type: ignore[arg-type]
+        link.session = self.binding.new_session(link, "")
+        application = Application(self, link, len(self.internet.applications))  # type: ignore[arg-type]
+        self.internet.applications.append(application)
+        await self.settle()
+        await application.open()
+        return application
+
     async def phone(self, name: str) -> Device:
         """A SIP phone of one of its users."""
         address = Address.parse(f"im:{name}@{self.domain}")
