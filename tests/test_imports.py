@@ -105,10 +105,10 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
             *("access_service", "presence_service", "presence_edge", "presence_entries"),
         )
     ),
-    # The wire: parts are MIME entities, as an object's are; timestamps are RFC 3339's everywhere.
+    # The wire: parts are MIME entities, as an object's are; timestamps are RFC 3339's everywhere. ``reasons`` is part of the mapping.
     *(
         (f"bindings.apex.{part}", ("bindings.apex", "cpim", "xml", "errors"), ())
-        for part in ("multipart", "service_wire")
+        for part in ("multipart", "service_wire", "reasons")
     ),
     # An endpoint and an im: address are one thing in two spellings.
     ("bindings.apex.endpoint", ("bindings.apex", "cpim.address", "errors"), ()),

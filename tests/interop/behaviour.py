@@ -134,6 +134,28 @@ def _octets(most: int, kind: type[StockClient]) -> str:
     return ("no limit met" if most == UNLIMITED else f"{most:,}") + udp
 
 
+BEEP = """
+## BEEP and APEX
+
+No program that speaks APEX (RFC 3340) was found anywhere, so `tests/interop/apex_peer.py` plays application and relay: written
+from the RFCs alone, importing nothing of Comity, driven by `tests/interop/test_apex_peer*.py` at each run.
+
+For BEEP alone (RFC 3080) these were looked for in November 2026:
+
+| where | found |
+|---|---|
+| Debian 12 (`apt-cache search`) | nothing: `beep` 1.4.9 and `node-beeper` ring a bell; no libvortex, no beepcore |
+| PyPI | no `py-vortex`, no `beepcore`; `beep` 2026.2.7, `beepy` 1.0.9, `pybeep` 0.0.4, `vortex` 0.1.3 and `pyvortex` 0.3.0 are other things |
+| npm | no BEEP; `beepjs` 0.0.1 and `node-beep` 0.0.3 are other things |
+| CPAN (`Net::BEEP::Lite`) | could not be reached |
+| sources only, in no registry asked | libvortex 1.1 (C); beepcore-java 0.9.20 (github.com/JALoP/beepcore-java) |
+
+beepcore-java (tried): built by hand with OpenJDK 17, its base64 class replaced and one `wait` put under its lock. Its echo
+daemon answered 15 messages of 3 to 84,101 octets of our library and messages of up to 100,002 octets of the independent peer,
+released in order; its `bing` had 5 messages each of 10, 3,000, 4,000 and 50,000 octets answered by our listener.
+"""
+
+
 def page() -> str:
     """The reference page."""
     rows = {
@@ -173,7 +195,7 @@ def page() -> str:
         "|---" * (len(CLIENTS) + 1) + "|",
         *(f"| {title} | " + " | ".join(cells) + " |" for title, cells in rows.items()),
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n" + BEEP
 
 
 def _return(name: str, kind: type[StockClient]) -> str:

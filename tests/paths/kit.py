@@ -78,7 +78,7 @@ class ServerProcess:
 
     def _configure(self, limits: str) -> dict[tuple[str, str], int]:
         """Write comity.toml with ports that are free now; which they are."""
-        sip, sips, xmpp, xmpps = free_ports(4)
+        sip, sips, xmpp, xmpps, apex, apexs = free_ports(6)
         self.config.write_text(
             f"""[server]
 domains = {json.dumps(self.domains)}
@@ -86,6 +86,8 @@ domains = {json.dumps(self.domains)}
 listen = ["udp://127.0.0.1:{sip}", "tcp://127.0.0.1:{sip}", "tls://127.0.0.1:{sips}"]
 [xmpp]
 client = ["tcp://127.0.0.1:{xmpp}", "tls://127.0.0.1:{xmpps}"]
+[apex]
+listen = ["tcp://127.0.0.1:{apex}", "tls://127.0.0.1:{apexs}"]
 [limits]
 {limits}
 """,
@@ -97,6 +99,8 @@ client = ["tcp://127.0.0.1:{xmpp}", "tls://127.0.0.1:{xmpps}"]
             ("sip", "tls"): sips,
             ("xmpp", "tcp"): xmpp,
             ("xmpp", "tls"): xmpps,
+            ("apex", "tcp"): apex,
+            ("apex", "tls"): apexs,
         }
 
     def run(self, *arguments: str, text: str = "") -> str:

@@ -28,6 +28,8 @@ SET: Final = "access:set"
 TOKENS: Final = (CORE_DATA, SUBSCRIBE, WATCH, PUBLISH, QUERY, GET, SET)
 """Every action that means something here."""
 
+MOST_ACTIONS: Final = 32
+"""Of one entry or one question; those that mean something are fewer."""
 MAX_ACTOR: Final = 2048
 """Octets of a written actor that are read: an endpoint identity, each character escaped."""
 _SERVICE: Final = "apex="

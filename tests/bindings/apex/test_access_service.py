@@ -282,6 +282,9 @@ class TestOrderOfTheChecks:
         bad = "<set transID='6'><access owner='fred@example.com' actor='{}' actions='{}'/></set>"
         for actor, actions in (("f*@example.com", "core:data"), ("barney@example.com", "data")):
             assert is_reply(await world.ask("fred@example.com", bad.format(actor, actions)), 501, 6)
+        many = " ".join(f"a:b{number}" for number in range(33))
+        query = f"<query owner='fred@example.com' transID='6' actor='barney@example.com' actions='{many}'/>"
+        assert is_reply(await world.ask("fred@example.com", query), 501, 6)
         refused = await world.ask("fred@example.com", bad.format("fred@example.com", "core:data"))
         assert is_reply(refused, 537, 6)
 

@@ -100,6 +100,8 @@ class MemoryLink:
         self.is_closed = False
         self.is_aborted = False
         self.written = b""
+        self.in_clear = b""
+        """What was written before TLS began."""
         self._scheduled: asyncio.Handle | None = None
         self._is_running = False
         self.session: Session | None = None
@@ -136,6 +138,10 @@ class MemoryLink:
             self.pump()
 
     def start_tls(self) -> None:
+        assert self.session is not None
+        # What is queued goes in the clear.
+        self.in_clear = self.written + b"".join(self.session.data_to_send(self.world.clock.now()))
+        self.written = b""
         self.peer = Peer(self.peer.transport, self.peer.local, self.peer.remote, TLS)
 
     def authenticated(self) -> None:
@@ -185,7 +191,8 @@ class Application:
         out = b"" if self.link.is_paused else b"".join(self.session.data_to_send(self.world.clock.now()))
         if out and not self.link.is_closed:
             self.link.receive(out)
-        data, self.link.written = self.link.written, b""
+        clear, self.link.in_clear = self.link.in_clear, b""
+        data, self.link.written = (clear, self.link.written) if clear else (self.link.written, b"")
         if data:
             self.session.receive_data(data, self.world.clock.now())
         while (event := self.session.next_event()) is not None:
@@ -209,6 +216,11 @@ class Application:
         for event in waiting:
             self.session.answer(event.channel, event.msgno, Ok())
         await self.world.settle()
+
+    @property
+    def channel(self) -> int:
+        """Its first APEX channel."""
+        return min(self.session.channels)
 
     # --- what came ---
 
@@ -241,9 +253,7 @@ class Application:
         self.session.sign_in(username, password)
         await self.world.settle()
         return next(
-            event
-            for event in reversed(self.events)
-            if isinstance(event, events.SignInSucceeded | events.SignInFailed)
+            event for event in reversed(self.events) if isinstance(event, events.SignInSucceeded | events.SignInFailed)
         )
 
     async def open(self, ride: Attach | None = None) -> int:
@@ -255,7 +265,9 @@ class Application:
     def opened(self, channel: int) -> Ok | Error | None:
         """The answer to what rode on its start."""
         return next(
-            event.answer for event in self.events if isinstance(event, events.ChannelOpened) and event.channel == channel
+            event.answer
+            for event in self.events
+            if isinstance(event, events.ChannelOpened) and event.channel == channel
         )
 
     async def say(self, channel: int, element: CoreElement) -> Ok | Error | None:
@@ -266,16 +278,17 @@ class Application:
 
     def answered(self, handle: int) -> Ok | Error | None:
         return next(
-            (event.element for event in self.events if isinstance(event, events.Answered) and event.handle == handle), None
+            (event.element for event in self.events if isinstance(event, events.Answered) and event.handle == handle),
+            None,
         )
 
     async def attach(self, endpoint: str, channel: int = 0, *options: Option, trans_id: int = 0) -> Ok | Error | None:
         self._ids += 1
-        channel = channel or min(self.session.channels)
+        channel = channel or self.channel
         return await self.say(channel, Attach(Endpoint.parse(endpoint), trans_id or self._ids, options))
 
     async def terminate(self, trans_id: int, channel: int = 0) -> Ok | Error | None:
-        return await self.say(channel or min(self.session.channels), Terminate(trans_id))
+        return await self.say(channel or self.channel, Terminate(trans_id))
 
     async def send(
         self, sender: str, *recipients: str, content: Content | None = None, options: Sequence[Option] = ()
@@ -285,7 +298,7 @@ class Application:
         content = content or Part(b"Content-Type: text/plain; charset=utf-8\r\n", b"hello", f"{self._ids}@{sender}")
         to = tuple(Recipient(Endpoint.parse(recipient)) for recipient in recipients)
         data = Data(Originator(Endpoint.parse(sender)), to, content, tuple(options))
-        return await self.say(min(self.session.channels), data)
+        return await self.say(self.channel, data)
 
     async def lose(self) -> None:
         """The connection breaks without a word."""

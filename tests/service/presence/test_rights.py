@@ -238,6 +238,20 @@ class TestOtherRights:
 
         run(main())
 
+    def test_presence_is_asked_about_accounts(self) -> None:
+        """What a query says of a subaddress is what a watcher finds: nobody watches as a subaddress."""
+
+        async def main() -> None:
+            desk = await Desk(limits=KeepingLimits(Default.DENY)).start()
+            rights = desk.keeping.rights
+            await permit(desk.keeping, BOB, "alice/phone@a.test", "all:all")
+            for token in ("presence:subscribe", "presence:watch", "presence:publish", "all:all"):
+                assert not await rights.may(BOB, ALICE, token, actor_resource="phone")
+            assert await rights.may(BOB, ALICE, "core:data", "access:set", actor_resource="phone")
+            assert not await rights.may(BOB, ALICE, "access:set")
+
+        run(main())
+
     def test_services_have_their_defaults(self) -> None:
         """RFC 3341 section 3."""
 
@@ -381,6 +395,41 @@ class TestEntries:
             assert await again.store.scan("relation", "entries/") == []
             third = await Desk(desk.store).start()
             assert await third.keeping.rights.may(BOB, ALICE, "core:data")
+
+        run(main())
+
+    def test_what_was_said_about_a_removed_account_goes_with_it(self) -> None:
+        """A later owner of its name is somebody else; what is said about others stays."""
+
+        async def main() -> None:
+            desk = await Desk().start()
+            for actor in ("alice@a.test", "ALICE/phone@a.test", "alice@b.test", "*@a.test", "carol@a.test"):
+                await permit(desk.keeping, BOB, actor, "all:all")
+            await permit(desk.keeping, CAROL, "alice@a.test", "all:all", resource="x")
+            await desk.keeping.remove(ALICE)
+            for keeping in (desk.keeping, (await Desk(desk.store).start()).keeping):
+                left = [await keeping.rights.entry(BOB, "", a) for a in ("alice@a.test", "alice/phone@a.test")]
+                assert left == [None, None]
+                for actor in ("alice@b.test", "*@a.test", "carol@a.test"):
+                    assert await keeping.rights.entry(BOB, "", actor) is not None
+                assert await keeping.rights.entry(CAROL, "x", "alice@a.test") is None
+
+        run(main())
+
+    def test_who_waits_is_answered_after_a_stop_in_between_too(self) -> None:
+        """The entry was committed, and the process ended before those who wait were looked at."""
+
+        async def main() -> None:
+            desk = await Desk().start()
+            assert await desk.ask(ALICE, BOB) is None
+            await permit(desk.keeping, CAROL, "alice@a.test", "all:all")
+            (document,) = [entry.value for _, entry in await desk.store.scan("document")]
+            before, _ = entries_module._mark(BOB, document)
+            await desk.store.commit([*before, Put("document", f"{BOB.key}/{ENTRIES}", document)])
+            again = await Desk(desk.store).start()
+            assert (await again.contacts.item(ALICE, BOB)).sees
+            assert await again.ask_of(BOB, ALICE) is None
+            assert await again.store.scan("relation", "settle/") == []
 
         run(main())
 

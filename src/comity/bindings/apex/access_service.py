@@ -24,7 +24,7 @@ from comity.bindings.apex.elements import (
 )
 from comity.bindings.apex.endpoint import Endpoint
 from comity.bindings.apex.interfaces import Relay
-from comity.cpim.access_entries import GET, QUERY, SET
+from comity.cpim.access_entries import GET, MOST_ACTIONS, QUERY, SET
 from comity.cpim.access_entries import AccessEntry as Entry
 from comity.cpim.address import Address
 from comity.cpim.operations import Reason, Response
@@ -114,6 +114,8 @@ class AccessService:
 
     async def _answer(self, element: _Request, rights: Rights) -> ServiceElement:
         match element:
+            case Query(actions=actions) if len(actions) > MOST_ACTIONS:
+                return _refusal(element, 501, f"A query names at most {MOST_ACTIONS} actions.")
             case Query(owner, actor, actions, trans_id):
                 is_permitted = await rights.may(
                     _address(owner),

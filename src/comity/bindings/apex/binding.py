@@ -19,6 +19,7 @@ from comity import sasl
 from comity.beep.options import BeepOptions
 from comity.beep.sasl_profile import SaslOptions
 from comity.bindings.apex import events
+from comity.bindings.apex.access_service import AccessService
 from comity.bindings.apex.attachments import Attachments
 from comity.bindings.apex.config import ApexConfig
 from comity.bindings.apex.delivery import EndpointDelivery
@@ -28,12 +29,9 @@ from comity.bindings.apex.elements import (
     CoreElement,
     Data,
     Error,
-    Inline,
     Ok,
     Option,
-    Originator,
     Part,
-    Recipient,
     ServiceElement,
     StatusResponse,
     Terminate,
@@ -42,23 +40,28 @@ from comity.bindings.apex.endpoint import Endpoint
 from comity.bindings.apex.ground import Connection, Ground
 from comity.bindings.apex.interfaces import WellKnown
 from comity.bindings.apex.mapping import PROTOCOL
+from comity.bindings.apex.mesh import OURS, Mesh
+from comity.bindings.apex.presence_service import PresenceWellKnown
 from comity.bindings.apex.rates import Rates
+from comity.bindings.apex.relaying import Relaying
 from comity.bindings.apex.report import NAME as REPORT
 from comity.bindings.apex.report import ReportService
-from comity.bindings.apex.service_wire import write_service
+from comity.bindings.apex.service_data import ServiceData
 from comity.bindings.apex.session import ApexSession
-from comity.bindings.apex.signing_in import SessionOptions
+from comity.bindings.apex.signing_in import Role, SessionOptions
 from comity.bindings.apex.submission import Submissions
 from comity.bindings.base import Link, Listener, Network
 from comity.cpim.address import Address
 from comity.cpim.operations import Response
-from comity.errors import AddressError
-from comity.service.interfaces import Delivery, Origin, ScramKeys, Service
+from comity.errors import AddressError, StoreError
+from comity.service.interfaces import Delivery, ScramKeys, Service
 
 log = logging.getLogger(__name__)
 
 _LOOPBACK = ("127.0.0.0/8", "::1/128")
 _STOPPING = "the server is stopping"
+GOODBYE_SECONDS = 2.0
+"""How long a peer may take to agree to the release of its session when the server stops."""
 
 
 class ApexBinding:
@@ -75,9 +78,14 @@ class ApexBinding:
         self._ground = ground = Ground(config, random)
         self._attachments = Attachments(ground)
         self._delivery = EndpointDelivery(ground, self._attachments)
-        self._submissions = Submissions(ground, self._attachments, self._to_services, self._report)
         # What stands behind the well-known endpoints of our domains.
-        self._services: dict[str, WellKnown] = {service.name: service for service in (ReportService(),)}
+        services: list[WellKnown] = [AccessService(), PresenceWellKnown(), ReportService()]
+        self._services = {service.name: service for service in services}
+        self._mesh = Mesh(self, ground)
+        self._data = ServiceData(self, self._services, self._mesh, self._delivery.send, ground.new_trans_id)
+        self._submissions = Submissions(ground, self._attachments, self._data.take, self._report)
+        self._relaying = Relaying(ground, self._mesh, self._submissions, self._data)
+        self._mesh.on_call = self._relaying.called
         self._exempt = [ipaddress.ip_network(network) for network in (*_LOOPBACK, *config.plaintext_from)]
         self._dummy_key = random(32)
         self._is_empty = asyncio.Event()
@@ -114,13 +122,17 @@ class ApexBinding:
             known.start(self)
 
     def new_session(self, link: Link, role: str) -> ApexSession:
-        """A session for a client that just connected."""
+        """A session for a peer that just connected, or that we call."""
         config, now = self._ground.config, self.service.clock.now()
-        session = ApexSession("listener", self._options(link), partial(_end_point, link), self._ground.random, now)
+        is_ours = role.startswith(OURS)
+        kind: Role = "initiator" if is_ours else "listener"
+        session = ApexSession(kind, self._options(link), partial(_end_point, link), self._ground.random, now)
         rates = Rates(config.user_messages, config.user_message_burst, config.user_octets, config.message, now)
         connection = Connection(link, session, rates, is_exempt=self._is_exempt(link))
         self._ground.connections[link] = connection
-        if self._ground.is_draining:
+        if is_ours:
+            self._mesh.begin(link, role, session)
+        elif self._ground.is_draining:
             session.close(_STOPPING)
         elif self.service.accounts.guard().is_banned(connection.host):
             session.close("too many failed attempts from this address")
@@ -144,6 +156,9 @@ class ApexBinding:
 
     def handle_event(self, link: Link, event: object) -> None:
         """Take one event of a link's session."""
+        if (calling := self._mesh.calling(link)) is not None:
+            calling.handle_event(event)
+            return
         connection = self._ground.connections.get(link)
         if connection is not None and (handler := self._handlers.get(type(event))) is not None:
             handler(connection, event)
@@ -157,6 +172,7 @@ class ApexBinding:
             if connection.throttle_timer is not None:
                 connection.throttle_timer.cancel()
             self._attachments.lost(connection)
+        self._relaying.link_closed(link, error)
         if not connections:
             self._is_empty.set()
 
@@ -166,20 +182,31 @@ class ApexBinding:
         ground.is_draining = True
         if self._submissions.pending:
             await asyncio.wait(self._submissions.pending)
-        for connection in list(ground.connections.values()):
-            for channel in {attachment.channel for attachment in connection.attachments.values()}:
+        await self._data.drain()
+        await self._mesh.drain()
+        for connection in ground.connections.values():
+            if connection.attachments:
+                channel = next(iter(connection.attachments))[0]
                 connection.session.send(channel, Terminate(0, 421, _STOPPING))
-                break
             connection.session.release()
             connection.link.flush()
         if ground.connections:
+            patience = self.service.clock.call_later(GOODBYE_SECONDS, self._hang_up)
             self._is_empty.clear()
             await self._is_empty.wait()
+            patience.cancel()
         if ground.tasks:
             await asyncio.wait(ground.tasks)
 
+    def _hang_up(self) -> None:
+        """Those who did not say goodbye too do not hold up the end."""
+        for connection in self._ground.connections.values():
+            connection.link.close()
+
     def deliver(self, delivery: Delivery) -> asyncio.Future[Response]:
-        """Write a message to an application."""
+        """Write a message to an application, or to the relay of another domain."""
+        if delivery.contact.is_hop:
+            return self._relaying.deliver(delivery)
         return self._delivery.deliver(delivery)
 
     # --- sign-in -------------------------------------------------------------------------------------------------------
@@ -189,19 +216,28 @@ class ApexBinding:
         connection.session.tls_started(self.service.clock.now())
 
     def _credentials_wanted(self, connection: Connection, event: events.CredentialsWanted) -> None:
-        self._ground.run(self._look_up(connection, event.username))
+        self._ground.run(self._look_up(connection, event))
 
-    async def _look_up(self, connection: Connection, username: str) -> None:
-        secrets = None
+    async def _look_up(self, connection: Connection, event: events.CredentialsWanted) -> None:
         try:
-            found = await self.service.accounts.credentials(self._account(username))
-            if found is not None:
-                secrets = {name: _secret(keys) for name, keys in found.scram.items()}
-        except AddressError:
-            pass  # no account can have that name; the exchange goes on and fails like any other (X-33)
-        finally:
+            secrets = await self._secrets(event.username, event.authzid)
+        except StoreError as error:
+            log.error("an account cannot be looked up: %s", error)
+            connection.session.fail_sign_in(454, "Accounts cannot be asked now.")
+        else:
             connection.session.credentials(secrets)
-            connection.link.flush()
+        connection.link.flush()
+
+    async def _secrets(self, username: str, authzid: str) -> dict[str, sasl.ScramSecret] | None:
+        """What proves the account; None if there is none that may sign in as that, and the exchange fails like any other (X-33)."""
+        try:
+            account = self._account(username)
+            if authzid and self._account(authzid) != account:
+                return None
+        except AddressError:
+            return None
+        found = await self.service.accounts.credentials(account)
+        return None if found is None else {name: _secret(keys) for name, keys in found.scram.items()}
 
     def _account(self, name: str) -> Address:
         """Whom a peer means by ``alice`` or ``alice@a.test``. Raises AddressError."""
@@ -246,7 +282,9 @@ class ApexBinding:
     # --- elements ------------------------------------------------------------------------------------------------------
 
     def _element_received(self, connection: Connection, event: events.ElementReceived) -> None:
-        connection.rates.take(len(event.raw), self.service.clock.now())
+        element = event.element
+        copies = len(element.recipients) if isinstance(element, Data) else 1
+        connection.rates.take(copies, len(event.raw), self.service.clock.now())
         answer = self._taken(connection, event.channel, event.element)
         if isinstance(answer, asyncio.Future):
             if not answer.done():
@@ -264,14 +302,17 @@ class ApexBinding:
         if self._ground.is_draining and not isinstance(element, Terminate):
             return Error(421, _STOPPING)
         match element:
+            case Data() if self._relaying.is_relay(connection.link):
+                return self._relaying.data(connection, element)
             case Data():
                 return self._submissions.data(connection, element)
             case Attach():
                 return self._attachments.attach(connection, channel, element)
             case Terminate():
-                return self._attachments.terminate(connection, channel, element)
+                unbound = self._relaying.terminate(connection, channel, element)
+                return unbound or self._attachments.terminate(connection, channel, element)
             case Bind():
-                return Error(537, "access denied")
+                return self._relaying.bind(connection, channel, element)
             case _:
                 return Error(501, "a reply where a request belongs")
 
@@ -285,10 +326,12 @@ class ApexBinding:
         self._submissions.throttle(connection)
 
     def _answered(self, connection: Connection, event: events.Answered) -> None:
-        self._delivery.answered(connection, event.handle, event.element)
+        if not self._relaying.answered(connection.link, event.handle, event.element):
+            self._delivery.answered(connection, event.handle, event.element)
 
     def _channel_closed(self, connection: Connection, event: events.ChannelClosed) -> None:
         self._attachments.channel_closed(connection, event.channel)
+        self._relaying.channel_closed(connection, event.channel)
 
     def _release_refused(self, connection: Connection, event: events.ReleaseRefused) -> None:
         connection.link.close()
@@ -314,18 +357,7 @@ class ApexBinding:
         self, name: str, domain: str, to: Endpoint, element: ServiceElement | Part, options: Sequence[Option] = ()
     ) -> asyncio.Future[bool]:
         """See ``Relay.say``."""
-        said: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        content = element if isinstance(element, Part) else Inline(write_service(element))
-        data = Data(Originator(Endpoint.service(name, domain)), (Recipient(to),), content, tuple(options))
-        answer = self._delivery.send(to, data)
-        if answer is None:
-            said.set_result(False)
-        else:
-            answer.add_done_callback(lambda done: said.done() or said.set_result(isinstance(done.result(), Ok)))
-        return said
-
-    def _to_services(self, data: Data, origin: Origin) -> Ok | Error:
-        return Error(550, "There is no such service here.")
+        return self._data.say(name, domain, to, element, options)
 
     def _report(self, originator: Endpoint, about: Endpoint, element: StatusResponse) -> None:
         domain = about.domain if self._ground.is_ours(about.domain) else self.service.node

@@ -14,7 +14,6 @@ from typing import cast
 
 from comity.bindings.apex import events
 from comity.bindings.apex.elements import Bind, Error, Ok
-from comity.bindings.apex.events import Event
 from comity.bindings.apex.ground import Ground
 from comity.bindings.apex.neighbour import Neighbour
 from comity.bindings.apex.session import ApexSession
@@ -61,7 +60,7 @@ class Calling:
         self._link, self._session = cast("ClientLink", link), session  # that is what ``connect`` makes
         self._timer = self._ground.service.clock.call_later(CALL_SECONDS, self._late)
 
-    def handle_event(self, event: Event) -> None:
+    def handle_event(self, event: object) -> None:
         """Take an event of the session that comes before it is ready."""
         assert self._link is not None
         assert self._session is not None

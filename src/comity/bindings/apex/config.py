@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
 class ListenAddress:
     """One address to listen on."""
 
-    transport: str
+    transport: Literal["tcp", "tls"]
     """"tcp" (the TLS profile is offered) or "tls"."""
     host: str
     port: int

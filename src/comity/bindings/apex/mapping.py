@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from comity.bindings.apex.elements import Content, Data, DataHopping, Error, Inline, Option, Originator, Part, Recipient
 from comity.bindings.apex.endpoint import Endpoint
+from comity.bindings.apex.grammar import WireError
 from comity.bindings.apex.options import (
     DATA_HOPPING,
     DATA_TIMING,
@@ -30,7 +31,6 @@ from comity.bindings.apex.options import (
     read_options,
     status_of,
 )
-from comity.bindings.apex.grammar import WireError
 from comity.bindings.apex.report import Wanted
 from comity.bindings.apex.wire import read_option_content, write_option_content
 from comity.cpim.address import Address
@@ -117,7 +117,7 @@ def data_to_operations(
         source = data.originator.identity.to_address()
     except AddressError as error:
         return Error(501, error.reason)
-    reader = _Reader(data, asked, source, when, new_id, new_message_id, is_relay)
+    reader = _Reader(data, asked, source, (when, new_id, new_message_id), is_relay=is_relay)
     return [reader.read(recipient, is_final=serves(recipient.identity.domain)) for recipient in data.recipients]
 
 
@@ -129,20 +129,21 @@ class _Reader:
         data: Data,
         asked: Asked,
         source: Address,
-        when: datetime,
-        new_id: Callable[[], str],
-        new_message_id: Callable[[], str],
+        made: tuple[datetime, Callable[[], str], Callable[[], str]],
+        *,
         is_relay: bool,
     ) -> None:
         self._data = data
         self._asked = asked
         self._source = source
-        self._when = when
-        self._new_id = new_id
-        self._new_message_id = new_message_id
+        self._when, self._new_id, self._new_message_id = made
         self._object = _whole_object(data.content)
         """None if each recipient gets one made for him."""
-        self._fingerprint = sha256(data.content.octets).hexdigest() if self._object is None else self._object.fingerprint
+        self._fingerprint = (
+            sha256(data.content.octets).hexdigest() if self._object is None else self._object.fingerprint
+        )
+        self._is_report = data.content.octets.lstrip().startswith(b"<statusResponse")
+        """Nothing is ever reported about a report (RFC 3340 section 5.1, P-31)."""
         self._history = asked.history if is_relay else ()
         hops = asked.hopping.no_more_than
         self._max_forwards = hops - 1 if hops else INITIAL_MAX_FORWARDS
@@ -151,7 +152,7 @@ class _Reader:
     def read(self, recipient: Recipient, *, is_final: bool) -> Incoming:
         identity, asked = recipient.identity, self._asked
         try:
-            status = status_of(recipient.options) or asked.status
+            status = 0 if self._is_report else status_of(recipient.options) or asked.status
         except WireError as error:
             return Incoming(identity, Wanted(identity), Error(error.code, error.reason))
         wanted = Wanted.of(identity, asked, status)
@@ -246,7 +247,9 @@ def _native_of(data: Data, *, is_whole: bool) -> _Native:
     if isinstance(content, Inline):
         form, label, block = "inline", content.name, b""
     else:
-        form, label, block = ("whole", content.content_id, b"") if is_whole else ("bare", content.content_id, content.header_block)
+        form, label, block = (
+            ("whole", content.content_id, b"") if is_whole else ("bare", content.content_id, content.header_block)
+        )
     return _Native(form, label, block, _kept(data.options), _kept(data.originator.options))
 
 
@@ -269,15 +272,18 @@ def _packed(option: Option) -> list[Any]:
     return [*name, option.target_hop, option.must_understand, option.trans_id, option.localize, content]
 
 
+def _unpacked(row: list[Any]) -> Option:
+    internal, external, target_hop, must_understand, trans_id, localize, content = row
+    return Option(internal, external, target_hop, must_understand, trans_id, localize, content.encode("utf-8"))
+
+
 def _unpack(context: Context) -> _Native | None:
     """What ``_pack`` wrote; None where the sender's protocol was another, or another version's words stand there."""
     if context.native_protocol != PROTOCOL or not context.native:
         return None
     try:
         form, label, block, *rows = json.loads(context.native)
-        data, originator, recipient = (
-            tuple(Option(*row[:-1], row[-1].encode("utf-8")) for row in options) for options in rows
-        )
+        data, originator, recipient = (tuple(map(_unpacked, options)) for options in rows)
         return _Native(form, label, block.encode("utf-8", "surrogateescape"), data, originator, recipient)
     except (ValueError, TypeError, IndexError, AttributeError):
         return None

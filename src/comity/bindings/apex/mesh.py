@@ -26,8 +26,8 @@ from comity.service.interfaces import Timer
 
 log = logging.getLogger(__name__)
 
-ROLE = "relay"
-"""First word of the role of a link that we open."""
+OURS = "relay "
+"""How the role of a link begins that we open."""
 ANSWER_SECONDS = 32.0
 """How long one attempt waits for its ``ok`` (reliability.md section 5.5); then the session is given up with all it holds."""
 IDLE_SECONDS = 300.0
@@ -170,7 +170,7 @@ class Mesh:
         raise DeliveryError("; ".join(problems))
 
     async def _try(self, way: Way, target: Target) -> Neighbour:
-        role = f"{ROLE} {next(self._number)}"
+        role = f"{OURS}{next(self._number)}"
         calling = self._calls[role] = Calling(way, target, self._ground)
         try:
             await self._ground.network.connect(self._binding, target, role=role)

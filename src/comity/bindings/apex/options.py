@@ -49,7 +49,6 @@ _KNOWN_EXTERNAL: Final[dict[str, frozenset[Place]]] = {
 }
 
 
-
 def understands(option: Option, place: Place) -> bool:
     """Whether such an option is known here."""
     if option.internal:
@@ -69,15 +68,19 @@ def not_understood(options: Iterable[Option], place: Place, *, is_final: bool = 
     return None
 
 
+_NO_TIMING: Final = DataTiming()
+_NO_HOPPING: Final = DataHopping()
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """What the per-data options ask for."""
 
     status: int = 0
     """The transID of a statusRequest; 0: there is none."""
-    timing: DataTiming = DataTiming()
+    timing: DataTiming = _NO_TIMING
     timing_id: int = 0
-    hopping: DataHopping = DataHopping()
+    hopping: DataHopping = _NO_HOPPING
     hopping_id: int = 0
     requirements: frozenset[Requirement] = frozenset()
     history: tuple[HistoryEntry, ...] = ()
@@ -99,9 +102,9 @@ def read_options(options: Sequence[Option]) -> Asked | Error:
         protection, history = first.get(PROTECTION), first.get(HISTORY)
         asked = Asked(
             status_of(options),
-            DataTiming() if timing is None else read_option_content(timing, DATA_TIMING),
+            _NO_TIMING if timing is None else read_option_content(timing, DATA_TIMING),
             0 if timing is None else timing.trans_id,
-            DataHopping() if hopping is None else read_option_content(hopping, DATA_HOPPING),
+            _NO_HOPPING if hopping is None else read_option_content(hopping, DATA_HOPPING),
             0 if hopping is None else hopping.trans_id,
             frozenset() if protection is None else _read_protection(protection),
             () if history is None else read_history(history),

@@ -198,5 +198,3 @@ class _Submission:
         self.reasons: dict[int, Reason | None] = {}
         self.not_now: Error | None = None
         """The refusal that another attempt may cure."""
-
-

@@ -16,7 +16,17 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
-from comity.cpim.access_entries import AccessEntry, Actor, Match, best, default_entries, is_action, is_service, key_of
+from comity.cpim.access_entries import (
+    MOST_ACTIONS,
+    AccessEntry,
+    Actor,
+    Match,
+    best,
+    default_entries,
+    is_action,
+    is_service,
+    key_of,
+)
 from comity.cpim.address import Address
 from comity.cpim.header import read_timestamp
 from comity.cpim.operations import Reason, Response, failure
@@ -32,8 +42,6 @@ MOST: Final = 200
 """Entries of one account, all its subaddresses together: a search reads nothing of them, memory keeps all."""
 MOST_OCTETS: Final = 48 * 1024
 """Of the document."""
-MOST_ACTIONS: Final = 32
-"""Of one entry."""
 MOST_RESOURCE: Final = 1023
 _PREFIX: Final = "entries/"
 _STEP: Final = timedelta(milliseconds=1)
@@ -163,6 +171,20 @@ class Entries:
             entries[key] = after
         refused = await self._keep(owner, [entry for each in table.values() for entry in each.values()])
         return refused or after
+
+    async def part(self, gone: Address) -> None:
+        """Forget what was set about one who is removed: a later owner of the name is somebody else. Raises StoreError."""
+
+        def is_about(entry: AccessEntry) -> bool:
+            return Actor.parse(entry.actor).folded().is_of(gone)
+
+        for key in list(self._tables):
+            owner = read_key(key)
+            async with self._locks.setdefault(key, asyncio.Lock()):
+                entries = [one for table in self._tables.get(key, {}).values() for one in table.values()]
+                kept = [entry for entry in entries if not is_about(entry)]
+                if len(kept) < len(entries) and (refused := await self._keep(owner, kept)) is not None:
+                    raise StoreError(f"the access entries of {owner} cannot be kept: {refused.text}")
 
     async def _keep(self, owner: Address, entries: Sequence[AccessEntry]) -> Response | None:
         by_owner = Origin(owner, "comity", "", True)

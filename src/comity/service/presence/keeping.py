@@ -110,6 +110,7 @@ class Keeping:
             other = Address.parse(key)
             if other.key != account.key and await self._store.get(SPACE, row_key(other, account)) is not None:
                 await self.pairs.part(other, account)
+        await self.entries.part(account)
         await self.relations.clear(account)
         await self.blocks.change(account, (), None)
         await self.documents.clear(account)

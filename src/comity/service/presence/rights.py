@@ -55,6 +55,10 @@ class AccountRights:
             return True
         if action == CORE_DATA:
             return self._may_send(owner, actor, resource, actor_resource)
+        if action.startswith("presence:") and (resource or actor_resource):
+            # Presence is of accounts and for accounts: what an entry gives a subaddress alone is nothing, what it withholds is.
+            entry = self._entries.match(owner, resource, actor, actor_resource)
+            return (entry is None or entry.permits(action)) and self._may(owner, actor, action, "", "")
         if action == SUBSCRIBE and not is_service(actor):
             return self._access.grant(owner, actor, self._when()).sub_handling is SubHandling.ALLOW
         if not self._access.permits(owner, actor, action, resource=resource, actor_resource=actor_resource):
@@ -64,10 +68,16 @@ class AccountRights:
         return all(self._may(owner, actor, token, resource, actor_resource) for token in each)
 
     def _may_send(self, owner: Address, actor: Address, resource: str, actor_resource: str) -> bool:
+        if actor.key == owner.key:
+            return True
         if self._blocks.is_blocked(owner, actor) or self._blocks.is_blocked(actor, owner):
             return False
         handling = self._inbox.handling(owner, actor, self._when(), resource, actor_resource)
         return handling is MsgHandling.ALLOW
+
+    def may_send(self, owner: Address, actor: Address, *, resource: str = "", actor_resource: str = "") -> bool:
+        """See ``Rights.may_send``."""
+        return self._may_send(self._own(owner), self._own(actor), resource, actor_resource)
 
     def may_publish(self, owner: Address, actor: Address) -> bool:
         """See ``Rights.may_publish``."""
