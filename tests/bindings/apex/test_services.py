@@ -21,13 +21,14 @@ from comity.bindings.apex.elements import (
     Reply,
     ServiceElement,
     Set,
+    Terminate,
 )
 from comity.bindings.apex.endpoint import Endpoint
 from comity.bindings.apex.service_wire import read_service, write_service
 from comity.cpim.address import Address
 from comity.cpim.operations import Reason, Response
 from comity.cpim.presence_rules import SubHandling
-from comity.service.interfaces import Accepted
+from comity.service.interfaces import Accepted, Origin
 from tests.bindings.apex.world import Application, World
 
 ALICE, BOB = Endpoint.parse("alice@a.test"), Endpoint.parse("bob@a.test")
@@ -143,3 +144,22 @@ async def test_entries_outlive_the_process(world: World) -> None:
     again = await World(former=world, presence=True).start()
     alice = await again.online("alice@a.test")
     assert await ask(alice, ALICE, Get(ALICE, "*@b.test", 2)) == [Set(2, told.access)]
+
+
+@in_world(presence=True)
+async def test_a_foreign_service_writes_to_whom_permits_it(world: World) -> None:
+    """APEX-12, RFC 3340 section 4.4.4.1 step 5.3: by default all may (``apex=*@*``), until the owner says otherwise."""
+    alice = await world.online("alice@a.test")
+    theirs = Endpoint.service("presence", "b.test")
+    origin = Origin(Address.im("-", "b.test"), "apex", "192.0.2.7", True, domains=frozenset({"b.test"}))
+    said = Data(Originator(theirs), (Recipient(ALICE),), Inline(write_service(Terminate(7))))
+    assert world.binding._data.take(said, origin) == Ok()
+    await world.settle()
+    assert [data.originator.identity for data in alice.data] == [theirs]
+    assert (await ask(alice, ALICE, Set(1, AccessEntry(ALICE, "apex=*@b.test", ("all:none",)))))[0] == Reply(250, 1)
+    before = len(alice.data)
+    refused = world.binding._data.take(said, origin)
+    assert isinstance(refused, Error)
+    assert refused.code == 550
+    await world.settle()
+    assert len(alice.data) == before

@@ -51,6 +51,7 @@ from comity.bindings.apex.reasons import error_to_response
 from comity.bindings.apex.report import NAME as REPORT
 from comity.bindings.apex.service_wire import read_service, write_service
 from comity.bindings.apex.wire import write_option_content
+from comity.cpim.address import Address
 from comity.cpim.operations import INITIAL_MAX_FORWARDS, HistoryEntry, Response, indeterminant, success
 from comity.errors import AddressError, RemoteProtocolError
 from comity.service.interfaces import Contact, Origin
@@ -195,6 +196,8 @@ class ServiceData:
 
     def _to_endpoint(self, data: Data, recipient: Recipient, origin: Origin) -> Error | None:
         """From a service to an application; a report may be about a message that came by another protocol."""
+        if not self._may_send(data.originator.identity, recipient.identity):
+            return Error(550, "There is no such user here.")
         if data.originator.identity.service_name == REPORT:
             try:
                 element = read_service(data.content)
@@ -207,6 +210,15 @@ class ServiceData:
                 return None
         self._write(data, recipient)
         return None
+
+    def _may_send(self, originator: Endpoint, recipient: Endpoint) -> bool:
+        """Step 5.3 of RFC 3340 section 4.4.4.1: the recipient's access entries let that service write to it."""
+        presence = self._relay.service.presence
+        if presence is None or self._relay.service.accounts.serves(originator.domain):
+            return True
+        owner, actor = (Address("im", one.address, one.domain) for one in (recipient, originator))
+        names = {"resource": recipient.subaddress, "actor_resource": originator.subaddress}
+        return presence.rights.may_send(owner, actor, **names)
 
     async def _settle(self, element: StatusResponse, data: Data, recipient: Recipient) -> None:
         """Tell a sender of another protocol, if one of these asked nothing himself and we asked for him; else pass it on."""

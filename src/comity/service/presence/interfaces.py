@@ -211,6 +211,9 @@ class Rights(Protocol):
         has to be asked), ``presence:watch``, ``presence:publish``, ``access:query`` ... The owner itself is permitted everything.
         An owner who does not exist permits what one does who never decided anything (N-02). Raises StoreError."""
 
+    def may_send(self, owner: Address, actor: Address, *, resource: str = "", actor_resource: str = "") -> bool:
+        """``may`` for ``core:data`` alone, at once: for what is no message operation and so asks nobody else."""
+
     def may_publish(self, owner: Address, actor: Address) -> bool:
         """``may`` for ``presence:publish`` alone, at once: nothing has to be looked up for that."""
 

@@ -68,10 +68,16 @@ class AccountRights:
         return all(self._may(owner, actor, token, resource, actor_resource) for token in each)
 
     def _may_send(self, owner: Address, actor: Address, resource: str, actor_resource: str) -> bool:
+        if actor.key == owner.key:
+            return True
         if self._blocks.is_blocked(owner, actor) or self._blocks.is_blocked(actor, owner):
             return False
         handling = self._inbox.handling(owner, actor, self._when(), resource, actor_resource)
         return handling is MsgHandling.ALLOW
+
+    def may_send(self, owner: Address, actor: Address, *, resource: str = "", actor_resource: str = "") -> bool:
+        """See ``Rights.may_send``."""
+        return self._may_send(self._own(owner), self._own(actor), resource, actor_resource)
 
     def may_publish(self, owner: Address, actor: Address) -> bool:
         """See ``Rights.may_publish``."""
