@@ -293,6 +293,7 @@ def _sip_config(config: Config) -> SipConfig:
         user_messages=float(limits.user_messages),
         user_message_burst=limits.user_message_burst,
         user_octets=max(limits.user_octets, round(6553.6 * limits.user_messages)),
+        peer_messages=float(limits.peer_messages),
         presence_interval=limits.presence_interval,
         user_publications=float(limits.user_publications),
         user_publication_burst=limits.user_publication_burst,

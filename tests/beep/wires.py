@@ -77,6 +77,12 @@ def events(session: BeepSession) -> list[Event]:
     return found
 
 
+def each(session: BeepSession) -> Iterator[Event]:
+    """Events one by one, as a program takes them: what one leads to happens before the next is taken."""
+    while (event := session.next_event()) is not None:
+        yield event
+
+
 def sent(session: BeepSession, now: float = 0.0) -> bytes:
     return b"".join(session.data_to_send(now))
 

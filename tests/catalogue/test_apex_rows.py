@@ -240,6 +240,7 @@ def test_xml_that_is_not_well_formed_is_refused(target: Target, alice: Applicati
 
 NOT_VALID = [
     "<nothing />",
+    "<?xml version='1.0'?><ok />",
     "<ok />",
     "<data content='#Content' />",
     data("<recipient identity='bob@a.test' /><originator identity='alice@a.test' />"),
@@ -272,7 +273,6 @@ def test_xml_that_is_not_valid_is_refused(target: Target, alice: Application, te
 FORBIDDEN = [
     f"<!DOCTYPE data [{LAUGHS}]><data>&l9;</data>",
     "<!DOCTYPE x><ok />",
-    "<?xml version='1.0'?><ok />",
     "<!DOCTYPE x SYSTEM 'file:///etc/passwd'><ok />",
 ]
 
@@ -294,7 +294,6 @@ MULTIPARTS = [
     (b"--\r\n", b"\r\n", "no closing delimiter"),
     (b'start="<', b'start="<x', "the start is not there"),
     (b"multipart/related", b"multipart/mixed", "another multipart"),
-    (b"Content-Type: text/plain", b"Content-Transfer-Encoding: base64\r\nContent-Type: text/plain", "broken base64"),
     (b"Content-Type: application/beep+xml", b"Content-Type: text/plain", "the control part is no XML"),
 ]
 

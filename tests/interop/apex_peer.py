@@ -170,42 +170,66 @@ def _inline(request: Message, element: ET.Element) -> Data:
 
 
 def sign_in(session: Session, account: str, password: str, mechanism: str = "SCRAM-SHA-256") -> None:
-    """Sign in with one of the SASL profiles; `Refused` when the other side says no."""
-    if mechanism != "SCRAM-SHA-256":
-        first = "" if mechanism == "EXTERNAL" else f"\0{account}\0{password}"
-        _completed(ET.fromstring(session.start([(SASL + mechanism, _blob(first.encode()))])[2]))
-        return
-    nonce = base64.b64encode(os.urandom(18)).decode()
-    bare = f"n={account.replace('=', '=3D').replace(',', '=2C')},r={nonce}"
-    number, _, answer = session.start([(SASL + mechanism, _blob(f"n,,{bare}".encode()))])
-    server_first = _blob_of(ET.fromstring(answer)).decode()
-    fields = dict(part.split("=", 1) for part in server_first.split(","))
-    if not fields["r"].startswith(nonce) or len(fields["r"]) == len(nonce):
-        raise Broken("the server did not add to our nonce")
-    salted = _salted(password.encode(), base64.b64decode(fields["s"]), int(fields["i"]))
-    without_proof = f"c=biws,r={fields['r']}"
-    signed = f"{bare},{server_first},{without_proof}".encode()
-    proof, expected = _scram(salted, signed)
-    final = _blob(f"{without_proof},p={base64.b64encode(proof).decode()}".encode())
-    element = session.ask(number, BEEP_XML + final.encode())
-    if _blob_of(element) != b"v=" + base64.b64encode(expected):
-        raise Broken("the server does not know the password either")
+    """Sign in with one of the SASL profiles; `Refused` when the other side says no.
+
+    The channel is closed then: only one tuning channel may be there at a time (RFC 3080, section 2).
+    """
+    scram = _Scram(account, password)
+    plain = "" if mechanism == "EXTERNAL" else f"\0{account}\0{password}"
+    first = scram.first() if mechanism == "SCRAM-SHA-256" else plain
+    number, _, answer = session.start([(SASL + mechanism, _blob(first.encode()))])
+    try:
+        element = ET.fromstring(answer)
+        if mechanism == "SCRAM-SHA-256":
+            element = session.ask(number, BEEP_XML + _blob(scram.second(_blob_of(element)).encode()).encode())
+            scram.check(_blob_of(element))
+            if element.get("status") != "complete":
+                element = session.ask(number, BEEP_XML + _blob(b"").encode())
+        _blob_of(element)
+    except Refused:
+        session.close_channel(number)
+        raise
     if element.get("status") != "complete":
-        _completed(session.ask(number, BEEP_XML + _blob(b"").encode()))
+        raise Broken(f"the exchange is not complete: {ET.tostring(element)!r}")
+
+
+class _Scram:
+    """The client of SCRAM-SHA-256 (RFC 5802, RFC 7677) without channel binding."""
+
+    def __init__(self, account: str, password: str) -> None:
+        self._nonce = base64.b64encode(os.urandom(18)).decode()
+        self._bare = f"n={account.replace('=', '=3D').replace(',', '=2C')},r={self._nonce}"
+        self._password = password
+        self._expected = b""
+
+    def first(self) -> str:
+        """client-first-message."""
+        return "n,," + self._bare
+
+    def second(self, server_first: bytes) -> str:
+        """client-final-message."""
+        fields = dict(part.split("=", 1) for part in server_first.decode().split(","))
+        if not fields["r"].startswith(self._nonce) or len(fields["r"]) == len(self._nonce):
+            raise Broken("the server did not add to our nonce")
+        salted = _salted(self._password.encode(), base64.b64decode(fields["s"]), int(fields["i"]))
+        without_proof = f"c=biws,r={fields['r']}"
+        signed = f"{self._bare},{server_first.decode()},{without_proof}".encode()
+        client_key = hmac.digest(salted, b"Client Key", "sha256")
+        signature = hmac.digest(hashlib.sha256(client_key).digest(), signed, "sha256")
+        proof = bytes(a ^ b for a, b in zip(client_key, signature, strict=True))
+        self._expected = hmac.digest(hmac.digest(salted, b"Server Key", "sha256"), signed, "sha256")
+        return f"{without_proof},p={base64.b64encode(proof).decode()}"
+
+    def check(self, server_final: bytes) -> None:
+        """The server knows the password too."""
+        if server_final != b"v=" + base64.b64encode(self._expected):
+            raise Broken("the server does not know the password either")
 
 
 @functools.lru_cache
 def _salted(password: bytes, salt: bytes, iterations: int) -> bytes:
     """The slow half, once a password and salt: hundreds of sessions sign in in a second."""
     return hashlib.pbkdf2_hmac("sha256", password, salt, iterations)
-
-
-def _scram(salted: bytes, signed: bytes) -> tuple[bytes, bytes]:
-    """The client's proof and the server's signature."""
-    client_key = hmac.digest(salted, b"Client Key", "sha256")
-    signature = hmac.digest(hashlib.sha256(client_key).digest(), signed, "sha256")
-    proof = bytes(a ^ b for a, b in zip(client_key, signature, strict=True))
-    return proof, hmac.digest(hmac.digest(salted, b"Server Key", "sha256"), signed, "sha256")
 
 
 def _blob(octets: bytes) -> str:
@@ -216,12 +240,6 @@ def _blob_of(element: ET.Element) -> bytes:
     if element.tag == "error":
         raise refusal(element)
     return base64.b64decode((element.text or "").strip(), validate=True)
-
-
-def _completed(element: ET.Element) -> None:
-    _blob_of(element)
-    if element.get("status") != "complete":
-        raise Broken(f"the exchange is not complete: {ET.tostring(element)!r}")
 
 
 # -- the initiator -------------------------------------------------------------------------------------------------------

@@ -50,7 +50,13 @@ def free_ports(count: int) -> list[int]:
 class ServerProcess:
     """One `comity serve` of its own directory; ports stay the same over restarts."""
 
-    def __init__(self, directory: Path, limits: str = "", domains: tuple[str, ...] = ("a.test",)) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        limits: str = "",
+        domains: tuple[str, ...] = ("a.test",),
+        people: tuple[Address, ...] = (ALICE, BOB),
+    ) -> None:
         self.directory = directory / "home"
         self.config = self.directory / "comity.toml"
         self.process: subprocess.Popen[str] | None = None
@@ -59,13 +65,14 @@ class ServerProcess:
         self.log = self.directory / "log"
         """Where its stderr goes."""
         self.domains = domains
+        self.people = people
         self.make()
         self._ports = self._configure(limits)
 
     def make(self) -> None:
         """The directory with its authority and its accounts."""
         self.run("init", str(self.directory), *(word for domain in self.domains for word in ("--domain", domain)))
-        for address in (ALICE, BOB):
+        for address in self.people:
             name = address.uri.removeprefix("im:")
             self.run("account", "add", name, "--password-stdin", "-c", str(self.config), text=PASSWORD)
 

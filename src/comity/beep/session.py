@@ -588,10 +588,10 @@ class BeepSession:
         return len(self._management.owed) <= 1 and not [a for a in self._asked.values() if isinstance(a, m.Start)]
 
     def _agree(self, number: int) -> None:
-        if number:
-            self._remove(number)
-        else:
+        if not number:
             self._end(SessionEnded("", False), is_leaving=True)
+        elif number in self._channels:  # unless the peer agreed to our own request meanwhile
+            self._remove(number)
 
     def _remove(self, number: int) -> None:
         channel = self._channels.pop(number)

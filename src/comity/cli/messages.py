@@ -41,7 +41,7 @@ from comity.secure import sign as make_signature
 from comity.secure.clock import next_time
 from comity.secure.openpgp import PgpIdentity
 
-Via = Literal["sip", "xmpp"]
+Via = Literal["sip", "xmpp", "apex"]
 Transport = Literal["udp", "tcp", "tls"]
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -51,6 +51,8 @@ HINTS = {
     "no address in DNS": "Say where the server is with --server HOST:PORT.",
     "certificate does not verify": "If it has an authority of its own, as comity init makes: --ca its ca.pem.",
     "not-authorized": "The password is wrong, or there is no such account.",
+    "535 ": "The password is wrong, or there is no such account.",
+    "554 another application": "Another program receives as this address by APEX, perhaps comity listen. End it first.",
     "401 Unauthorized": "The password is wrong, or there is no such account.",
     "407 Proxy": "The password is wrong, or there is no such account.",
     "closed the connection": "Is it another port, or another --transport (tls, tcp, udp)?",
@@ -82,12 +84,6 @@ class SignIn:
         )
 
 
-def _via(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
-    if value == "apex":
-        raise click.UsageError("APEX comes with a later version. Use --via sip or --via xmpp.")
-    return value
-
-
 def _server(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, int] | None:
     if value is None:
         return None
@@ -107,7 +103,6 @@ def sign_in_options(command: Command) -> Command:
                 "--via",
                 type=click.Choice(["sip", "xmpp", "apex"]),
                 required=True,
-                callback=_via,
                 help="The protocol to sign in by.",
             ),
             click.option(
@@ -116,7 +111,7 @@ def sign_in_options(command: Command) -> Command:
             click.option(
                 "--transport",
                 type=click.Choice(["udp", "tcp", "tls"]),
-                help="For XMPP tcp becomes TLS before the password is sent, tls is TLS from the first octet.",
+                help="For XMPP and APEX tcp becomes TLS before the password is sent, tls is TLS from the first octet.",
             ),
             click.option("--ca", type=path, metavar="FILE", help="Believe servers by this authority (PEM)."),
             click.option("--password-file", type=path, metavar="FILE", help="First line: the password."),
@@ -143,6 +138,8 @@ def _password(file: Path | None, address: Address) -> str:
 
 def signing_in(via: Via, address: Address, options: dict[str, Any]) -> SignIn:
     """The choices of ``sign_in_options``, with the password."""
+    if options["transport"] == "udp" and via != "sip":
+        raise click.UsageError(f"{via.upper()} needs a stream: --transport tcp or tls.")
     password = _password(options["password_file"], address)
     return SignIn(via, address, password, options["server"], options["transport"], options["ca"])
 

@@ -89,7 +89,7 @@ def refused(what: str, response: Response) -> NoReturn:
     "--lease",
     type=click.IntRange(1, 2**31),
     metavar="SECONDS",
-    help="SIP: leave it behind for so long, and end at once; the server may shorten it.",
+    help="SIP, APEX: leave it behind for so long, and end at once; the server may shorten it.",
 )
 @click.option("--for", "seconds", type=click.FloatRange(0), metavar="SECONDS", help="End after so many seconds.")
 @click.option("--sign", "is_signed", is_flag=True, help="Sign it with the key that COMITY_HOME has for ADDRESS.")
@@ -113,7 +113,7 @@ def publish(
     """Say how ADDRESS is: open, away, busy or closed.
 
     It stands for as long as this command runs: until Ctrl-C, or the end of --for. Then it is taken back, and watchers see
-    what other devices of ADDRESS say, or that it is closed. With --lease (SIP) it is left behind for so many seconds and
+    what other devices of ADDRESS say, or that it is closed. With --lease (SIP, APEX) it is left behind for so many seconds and
     the command ends at once. A device that only publishes takes no messages away from others.
     Exit code 0: it was published; 1: the server refused it, or the connection was lost.
 
@@ -124,8 +124,10 @@ def publish(
       comity publish alice@example.org open --via sip --lease 600 --sign
     """
     whose = address_of(address)
-    if lease is not None and via != "sip":
-        fail("By XMPP presence ends with the connection: --lease is for --via sip. Use --for to end by itself.")
+    if lease is not None and via == "xmpp":
+        fail(
+            "By XMPP presence ends with the connection: --lease is for --via sip and apex. Use --for to end by itself."
+        )
     if lease is not None and seconds is not None:
         fail("--lease leaves it behind and ends at once, --for stays so long: use one of them.")
     sealer = _sealer(whose, Passphrase(passphrase_file), is_openpgp=is_openpgp) if is_signed else None

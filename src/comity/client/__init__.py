@@ -1,4 +1,4 @@
-"""Clients for SIP and XMPP on the same sans-IO sessions as the server.
+"""Clients for SIP, XMPP and APEX on the same sans-IO sessions as the server.
 
 async with connect("xmpp", address, password, server=("127.0.0.1", 5222)) as client:
     response = await client.send(text_object(address, to, "hello"), to)
@@ -41,7 +41,7 @@ class Client(MessageClient, PresenceClient, Protocol):
 
 
 def connect(
-    via: Literal["sip", "xmpp"],
+    via: Literal["sip", "xmpp", "apex"],
     address: Address,
     password: str,
     *,
@@ -59,14 +59,15 @@ def connect(
         via: the protocol.
         address: the account, an im: address.
         password: its password.
-        server: where to connect; None: found by DNS (RFC 3263; RFC 6120 section 3.2.1).
-        transport: SIP: "udp", "tcp" or "tls" (default); XMPP: "tcp" with STARTTLS (default) or "tls".
+        server: where to connect; None: found by DNS (RFC 3263; RFC 6120 section 3.2.1; RFC 3340 section 3.1).
+        transport: SIP: "udp", "tcp" or "tls" (default); XMPP: "tcp" with STARTTLS (default) or "tls"; APEX: "tcp" with
+            the TLS profile (default) or "tls".
         ca_file: PEM file of authorities to believe the server by instead of the system's.
-        allow_plaintext: XMPP: go on without TLS if the server offers none.
+        allow_plaintext: XMPP, APEX: go on without TLS if the server offers none.
         receive: False: announce no contact address for messages; ``send``, ``publish`` and ``watch`` work all the same, and by XMPP
-            such a device has a negative priority, so that it takes no messages away from others.
+            such a device has a negative priority, by APEX it is a subaddress, so that it takes no messages away from others.
         instance: SIP: ``urn:uuid:…`` by which the server knows this device again (RFC 5626).
-        patience: seconds to try to go on after a lost connection, 0 for none. XMPP (XEP-0198): what is under way
+        patience: seconds to try to go on after a lost connection, 0 for none. XMPP (XEP-0198) and APEX: what is under way
             meanwhile waits, and is sent again if, and only if, the server did not take it. SIP: what is watched is
             subscribed to anew, and what is published is published again; a request under way has failed.
 
@@ -78,6 +79,10 @@ def connect(
         from comity.client.sip import SipClient  # noqa: PLC0415  a program that speaks one protocol loads one
 
         return SipClient(options)
+    if via == "apex":
+        from comity.client.apex import ApexClient  # noqa: PLC0415
+
+        return ApexClient(options)
     from comity.client.xmpp import XmppClient  # noqa: PLC0415
 
     return XmppClient(options)

@@ -97,11 +97,11 @@ class Options:
     server: HostPort | None = None
     """Where to connect; None: found by DNS."""
     transport: Transport | None = None
-    """SIP: udp, tcp or tls (default); XMPP: tcp (STARTTLS, default) or tls."""
+    """SIP: udp, tcp or tls (default); XMPP: tcp (STARTTLS, default) or tls; APEX: tcp (the TLS profile, default) or tls."""
     ca_file: Path | None = None
     """Authorities to believe the server by instead of the system's."""
     allow_plaintext: bool = False
-    """XMPP: sign in without TLS if the server offers none."""
+    """XMPP, APEX: sign in without TLS if the server offers none."""
     receive: bool = True
     """False: messages are not received; no contact address is announced for them."""
     instance: str = ""

@@ -126,7 +126,7 @@ class PresenceClient(Protocol):
         Args:
             availability: OFFLINE says "closed" while the client stays signed in.
             note: for people.
-            lease: SIP: seconds it stands, without being renewed and whether the client is there or not. None: it stands,
+            lease: SIP, APEX: seconds it stands, without being renewed and whether the client is there or not. None: it stands,
                 renewed, until the client closes or says ``unpublish``.
             sealer: signs the document.
 

@@ -329,6 +329,11 @@ def success(trans_id: str, form: str = "") -> Response:
     return Response(trans_id, Status.SUCCESS, form=form)
 
 
+def handed_over(trans_id: str, form: str) -> Response:
+    """What to tell a sender of a message that was taken in this form: who passes it on cannot know its end."""
+    return indeterminant(trans_id) if form == PASSED_ON else success(trans_id, form)
+
+
 def indeterminant(trans_id: str) -> Response:
     """The operation was accepted; its end is not known yet."""
     return Response(trans_id, Status.INDETERMINANT)

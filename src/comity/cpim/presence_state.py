@@ -232,7 +232,7 @@ def state_document(
         (Element(SHOW, {}, [show]),) if show else (),
         tuple(extensions),
     )
-    return build(entity.with_scheme("pres").uri, [one], persons=_person(tuple_id, state, when))
+    return build(entity.with_scheme("pres").uri, [one], persons=persons_of(tuple_id, state, when))
 
 
 def offline_document(entity: Address, when: datetime) -> PresenceDocument:
@@ -257,7 +257,8 @@ def sealed_document(entity: Address, when: datetime) -> PresenceDocument:
     return build(entity.with_scheme("pres").uri, [one])
 
 
-def _person(tuple_id: str, state: PresenceState, when: datetime) -> list[Component]:
+def persons_of(tuple_id: str, state: PresenceState, when: datetime) -> list[Component]:
+    """The person as the service ``tuple_id`` knows it: what readers understand that know no ``show`` (T9); none if it says nothing."""
     names = state.activities.names
     if state.availability is Availability.AVAILABLE:
         # Without ``show`` an activity speaks; one that says "busy" would contradict the state.

@@ -99,6 +99,11 @@ class Channel:
         """An attempt is over."""
 
     @property
+    def is_paused(self) -> bool:
+        """True while it waits after a failed attempt."""
+        return self._pause is not None
+
+    @property
     def is_idle(self) -> bool:
         """True if nothing of this device is in memory."""
         return not (self._queue or self._in_flight or self._uncertain)

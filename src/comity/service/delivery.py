@@ -26,8 +26,8 @@ from comity.cpim.operations import (
     Response,
     Status,
     failure,
+    handed_over,
     indeterminant,
-    success,
 )
 from comity.failpoints import failpoint
 from comity.service.channel import Channel
@@ -92,7 +92,7 @@ class Inbox:
                 self.load()
             return False
         self._items[pending.seq] = pending
-        return self.assign(pending)
+        return self.assign(pending) and not all(channel.is_paused for channel in pending.offered)
 
     def _join(self, pending: Pending) -> None:
         """Let whoever waits for ``pending`` wait for its twin that was read from the store."""
@@ -199,7 +199,7 @@ class Inbox:
         if not pending.is_done:
             outcome = Outcome("delivered", self.engine.clock.when(), channel.contact.binding, response.form)
             receipt = self.engine.receipt(pending, response) if pending.operation.context.wants_receipt else None
-            self.end(pending, outcome, success(pending.operation.trans_id, response.form), receipt)
+            self.end(pending, outcome, handed_over(pending.operation.trans_id, response.form), receipt)
         return bool(pending.seq) and not pending.is_certain
 
     def refused(self, pending: Pending, channel: Channel, response: Response) -> None:

@@ -49,9 +49,9 @@ class Ends:
         """Make a row terminal and store the report of its failure in one commit; then call ``then``."""
         self._keep([Ack(lane, seq, pack_outcome(outcome))], report, then)
 
-    def tell(self, report: Report) -> None:
-        """Store a report about a message whose row has ended already."""
-        self._keep([], report, _nothing)
+    def tell(self, report: Report, then: Callable[[], None] = _nothing) -> None:
+        """Store a report about a message whose row has ended already, or has not; then call ``then``."""
+        self._keep([], report, then)
 
     def park(self, lane: str, row: Item, error: Exception, then: Callable[[], None] = _nothing) -> None:
         """A row that cannot be read: out of the way at once, so that the lane goes on; its sender is told (F-POISON)."""

@@ -52,6 +52,11 @@ class HopChannel(Channel):
     def _ended(self, pending: Pending) -> None:
         self._conversations.discard(_conversation(pending))
 
+    def _back_off(self, pending: Pending, response: Response) -> None:
+        super()._back_off(pending, response)
+        for waiting in self._queue:
+            self.inbox.engine.stored(waiting)  # nobody shall wait for the next attempt
+
     def _delay(self, response: Response) -> float:
         asked = min(response.retry_after or 0, RETRY_DELAYS[-1])
         return max(super()._delay(response), asked)

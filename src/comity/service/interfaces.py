@@ -479,6 +479,10 @@ class Service(Protocol):
     async def read_mark(self, name: str) -> bytes | None:
         """A mark's value, None if there is none."""
 
+    async def told(self, delivery_id: str, domains: frozenset[str], response: Response) -> bool:
+        """A next hop that took a message over says how it ended (success, or a failure): its sender is told as if it had happened
+        here. True once that is durable; False if there is no such message, or its way did not lead to one of ``domains``."""
+
     def reject(self, delivery_id: str, contact: Contact, response: Response) -> None:
         """A device that took a delivery refuses it afterwards (an XMPP error stanza): report it to the sender."""
 

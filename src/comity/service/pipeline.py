@@ -26,8 +26,8 @@ from comity.cpim.operations import (
     Response,
     SubscribeOperation,
     failure,
+    handed_over,
     indeterminant,
-    success,
 )
 from comity.errors import AddressError, StoreError
 from comity.failpoints import failpoint
@@ -383,7 +383,7 @@ class Pipeline:
             outcome.set_result(indeterminant(trans_id))
             return
         if ended.outcome == "delivered":
-            outcome.set_result(success(trans_id, ended.form))
+            outcome.set_result(handed_over(trans_id, ended.form))
         else:
             reason = Reason(ended.reason) if ended.reason else Reason.INTERNAL
             outcome.set_result(failure(trans_id, reason, ended.text))
@@ -437,10 +437,13 @@ class Pipeline:
 
     def _delayed(self, found: Found) -> Report | None:
         """The report about a message that still waits after the time its sender gave (``Fate.DELAYED``)."""
+        return self._report_of(found, indeterminant(""))
+
+    def _report_of(self, found: Found, response: Response) -> Report | None:
+        """The report about a message of which only the row is at hand, perhaps without its octets."""
         envelope = unpack(found.envelope)
-        operation = operation_alone(envelope)
-        pending = Pending(found.id, found.seq, found.accepted, operation, envelope)
-        return self._report(pending, indeterminant(operation.trans_id))
+        pending = Pending(found.id, found.seq, found.accepted, operation_alone(envelope), envelope)
+        return self._report(pending, response)
 
     async def admit_subscription(self, operation: SubscribeOperation, origin: Origin) -> Response | None:
         """See ``Service.admit_subscription``."""
@@ -466,15 +469,27 @@ class Pipeline:
         """See ``Service.read_mark``."""
         return await self._store.get_mark(name)
 
+    async def told(self, delivery_id: str, domains: frozenset[str], response: Response) -> bool:
+        """See ``Service.told``."""
+        for found in await self._store.find(delivery_id, 1):
+            led_to = domain_of_hop(found.lane) if found.lane.startswith(HOPS) else ""
+            if found.id != delivery_id or not ({led_to, "*"} & domains):
+                return False
+            report = self._report_of(found, response)
+            if report is not None:
+                is_durable = asyncio.get_running_loop().create_future()
+                self.delivery.ends.tell(report, partial(is_durable.set_result, None))
+                await is_durable
+            return True
+        return False
+
     def reject(self, delivery_id: str, contact: Contact, response: Response) -> None:
         """A device refuses what it took (see ``Service.reject``)."""
         self._run(self._reject(delivery_id, contact, response))
 
     async def _reject(self, delivery_id: str, contact: Contact, response: Response) -> None:
         for found in await self._store.find(delivery_id, 1):
-            envelope = unpack(found.envelope)
-            pending = Pending(found.id, found.seq, found.accepted, operation_alone(envelope), envelope)
-            report = self._report(pending, response)
+            report = self._report_of(found, response)
             if report is not None:
                 self.delivery.ends.tell(report)
 

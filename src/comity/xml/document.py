@@ -30,6 +30,8 @@ class DocumentReader(StreamReader):
         self._parser.CommentHandler = None
         for handler in _REFUSING:
             setattr(self._parser, handler, self._placed(getattr(self._parser, handler)))
+        if limits.has_instructions:
+            self._parser.ProcessingInstructionHandler = None
 
     def read(self, data: bytes) -> Element:
         if len(data) > self.limits.octets:

@@ -116,6 +116,8 @@ class XmlLimits:
     name_length: int = 256
     slice: int = 4096
     """Most octets given to the parser in one call."""
+    has_instructions: bool = False
+    """Of a document: processing instructions are passed over, as comments are, instead of refused (RFC 3080 section 6.4)."""
     header: int = 8 * 1024
     """Octets of a stream's root: its start tag and what stands before it (X-28), at every stage."""
 

@@ -86,7 +86,12 @@ class Application:
         del self.world.relay.applications[self.endpoint]
 
     async def send(
-        self, element: ServiceElement | Part | str, domain: str = "", *, options: Sequence[Option] = ()
+        self,
+        element: ServiceElement | Part | str,
+        domain: str = "",
+        *,
+        options: Sequence[Option] = (),
+        is_taken: bool = True,
     ) -> list[ServiceElement]:
         """Send an element (or the XML of one) to apex=presence; what is heard until all is quiet."""
         if isinstance(element, str):
@@ -97,21 +102,25 @@ class Application:
         origin = Origin(Address.im(self.endpoint.address, self.endpoint.domain), "apex", "127.0.0.1", True)
         await self.world.service.handle(self.endpoint, domain or self.world.domain, element, origin, options)
         await settle()
-        return self.take()
+        return self.take() if is_taken else []
 
     def take(self) -> list[ServiceElement]:
         """What was heard since the last call."""
         heard, self.heard = self.heard, []
         return [element for _, element in heard]
 
-    async def answer(self) -> list[ServiceElement]:
-        """Say ok to everything that waits for it; what is heard then."""
+    async def answer(self, *, is_ok: bool = True) -> list[ServiceElement]:
+        """Answer everything that waits for it; what is heard then."""
+        await self.settle(is_ok=is_ok)
+        return self.take()
+
+    async def settle(self, *, is_ok: bool) -> None:
+        """Answer everything that waits for it."""
         waiting, self.unanswered = self.unanswered, []
         for future in waiting:
             if not future.done():
-                future.set_result(True)
+                future.set_result(is_ok)
         await settle()
-        return self.take()
 
 
 class World:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -11,17 +12,22 @@ from comity.bindings.apex.elements import (
     Attach,
     Bind,
     Data,
+    Destination,
     Error,
     Ok,
     Option,
     Originator,
     Part,
     Recipient,
+    Reply,
+    StatusResponse,
     Terminate,
 )
 from comity.bindings.apex.endpoint import Endpoint
 from comity.cpim.address import Address
-from comity.cpim.operations import Requirement
+from comity.cpim.operations import Reason, Requirement
+from comity.service.interfaces import Accepted
+from comity.service.policy import Limits
 from comity.testing.service import settle
 from tests.bindings.apex.world import PASSWORD, World, cpim_part
 from tests.loop import in_loop
@@ -81,17 +87,14 @@ async def test_the_same_attach_twice_is_555_and_the_first_stays() -> None:
 
 
 @in_loop
-async def test_an_endpoint_is_attached_once_whatever_its_spelling() -> None:
-    """RFC 3340 section 2.2.1: a relay may treat two endpoints as one."""
+async def test_endpoints_are_compared_exactly_and_people_are_reached_in_any_spelling() -> None:
+    """RFC 3340 section 2.2.1, ADDR-27; a relay may treat two spellings alike for delivery."""
     world = await World().start()
-    first = await world.online("Alice@a.test")
-    second = await world.connect()
-    await second.sign_in("alice")
-    await second.open()
-    assert code(await second.attach("alice@a.test")) == 554
-    bob = await world.online("bob@a.test")
-    await bob.send("bob@a.test", "alice@a.test")
-    assert str(first.data[0].recipients[0].identity) == "Alice@a.test"
+    alice, bob = await world.online("alice@a.test"), await world.online("bob@a.test")
+    assert code(await alice.attach("Alice@a.test")) == 537
+    assert code(await alice.send("Alice@a.test", "bob@a.test")) == 537
+    assert code(await bob.send("bob@a.test", "Alice@a.test")) == 250
+    assert str(alice.data[0].recipients[0].identity) == "alice@a.test"
 
 
 @in_loop
@@ -286,8 +289,9 @@ async def test_a_protected_message_goes_to_no_application_in_the_clear() -> None
     await near.attach("bob@a.test")
     operation = world.operation("secret", "im:alice@a.test", "im:bob@a.test")
     answer = await world.submit(replace(operation, requirements=frozenset({Requirement.TLS})))
+    assert isinstance(answer, Accepted)
+    assert answer.outcome.result().reason is Reason.PROTECTION
     assert not near.data
-    assert answer is not None
 
 
 @in_loop
@@ -302,6 +306,103 @@ async def test_who_sends_faster_than_the_rate_is_read_from_more_slowly() -> None
     await world.pass_time(5.0)
     assert not alice.link.is_paused
     assert len(bob.data) == 8
+
+
+@in_loop
+async def test_an_application_that_never_answers_holds_its_window_and_no_more() -> None:
+    """P-16, L-04: the rest of its messages waits in the store, what services say is dropped."""
+    world = await World().start()
+    bob = await world.online("bob@a.test")
+    bob.answer = lambda element: None
+    for number in range(40):
+        await world.submit(world.operation(f"{number}", "im:alice@a.test", "im:bob@a.test"))
+    assert len(bob.data) == 32
+    assert len(await world.store.read("inbox/im:bob@a.test", 100)) == 40
+    endpoint = Endpoint.parse("bob@a.test")
+    said = [world.binding.say("report", "a.test", endpoint, _report()) for _ in range(600)]
+    await world.settle()
+    assert [future.result() for future in said if future.done()] == [False] * (600 - 480)
+    bob.answer = lambda element: Ok()
+    await bob.take_back()
+    messages = [data for data in bob.data if not data.originator.identity.is_service]
+    assert len(messages) == 40
+    assert all(future.result() for future in said[:480])
+
+
+@in_loop
+async def test_an_application_that_reads_nothing_costs_bounded_memory() -> None:
+    """A peer that never opens its window."""
+    world = await World().start()
+    bob = await world.online("bob@a.test")
+    world.applications.remove(bob)  # from now on it takes nothing
+    for number in range(100):
+        await world.submit(world.operation("x" * 50_000 + f"{number}", "im:alice@a.test", "im:bob@a.test"))
+        world.binding.say("report", "a.test", Endpoint.parse("bob@a.test"), _report())
+    await world.settle()
+    (connection,) = world.binding._ground.connections.values()
+    assert connection.session.waiting(bob.channel) + len(bob.link.written) < 512 * 1024
+    assert connection.in_flight <= 32 + 100
+
+
+@in_loop
+async def test_a_closed_channel_ends_what_was_attached_on_it() -> None:
+    """RFC 3340 section 6.1.1."""
+    world = await World().start()
+    alice = await world.online("alice@a.test")
+    other = await alice.open()
+    assert code(await alice.attach("alice/x@a.test", other)) == 250
+    alice.session.close_channel(other)
+    await world.settle()
+    assert [contact.resource for contact in world.pipeline.registrar.contacts(Address.parse("im:alice@a.test"))] == [""]
+    alice.session.release()
+    await world.settle()
+    assert alice.link.is_closed
+    assert not alice.link.is_aborted
+    assert not world.pipeline.registrar.contacts(Address.parse("im:alice@a.test"))
+
+
+@in_loop
+async def test_an_orderly_stop_says_goodbye_and_waits_for_nobody_for_ever() -> None:
+    world = await World().start()
+    alice, bob = await world.online("alice@a.test"), await world.online("bob@a.test")
+    world.applications.remove(bob)  # it neither answers nor agrees
+    draining = asyncio.ensure_future(world.binding.drain())
+    await world.settle()
+    assert [(element.trans_id, element.code) for element in alice.elements if isinstance(element, Terminate)] == [
+        (0, 421)
+    ]
+    assert alice.link.is_closed
+    assert not draining.done()
+    late = await world.connect()
+    assert late.link.is_closed or late.link.is_aborted
+    await world.pass_time(2.1)
+    await draining
+    assert bob.link.is_closed
+
+
+@in_loop
+async def test_limits_have_their_errors() -> None:
+    """CONSTR-1: recipients of one data, attachments of one account, size of an object."""
+    world = await World(recipients=2, attachments=2).start()
+    alice = await world.online("alice@a.test", "alice/1@a.test")
+    assert code(await alice.attach("alice/2@a.test")) == 554
+    assert code(await alice.send("alice@a.test", "bob@a.test", "bob@a.test", "bob@a.test")) == 554
+    large = Part(b"Content-Type: text/plain\r\n", b"x" * 129 * 1024, "l@x")
+    assert code(await alice.send("alice@a.test", "bob@a.test", content=large)) == 554
+    assert code(await alice.send("alice@a.test", "bob@a.test")) == 250
+
+
+@in_loop
+async def test_a_full_inbox_is_not_now_for_that_recipient_alone() -> None:
+    world = await World(limits=Limits(inbox_records=1)).start()
+    alice = await world.online("alice@a.test")
+    assert code(await alice.send("alice@a.test", "bob@a.test")) == 250
+    assert code(await alice.send("alice@a.test", "bob@a.test")) == 450
+    assert code(await alice.send("alice@a.test", "bob@a.test", "carol@a.test")) == 250
+
+
+def _report() -> StatusResponse:
+    return StatusResponse(86, (Destination(Endpoint.parse("carol@a.test"), Reply(250)),))
 
 
 def _text(number: int) -> Data:

@@ -204,7 +204,7 @@ async def test_subscriptions_are_limited(world: World) -> None:
     bob = await world.attach("bob@a.test")
     for number in (1, 2):
         await subscribed(world, bob, Endpoint.parse(f"x{number}@a.test"), number)
-    assert codes(await bob.send(Subscribe(ALICE, 600, 3))) == [(554, 3)]
+    assert codes(await bob.send(Subscribe(ALICE, 600, 3))) == [(450, 3)]
     await subscribed(world, bob, Endpoint.parse("x2@a.test"), 3)
     await subscribed(world, bob, ALICE, 4, duration=0)
     world.bench.presence.stop()

@@ -252,6 +252,16 @@ async def test_nothing_is_reported_about_a_report() -> None:
     assert len(alice.data) == before <= 1
 
 
+@in_loop
+async def test_a_person_who_sends_a_report_is_told_nothing_about_it() -> None:
+    """P-31: "A statusRequest option MUST NOT be present in any data operation containing a statusResponse"."""
+    world = await World().start()
+    alice, bob = await world.online("alice@a.test"), await world.online("bob@a.test")
+    said = Inline(b" <statusResponse transID='86'/>")
+    assert code(await alice.send("alice@a.test", "bob@a.test", content=said, options=[STATUS])) == 250
+    assert (len(bob.data), alice.reports) == (1, [])
+
+
 class TestWords:
     """T1 and T7 row by row; what stands in ``Context.native_id``."""
 

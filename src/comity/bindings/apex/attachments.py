@@ -1,8 +1,8 @@
 """Who is attached as which endpoint: attach and terminate (RFC 3340 sections 4.4.1 and 4.4.3; RFC 3342 section 1).
 
 Place on the path: step 3, and the registrar's part of step 6. An application may attach as its account's own endpoint and as
-subaddresses of it (section 4.5.1). Our accounts are named without regard to case, so two spellings of one endpoint are one
-endpoint (section 2.2.1 allows that); an application is written to as it spelled it.
+subaddresses of it (section 4.5.1), spelled as the account is: endpoints are compared exactly (section 2.2.1, ADDR-27). Whoever
+writes to another spelling reaches the same person, since our accounts are named without regard to case; that is allowed there.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Attachments:
                 return Error(530, "sign in first")
             return Error(538, "signing in needs TLS here")
         try:
-            is_own = endpoint.to_address().folded() == connection.account
+            is_own = endpoint.to_address() == connection.account
         except AddressError:
             is_own = False
         return None if is_own else Error(537, "access denied")
@@ -110,9 +110,9 @@ class Attachments:
         return self._by_contact.get((contact.aor.key, contact.id))
 
     def find(self, endpoint: Endpoint) -> Attachment | None:
-        """Who is attached as an endpoint, in whatever spelling."""
+        """Who is attached as exactly this endpoint."""
         try:
-            aor = endpoint.to_address().folded()
+            aor = endpoint.to_address()
         except AddressError:
             return None
         return self._by_contact.get((aor.key, _contact_id(endpoint)))

@@ -53,13 +53,15 @@ from comity.bindings.apex.submission import Submissions
 from comity.bindings.base import Link, Listener, Network
 from comity.cpim.address import Address
 from comity.cpim.operations import Response
-from comity.errors import AddressError
+from comity.errors import AddressError, StoreError
 from comity.service.interfaces import Delivery, ScramKeys, Service
 
 log = logging.getLogger(__name__)
 
 _LOOPBACK = ("127.0.0.0/8", "::1/128")
 _STOPPING = "the server is stopping"
+GOODBYE_SECONDS = 2.0
+"""How long a peer may take to agree to the release of its session when the server stops."""
 
 
 class ApexBinding:
@@ -182,17 +184,24 @@ class ApexBinding:
             await asyncio.wait(self._submissions.pending)
         await self._data.drain()
         await self._mesh.drain()
-        for connection in list(ground.connections.values()):
-            for channel in {attachment.channel for attachment in connection.attachments.values()}:
+        for connection in ground.connections.values():
+            if connection.attachments:
+                channel = next(iter(connection.attachments))[0]
                 connection.session.send(channel, Terminate(0, 421, _STOPPING))
-                break
             connection.session.release()
             connection.link.flush()
         if ground.connections:
+            patience = self.service.clock.call_later(GOODBYE_SECONDS, self._hang_up)
             self._is_empty.clear()
             await self._is_empty.wait()
+            patience.cancel()
         if ground.tasks:
             await asyncio.wait(ground.tasks)
+
+    def _hang_up(self) -> None:
+        """Those who did not say goodbye too do not hold up the end."""
+        for connection in self._ground.connections.values():
+            connection.link.close()
 
     def deliver(self, delivery: Delivery) -> asyncio.Future[Response]:
         """Write a message to an application, or to the relay of another domain."""
@@ -207,19 +216,28 @@ class ApexBinding:
         connection.session.tls_started(self.service.clock.now())
 
     def _credentials_wanted(self, connection: Connection, event: events.CredentialsWanted) -> None:
-        self._ground.run(self._look_up(connection, event.username))
+        self._ground.run(self._look_up(connection, event))
 
-    async def _look_up(self, connection: Connection, username: str) -> None:
-        secrets = None
+    async def _look_up(self, connection: Connection, event: events.CredentialsWanted) -> None:
         try:
-            found = await self.service.accounts.credentials(self._account(username))
-            if found is not None:
-                secrets = {name: _secret(keys) for name, keys in found.scram.items()}
-        except AddressError:
-            pass  # no account can have that name; the exchange goes on and fails like any other (X-33)
-        finally:
+            secrets = await self._secrets(event.username, event.authzid)
+        except StoreError as error:
+            log.error("an account cannot be looked up: %s", error)
+            connection.session.fail_sign_in(454, "Accounts cannot be asked now.")
+        else:
             connection.session.credentials(secrets)
-            connection.link.flush()
+        connection.link.flush()
+
+    async def _secrets(self, username: str, authzid: str) -> dict[str, sasl.ScramSecret] | None:
+        """What proves the account; None if there is none that may sign in as that, and the exchange fails like any other (X-33)."""
+        try:
+            account = self._account(username)
+            if authzid and self._account(authzid) != account:
+                return None
+        except AddressError:
+            return None
+        found = await self.service.accounts.credentials(account)
+        return None if found is None else {name: _secret(keys) for name, keys in found.scram.items()}
 
     def _account(self, name: str) -> Address:
         """Whom a peer means by ``alice`` or ``alice@a.test``. Raises AddressError."""
@@ -264,7 +282,9 @@ class ApexBinding:
     # --- elements ------------------------------------------------------------------------------------------------------
 
     def _element_received(self, connection: Connection, event: events.ElementReceived) -> None:
-        connection.rates.take(len(event.raw), self.service.clock.now())
+        element = event.element
+        copies = len(element.recipients) if isinstance(element, Data) else 1
+        connection.rates.take(copies, len(event.raw), self.service.clock.now())
         answer = self._taken(connection, event.channel, event.element)
         if isinstance(answer, asyncio.Future):
             if not answer.done():

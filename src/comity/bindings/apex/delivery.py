@@ -24,6 +24,10 @@ from comity.cpim.operations import MessageOperation, Reason, Requirement, Respon
 from comity.errors import LocalProtocolError
 from comity.service.interfaces import Delivery
 
+MOST_UNANSWERED = 512
+"""Data of services that one application has not answered; beside it stands its window of messages."""
+MOST_UNREAD = 256 * 1024
+"""Octets that wait for an application which reads nothing (reliability.md section 6.2)."""
 _AWAY = "The application is not attached."
 _LEFT = "The application went away before it confirmed the message."
 
@@ -96,10 +100,10 @@ class EndpointDelivery:
         return made if isinstance(made, Response) else [made]
 
     def send(self, endpoint: Endpoint, data: Data) -> asyncio.Future[Ok | Error | None] | None:
-        """Send data to the application attached as exactly this endpoint, None if there is none; its answer is None if it leaves
-        before it answers."""
+        """Send data of a service to the application attached as exactly this endpoint; None if there is none that keeps up. Its
+        answer is None if it leaves before it answers."""
         attachment = self._attachments.find(endpoint)
-        if attachment is None or not attachment.connection.is_live:
+        if attachment is None or not self._keeps_up(attachment):
             return None
         future: asyncio.Future[Ok | Error | None] = asyncio.get_running_loop().create_future()
         try:
@@ -109,10 +113,18 @@ class EndpointDelivery:
         attachment.connection.link.flush()
         return future
 
+    def _keeps_up(self, attachment: Attachment) -> bool:
+        """False if so much waits for it that nothing more is added: services may speak as often as others do something."""
+        connection = attachment.connection
+        if not connection.is_live or connection.in_flight >= MOST_UNANSWERED:
+            return False
+        return connection.session.waiting(attachment.channel) + connection.link.unsent < MOST_UNREAD
+
     def _send(self, attachment: Attachment, data: Data, end: Callable[[Ok | Error | None], None]) -> None:
         connection = attachment.connection
         handle = connection.session.send(attachment.channel, data)
         self._flights[connection, handle] = _Flight(attachment, end)
+        connection.in_flight += 1
 
     # --- the application's word -----------------------------------------------------------------------------------------
 
@@ -120,11 +132,13 @@ class EndpointDelivery:
         """The answer to something we sent; of a terminate nobody waits for it."""
         flight = self._flights.pop((connection, handle), None)
         if flight is not None:
+            connection.in_flight -= 1
             flight.end(element)
 
     def _detached(self, attachment: Attachment) -> None:
         """Nobody is attached there any more: what was not confirmed goes back to the service."""
         left = [key for key, flight in self._flights.items() if flight.attachment is attachment]
+        attachment.connection.in_flight -= len(left)
         for key in left:
             self._flights.pop(key).end(None)
 

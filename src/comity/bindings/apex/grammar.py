@@ -31,10 +31,9 @@ _NMTOKEN = re.compile(r"[\w.\-:·]+")
 _ABSOLUTE_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:[^\s\x00-\x1f\x7f]+")
 
 #: Octets are the session's to limit (a BEEP message); elements and depth are limited as everywhere.
-_LIMITS = XmlLimits(octets=2**31)
+_LIMITS = XmlLimits(octets=2**31, has_instructions=True)
 
 _Tree = TypeVar("_Tree")
-_CODES: Final = {"restricted-xml": SILENTLY, "policy-violation": AGAINST_POLICY}
 
 
 class WireError(RemoteProtocolError):
@@ -153,7 +152,12 @@ def located(octets: bytes) -> LocatedElement:
 
 
 def _reading(read: Callable[[bytes, XmlLimits], _Tree], octets: bytes) -> _Tree:
+    if octets.startswith((b"<?xml", b"\xef\xbb\xbf<?xml")):
+        raise WireError("application/beep+xml has no XML declaration (RFC 3080 section 6.4)", NOT_WELL_FORMED)
     try:
         return read(octets, _LIMITS)
     except RemoteProtocolError as error:
-        raise WireError(str(error), _CODES.get(error.hint, NOT_WELL_FORMED)) from None
+        if error.hint == "restricted-xml" and b"<!DOCTYPE" in octets:
+            raise WireError("a document type declaration", SILENTLY) from None
+        code = AGAINST_POLICY if error.hint == "policy-violation" else NOT_WELL_FORMED
+        raise WireError(error.reason, code) from None

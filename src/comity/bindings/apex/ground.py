@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,7 +22,6 @@ from comity.cpim.address import Address
 from comity.service.interfaces import Contact, Delivery, Origin, Service
 
 if TYPE_CHECKING:
-    from comity.bindings.apex.elements import Error, Ok
     from comity.service.interfaces import Timer
 
 log = logging.getLogger(__name__)
@@ -39,7 +37,6 @@ class Attachment:
     channel: int
     trans_id: int
     endpoint: Endpoint
-    """As the application wrote it: that is what it is attached as."""
     contact: Contact
 
 
@@ -59,14 +56,10 @@ class Connection:
     is_live: bool = True
     attachments: dict[tuple[int, int], Attachment] = field(default_factory=dict)
     """By channel and transID."""
-    answers: dict[int, asyncio.Future[Ok | Error]] = field(default_factory=dict)
-    """Data sent and not answered, by the session's handle."""
+    in_flight: int = 0
+    """Data sent to it and not answered."""
     submitting: set[asyncio.Future[Any]] = field(default_factory=set)
     """Data taken and not answered."""
-    requests: deque[Coroutine[None, None, None]] = field(default_factory=deque)
-    """What it asked services for, one after the other."""
-    is_working: bool = False
-    """True while somebody works on ``requests``."""
     is_paused: bool = False
     throttle_timer: Timer | None = None
 

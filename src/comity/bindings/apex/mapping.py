@@ -142,6 +142,8 @@ class _Reader:
         self._fingerprint = (
             sha256(data.content.octets).hexdigest() if self._object is None else self._object.fingerprint
         )
+        self._is_report = data.content.octets.lstrip().startswith(b"<statusResponse")
+        """Nothing is ever reported about a report (RFC 3340 section 5.1, P-31)."""
         self._history = asked.history if is_relay else ()
         hops = asked.hopping.no_more_than
         self._max_forwards = hops - 1 if hops else INITIAL_MAX_FORWARDS
@@ -150,7 +152,7 @@ class _Reader:
     def read(self, recipient: Recipient, *, is_final: bool) -> Incoming:
         identity, asked = recipient.identity, self._asked
         try:
-            status = status_of(recipient.options) or asked.status
+            status = 0 if self._is_report else status_of(recipient.options) or asked.status
         except WireError as error:
             return Incoming(identity, Wanted(identity), Error(error.code, error.reason))
         wanted = Wanted.of(identity, asked, status)

@@ -24,8 +24,8 @@ from comity.bindings.apex.grammar import WireError, absolute_uri
 from comity.cpim.address import Address
 from comity.cpim.compose import timestamp
 from comity.cpim.header import read_timestamp
-from comity.cpim.presence import BasicStatus, Note, PresenceDocument, PresenceTuple
-from comity.cpim.presence_state import SHOW, Availability, PresenceState, tuple_states
+from comity.cpim.presence import BasicStatus, Component, Note, PresenceDocument, PresenceTuple
+from comity.cpim.presence_state import SHOW, Availability, PresenceState, persons_of, tuple_states
 from comity.cpim.presence_writer import build
 from comity.xml import Element
 
@@ -33,6 +33,7 @@ NAMESPACE: Final = "urn:comity:apex-presence:0"
 _ENTRY, _TUPLE, _CAPABILITY = (f"{{{NAMESPACE}}}{name}" for name in ("entry", "tuple", "capability"))
 #: Begins a tupleInfo of ours; a colon and the id of a tuple follow where another device said it.
 STATE_INFO: Final = "urn:comity:tuple:0"
+_OFFLINE: Final = f"{STATE_INFO}:offline"
 _MOST_INFO: Final = 2048
 """Characters of a tupleInfo of ours; notes are left out of a longer one."""
 _SHOWN: Final = (Availability.CHAT, Availability.AWAY, Availability.XA, Availability.DND)
@@ -48,6 +49,10 @@ class Entry:
     publisher_info: str = ""
     tuples: tuple[Tuple, ...] = ()
     """Their own only; none once somebody published nothing of his own."""
+
+    def is_over(self, now: datetime) -> bool:
+        """True if nothing of it is available any more."""
+        return all(one.available_until <= now for one in self.tuples)
 
     def next_end(self, now: datetime) -> datetime | None:
         """When one of its tuples ceases to be available."""
@@ -70,11 +75,16 @@ def entry_to_document(account: Address, entry: Entry, now: datetime) -> Presence
         LocalProtocolError: it holds what XML cannot.
     """
     known: set[str] = set()
-    tuples = [_tuple(one, entry.last_update, now, known) for one in entry.tuples]
+    tuples: list[PresenceTuple] = []
+    persons: list[Component] = []
+    for one in entry.tuples:
+        made, state = _tuple(one, entry.last_update, now, known)
+        tuples.append(made)
+        persons += persons_of(made.id, state, made.timestamp or now)
     attributes = {"last-update": timestamp(entry.last_update)}
     if entry.publisher_info:
         attributes["publisher-info"] = entry.publisher_info
-    return build(account.with_scheme("pres").uri, tuples, extensions=[Element(_ENTRY, attributes)])
+    return build(account.with_scheme("pres").uri, tuples, persons=persons, extensions=[Element(_ENTRY, attributes)])
 
 
 def document_to_entry(document: PresenceDocument) -> Entry | None:
@@ -87,28 +97,30 @@ def document_to_entry(document: PresenceDocument) -> Entry | None:
     return Entry(when.astimezone(UTC), found.get("publisher-info"), tuples)
 
 
-def _tuple(given: Tuple, last_update: datetime, now: datetime, known: set[str]) -> PresenceTuple:
+def _tuple(given: Tuple, last_update: datetime, now: datetime, known: set[str]) -> tuple[PresenceTuple, PresenceState]:
     until = given.available_until.astimezone(UTC)
-    show, notes = _said(given.tuple_info)
+    shown, notes = _said(given.tuple_info)
     is_open = until > now
+    state = PresenceState(Availability(shown or "available") if is_open else Availability.OFFLINE, notes)
     extra = Element(_TUPLE, {"available-until": timestamp(until)})
     if given.tuple_info:
         extra.attributes["info"] = given.tuple_info
     extra.children += [Element(_CAPABILITY, {"baseline": one.baseline}, [one.text]) for one in given.capabilities]
-    return PresenceTuple(
+    made = PresenceTuple(
         _id(given, known),
         BasicStatus.OPEN if is_open else BasicStatus.CLOSED,
         given.destination,
         None,
         notes,
         until if last_update < until <= now else last_update,
-        (Element(SHOW, {}, [show]),) if show and is_open else (),
+        (Element(SHOW, {}, [shown]),) if shown and is_open else (),
         (extra,),
     )
+    return made, state
 
 
 def _id(given: Tuple, known: set[str]) -> str:
-    """The same for the same destination, whatever else changes."""
+    """The same for the same destination, whatever else changes; not like an id that is made for any other device."""
     digest = hashlib.blake2b(given.destination.encode("utf-8", "surrogatepass"), digest_size=9).hexdigest()
     id, count = f"A{digest}", 1
     while id in known:
@@ -139,6 +151,12 @@ class Shown:
     last_update: datetime
     tuples: tuple[tuple[Tuple, bool], ...]
     """Whether it is another device's and open: nobody said how long."""
+
+    def with_past(self, entry: Entry) -> Shown:
+        """The same for the account itself, whose own entry is over and not shown to others."""
+        past = tuple((one, False) for one in entry.tuples)
+        others = tuple((one, is_open) for one, is_open in self.tuples if is_open or one.tuple_info != _OFFLINE)
+        return Shown(entry.publisher_info, max(self.last_update, entry.last_update), past + others)
 
     def presence(self, publisher: Endpoint, until: datetime) -> Presence:
         """The entry for one watcher.
@@ -182,7 +200,7 @@ def show_nothing(account: Address, when: datetime) -> Shown:
 
 
 def _past(account: Address, when: datetime) -> Tuple:
-    return Tuple(account.with_scheme("im").uri, when, f"{STATE_INFO}:offline")
+    return Tuple(account.with_scheme("im").uri, when, _OFFLINE)
 
 
 def read_last_update(presence: Presence) -> datetime | None:

@@ -19,7 +19,7 @@ from typing import Final
 from comity.bindings.apex.elements import Notify, Option, Part, Publish, ServiceElement, Terminate
 from comity.bindings.apex.endpoint import Endpoint
 from comity.bindings.apex.interfaces import Relay
-from comity.bindings.apex.presence import Shown, show, show_nothing
+from comity.bindings.apex.presence import Entry, Shown, show, show_nothing
 from comity.cpim.address import Address, from_sip_uri
 from comity.cpim.compose import timestamp
 from comity.cpim.operations import EndReason, MimeObject, NotifyOperation
@@ -105,6 +105,8 @@ class PresenceEdge:
         """By the id of a subscription of package presence.winfo."""
         self._looks: dict[str, datetime | None] = {}
         """By the id of a fetch of our own: the lastUpdate found."""
+        self._reminders: dict[str, Entry] = {}
+        """By the id of a subscription that begins; see ``remind``."""
         self._work: set[asyncio.Future[None]] = set()
 
     # --- what an operation is --------------------------------------------------------------------------------------
@@ -126,6 +128,14 @@ class PresenceEdge:
     def begin_watch(self, subscription: Subscription) -> None:
         """A watch operation begins, or another one in its place: it is told of everybody."""
         self._watches[subscription.id] = _Watch()
+
+    def remind(self, id: str, entry: Entry | None) -> None:
+        """What the account itself is told first by this subscription holds its own entry, which is over (RFC 3343 section 2.2:
+        it reads that before it writes); None: it was told."""
+        if entry is None:
+            self._reminders.pop(id, None)
+        else:
+            self._reminders[id] = entry
 
     def look(self, id: str) -> None:
         """What the subscription with this id is told is for us (see ``seen``)."""
@@ -239,6 +249,9 @@ class PresenceEdge:
         now = self._clock.when()
         account = subscription.target
         shown = show_nothing(account, now) if content is None else self._shown(content)
+        entry = self._reminders.get(subscription.id)
+        if entry is not None:
+            shown = shown.with_past(entry)
         lasts = POLLED if not kept.duration or subscription.expires is None else subscription.expires - now.timestamp()
         until = datetime.fromtimestamp(now.timestamp() + max(lasts, 1.0), UTC)
         presence = shown.presence(kept.publisher, until)

@@ -108,11 +108,11 @@ class Entries:
     def _publish(self, account: Address, entry: Entry) -> Response | None:
         self._stop(account)
         now, entity = self._clock.when(), account.with_scheme("pres")
-        if not entry.tuples:
-            # With none the document would say nothing at all; that there was no publication is no harm.
+        if entry.is_over(now):
+            # Who is nowhere looks like who blocks politely (ACL-11). That there was no publication is no harm.
             self._presence.unpublish(entity, _origin(account), key=_KEY)
             return None
-        statement = Statement(entry_to_document(account, entry, now))
+        statement = Statement(entry_to_document(account, entry, now), keeps_ids=True)
         answer = self._presence.publish(entity, statement, _origin(account), key=_KEY)
         if isinstance(answer, Response):
             log.warning("the presence entry of %s is not published: %s", account, answer.text)

@@ -31,15 +31,17 @@ from comity.bindings.apex.elements import (
 )
 from comity.bindings.apex.endpoint import Endpoint
 from comity.bindings.apex.interfaces import Relay
+from comity.bindings.apex.multipart import CONTROL
 from comity.bindings.apex.presence import Entry, own_tuples, read_last_update
 from comity.bindings.apex.presence_edge import EDGE, SECURED, SERVICE, Kept, PresenceEdge
 from comity.bindings.apex.presence_entries import Entries
+from comity.bindings.apex.reasons import CODES
 from comity.cpim.address import Address
 from comity.cpim.entity import SECURED as SECURED_TYPES
 from comity.cpim.entity import signed_part
 from comity.cpim.operations import MimeObject, Reason, Response, SubscribeOperation
 from comity.cpim.presence import PIDF_TYPE, PresenceDocument
-from comity.errors import MalformedMessage, StoreError
+from comity.errors import AddressError, MalformedMessage, StoreError
 from comity.service.interfaces import Origin
 from comity.service.presence.interfaces import Granted, Package, PresenceService, Subscription, Terms
 
@@ -50,19 +52,6 @@ MOST: Final = 24 * 3600
 MOST_TUPLES: Final = 200
 """Of one entry."""
 _DEPTH: Final = 8
-#: T1: the code of a refusal.
-_CODES: Final = {
-    Reason.SYNTAX: 501,
-    Reason.NO_SUCH_USER: 550,
-    Reason.NO_ROUTE: 553,
-    Reason.DENIED: 537,
-    Reason.SIZE: 554,
-    Reason.CONTENT: 504,
-    Reason.QUOTA: 554,
-    Reason.PROTECTION: 538,
-    Reason.INTERNAL: 451,
-    Reason.OVERLOAD: 421,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +93,9 @@ class PresenceWellKnown:
 
     def knows(self, element: ServiceElement | Part) -> bool:
         """See ``WellKnown.knows``: what a consumer may send, and presence it signed (X39)."""
-        return isinstance(element, Subscribe | Watch | Publish | Terminate | Part)
+        if isinstance(element, Part):
+            return MimeObject(element.header_block, b"").media_type != CONTROL
+        return isinstance(element, Subscribe | Watch | Publish | Terminate)
 
     def understands(self, option: Option) -> bool:
         """See ``WellKnown.understands``."""
@@ -125,6 +116,8 @@ class PresenceWellKnown:
         trans_id = (secured.trans_id if secured else 0) if isinstance(element, Part) else _trans_id(element)
         try:
             code, text = await self._handle(originator, domain, element, origin, secured)
+        except AddressError:
+            code, text = 550, "No account can have that name."
         except StoreError as error:
             log.error("an operation on presence cannot be carried out: %s", error)
             code, text = 451, "The service cannot keep this now."
@@ -192,7 +185,12 @@ class PresenceWellKnown:
         if package == "presence.winfo":
             self._reply(asked.originator, asked.domain, Reply(250, asked.trans_id))
             self._edge.begin_watch(answer.subscription)
+        elif _is_same(asked.originator, asked.publisher):
+            entry = await self._entries.get(answer.subscription.target)
+            if entry is not None and entry.tuples and entry.is_over(self._relay.service.clock.when()):
+                self._edge.remind(answer.subscription.id, entry)
         presence.begin(answer.subscription)
+        self._edge.remind(answer.subscription.id, None)
         if answer.is_refresh and package == "presence":
             self._edge.renewed(answer.subscription.target)
         return 0, ""
@@ -315,7 +313,7 @@ def _new_id() -> str:
 
 def _refusal(answer: Response) -> tuple[int, str]:
     assert answer.reason is not None, "only failures are refusals"
-    return _CODES.get(answer.reason, 451), answer.text
+    return CODES[answer.reason], answer.text
 
 
 def _view(secured: MimeObject) -> PresenceDocument | None:

@@ -48,9 +48,9 @@ class Rates:
         self._messages = Bucket(messages, float(burst), float(burst), now)
         self._octets = Bucket(octets, most, most, now)
 
-    def take(self, octets: int, now: float) -> None:
-        """Count one message."""
-        self._messages.take(now)
+    def take(self, messages: int, octets: int, now: float) -> None:
+        """Count what came at once: data for n recipients is n messages."""
+        self._messages.take(now, messages)
         self._octets.take(now, octets)
 
     def debt(self, now: float) -> float:

@@ -54,6 +54,7 @@ class SigningIn(ABC):
         self._due = None if role == "initiator" or options.pre_auth_seconds is None else now + options.pre_auth_seconds
         self._profiles: tuple[str, ...] = ()
         """Of the peer's greeting."""
+        self._is_starting_tls = False
         self._beep = BeepSession(role, options.limits, now)
         self._begin(now)
 
@@ -77,6 +78,7 @@ class SigningIn(ABC):
 
     def receive_data(self, data: bytes, now: float) -> None:
         """Take octets read from the connection."""
+        self._begin_anew(now)
         self._beep.receive_data(data, now)
         self._take_events()
 
@@ -93,6 +95,7 @@ class SigningIn(ABC):
 
     def data_to_send(self, now: float) -> list[bytes]:
         """Octets to write."""
+        self._begin_anew(now)
         return self._beep.data_to_send(now)
 
     def next_timer(self) -> float | None:
@@ -152,9 +155,17 @@ class SigningIn(ABC):
     # --- verbs of both -------------------------------------------------------------------------------------------------
 
     def tls_started(self, now: float) -> None:
-        """Answer ``TlsWanted``, after the link was told to start TLS: everything begins anew under it."""
-        if not self.is_ended:
-            self._begin(now)
+        """Answer ``TlsWanted``, after the link was told to start TLS: everything begins anew under it.
+
+        Not before the handshake is over: what is offered depends on what it proved."""
+        self._is_starting_tls = True
+        self._begin_anew(now)
+
+    def _begin_anew(self, now: float) -> None:
+        if self._is_starting_tls and self.is_tls:
+            self._is_starting_tls = False
+            if not self.is_ended:
+                self._begin(now)
 
     # --- verbs of the initiator ----------------------------------------------------------------------------------------
 

@@ -62,7 +62,7 @@ def read_message(payload: bytes) -> CoreElement:
 
     Raises:
         WireError: 500 not well formed, 501 not valid, 504 a transfer encoding, 554 over a limit; ``SILENTLY`` for a document
-            type, a processing instruction or an entity.
+            type declaration.
     """
     return _read_small(payload) if len(payload) <= _SMALL else _read(payload)
 

@@ -1,7 +1,7 @@
 """SIP glue: listeners, links, and every request's way to who answers it.
 
 Place on the path: steps 3 to 5. A request goes: limits and bans here, the sender by ``authentication.py``, then
-``submission.py`` (MESSAGE), ``registrar.py`` (REGISTER), ``publishing.py`` (PUBLISH) or ``notifier.py`` (SUBSCRIBE);
+``submission.py`` (MESSAGE; of a peer server by ``trunk.py``), ``registrar.py`` (REGISTER), ``publishing.py`` (PUBLISH) or ``notifier.py`` (SUBSCRIBE);
 deliveries leave by ``delivery.py``. Requests of one flow are taken one after the other up to ``submit``, so what came first
 is stored first; nothing waits longer than that for another.
 """
@@ -44,6 +44,7 @@ from comity.bindings.sip.session import SipSession
 from comity.bindings.sip.settings import SessionSettings
 from comity.bindings.sip.submission import Submission
 from comity.bindings.sip.subscriptions import request_to_subscription
+from comity.bindings.sip.trunk import Trunk
 from comity.bindings.sip.uri import SipUri
 from comity.bindings.sip.wire import Limits
 from comity.cpim.address import Address
@@ -108,6 +109,7 @@ class SipBinding:
         self._registrar = Registrar(self, self._authentication, rules)
         self.connections = Connections(self)
         self._out = DeviceDelivery(self)
+        self._trunk = Trunk(self)
         self._publishing = Publishing(self)
         self._notifier = Notifier(self)
         self._may_speak_plainly = lru_cache(maxsize=4096)(self._is_plaintext_network)
@@ -166,16 +168,16 @@ class SipBinding:
 
     def _take_own(self, link: Link, event: object) -> None:
         """Take an event about a request of ours."""
-        if not self._notifier.take_event(link, event):
+        if not (self._trunk.take_event(link, event) or self._notifier.take_event(link, event)):
             self._out.take(link, event)
 
     def deliver(self, delivery: Delivery) -> asyncio.Future[Response]:
-        return self._out.deliver(delivery)
+        return (self._trunk if delivery.contact.is_hop else self._out).deliver(delivery)
 
     async def drain(self) -> None:
         """Refuse new requests and wait until every MESSAGE has its answer and every delivery its end."""
         self._is_draining = True
-        while self._tasks or self._submission.is_busy or self._out.is_busy:  # noqa: ASYNC110 - three ends, once in a lifetime
+        while self._tasks or self._submission.is_busy or self._out.is_busy or self._trunk.is_busy:  # noqa: ASYNC110 - four ends, once in a lifetime
             await asyncio.sleep(0.02)
 
     # --- for the parts -----------------------------------------------------------------------------------
@@ -304,6 +306,8 @@ class SipBinding:
             if received.request.method == "REGISTER":
                 await self._registrar.take(received)
                 return
+            if self._take_from_peer(received):
+                return
             realm = who.realm(received)
             if realm is None:
                 return
@@ -326,6 +330,8 @@ class SipBinding:
         if is_publish and presence is None:
             return False
         try:
+            if self._take_from_peer(received):
+                return True
             realm = who.realm(received)
             if realm is None:
                 return True
@@ -343,6 +349,15 @@ class SipBinding:
                 self._submission.take(received, principal)
         except RemoteProtocolError as error:
             self.respond(received, int(error.hint or "400"), reason=error.reason, forget=True)
+        return True
+
+    def _take_from_peer(self, received: Request) -> bool:
+        """Take a MESSAGE that a peer server hands in for a user of its own; False if the sender is to prove who it is."""
+        domains = self._trunk.takes(received) if received.request.method == "MESSAGE" else None
+        if not domains:
+            return False
+        if not self._trunk.take_report(received, domains):
+            self._submission.take_from_peer(received, domains)
         return True
 
     async def _take_from(self, received: Request, principal: Address) -> None:

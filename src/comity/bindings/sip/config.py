@@ -45,6 +45,8 @@ class SipConfig:
     """Messages of one user at once before ``user_messages`` counts."""
     user_octets: int = 64 * 1024
     """Octets a second of one user, four seconds' worth at once."""
+    peer_messages: float = 500.0
+    """Messages a second of one peer server's domain, lasting; four times as many at once."""
     presence_interval: float = 5.0
     """Least seconds between two notifications of one presentity to one watcher; the last state is never lost (RFC 3856 section 6.10)."""
     user_subscriptions: float = 20.0

@@ -10,20 +10,42 @@ from __future__ import annotations
 from comity.bindings.sip.headers import clean_text, find, parse_params, quoted, unquoted
 from comity.bindings.sip.message import SipRequest
 from comity.cpim.address import Address
-from comity.cpim.operations import Reason, Report
+from comity.cpim.operations import Fate, Reason, Report
 from comity.errors import AddressError, RemoteProtocolError
 
 REPORT = "Comity-Report"
+WANTS = "Comity-Wants"
+"""``Comity-Wants: receipt``: the server that is asked to take the message over is to say when it was delivered."""
 REPORTER = "comity"
 """Local part of the address by which a server of ours speaks; no account has it."""
+ABOUT = ";tag="
+"""Stands between the two halves of a peer's message's identifier."""
 MAX_TEXT = 120
 """Characters of the sentence: the whole is to fit a datagram."""
 
 
 def report_headers(report: Report) -> list[tuple[str, str]]:
-    """``Comity-Report: reason;to="im:…";text="…"``."""
+    """``Comity-Report: reason;to="im:…";text="…"``; between servers also which message of the other's it is about."""
     text = quoted(clean_text(report.text)[:MAX_TEXT])
-    return [(REPORT, f"{report.reason.value};to={quoted(report.recipient.uri)};text={text}")]
+    value = f"{report.reason.value};to={quoted(report.recipient.uri)};text={text}"
+    if report.fate is not Fate.FAILED:
+        value += f";fate={report.fate.value}"
+    about = report.native_id.partition(ABOUT)[2]
+    return [(REPORT, f"{value};about={quoted(clean_text(about))}" if about else value)]
+
+
+def peers_id(request: SipRequest) -> str:
+    """The identifier of a message that a peer server handed in: its Call-ID, and the From tag by which that server knows it."""
+    return f"{request.call_id}{ABOUT}{request.from_.tag}"
+
+
+def parse_about(request: SipRequest) -> str:
+    """The message of ours that a peer's report is about, "" if it names none."""
+    value = request.value("comity-report") or ""
+    try:
+        return unquoted(find(parse_params(f";{value.partition(';')[2]}", REPORT), "about") or "")
+    except RemoteProtocolError:
+        return ""
 
 
 def parse_report(request: SipRequest) -> Report | None:
@@ -36,6 +58,7 @@ def parse_report(request: SipRequest) -> Report | None:
         params = parse_params(f";{rest}", REPORT)
         recipient = Address.parse(unquoted(find(params, "to") or ""))
         text = clean_text(unquoted(find(params, "text") or ""))[:MAX_TEXT]
-        return Report(Reason(reason.strip()), text, recipient, request.call_id)
+        fate = Fate(find(params, "fate") or Fate.FAILED.value)
+        return Report(Reason(reason.strip()), text, recipient, request.call_id, fate)
     except (RemoteProtocolError, AddressError, ValueError):
         return None

@@ -21,6 +21,8 @@ class LinkState:
     registered: set[tuple[str, str]] = field(default_factory=set)
     """Devices that registered on it, by address-of-record and id: only theirs may go down it. A peer's port says
     nothing: the next connection from it may be another user's."""
+    domains: frozenset[str] | None = None
+    """Domains that the server at the other end of this connection proved to speak for; None: not looked at yet."""
     watching: set[str] = field(default_factory=set)
     """SubscriptIDs of those that were asked for on it: likewise."""
 

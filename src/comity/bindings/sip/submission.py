@@ -1,4 +1,4 @@
-"""An authenticated MESSAGE on its way up, and its answer on the way back.
+"""An authenticated MESSAGE on its way up, of a user of ours or from a peer server, and its answer on the way back.
 
 Place on the path: steps 4 and 5, for ``binding.py``: sender binding (S-06), no relaying (S-46), ``mapping.py``, then
 ``service.submit``. The answer is 200 once a device has it, 202 if that takes longer than ``answer_wait``.
@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from ipaddress import ip_address
 from math import ceil
@@ -18,19 +18,25 @@ from typing import TYPE_CHECKING
 
 from comity.bindings.base import Link
 from comity.bindings.sip.mapping import Refusal, is_sender, request_to_operation, response_to_status
+from comity.bindings.sip.message import SipRequest
 from comity.bindings.sip.protection import came_under_tls
 from comity.bindings.sip.rates import UserRates
+from comity.bindings.sip.reports import REPORTER, WANTS, parse_report, peers_id
 from comity.bindings.sip.requests import Request
 from comity.bindings.sip.uri import SipUri
 from comity.cpim.address import Address
 from comity.cpim.message import new_message_id
-from comity.cpim.operations import Response
+from comity.cpim.operations import MessageOperation, Response
 from comity.service.interfaces import Accepted, Origin, Timer
 
 if TYPE_CHECKING:
     from comity.bindings.sip.binding import SipBinding
 
 log = logging.getLogger(__name__)
+
+NOBODY: frozenset[str] = frozenset()
+PEER_OCTETS = 8 * 1024 * 1024
+"""Octets a second of one peer server's domain."""
 
 
 @dataclass(slots=True)
@@ -49,6 +55,7 @@ class Submission:
         self._binding = binding
         config = binding.config
         self._rates = UserRates(config.user_messages, config.user_message_burst, config.user_octets)
+        self._peer_rates = UserRates(config.peer_messages, round(4 * config.peer_messages), PEER_OCTETS)
         self._answering: set[tuple[Link, int]] = set()
         """What waits for its answer; each session counts its own requests."""
 
@@ -58,14 +65,24 @@ class Submission:
         return bool(self._answering)
 
     def take(self, received: Request, principal: Address) -> None:
-        request, service = received.request, self._binding.service
-        if not is_sender(str(request.from_.uri), principal):
+        """Take a MESSAGE of a user of ours."""
+        if not is_sender(str(received.request.from_.uri), principal):
             self._binding.respond(received, 403)
             return
+        wait = self._rates.take(principal.key, len(received.request.body), self._binding.service.clock.now())
+        self._take(received, principal, NOBODY, wait)
+
+    def take_from_peer(self, received: Request, domains: frozenset[str]) -> None:
+        """Take a MESSAGE that a server handed in which speaks for ``domains``; the service looks whether its sender is of those."""
+        domain = received.request.from_.uri.host if isinstance(received.request.from_.uri, SipUri) else ""
+        wait = self._peer_rates.take(domain.lower(), len(received.request.body), self._binding.service.clock.now())
+        self._take(received, None, domains, wait)
+
+    def _take(self, received: Request, principal: Address | None, domains: frozenset[str], wait: float) -> None:
+        request, service = received.request, self._binding.service
         if not self.is_for_us(received):
             self._binding.respond(received, 403, reason="No Relaying")
             return
-        wait = self._rates.take(principal.key, len(request.body), service.clock.now())
         if wait > 0.0:
             headers = [("Retry-After", str(ceil(wait)))]
             self._binding.respond(received, 503, reason="Too Many Messages", headers=headers)
@@ -75,13 +92,16 @@ class Submission:
         if isinstance(result, Refusal):
             self._binding.respond(received, result.status_code, reason=result.text, headers=result.headers)
             return
+        if domains:
+            result = from_peer(result, request)
         fingerprint = hashlib.sha256(request.content_type.encode("utf-8", "surrogateescape") + b"\0" + request.body)
         origin = Origin(
-            principal,
+            principal or result.source,
             self._binding.name,
             received.source[0],
             came_under_tls(request, received.state.transport),
             ("sip", request.call_id, request.from_.tag, str(request.cseq.number), fingerprint.hexdigest()),
+            domains=domains,
         )
         self._answering.add((received.state.link, received.id))
         service.submit(result, origin).add_done_callback(partial(self._submitted, received, service.clock.now()))
@@ -157,6 +177,18 @@ class Submission:
         self._binding.respond(received, status_code, reason=reason, headers=headers)
         if self._binding.state_of(received.state.link) is not None:
             received.state.link.flush()
+
+
+def from_peer(operation: MessageOperation, request: SipRequest) -> MessageOperation:
+    """What a peer server says besides the message: what is worth nothing later, that its sender wants a receipt, that it is a
+    report; and the message's name there."""
+    is_transient = operation.context.transient or request.expires == 0
+    context = replace(operation.context, native_id=peers_id(request), transient=is_transient)
+    if "receipt" in request.listed(WANTS.lower()):
+        context = replace(context, wants_receipt="sip")
+    if operation.source.local == REPORTER:
+        context = replace(context, report=parse_report(request))
+    return replace(operation, context=context)
 
 
 def _is_literal(host: str) -> bool:

@@ -1,0 +1,176 @@
+"""Two real servers and SIP over TLS between them: both ways, whole objects, failures, an outage (SEED-1, GW-8, T2, SEC-33)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Coroutine, Iterator
+from datetime import UTC, datetime
+
+import pytest
+
+from comity.client import Client, Received, text_object
+from comity.cpim.address import Address
+from comity.cpim.operations import MimeObject, Reason, Status
+from comity.secure import LocalCa, TrustStore, new_identity, sign, verify
+from tests.paths.kit import ServerProcess, Via
+from tests.paths.neighbours import ALICE, BOB, CAROL, Neighbours
+
+NOBODY = Address.parse("im:nobody@b.test")
+
+
+def run(work: Coroutine[None, None, None]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(60):
+            await work
+
+    asyncio.run(bounded())
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Neighbours]:
+    with Neighbours(tmp_path_factory.mktemp("neighbours")) as neighbours:
+        yield neighbours
+
+
+async def carry(
+    source: tuple[ServerProcess, Via, Address], sink: tuple[ServerProcess, Via, Address], thing: MimeObject
+) -> Received:
+    """Send from one server's user to the other's, who is there."""
+    sender = source[0].client(source[1], source[2], receive=False)
+    async with sender as one, sink[0].client(sink[1], sink[2]) as other:
+        sending = asyncio.ensure_future(one.send(thing, sink[2]))
+        messages = other.messages()
+        received = await anext(messages)
+        following = asyncio.ensure_future(anext(messages))  # takes it
+        await asyncio.sleep(0)
+        assert (await sending).status is not Status.FAILURE
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        return received
+
+
+@pytest.mark.parametrize(("source", "sink"), [("sip", "xmpp"), ("xmpp", "sip"), ("xmpp", "xmpp"), ("sip", "sip")])
+def test_a_signed_object_crosses_two_servers_untouched(both: Neighbours, source: Via, sink: Via) -> None:
+    """Three protocols' worth of hops; the far end verifies what the near end signed, and sees by which way it came."""
+
+    async def story() -> None:
+        authority = LocalCa.create("Test authority", when=datetime.now(UTC))
+        alice = new_identity(ALICE, ca=authority, when=datetime.now(UTC))
+        signed = sign(text_object(ALICE, BOB, "signed 🎉"), alice, when=datetime.now(UTC))
+        received = await carry((both.a, source, ALICE), (both.b, sink, BOB), signed)
+        assert received.object.octets == signed.octets
+        assert received.from_ == ALICE
+        trust = TrustStore(anchors=(authority.certificate,))
+        verdict = verify(received.object, trust, now=datetime.now(UTC), expected_from=ALICE, expected_to=BOB)
+        assert (verdict.verdict, verdict.signer) == ("valid", ALICE.uri), verdict.reason
+        assert [(hop.node, hop.in_protocol, hop.out_protocol) for hop in received.history] == [
+            ("a.test", source, "sip"),
+            ("b.test", "sip", sink),
+        ]
+
+    run(story())
+
+
+def test_and_back(both: Neighbours) -> None:
+    async def story() -> None:
+        thing = text_object(BOB, ALICE, "hello Alice")
+        received = await carry((both.b, "xmpp", BOB), (both.a, "sip", ALICE), thing)
+        assert received.object.octets == thing.octets
+        assert received.asserted_by == "b.test"
+
+    run(story())
+
+
+@pytest.mark.parametrize("via", ["sip", "xmpp"])
+def test_somebody_unknown_there_is_said_to_be_unknown(both: Neighbours, via: Via) -> None:
+    """The other server's own word comes back to the sender natively, and nothing waits."""
+
+    async def story() -> None:
+        async with both.a.client(via, ALICE) as alice:
+            answer = await alice.send(text_object(ALICE, NOBODY, "hi"), NOBODY)
+            reason = answer.reason
+            if via == "xmpp":  # the acknowledgement of the stream comes first
+                report = (await anext(alice.messages())).report
+                assert report is not None
+                reason = report.reason
+            assert reason is Reason.NO_SUCH_USER
+        assert both.a.waiting() == 0
+
+    run(story())
+
+
+@pytest.mark.parametrize("via", ["sip", "xmpp"])
+def test_a_refusal_afterwards_comes_back_over_both_servers(both: Neighbours, via: Via) -> None:
+    """GW-12: Bob was away; what his program says of the message when it gets it is told to Alice, by her own server."""
+
+    async def story() -> None:
+        async with both.a.client(via, ALICE) as alice:
+            answer = await alice.send(text_object(ALICE, BOB, "forged?"), BOB)
+            assert answer.status is not Status.FAILURE
+            reported = asyncio.ensure_future(anext(alice.messages()))
+            async with both.b.client("xmpp", BOB) as bob:
+                received = await anext(bob.messages())
+                received.refuse(Reason.SIGNATURE, "It does not verify.")
+                told = await reported
+        assert told.report is not None
+        assert told.report.reason is Reason.SIGNATURE
+        assert told.report.recipient == BOB
+
+    run(story())
+
+
+def test_an_outage_loses_nothing_and_keeps_the_order(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The other server is killed, then our own; the queue is shown, drains in order, and nobody else waits for it."""
+    count = 150
+
+    async def outage(both: Neighbours) -> None:
+        async with (
+            both.a.client("sip", ALICE, receive=False) as alice,
+            both.a.client("xmpp", CAROL) as carol,
+            both.b.client("xmpp", BOB) as bob,
+        ):
+            heard = asyncio.ensure_future(listening(carol, 5))
+            before = asyncio.ensure_future(listening(bob, 1))
+            assert (await alice.send(text_object(ALICE, BOB, "before"), BOB)).status is Status.SUCCESS
+            assert await before == ["before"]
+            both.b.kill()
+            for n in range(count):
+                answer = await alice.send(text_object(ALICE, BOB, f"{n}"), BOB)
+                assert answer.status is Status.INDETERMINANT
+                if n % 30 == 0:
+                    answer = await alice.send(text_object(ALICE, CAROL, f"{n}"), CAROL)
+                    assert answer.status is Status.SUCCESS
+            assert await heard == [f"{n}" for n in range(0, count, 30)]
+
+    async def after(both: Neighbours) -> list[str | None]:
+        async with both.b.client("xmpp", BOB) as bob:
+            both.a.run("queue", "retry", "hop/sip:b.test", "-c", str(both.a.config))
+            return await listening(bob, count)
+
+    with Neighbours(tmp_path_factory.mktemp("outage")) as both:
+        run(outage(both))
+        lanes = json.loads(both.a.run("queue", "list", "--json", "-c", str(both.a.config)))
+        assert [(lane["lane"], lane["pending"]) for lane in lanes] == [("hop/sip:b.test", count)]
+        both.a.kill()
+        both.a.start()
+        both.b.start()
+        got: list[str | None] = []
+
+        async def drained() -> None:
+            got.extend(await after(both))
+
+        run(drained())
+        assert got == [f"{n}" for n in range(count)]
+        assert both.a.stop() == 0
+
+
+async def listening(client: Client, count: int) -> list[str | None]:
+    """The first texts of a client, each taken."""
+    messages = client.messages()
+    got = [(await anext(messages)).text for _ in range(count)]
+    following = asyncio.ensure_future(anext(messages))  # takes the last
+    await asyncio.sleep(0)
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+    return got
