@@ -118,7 +118,7 @@ def test_relay_that_is_killed_while_messages_flow_loses_none_and_repeats_none(ch
 
         sender = threading.Thread(target=send)
         sender.start()
-        found = []
+        found: list[int] = []
         while len(found) < MESSAGES:
             found.append(int(bob.receive(60).body))
             if len(found) in (5, 25):
