@@ -529,3 +529,18 @@ async def test_loop_back_to_the_originators_own_relay_is_one() -> None:
     assert await alice.send("alice@a.test", "bob@lost.test", content=GIF, options=[status_request(86)]) == Ok()
     assert alice.reports == [(86, "bob@lost.test", 550)]
     assert sum(octets.count(b"image/gif") for _, _, octets in internet.wire) == 3
+
+
+@in_loop
+async def test_relay_is_read_from_at_a_relays_rate_and_not_at_a_persons() -> None:
+    """Reliability.md section 6.2: 500 messages a second of one peer; who calls and who is called alike."""
+    internet, a, b = await pair()
+    alice = await a.online("alice@a.test")
+    await alice.send("alice@a.test", "bob@b.test", content=GIF)
+    for node in (a, b):
+        [connection] = [each for each in node.binding._ground.connections.values() if each.domains]
+        for _ in range(1900):
+            connection.rates.take(1, 100, internet.clock.now())
+        assert connection.rates.debt(internet.clock.now()) == 0
+        connection.rates.take(500, 100, internet.clock.now())
+        assert connection.rates.debt(internet.clock.now()) > 0
