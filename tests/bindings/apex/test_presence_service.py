@@ -25,9 +25,13 @@ from comity.cpim.presence import PIDF_TYPE
 from comity.service.interfaces import Origin
 from comity.service.presence.interfaces import Decision, Default, Statement
 from comity.service.presence.watching import PresenceLimits
+from comity.store.clock import StoreClock
+from comity.testing.clock import FakeClock
 from comity.testing.presence import PresenceBench
 from comity.testing.service import settle
 from tests.bindings.apex.presence_world import Application, World, in_world
+from tests.loop import in_loop
+from tests.service.presence.test_watching import BadStore
 
 ALICE, BOB = Endpoint.parse("alice@a.test"), Endpoint.parse("bob@a.test")
 NEVER = "2000-05-14T13:02:00-08:00"
@@ -716,3 +720,42 @@ async def test_without_presence_everything_is_answered_421(world: World) -> None
     bob = await world.attach("bob@a.test")
     assert codes(await bob.send(Subscribe(ALICE, 600, 7))) == [(421, 7)]
     assert codes(await bob.send(Terminate(7))) == [(421, 7)]
+
+
+@in_loop
+async def test_what_cannot_be_kept_is_not_said_yes_to() -> None:
+    """Section 5.7 of reliability.md: 421 and 451, and things are as they were."""
+    clock = FakeClock()
+    store = BadStore(StoreClock(lambda: clock.when().timestamp(), clock.now))
+    world = await World(PresenceBench(store, clock=clock)).start()
+    alice, bob = await world.attach("alice@a.test"), await world.attach("bob@a.test")
+    await allow(world, "alice@a.test", "bob@a.test")
+    assert codes(await alice.send(world.entry("alice@a.test", NEVER, im(world, 600)))) == [(250, 1)]
+    await subscribed(world, bob, ALICE)
+    stamp = await last_update(alice)
+    store.is_broken = True
+    assert codes(await bob.send(Subscribe(ALICE, 600, 8))) == [(421, 8)]
+    assert codes(await bob.send(Terminate(7))) == [(421, 7)]
+    assert codes(await alice.send(world.entry("alice@a.test", stamp, im(world, 900)))) == [(451, 1)]
+    store.is_broken = False
+    assert await last_update(alice) == stamp
+    await world.restart()
+    await world.bench.advance(40)
+    await bob.attach()
+    (told,) = publishes(bob.take())
+    assert told.trans_id == 7
+    assert told.presence.tuples == (im(world, 560),)
+    world.bench.presence.stop()
+
+
+@in_world
+async def test_names_that_no_account_can_have_are_answered(world: World) -> None:
+    """550, of whoever asks and about whom; nothing fails."""
+    odd = Endpoint("a b\u00a0", "", "a.test")
+    bob = await world.attach("bob@a.test")
+    assert codes(await bob.send(Watch(odd, 600, 1)))[0][0] in (537, 550)
+    heard = await bob.send(Subscribe(odd, 0, 2))
+    assert [one.trans_id for one in heard if isinstance(one, Publish | Reply)] == [2]
+    world.relay.applications[odd] = bob
+    bob.endpoint = odd
+    assert [one.trans_id for one in await bob.send(Subscribe(ALICE, 0, 3)) if isinstance(one, Publish | Reply)] == [3]
