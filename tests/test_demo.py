@@ -108,11 +108,6 @@ class TestThief:
 
 
 class TestSend:
-    def test_apex_comes_later(self) -> None:
-        result = comity(*SEND, "--via", "apex", "hello")
-        assert result.exit_code == 2
-        assert "APEX comes with a later version" in result.stderr
-
     @pytest.mark.parametrize("server", ["127.0.0.1", "127.0.0.1:", ":5060", "host:0", "host:65536", "host:٣"])
     def test_a_server_is_a_host_and_a_port(self, server: str) -> None:
         result = comity(*SEND, "--via", "sip", "--server", server, "hello")

@@ -6,6 +6,7 @@ at each of the four places where it can be looked at (SEED-1).
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 from typing import Any
@@ -20,7 +21,7 @@ TRACES = 20
 
 
 class Drawing:
-    """Alice of the first house by APEX, Dora of the second by XMPP.
+    """Erin of the first house by APEX, Dora of the second by XMPP.
 
     Args:
         stage: with the first server running.
@@ -30,26 +31,26 @@ class Drawing:
     def __init__(self, stage: Stage, sent: set[str]) -> None:
         self._stage = stage
         self._sent = sent
-        self._alice, self._dora = stage.people["alice"], stage.people["dora"]
+        self._erin, self._dora = stage.people["erin"], stage.people["dora"]
 
     async def there(self) -> str:
-        """Alice signs and sends by APEX; Dora's XMPP client verifies."""
+        """Erin signs and sends by APEX; Dora's XMPP client verifies."""
         stage = self._stage
         await stage.serve(stage.neighbour)
-        await stage.settle(self._dora, has_key=True)
+        await asyncio.gather(*(stage.settle(person, has_key=True) for person in (self._erin, self._dora)))
         dora = await stage.listen(self._dora, "xmpp", "tcp")
-        sent = accepted(await stage.send(self._alice, self._dora, "apex", "tcp", TERMS, "--sign"))
-        held = await self._holds(sent, dora, self._alice, TERMS, ("apex", "sip", "xmpp"))
+        sent = accepted(await stage.send(self._erin, self._dora, "apex", "tcp", TERMS, "--sign"))
+        held = await self._holds(sent, dora, self._erin, TERMS, ("apex", "sip", "xmpp"))
         await dora.end(signal.SIGTERM)
         return held
 
     async def back(self) -> str:
-        """Dora answers by XMPP; Alice's APEX client verifies."""
+        """Dora answers by XMPP; Erin's APEX client verifies."""
         stage = self._stage
-        alice = await stage.listen(self._alice, "apex", "tls")
-        sent = accepted(await stage.send(self._dora, self._alice, "xmpp", "tls", ANSWER, "--sign"))
-        held = await self._holds(sent, alice, self._dora, ANSWER, ("xmpp", "sip", "apex"))
-        await alice.end(signal.SIGTERM)
+        erin = await stage.listen(self._erin, "apex", "tls")
+        sent = accepted(await stage.send(self._dora, self._erin, "xmpp", "tls", ANSWER, "--sign"))
+        held = await self._holds(sent, erin, self._dora, ANSWER, ("xmpp", "sip", "apex"))
+        await erin.end(signal.SIGTERM)
         return held
 
     async def _holds(self, sent: dict[str, Any], ear: Child, by: Person, text: str, path: tuple[Via, Via, Via]) -> str:

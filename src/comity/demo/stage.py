@@ -120,7 +120,10 @@ class Stage:
         self.neighbour = House(folder / "neighbour", OTHER_DOMAIN, ports[PORTS:])
         self.people = {
             name: Person(name, secrets.token_urlsafe(9), folder / name, house)
-            for names, house in ((("alice", "bob", "carol", "mallory"), self.house), (("dora",), self.neighbour))
+            for names, house in (
+                (("alice", "bob", "carol", "mallory", "erin"), self.house),
+                (("dora",), self.neighbour),
+            )
             for name in names
         }
         self.servers: dict[str, Child] = {}
