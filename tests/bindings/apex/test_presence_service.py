@@ -195,7 +195,7 @@ async def test_a_watcher_that_waits_is_told_when_the_account_answers(world: Worl
         Address.parse("im:alice@a.test"), Default.DENY, world.bench.origin("im:alice@a.test")
     )
     await world.bench.answer("im:alice@a.test", "im:bob@a.test", Decision.REFUSED)
-    assert bob.take() == [Terminate(7)]
+    assert bob.take() == [Terminate(7, 537)]
     world.bench.publish("im:alice@a.test", "dnd")
     assert bob.take() == []
 
@@ -407,7 +407,7 @@ async def test_who_has_the_token_may_watch_until_it_is_taken_away(world: World) 
     entry = await rights.entry(alice, "", "bob@a.test")
     assert entry is not None
     assert not hasattr(await rights.set_entry(alice, "", "bob@a.test", None, entry.last_update), "reason")
-    assert bob.take() == [Terminate(2)]
+    assert bob.take() == [Terminate(2, 537)]
     assert codes(await bob.send(Watch(ALICE, 600, 3))) == [(537, 3)]
 
 
@@ -424,7 +424,7 @@ async def test_the_token_is_asked_for_though_the_watcher_may_see_the_account(wor
     assert heard == [Reply(250, 2), Notify(Endpoint.parse("carol@a.test"), 2, "subscribe", 300)]
     await rights.set_entry(alice, "", "bob@a.test", tokens[1:], set_.last_update)
     await settle()
-    assert bob.take() == [Terminate(2)]
+    assert bob.take() == [Terminate(2, 537)]
     await world.bench.watch("im:alice@a.test", "im:alice@a.test", 200)
     assert bob.take() == []
 
@@ -759,3 +759,18 @@ async def test_names_that_no_account_can_have_are_answered(world: World) -> None
     world.relay.applications[odd] = bob
     bob.endpoint = odd
     assert [one.trans_id for one in await bob.send(Subscribe(ALICE, 0, 3)) if isinstance(one, Publish | Reply)] == [3]
+
+
+@in_world
+async def test_signed_presence_can_be_replaced_by_an_entry(world: World) -> None:
+    """APEX-19 after X39: what is read of the signed document is the lastUpdate to send back, though it is an old one."""
+    alice = await world.attach("alice@a.test")
+    head, octets = signed(world)
+    await world.bench.advance(30)
+    assert codes(await alice.send(world.entry("alice@a.test", NEVER, im(world, 600)))) == [(250, 1)]
+    assert codes(await alice.send(Part(head, octets, "1@a.test"), options=[OPTION])) == [(250, 7)]
+    stamp = await last_update(alice)
+    assert codes(await alice.send(world.entry("alice@a.test", stamp, im(world, 600)))) == [(250, 1)]
+    assert codes(await alice.send(world.entry("alice@a.test", stamp, im(world, 700)))) == [(555, 1)]
+    (read,) = publishes(await alice.send(Subscribe(ALICE, 0, 1)))
+    assert read.presence.tuples == (im(world, 600),)
