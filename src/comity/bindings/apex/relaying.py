@@ -90,10 +90,12 @@ class Relaying:
         neighbour = self._neighbours.get(connection.link)
         if key in connection.attachments or (neighbour is not None and key in neighbour.bound):
             return Error(555, "that transaction-identifier is in use")
+        if self._ground.is_ours(element.relay):
+            return Error(537, "access denied")
         domains = self.proved(connection.link)
         if not domains:
-            return Error(534, "this server knows no relay by that certificate or address")
-        if self._ground.is_ours(element.relay) or not (element.relay in domains or ANY in domains):
+            return Error(534, "no relay is known here by that certificate or address")
+        if not (element.relay in domains or ANY in domains):
             return Error(537, "access denied")
         if (refused := not_understood(element.options, "bind")) is not None:
             return refused
