@@ -39,6 +39,7 @@ LONGEST: Final = 2**31 - 1
 """Seconds; of what has no end of its own."""
 POLLED: Final = 3600
 """Seconds for which a poll's answer may hold at most: no device's word is kept longer without being said again (N-22)."""
+_DENIED: Final = 537
 _ACTIVE, _PENDING = SubscriptionState.ACTIVE, SubscriptionState.PENDING
 
 
@@ -163,14 +164,17 @@ class PresenceEdge:
         self._tell(subscription, None)
 
     def ended(self, subscription: Subscription, reason: EndReason, retry_after: int | None = None) -> None:
-        """See ``Edge.ended``; a poll that brings nothing is answered like one of somebody who is nowhere."""
+        """See ``Edge.ended``; a poll that brings nothing is answered like one of somebody who is nowhere.
+
+        Who is refused from now on is told 537 (the DTD of RFC 3340 section 9.1 has a code), so that it does not ask again at once."""
         if subscription.id in self._looks:
             return
         kept = Kept.decode(subscription.data)
         is_watch = subscription.package == "presence.winfo"
         self.forget(subscription)
         if kept.duration:
-            self._say(kept, Terminate(kept.trans_id))
+            code = _DENIED if reason is EndReason.REJECTED else 250
+            self._say(kept, Terminate(kept.trans_id, code))
         elif not is_watch:
             self._tell(subscription, None)
 
@@ -319,7 +323,7 @@ class PresenceEdge:
             return
         self._presence.lost(subscription)
         self.forget(subscription)
-        self._say(kept, Terminate(kept.trans_id))
+        self._say(kept, Terminate(kept.trans_id, _DENIED))
 
     def renewed(self, target: Address) -> None:
         """Somebody's subscribe replaced his earlier one, which is news for APEX alone: tell who watches the watchers."""

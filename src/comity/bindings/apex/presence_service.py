@@ -247,8 +247,9 @@ class PresenceWellKnown:
             entry = await self._entries.get(account)
             seen = await self._look(presence, account)
             newest = max((one for one in (seen, entry.last_update if entry else None) if one is not None), default=None)
-            # What devices said since is no conflict: it is theirs, and nothing of it is written or ended here.
-            is_stale = entry is not None and given < entry.last_update
+            # What devices said since is no conflict: it is theirs, and nothing of it is written or ended here. Nor is what was
+            # signed in the place of an entry (X39), whose own time counts as its lastUpdate.
+            is_stale = entry is not None and given < entry.last_update and given != seen
             if is_stale or (newest is not None and given > newest):
                 return 555, "The entry was updated meanwhile."
             info = element.presence.publisher_info
