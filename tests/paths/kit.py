@@ -21,7 +21,7 @@ from comity.bindings.base import HostPort, Transport
 from comity.client import Client, connect
 from comity.cpim.address import Address
 
-Via = Literal["sip", "xmpp"]
+Via = Literal["sip", "xmpp", "apex"]
 ALICE, BOB = Address.parse("im:alice@a.test"), Address.parse("im:bob@a.test")
 PASSWORD = "correct horse"
 READY_SECONDS = 20.0
@@ -166,7 +166,7 @@ listen = ["tcp://127.0.0.1:{apex}", "tls://127.0.0.1:{apexs}"]
         """Whatever happened: nothing of it runs on."""
         self.kill()
 
-    def port(self, via: Via | Literal["apex"], transport: Transport) -> HostPort:
+    def port(self, via: Via, transport: Transport) -> HostPort:
         """Where to connect."""
         return "127.0.0.1", self._ports[via, transport]
 
