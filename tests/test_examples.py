@@ -49,3 +49,19 @@ async def asked(server: ServerProcess, via: Via) -> str | None:
     async with server.client(via, ALICE) as alice:
         await alice.send(text_object(ALICE, BOB, "hello"), BOB)
         return (await take(alice))[0].text
+
+
+def test_beep_echo_shows_the_frames_of_a_session() -> None:
+    command = [sys.executable, str(ROOT / "examples" / "beep_echo.py")]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+        env={"PYTHONPATH": str(ROOT / "src"), "PYTHONUTF8": "1"},
+    )
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("C: 'RPY 0 0 . 0 ")
+    assert sum(line.startswith("S: 'RPY 1 ") for line in lines) == 3
+    assert lines[-1] == "S closes the connection"

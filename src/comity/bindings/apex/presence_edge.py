@@ -164,7 +164,9 @@ class PresenceEdge:
         self._tell(subscription, None)
 
     def ended(self, subscription: Subscription, reason: EndReason, retry_after: int | None = None) -> None:
-        """See ``Edge.ended``; a poll that brings nothing is answered like one of somebody who is nowhere."""
+        """See ``Edge.ended``; a poll that brings nothing is answered like one of somebody who is nowhere.
+
+        Who is refused from now on is told 537 (the DTD of RFC 3340 section 9.1 has a code), so that it does not ask again at once."""
         if subscription.id in self._looks:
             return
         kept = Kept.decode(subscription.data)
@@ -321,7 +323,7 @@ class PresenceEdge:
             return
         self._presence.lost(subscription)
         self.forget(subscription)
-        self._say(kept, Terminate(kept.trans_id))
+        self._say(kept, Terminate(kept.trans_id, _DENIED))
 
     def renewed(self, target: Address) -> None:
         """Somebody's subscribe replaced his earlier one, which is news for APEX alone: tell who watches the watchers."""
