@@ -25,9 +25,14 @@ from comity.client import (
 from comity.cpim.address import Address
 from comity.cpim.operations import MimeObject, Reason, Requirement, Status
 from comity.cpim.presence_state import Availability
+from comity.net.driver import LoopClock
+from comity.net.network import AsyncNetwork
+from comity.net.resolver import Resolver
+from comity.net.tls import TlsContexts
 from comity.secure import TrustStore, new_identity, sign
+from comity.testing.dns import DnsServer
 from tests.loop import in_loop as story
-from tests.paths.kit import ALICE, BOB, PASSWORD, ServerProcess, Via, take
+from tests.paths.kit import ALICE, BOB, PASSWORD, ServerProcess, Via, free_ports, take
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +58,26 @@ async def test_an_object_crosses_octet_for_octet_and_its_delivery_is_told(
         assert received.from_ == ALICE
         assert received.history[0].in_protocol == "apex"
         assert (await sending).status is Status.SUCCESS
+
+
+@story
+async def test_the_relay_of_a_domain_is_found_by_its_srv_records_in_their_order(server: ServerProcess) -> None:
+    """ADDR-17: RFC 3340 section 3.1; the first target is not there."""
+    [closed] = free_ports(1)
+    zone = f"""
+        _apex-edge._tcp.a.test. 60 IN SRV 10 0 {closed} relay.a.test.
+        _apex-edge._tcp.a.test. 60 IN SRV 20 0 {server.port("apex", "tcp")[1]} relay.a.test.
+        relay.a.test. 60 IN A 127.0.0.1
+    """
+    async with DnsServer(zone) as dns:
+        client, clock = connect("apex", ALICE, PASSWORD, ca_file=server.authority), LoopClock()
+        assert isinstance(client, apex.ApexClient)
+        client._network = AsyncNetwork(
+            clock, tls=TlsContexts(trust=server.authority), resolver=Resolver(clock, [dns.address], hosts=None)
+        )
+        async with client:
+            assert client.endpoint.bare == client.endpoint
+        assert "_apex-edge._tcp.a.test SRV" in dns.asked
 
 
 @pytest.mark.parametrize("others", ["sip", "xmpp"])

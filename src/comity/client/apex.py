@@ -167,9 +167,15 @@ class ApexClient(HasPresence, SignedIn):
         else:
             domain = options.address.domain
             targets = await self._network.resolve_service("_apex-edge._tcp", domain, EDGE_PORT, "tcp", is_trusted=True)
-        host, port = targets[0].host, targets[0].port
         server_name = options.address.domain if is_direct else ""
-        await self._network.connect(self, Target("tls" if is_direct else "tcp", host, port, server_name), role="client")
+        for left, target in zip(range(len(targets) - 1, -1, -1), targets, strict=True):  # RFC 2782: in order
+            where = Target("tls" if is_direct else "tcp", target.host, target.port, server_name)
+            try:
+                await self._network.connect(self, where, role="client")
+                return
+            except DeliveryError:
+                if not left:
+                    raise
 
     async def _return(self) -> None:
         """Try until attached again or patience ends; ``link_closed`` calls again if it breaks once more."""
