@@ -113,13 +113,15 @@ class ApexPresence:
     ) -> Response:
         """See ``PresenceClient.publish``."""
         self._forget_own()
-        response = await self._put(availability, note, lease or DURATION)
-        if response.reason is not None:
-            return response
-        if lease is None:
+        if sealer is not None:
+            response = await self._put_signed(PresenceState(availability, _notes(note)), sealer)
+        else:
+            response = await self._put(availability, note, lease or DURATION)
+        if response.reason is None and lease is None:
             self._own = own = _Own(availability, note)
-            own.renewal = asyncio.ensure_future(self._renew(own))
-        return response if sealer is None else await self._put_signed(PresenceState(availability, _notes(note)), sealer)
+            if sealer is None:  # what is signed is said anew by who signs it
+                own.renewal = asyncio.ensure_future(self._renew(own))
+        return response
 
     async def unpublish(self) -> Response:
         """See ``PresenceClient.unpublish``."""
@@ -162,7 +164,7 @@ class ApexPresence:
         return replace(read, publisher=self._line.endpoint.bare, tuples=(Tuple(destination, until, info), *others))
 
     async def _put_signed(self, state: PresenceState, sealer: Sealer) -> Response:
-        """What we signed goes beside the entry, for those who want it whole (X39)."""
+        """What we signed takes the place of the entry (X39), for an hour."""
         line = self._line
         document = state_document(line.address, tuple_id_of(line.endpoint.subaddress), state, datetime.now(UTC))
         if document is None:
