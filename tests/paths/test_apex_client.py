@@ -151,6 +151,36 @@ async def test_what_is_sent_while_the_server_is_down_arrives_once(tmp_path: Path
             assert {response.status for response in await asyncio.gather(*sending)} == {Status.SUCCESS}
 
 
+@pytest.mark.parametrize("is_taken_meanwhile", [False, True])
+@story
+async def test_what_was_received_before_the_server_died_is_not_received_twice(
+    tmp_path: Path, is_taken_meanwhile: bool
+) -> None:
+    """The server sends again what it has no answer to; the client knows it by its Content-ID, taken or not."""
+    with ServerProcess(tmp_path / "server") as server:
+        server.start()
+        async with server.client("apex", BOB) as bob:
+            async with server.client("apex", ALICE, receive=False) as alice:
+                sending = alice.send(text_object(ALICE, BOB, "first"), BOB)
+                messages = aiter(bob.messages())
+                assert (await anext(messages)).text == "first"
+                await sending
+            server.kill()
+            asking = asyncio.ensure_future(anext(messages)) if is_taken_meanwhile else None
+            server.start()
+            async with server.client("apex", ALICE, receive=False) as alice:
+                sending = alice.send(text_object(ALICE, BOB, "second"), BOB)
+                asking = asking or asyncio.ensure_future(anext(messages))
+                async with asyncio.timeout(20):
+                    assert (await asking).text == "second"
+                    following = asyncio.ensure_future(anext(messages))
+                    assert (await sending).status is Status.SUCCESS
+            assert not following.done()
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+        assert server.waiting() == 0
+
+
 @story
 async def test_one_program_at_a_time_receives_as_an_endpoint(server: ServerProcess) -> None:
     """RFC 3340 section 4.4.1 step 5: 554; who only sends takes nothing away."""

@@ -30,7 +30,7 @@ from comity.bindings.apex.elements import (
 from comity.bindings.apex.endpoint import Endpoint
 from comity.bindings.apex.multipart import new_content_id
 from comity.bindings.apex.presence import STATE_INFO, Entry, entry_to_document, own_tuples, read_last_update
-from comity.bindings.apex.presence_edge import SECURED, SERVICE
+from comity.bindings.apex.presence_operations import SECURED, SERVICE
 from comity.bindings.apex.reasons import error_to_response
 from comity.client.base import ClientError
 from comity.client.presence import Contact, Judge, NotPossible, Sealer, Seen, Standing, Watch
