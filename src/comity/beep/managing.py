@@ -210,7 +210,8 @@ class ManagedChannels(ChannelTable):
     def _take_profile(self, start: m.Start, chosen: ProfileOffer) -> None:
         if chosen.uri not in [offer.uri for offer in start.profiles]:
             raise RemoteProtocolError("the peer chose a profile that was not offered")
-        self._channels[start.number] = Channel(start.number, chosen.uri, self.options)
+        channel = self._channels[start.number] = Channel(start.number, chosen.uri, self.options)
+        self._consider_window(channel)
         self._events.append(ChannelStarted(start.number, chosen.uri, chosen.content))
 
     def _take_close_refusal(self, number: int, error: m.BeepError) -> None:

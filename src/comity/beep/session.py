@@ -291,10 +291,6 @@ class BeepSession(ManagedChannels):
                     out.append(write_seq(channel.number, *channel.tell_window()))
             self._telling.clear()
 
-    def _consider_window(self, channel: Channel) -> None:
-        if channel.window_to_tell():
-            self._telling[channel.number] = channel
-
 
 def _earlier(a: float | None, b: float) -> float:
     return b if a is None or b < a else a

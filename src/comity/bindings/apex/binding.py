@@ -141,7 +141,15 @@ class ApexBinding:
     def _options(self, link: Link) -> SessionOptions:
         config = self._ground.config
         return SessionOptions(
-            BeepOptions(window_max=config.window_max, channels=config.channels, message=config.message),
+            BeepOptions(
+                window=config.window,
+                window_max=config.window_max,
+                frame=config.frame,
+                channels=config.channels,
+                message=config.message,
+                greeting_deadline=config.pre_auth_time,
+                frame_deadline=config.idle_time,
+            ),
             has_tls=config.has_tls,
             sign_in=SaslOptions(
                 self._dummy_key,
