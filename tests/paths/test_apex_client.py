@@ -16,7 +16,6 @@ from comity.client import (
     ClientError,
     Judge,
     NotPossible,
-    Received,
     Seen,
     Standing,
     apex,
@@ -28,7 +27,7 @@ from comity.cpim.operations import MimeObject, Reason, Requirement, Status
 from comity.cpim.presence_state import Availability
 from comity.secure import TrustStore, new_identity, sign
 from tests.loop import in_loop as story
-from tests.paths.kit import ALICE, BOB, PASSWORD, ServerProcess, Via
+from tests.paths.kit import ALICE, BOB, PASSWORD, ServerProcess, Via, take
 
 
 @pytest.fixture(scope="module")
@@ -37,20 +36,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     server.start()
     yield server
     assert server.stop() == 0
-
-
-async def take(client: Client, count: int = 1) -> list[Received]:
-    """The next messages, the last one taken too."""
-    found: list[Received] = []
-    messages = aiter(client.messages())
-    async with asyncio.timeout(20):
-        while len(found) < count:
-            found.append(await anext(messages))
-    asking = asyncio.ensure_future(anext(messages))  # asking for the next one takes it
-    await asyncio.sleep(0)
-    asking.cancel()
-    await asyncio.gather(asking, return_exceptions=True)
-    return found
 
 
 @pytest.mark.parametrize("transport", ["tcp", "tls"])

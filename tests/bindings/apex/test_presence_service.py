@@ -18,7 +18,7 @@ from comity.bindings.apex.elements import (
 )
 from comity.bindings.apex.endpoint import Endpoint
 from comity.bindings.apex.grammar import WireError
-from comity.bindings.apex.presence_edge import SECURED
+from comity.bindings.apex.presence_operations import SECURED
 from comity.cpim.address import Address
 from comity.cpim.operations import MimeObject, Response
 from comity.cpim.presence import PIDF_TYPE
