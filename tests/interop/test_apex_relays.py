@@ -40,6 +40,7 @@ def server(tmp_path: Path, relay: Relay) -> Iterator[ServerProcess]:
         server.config.write_text(text, encoding="utf-8")
         server.start()
         yield server
+        assert server.stop() == 0
 
 
 @pytest.fixture
