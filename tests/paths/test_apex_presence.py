@@ -103,7 +103,6 @@ def test_subscriptions_and_entries_outlive_a_killed_server(tmp_path: Path) -> No
         house.start()
         again = stack.enter_context(ApexPerson(house, watcher.name, "desk"))
         again.watches = watcher.watches
-        again.application._trans_id = watcher.application._trans_id
         again.application.session.sock.settimeout(60)
         heard: dict[str, tuple[str, str]] = {}
         while len(heard) < 2:
