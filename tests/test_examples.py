@@ -23,6 +23,22 @@ def test_sign_and_verify_prints_one_good_and_one_bad_verdict() -> None:
     assert second.startswith("damaged: bad-signature")
 
 
+def test_beep_echo_shows_the_frames_of_a_session() -> None:
+    command = [sys.executable, str(ROOT / "examples" / "beep_echo.py")]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+        env={"PYTHONPATH": str(ROOT / "src"), "PYTHONUTF8": "1"},
+    )
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("C: 'RPY 0 0 . 0 ")
+    assert sum(line.startswith("S: 'RPY 1 ") for line in lines) == 3
+    assert lines[-1] == "S closes the connection"
+
+
 def test_an_apex_application_answers_whatever_protocol_it_is_written_by(tmp_path: Path) -> None:
     """Issue 6 part 6: small enough to be read at a glance."""
     example = ROOT / "examples" / "apex_answering.py"

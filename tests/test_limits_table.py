@@ -13,12 +13,6 @@ SOURCE = Path(__file__).parents[1] / "src" / "comity"
 #: reliability.md section 6.2, for what is not built yet or cannot be set.
 WAITING = {
     "server_stanza": "server-to-server XMPP",
-    "peer_messages": "server-to-server XMPP and gateways",
-    "beep_window": "APEX",
-    "beep_window_max": "APEX",
-    "beep_frame": "APEX",
-    "beep_channels": "APEX",
-    "beep_message": "APEX",
     "alias_depth": "aliases",
     "max_breadth": "SIP requests sent on to another server",
     "hops": "enforced as cpim.operations.INITIAL_MAX_FORWARDS; another value has a meaning with gateways only",

@@ -1,46 +1,88 @@
-"""Two server processes, a.test and b.test, that speak SIP over TLS with each other: each believes the other's authority."""
+"""Several server processes that speak with each other under TLS: each believes the others' authorities."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from comity.cpim.address import Address
-from tests.paths.kit import ServerProcess
+from tests.paths.kit import ServerProcess, Via
 
 ALICE, BOB = Address.parse("im:alice@a.test"), Address.parse("im:bob@b.test")
 CAROL = Address.parse("im:carol@a.test")
 FAST = "user_messages = 100000\nuser_message_burst = 100000\nuser_octets = 100000000\nconnections_per_address = 1000"
 
 
-class Neighbours:
-    """Alice and Carol at ``a``, Bob at ``b``."""
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One ``[[route]]``."""
 
-    def __init__(self, directory: Path) -> None:
-        self.a = ServerProcess(directory / "a", FAST, ("a.test",), (ALICE, CAROL))
-        self.b = ServerProcess(directory / "b", FAST, ("b.test",), (BOB,))
+    at: str
+    """Domain of the server that has it."""
+    to: str
+    """Domain it leads to."""
+    by: str
+    """Domain of the next server."""
+    via: Via = "sip"
+    transit: tuple[str, ...] = ()
+
+
+class Servers:
+    """One server a domain, with its people and its ways."""
+
+    def __init__(self, directory: Path, people: Mapping[str, tuple[Address, ...]], ways: Sequence[Way]) -> None:
+        self._at = {domain: ServerProcess(directory / domain, FAST, (domain,), people[domain]) for domain in people}
         trust = directory / "trust.pem"
-        trust.write_bytes(self.a.authority.read_bytes() + self.b.authority.read_bytes())
-        _, tls_a = self.a.port("sip", "tls")
-        _, tls_b = self.b.port("sip", "tls")
-        _add(self.a, trust, "b.test", tls_b)
-        _add(self.b, trust, "a.test", tls_a)
+        trust.write_bytes(b"".join(server.authority.read_bytes() for server in self._at.values()))
+        for domain, server in self._at.items():
+            text = server.config.read_text(encoding="utf-8") + f'[tls]\ntrust = "{trust}"\n'
+            text += "".join(self._route(way) for way in ways if way.at == domain)
+            server.config.write_text(text + self._peers(domain, ways), encoding="utf-8")
 
-    def __enter__(self) -> Neighbours:
-        self.a.start()
-        self.b.start()
+    def _route(self, way: Way) -> str:
+        _, port = self._at[way.by].port(way.via, "tls")
+        transit = f"transit = {list(way.transit)}\n" if way.transit else ""
+        target = f'via = "{way.via}"\nnext_hop = "tls://localhost:{port}"'
+        return f'[[route]]\ndomain = "{way.to}"\n{target}\n{transit}'
+
+    def _peers(self, domain: str, ways: Sequence[Way]) -> str:
+        """Who hands in what others sent has to be trusted with that."""
+        others = {way.at for way in ways if way.by == domain and way.to != domain}
+        others |= {way.at for way in ways if way.by == domain and way.transit}
+        text = '[[peer]]\nname = "{name}"\nspeaks_for = ["*"]\n'
+        return "".join(text.format(name=name) for name in sorted(others))
+
+    def __getitem__(self, domain: str) -> ServerProcess:
+        return self._at[domain]
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            for server in self._at.values():
+                stack.enter_context(server)
+                server.start()
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         """Whatever happened: nothing of it runs on."""
-        self.a.kill()
-        self.b.kill()
+        self._stack.close()
 
 
-def _add(server: ServerProcess, trust: Path, domain: str, port: int) -> None:
-    """Let a server know its neighbour."""
-    text = server.config.read_text(encoding="utf-8")
-    more = (
-        f'[tls]\ntrust = "{trust}"\n[[route]]\ndomain = "{domain}"\nvia = "sip"\nnext_hop = "tls://127.0.0.1:{port}"\n'
-    )
-    server.config.write_text(text + more, encoding="utf-8")
+class Neighbours(Servers):
+    """Alice and Carol at ``a``, Bob at ``b``; SIP between them."""
+
+    def __init__(self, directory: Path) -> None:
+        ways = [Way("a.test", "b.test", "b.test"), Way("b.test", "a.test", "a.test")]
+        super().__init__(directory, {"a.test": (ALICE, CAROL), "b.test": (BOB,)}, ways)
+
+    @property
+    def a(self) -> ServerProcess:
+        return self["a.test"]
+
+    @property
+    def b(self) -> ServerProcess:
+        return self["b.test"]

@@ -40,19 +40,20 @@ async def carry(
     sender = source[0].client(source[1], source[2], receive=False)
     async with sender as one, sink[0].client(sink[1], sink[2]) as other:
         sending = asyncio.ensure_future(one.send(thing, sink[2]))
-        messages = other.messages()
-        received = await anext(messages)
-        following = asyncio.ensure_future(anext(messages))  # takes it
-        await asyncio.sleep(0)
-        assert (await sending).status is not Status.FAILURE
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
+        [received] = await listening(other, 1)
+        answer = await sending
+        # An XMPP stream acknowledges what its server took; the others say that it was delivered.
+        assert answer.status is (Status.INDETERMINANT if source[1] == "xmpp" else Status.SUCCESS)
         return received
 
 
-@pytest.mark.parametrize(("source", "sink"), [("sip", "xmpp"), ("xmpp", "sip"), ("xmpp", "xmpp"), ("sip", "sip")])
+VIAS: list[Via] = ["sip", "xmpp", "apex"]
+
+
+@pytest.mark.parametrize(("source", "sink"), [(source, sink) for source in VIAS for sink in VIAS])
 def test_a_signed_object_crosses_two_servers_untouched(both: Neighbours, source: Via, sink: Via) -> None:
-    """Three protocols' worth of hops; the far end verifies what the near end signed, and sees by which way it came."""
+    """The seed's drawing, and its kin: APEX client, server, SIP, server, XMPP client. The far end verifies what the near end
+    signed, and sees by which way it came (SEED-1)."""
 
     async def story() -> None:
         authority = LocalCa.create("Test authority", when=datetime.now(UTC))
@@ -82,7 +83,7 @@ def test_and_back(both: Neighbours) -> None:
     run(story())
 
 
-@pytest.mark.parametrize("via", ["sip", "xmpp"])
+@pytest.mark.parametrize("via", VIAS)
 def test_somebody_unknown_there_is_said_to_be_unknown(both: Neighbours, via: Via) -> None:
     """The other server's own word comes back to the sender natively, and nothing waits."""
 
@@ -91,7 +92,8 @@ def test_somebody_unknown_there_is_said_to_be_unknown(both: Neighbours, via: Via
             answer = await alice.send(text_object(ALICE, NOBODY, "hi"), NOBODY)
             reason = answer.reason
             if via == "xmpp":  # the acknowledgement of the stream comes first
-                report = (await anext(alice.messages())).report
+                [received] = await listening(alice, 1)
+                report = received.report
                 assert report is not None
                 reason = report.reason
             assert reason is Reason.NO_SUCH_USER
@@ -100,7 +102,7 @@ def test_somebody_unknown_there_is_said_to_be_unknown(both: Neighbours, via: Via
     run(story())
 
 
-@pytest.mark.parametrize("via", ["sip", "xmpp"])
+@pytest.mark.parametrize("via", VIAS)
 def test_a_refusal_afterwards_comes_back_over_both_servers(both: Neighbours, via: Via) -> None:
     """GW-12: Bob was away; what his program says of the message when it gets it is told to Alice, by her own server."""
 
@@ -108,21 +110,24 @@ def test_a_refusal_afterwards_comes_back_over_both_servers(both: Neighbours, via
         async with both.a.client(via, ALICE) as alice:
             answer = await alice.send(text_object(ALICE, BOB, "forged?"), BOB)
             assert answer.status is not Status.FAILURE
-            reported = asyncio.ensure_future(anext(alice.messages()))
+            reported = asyncio.ensure_future(listening(alice, 1))
             async with both.b.client("xmpp", BOB) as bob:
                 received = await anext(bob.messages())
                 received.refuse(Reason.SIGNATURE, "It does not verify.")
-                told = await reported
+                [told] = await reported
         assert told.report is not None
-        assert told.report.reason is Reason.SIGNATURE
+        # 537 is all that T7 has for it.
+        assert told.report.reason is (Reason.DENIED if via == "apex" else Reason.SIGNATURE)
         assert told.report.recipient == BOB
 
     run(story())
 
 
 def test_an_outage_loses_nothing_and_keeps_the_order(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The other server is killed, then our own; the queue is shown, drains in order, and nobody else waits for it."""
-    count = 150
+    """The other server is killed, then our own; the queue is shown, drains in order, and nobody else waits for it.
+
+    Two servers made and four started take their seconds."""
+    count = 60
 
     async def outage(both: Neighbours) -> None:
         async with (
@@ -133,20 +138,20 @@ def test_an_outage_loses_nothing_and_keeps_the_order(tmp_path_factory: pytest.Te
             heard = asyncio.ensure_future(listening(carol, 5))
             before = asyncio.ensure_future(listening(bob, 1))
             assert (await alice.send(text_object(ALICE, BOB, "before"), BOB)).status is Status.SUCCESS
-            assert await before == ["before"]
+            assert texts(await before) == ["before"]
             both.b.kill()
             for n in range(count):
                 answer = await alice.send(text_object(ALICE, BOB, f"{n}"), BOB)
                 assert answer.status is Status.INDETERMINANT
-                if n % 30 == 0:
+                if n % 12 == 0:
                     answer = await alice.send(text_object(ALICE, CAROL, f"{n}"), CAROL)
                     assert answer.status is Status.SUCCESS
-            assert await heard == [f"{n}" for n in range(0, count, 30)]
+            assert texts(await heard) == [f"{n}" for n in range(0, count, 12)]
 
     async def after(both: Neighbours) -> list[str | None]:
         async with both.b.client("xmpp", BOB) as bob:
             both.a.run("queue", "retry", "hop/sip:b.test", "-c", str(both.a.config))
-            return await listening(bob, count)
+            return texts(await listening(bob, count))
 
     with Neighbours(tmp_path_factory.mktemp("outage")) as both:
         run(outage(both))
@@ -165,12 +170,16 @@ def test_an_outage_loses_nothing_and_keeps_the_order(tmp_path_factory: pytest.Te
         assert both.a.stop() == 0
 
 
-async def listening(client: Client, count: int) -> list[str | None]:
-    """The first texts of a client, each taken."""
+async def listening(client: Client, count: int) -> list[Received]:
+    """The first messages of a client, each taken."""
     messages = client.messages()
-    got = [(await anext(messages)).text for _ in range(count)]
+    got = [await anext(messages) for _ in range(count)]
     following = asyncio.ensure_future(anext(messages))  # takes the last
     await asyncio.sleep(0)
     following.cancel()
     await asyncio.gather(following, return_exceptions=True)
     return got
+
+
+def texts(received: list[Received]) -> list[str | None]:
+    return [one.text for one in received]

@@ -31,6 +31,7 @@ PEERS = KnownPeers(
         ("192.0.2.1", ("a.test", "b.test"), ("b.test",)),
         ("192.0.2.1", ("A.TEST", "bücher.test"), ()),
         ("192.0.2.1", ("*.b.test",), ()),
+        ("127.0.0.1", ("b.test", "localhost"), ("b.test",)),
         ("192.0.2.1", ("", "b test", "b..test", "@"), ()),
         ("192.0.2.1", ("hub.test",), ("b.test", "c.test", "hub.test")),
         ("10.0.0.2", (), ("known.test",)),

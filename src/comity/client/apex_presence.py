@@ -156,12 +156,12 @@ class ApexPresence:
         return self._outcome(answer)
 
     def _entry(self, read: Presence, availability: Availability, note: str, seconds: int, now: datetime) -> Presence:
-        destination = "apex:" + quote(str(self._line.endpoint), safe="/@=:+!$&'()*,;~")
+        own = self._line.endpoint
         is_open = availability is not Availability.OFFLINE
         until = now + timedelta(seconds=seconds) if is_open else now
-        others = [one for one in own_tuples(read) if one.destination != destination and one.available_until > now]
+        others = [one for one in own_tuples(read) if not _is_of(one, own) and one.available_until > now]
         info = _info(availability, note)
-        return replace(read, publisher=self._line.endpoint.bare, tuples=(Tuple(destination, until, info), *others))
+        return replace(read, publisher=own.bare, tuples=(Tuple(own.uri, until, info), *others))
 
     async def _put_signed(self, state: PresenceState, sealer: Sealer) -> Response:
         """What we signed takes the place of the entry (X39), for an hour."""
@@ -391,6 +391,14 @@ class ApexPresence:
     async def blocked(self) -> Sequence[Address]:
         """See ``PresenceClient.blocked``."""
         raise NotPossible(_NO_ASKING)
+
+
+def _is_of(one: Tuple, endpoint: Endpoint) -> bool:
+    """Compared as endpoints, not as they are spelled (RFC 3340 section 2.2.1)."""
+    try:
+        return Endpoint.of_uri(one.destination) == endpoint
+    except AddressError:
+        return False
 
 
 def _notes(note: str) -> tuple[Note, ...]:

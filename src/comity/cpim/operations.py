@@ -119,14 +119,19 @@ class MimeObject:
         """``type/subtype`` in lower case, without parameters."""
         return self.content_type.partition(";")[0].strip().lower()
 
-    def header(self, name: str) -> str:
-        """Value of the first MIME header called ``name`` (any case), unfolded; "" if absent."""
-        wanted = name.lower()
+    @cached_property
+    def _headers(self) -> dict[str, str]:
+        """First value of each MIME header, by its name in lower case: a message is asked for them a dozen times."""
+        found: dict[str, str] = {}
         for line in unfold(self.header_block):
             key, colon, value = line.partition(":")
-            if colon and key.strip().lower() == wanted:
-                return value.strip()
-        return ""
+            if colon:
+                found.setdefault(key.strip().lower(), value.strip())
+        return found
+
+    def header(self, name: str) -> str:
+        """Value of the first MIME header called ``name`` (any case), unfolded; "" if absent."""
+        return self._headers.get(name.lower(), "")
 
 
 def unfold(header_block: bytes) -> list[str]:
@@ -152,6 +157,23 @@ class HistoryEntry:
     when: datetime
     """Aware, UTC."""
     note: str = ""
+
+
+MOST_HISTORY = 64
+"""History entries carried; above it the oldest middle ones become one (GW-8)."""
+_MERGED = " nodes in one"
+
+
+def extended(history: tuple[HistoryEntry, ...], entry: HistoryEntry) -> tuple[HistoryEntry, ...]:
+    """The history with one entry more: the first always stays, and the last ones."""
+    if len(history) < MOST_HISTORY:
+        return (*history, entry)
+    oldest, last = history[1], history[-MOST_HISTORY + 2]
+    before = len(history) - MOST_HISTORY + 2
+    if oldest.note.endswith(_MERGED) and (count := oldest.note.removesuffix(_MERGED)).isdecimal():
+        before += int(count) - 1
+    merged = replace(oldest, out_protocol=last.out_protocol, note=f"{before}{_MERGED}")
+    return (history[0], merged, *history[-MOST_HISTORY + 3 :], entry)
 
 
 class Fate(Enum):
@@ -232,7 +254,7 @@ class MessageOperation:
 
     def forwarded(self, entry: HistoryEntry) -> MessageOperation:
         """This operation as it leaves for another node: one hop less, one history entry more (GW-8, T2)."""
-        return replace(self, max_forwards=self.max_forwards - 1, history=(*self.history, entry))
+        return replace(self, max_forwards=self.max_forwards - 1, history=extended(self.history, entry))
 
 
 @dataclass(frozen=True, slots=True)

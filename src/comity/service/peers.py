@@ -15,6 +15,8 @@ from comity.cpim.address import Address
 from comity.errors import AddressError
 
 ANY = "*"
+NOBODYS = frozenset({"localhost"})
+"""In the certificate of every server that is tried at home (RFC 6761 section 6.3)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class KnownPeers:
         for peer in self._peers:
             if peer.name in domains or _is_within(host, peer):
                 found |= {peer.name, *peer.speaks_for}
-        return frozenset(found - self._own)
+        return frozenset(found - self._own - NOBODYS)
 
 
 def _domain(name: str) -> str:

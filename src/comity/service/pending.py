@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from comity.cpim.operations import HistoryEntry, MessageOperation, Response
+from comity.cpim.operations import HistoryEntry, MessageOperation, Response, extended
 from comity.service.envelope import Envelope
 from comity.service.interfaces import Add, Contact, Result
 
@@ -66,7 +66,7 @@ class Pending:
             if contact.is_hop:
                 operation = self.operation.forwarded(entry)
             else:
-                operation = replace(self.operation, history=(*self.operation.history, entry))
+                operation = replace(self.operation, history=extended(self.operation.history, entry))
             self._egress[contact.binding] = operation
         return operation
 

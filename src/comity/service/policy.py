@@ -52,8 +52,6 @@ class Limits:
     hop_octets: int = 4 * 1024 * 1024 * 1024
     cpim: CpimLimits = DEFAULT_CPIM
     """What is put up with inside an object."""
-    history: int = 64
-    """Most history entries carried (GW-8)."""
     future: timedelta = field(default=timedelta(minutes=15))
     """How far ahead an object's DateTime may be (reliability.md section 5.4)."""
     has_messages: bool = True

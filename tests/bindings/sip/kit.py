@@ -19,7 +19,10 @@ from comity.bindings.sip.settings import SessionSettings
 from comity.cpim.address import Address
 from comity.errors import DeliveryError
 from comity.service.interfaces import Credentials, Guard
+from comity.service.peers import KnownPeers
+from comity.service.peers import Peer as PeerServer
 from comity.service.pipeline import Pipeline
+from comity.service.routes import Route, StaticRoutes
 from comity.store.memory import MemoryStore
 from comity.testing.clock import FakeClock
 from comity.testing.service import DeviceBinding, MemoryAccounts, settle
@@ -123,6 +126,8 @@ class FakeNetwork:
     def __init__(self, world: World) -> None:
         self.world = world
         self.dialled: list[Target] = []
+        self.names: dict[str, str] = {}
+        """Hosts an operator may name."""
 
     async def connect(self, binding: Binding, target: Target, *, role: str = "", client: bool = True) -> Link:
         self.dialled.append(target)
@@ -145,7 +150,10 @@ class FakeNetwork:
         *,
         is_trusted: bool = False,
     ) -> Sequence[Target]:
-        raise AssertionError("contacts are never resolved")
+        assert is_trusted, "contacts are never resolved"
+        if host not in self.names:
+            raise DeliveryError("there is no such host")
+        return [Target(transport or "udp", self.names[host], port or 5060, host)]
 
     async def resolve_service(
         self, prefix: str, domain: str, port: int, transport: Transport, *, is_trusted: bool = False
@@ -161,6 +169,8 @@ class World:
 
     domain = "a.test"
     people: tuple[str, ...] = ("alice", "bob", "carol")
+    routes: Sequence[Route] = ()
+    peers: Sequence[PeerServer] = ()
 
     def __init__(self, **options: object) -> None:
         self.clock = FakeClock()
@@ -181,7 +191,11 @@ class World:
         self.config = SipConfig(**(fields | options))  # type: ignore[arg-type]  # the test names fields of SipConfig
         self.binding = SipBinding(self.config, random=counting())
         self.others = DeviceBinding()
-        self.pipeline = Pipeline(self.store, self.accounts, self.clock, self.domain)
+        self.pipeline = Pipeline(
+            *(self.store, self.accounts, self.clock, self.domain),
+            peers=KnownPeers((self.domain,), self.peers),
+            routes=StaticRoutes(self.routes),
+        )
         self.network = FakeNetwork(self)
         self.phones: dict[HostPort, Phone] = {}
         self.listening: dict[HostPort, Phone] = {}
@@ -236,8 +250,16 @@ class Phone:
     """A user agent: a client session, a password, and answers to what it receives."""
 
     def __init__(
-        self, world: World, user: str, address: HostPort, transport: Transport = "udp", *, password: str = PASSWORD
+        self,
+        world: World,
+        user: str,
+        address: HostPort,
+        transport: Transport = "udp",
+        *,
+        password: str = PASSWORD,
+        names: tuple[str, ...] = (),
     ) -> None:
+        """``names``: of the certificate it shows."""
         self.world = world
         self.user = user
         self.address = address
@@ -257,7 +279,7 @@ class Phone:
             self.settings, transport, address, None if transport == "udp" else server, random=counting()
         )
         if transport != "udp":
-            tls = TlsInfo("TLSv1.3", "x", b"") if transport == "tls" else None
+            tls = TlsInfo("TLSv1.3", "x", b"", names=names) if transport == "tls" else None
             self.link = FakeLink(world, Peer("tcp", NEAR_TCP, address, tls), transport)
         world.phones[address] = self
         self.cseq = 0

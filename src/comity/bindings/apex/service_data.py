@@ -199,16 +199,21 @@ class ServiceData:
         if not self._may_send(data.originator.identity, recipient.identity):
             return Error(550, "There is no such user here.")
         if data.originator.identity.service_name == REPORT:
-            try:
-                element = read_service(data.content)
-            except WireError as error:
-                return Error(error.code or 500, error.reason)
-            if isinstance(element, StatusResponse):
-                if len(self._tasks) >= MOST_REQUESTS:
-                    return BUSY
-                self._run(self._settle(element, data, recipient))
-                return None
+            return self._take_report(data, recipient)
         self._write(data, recipient)
+        return None
+
+    def _take_report(self, data: Data, recipient: Recipient) -> Error | None:
+        try:
+            element = read_service(data.content)
+        except WireError as error:
+            return Error(error.code or 500, error.reason)
+        if not isinstance(element, StatusResponse):
+            self._write(data, recipient)
+        elif len(self._tasks) >= MOST_REQUESTS:
+            return BUSY
+        else:
+            self._run(self._settle(element, data, recipient))
         return None
 
     def _may_send(self, originator: Endpoint, recipient: Endpoint) -> bool:
@@ -242,6 +247,9 @@ class ServiceData:
 
     def _pass_on(self, data: Data, recipient: Recipient, asked: Asked, origin: Origin) -> Error | None:
         service, source, domain = self._relay.service, data.originator.identity.domain, recipient.identity.domain
+        if origin.domains and data.originator.identity.service_name == REPORT and self._hop(domain) is None:
+            # About what passed through here from another protocol: its sender's server is told in that one.
+            return self._take_report(data, recipient)
         if origin.domains and not service.routes.may_pass(source, domain):
             return Error(553, "That domain is not served here.")
         hop = self._hop(domain)
