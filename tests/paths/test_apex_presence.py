@@ -19,6 +19,7 @@ from comity.cpim.operations import MimeObject
 from comity.secure import LocalCa, TrustStore, VerdictKind, new_identity, sign, verify
 from tests.evenness import assert_same_time
 from tests.interop.apex_peer import option
+from tests.interop.apex_peer_beep import Refused
 from tests.paths.apex_person import SERVICE, ApexPerson
 from tests.paths.kit import Via
 from tests.paths.presence_people import DOCUMENT, House, SipPerson
@@ -222,3 +223,37 @@ def test_a_watcher_at_another_domain_is_told_through_the_relays(tmp_path: Path) 
 def now() -> str:
     """A timestamp."""
     return datetime.now(UTC).isoformat()
+
+
+def test_what_no_dtd_allows_is_501_and_the_channel_lives(house: House, stack: ExitStack) -> None:
+    """The catalogue's kin for presence, APEX-22: bad numbers, bad times, no tuple; 10,000 tuples are refused as against policy."""
+    who = person(house, stack, "odd")
+    entry = (
+        f"<publish publisher='{who.address}' transID='1' timeStamp='2000-05-14T13:30:00-08:00'>"
+        f"<presence publisher='{who.address}' lastUpdate='%s'>%s</presence></publish>"
+    )
+    one = "<tuple destination='mailto:x@a.test' availableUntil='%s' />"
+    stamp = "2000-05-14T13:02:00-08:00"
+    bad = [
+        *(
+            f"<subscribe publisher='{who.address}' duration='{duration}' transID='{number}' />"
+            for duration, number in (("-1", "1"), ("2147483648", "1"), ("", "1"), ("1e3", "1"), ("1", "0"))
+        ),
+        f"<watch publisher='{who.address}' duration='1' transID='2147483648' />",
+        f"<watch publisher='{who.address}' duration='1' transID='1'><tuple /></watch>",
+        "<subscribe publisher='@' duration='1' transID='1' />",
+        entry % (stamp, ""),
+        entry % ("yesterday", one % stamp),
+        entry % (stamp, one % "9999-12-31T23:59:59-08:00"),
+        entry % (stamp, one % "0000-00-00T00:00:00Z"),
+        entry % (stamp, "<tuple destination='nowhere' availableUntil='2525-12-31T23:59:59Z' />"),
+    ]
+    for element in bad:
+        with pytest.raises(Refused) as caught:
+            who.say(element)
+        assert caught.value.code == "501", element
+    with pytest.raises(Refused) as caught:
+        who.say(entry % (stamp, (one % "2525-12-31T23:59:59Z") * 10_000))
+    assert caught.value.code == "554"
+    assert who.operate(entry % (stamp, (one % "2525-12-31T23:59:59Z") * 201), 1) == 554
+    assert who.operate(entry % (stamp, one % "0001-01-01T00:00:00Z" + one % "9999-12-31T23:59:59Z"), 1) == 250
