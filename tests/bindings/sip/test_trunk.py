@@ -150,6 +150,21 @@ class TestIn:
         assert codes == [200] * 4 + [503] * 2
 
     @story
+    async def test_a_recipient_who_is_slow_holds_up_a_peer_once(self) -> None:
+        """The messages of one conversation come one after the other: two seconds each would hold up all others."""
+        world = await Joined().start()
+        device = await at_home(world)
+        device.answer = None
+        peer = neighbour(world)
+        assert await passes(peer) is None
+        await world.advance(2.5)
+        assert [code(response) for response in peer.responses.values()] == [202]
+        for _ in range(3):
+            assert code(await passes(peer)) == 202
+        await world.advance(31.0)
+        assert await passes(peer) is None
+
+    @story
     async def test_what_it_may_say_is_looked_up_once_a_connection(self) -> None:
         world = await Joined().start()
         await at_home(world)
