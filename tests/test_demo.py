@@ -108,6 +108,12 @@ class TestThief:
 
 
 class TestSend:
+    @pytest.mark.parametrize("via", ["xmpp", "apex"])
+    def test_only_sip_goes_by_datagrams(self, via: str) -> None:
+        result = comity(*SEND, "--via", via, "--transport", "udp", "hello", env={"COMITY_PASSWORD": "x"})
+        assert result.exit_code == 2
+        assert "--transport tcp or tls" in result.stderr
+
     @pytest.mark.parametrize("server", ["127.0.0.1", "127.0.0.1:", ":5060", "host:0", "host:65536", "host:٣"])
     def test_a_server_is_a_host_and_a_port(self, server: str) -> None:
         result = comity(*SEND, "--via", "sip", "--server", server, "hello")

@@ -67,7 +67,7 @@ async def run(stage: Stage, person: Person, step: Step) -> str:
     """Run one command as its person, in the common directory; a server is named to what signs in."""
     arguments = shlex.split(step.command.replace("example.org", DOMAIN))
     if arguments[0] in ("send", "listen", "publish", "watch", "contacts"):
-        via: Via = "sip" if "sip" in arguments else "xmpp"
+        via: Via = "sip" if "sip" in arguments else "apex" if "apex" in arguments else "xmpp"
         transport: Transport = "tls"
         options = [option for option in stage._sign_in(person, via, transport, None) if option != "--json"]
         arguments[1:1] = options

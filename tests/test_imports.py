@@ -102,7 +102,14 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
         for part in (
             *("interfaces", "attachments", "options", "report", "mesh", "relaying", "service_data"),
             *("targets", "calling", "neighbour", "own_ids"),
-            *("access_service", "presence_service", "presence_edge", "presence_entries"),
+            *(
+                "access_service",
+                "presence_service",
+                "presence_edge",
+                "presence_entries",
+                "presence_watchers",
+                "presence_operations",
+            ),
         )
     ),
     # The wire: parts are MIME entities, as an object's are; timestamps are RFC 3339's everywhere. ``reasons`` is part of the mapping.

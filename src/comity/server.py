@@ -371,6 +371,7 @@ def _apex_config(config: Config) -> ApexConfig:
         user_messages=float(limits.user_messages),
         user_message_burst=limits.user_message_burst,
         user_octets=max(limits.user_octets, round(6553.6 * limits.user_messages)),
+        peer_messages=float(limits.peer_messages),
         in_flight=limits.in_flight,
     )
 

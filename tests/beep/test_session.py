@@ -383,6 +383,43 @@ class TestChannels:
             for role in ("initiator", "listener"):
                 assert pair.take(role) == [ChannelClosed(1) if number else SessionEnded("", False)]
 
+    def test_what_comes_too_late_for_a_channel_is_not_sent(self) -> None:
+        """Its end was agreed to and not written yet: no message can be lost behind it unnoticed."""
+        for number in (1, 0):
+            session, seqno = listening()
+            close = f"<close number='{number}' code='200'/>".encode()
+            session.receive_data(Raw("MSG", 0, 2, ".", seqno, XML + close).octets, 0.0)
+            session.accept_close(number)
+            assert session.send_message(1, b"\r\n") == -1
+            assert [frame.channel for frame in data_frames(sent(session))] == [0]
+            assert isinstance(events(session)[-1], ChannelClosed if number else SessionEnded)
+
+    def test_a_message_behind_its_own_close_ends_the_session(self) -> None:
+        """RFC 3080 section 2.3.1.3: "that BEEP peer must not send any more "MSG" messages on that channel"."""
+        session, seqno = listening()
+        close = Raw("MSG", 0, 2, ".", seqno, XML + b"<close number='1' code='200'/>").octets
+        session.receive_data(close + msg(1, 0, 0, b"\r\n"), 0.0)
+        ended(session)
+
+    def test_a_channel_is_not_closed_in_the_middle_of_a_message(self) -> None:
+        session, seqno = listening()
+        session.receive_data(msg(1, 0, 0, b"\r\n", "*"), 0.0)
+        session.receive_data(Raw("MSG", 0, 2, ".", seqno, XML + b"<close number='1' code='200'/>").octets, 0.0)
+        (frame,) = data_frames(sent(session))
+        assert element(frame.payload).attrib["code"] == "550"
+
+    def test_agreeing_to_our_close_with_questions_open_ends_the_session(self) -> None:
+        session = BeepSession("initiator", BeepOptions(), 0.0)
+        session.start_channel([ProfileOffer(URI)])
+        sent(session)
+        made = Raw("RPY", 0, 1, ".", 52, XML + b"<profile uri='%b'/>" % URI.encode())
+        session.receive_data(GREETING + made.octets, 0.0)
+        session.close_channel(1)
+        sent(session)
+        session.receive_data(msg(1, 0, 0, b"\r\n"), 0.0)
+        session.receive_data(Raw("RPY", 0, 2, ".", 52 + len(made.payload), XML + b"<ok/>").octets, 0.0)
+        ended(session)
+
     def test_a_declined_close_leaves_the_channel_as_it_was(self) -> None:
         for number in (1, 0):
             pair = Pair.of()
@@ -533,6 +570,13 @@ class TestExchanges:
                 session.receive_data(msg(1, 0, total, b"") + msg(1, 0, total, b"\r\nnext"), 0.0)
                 assert events(session) == [MessageReceived(1, 0, b"\r\nnext")]
 
+    def test_a_message_in_one_frame_can_be_too_long_too(self) -> None:
+        session, _ = listening(message=1000)
+        session.receive_data(msg(1, 0, 0, b"x" * 1001) + msg(1, 1, 1001, b"x" * 1000), 0.0)
+        (frame,) = data_frames(sent(session))
+        assert (frame.keyword, frame.msgno, element(frame.payload).attrib["code"]) == ("ERR", 0, "554")
+        assert events(session) == [MessageReceived(1, 1, b"x" * 1000)]
+
     def test_a_reply_without_end_ends_the_session(self) -> None:
         pair = Pair.of(message=20_000)
         pair.run()
@@ -627,6 +671,15 @@ class TestWindows:
         session.data_to_send(1000.0)
         session.receive_data(b"SEQ 1 4096 4096\r\n", 1299.0)
         session.data_to_send(1299.0)
+        assert session.next_timer() is None
+
+    def test_a_message_cut_short_is_no_stall(self) -> None:
+        """RFC 3080 section 2.6.3: its last frame is empty and needs no window."""
+        session, _ = listening(window_deadline=300.0)
+        session.send_message(1, b"\r\n" + b"x" * 9998)
+        session.data_to_send(1000.0)
+        session.receive_data(Raw("ERR", 1, 0, ".", 0, XML + b"<error code='554'/>").octets, 1001.0)
+        assert [frame.payload for frame in data_frames(sent(session, 1001.0))] == [b""]
         assert session.next_timer() is None
 
     def test_our_window_grows_while_the_channel_is_busy(self) -> None:

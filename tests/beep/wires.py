@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Self
 from xml.etree import ElementTree
 
 from comity.beep import BeepOptions, BeepSession, ChannelWanted, CloseWanted, Event, MessageReceived, ProfileOffer
@@ -116,7 +117,7 @@ class Pair:
     echoes: bool = True
 
     @classmethod
-    def of(cls, **changes: object) -> Pair:
+    def of(cls, **changes: object) -> Self:
         options = BeepOptions(profiles=(URI,), **changes)  # type: ignore[arg-type]  # test helper
         return cls(BeepSession("initiator", options, 0.0), BeepSession("listener", options, 0.0))
 

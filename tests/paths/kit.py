@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from comity.bindings.base import HostPort, Transport
-from comity.client import Client, connect
+from comity.client import Client, Received, connect
 from comity.cpim.address import Address
 
 Via = Literal["sip", "xmpp", "apex"]
@@ -203,3 +204,17 @@ listen = ["tcp://127.0.0.1:{apex}", "tls://127.0.0.1:{apexs}"]
             patience=patience,
             instance=f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, address.uri)}",
         )
+
+
+async def take(client: Client, count: int = 1) -> list[Received]:
+    """The next messages, the last one taken too."""
+    found: list[Received] = []
+    messages = aiter(client.messages())
+    async with asyncio.timeout(20):
+        while len(found) < count:
+            found.append(await anext(messages))
+    asking = asyncio.ensure_future(anext(messages))  # asking for the next one takes it
+    await asyncio.sleep(0)
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    return found

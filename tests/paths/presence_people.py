@@ -96,8 +96,12 @@ class House(ServerProcess):
         self.run("account", "add", f"{local}@a.test", "--password-stdin", "-c", str(self.config), text=PASSWORD)
         return local
 
-    def person(self, via: Via, name: str) -> Person:
+    def person(self, via: Via | Literal["apex"], name: str) -> Person:
         """A device of an account that is there."""
+        if via == "apex":
+            from tests.paths.apex_person import ApexPerson  # which is made of what stands here
+
+            return ApexPerson(self, name)
         return SipPerson(self, name) if via == "sip" else XmppPerson(self, name)
 
     def decide(self, account: str, *stanzas: str) -> None:
@@ -109,7 +113,7 @@ class House(ServerProcess):
 class Person(ABC):
     """One device of a person."""
 
-    via: Via
+    via: Via | Literal["apex"]
 
     def __init__(self, house: House, name: str) -> None:
         self.house = house

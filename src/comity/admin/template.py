@@ -71,8 +71,8 @@ client = ["tcp://0.0.0.0:5222", "tls://0.0.0.0:5223"]
 
 
 # [apex]
-# APEX (RFC 3340).
-# listen = ["tcp://127.0.0.1:912"]
+# APEX (RFC 3340): 913 for applications, 912 for other relays.
+# listen = ["tcp://0.0.0.0:913"]
 
 
 # [web]

@@ -79,17 +79,8 @@ class Channel:
 
     __slots__ = (
         *("_answered", "_empty_frames", "_ignored", "_keyword", "_limit", "_msgno", "_options", "_parts"),
-        *(
-            "acknowledged",
-            "asked",
-            "asked_msgno",
-            "edge_in",
-            "edge_out",
-            "is_announced",
-            "is_closing",
-            "is_held",
-            "is_ringing",
-        ),
+        *("acknowledged", "asked", "asked_msgno", "edge_in", "edge_out"),
+        *("is_announced", "is_closing", "is_held", "is_over", "is_ringing"),
         *(
             "next_in",
             "next_out",
@@ -139,6 +130,8 @@ class Channel:
         self.is_ringing = False
         self.is_closing = False
         """True once we asked for its end: no more MSGs of ours."""
+        self.is_over = False
+        """True once our agreement to its end is in the queue."""
         self.stalled_since: float | None = None
 
     # --- coming in ------------------------------------------------------------------------------------------------
@@ -318,6 +311,7 @@ class Channel:
             payload = payload[offset:]
         head = (item.keyword, self.number, item.msgno, b"." if is_last else b"*", self.next_out & MASK, size)
         self.next_out += size
+        self.stalled_since = None
         if item.keyword == ANS:
             out.append(b"%b %d %d %b %d %d %d\r\n%bEND\r\n" % (*head, item.ansno, payload))
         else:
@@ -342,6 +336,11 @@ class Channel:
         for item in self.queue:
             if item.keyword == MSG and item.msgno == msgno:
                 item.payload = item.payload[: item.offset]
+
+    @property
+    def is_unfinished(self) -> bool:
+        """True while a MSG of the peer, not refused yet, is only begun."""
+        return self._keyword == MSG and bool(self._parts) and self._ignored < 0
 
     @property
     def is_quiet(self) -> bool:

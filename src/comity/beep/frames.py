@@ -171,4 +171,4 @@ class FrameReader:
         if len(begun) == _LONGEST_HEADER or b"\n" in begun:
             raise RemoteProtocolError("a frame header that the grammar does not allow")
         if not _BEGUN.fullmatch(begun[:3]) or (len(begun) > 3 and not _REST.fullmatch(begun, 3)):
-            raise RemoteProtocolError("what stands where a frame begins is no frame header")
+            raise RemoteProtocolError("a frame header that the grammar does not allow")

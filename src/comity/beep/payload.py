@@ -46,7 +46,7 @@ def read_beep_xml(payload: bytes) -> Element:
     """The element of a message of type application/beep+xml.
 
     Raises:
-        RemoteProtocolError: with hint "500", or "restricted-xml" for what nobody sends by mistake (DOCTYPE, entities).
+        RemoteProtocolError: with hint "500", or "restricted-xml" for what nobody sends by mistake, a DOCTYPE.
     """
     if payload.startswith(_HEADER):  # as nearly everybody writes it
         return parse_beep_xml(payload[len(_HEADER) :])
@@ -73,7 +73,9 @@ def parse_beep_xml(body: bytes) -> Element:
     try:
         return parse_document(body.lstrip(b" \t\r\n"), _LIMITS)
     except RemoteProtocolError as error:
-        hint = error.hint if error.hint == "restricted-xml" else "500"
+        # An entity that is not declared and a processing instruction are mistakes; a document type is an attack.
+        is_attack = error.hint == "restricted-xml" and b"<!DOCTYPE" in body
+        hint = error.hint if is_attack else "500"
         raise RemoteProtocolError(error.reason, offset=error.offset, hint=hint) from None
 
 

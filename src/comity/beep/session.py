@@ -297,10 +297,15 @@ class BeepSession:
     # --- verbs: messages ----------------------------------------------------------------------------------------------
 
     def send_message(self, channel: int, payload: bytes) -> int:
-        """Send a MSG; returns its number."""
-        if self.is_ended:
-            return 0
+        """Send a MSG; returns its number.
+
+        Nothing is sent, and -1 returned, if the session or the channel is only waiting for its end to be written:
+        ``ChannelClosed`` or ``SessionEnded`` comes."""
+        if self.is_ended or self._management.is_over:
+            return -1
         found = self._open(channel)
+        if found.is_over:
+            return -1
         if found.is_closing or self._management.is_closing or not channel:
             raise LocalProtocolError("no message can be sent on this channel")
         msgno = found.ask(payload)
@@ -344,12 +349,12 @@ class BeepSession:
     @property
     def owes(self) -> bool:
         """True if a message of the peer, or a part of one, waits for an answer on any channel but 0."""
-        return any(c.owed or c.part_since is not None for n, c in self._channels.items() if n)
+        return any(c.owed or c.is_unfinished for n, c in self._channels.items() if n)
 
     @property
     def pending(self) -> int:
         """How many messages of the peer, begun ones included, wait for answers on all channels together."""
-        return sum(len(c.owed) + (c.part_since is not None) for c in self._channels.values())
+        return sum(len(c.owed) + c.is_unfinished for c in self._channels.values())
 
     def suspend(self) -> None:
         """Write what is queued and fall silent until ``reset``: what comes before it ends the session (P-12).
@@ -370,6 +375,8 @@ class BeepSession:
             raise RemoteProtocolError("a frame for a channel that is not open")
         if self._greeting_due is not None and (frame.channel or frame.keyword == MSG):
             raise RemoteProtocolError("something else came where the greeting belongs")
+        if frame.channel in self._closing and frame.channel and frame.keyword == MSG:
+            raise RemoteProtocolError("a message behind the request to close its channel")
         channel.admit(frame)
 
     def _take_frame(self, frame: Frame) -> None:
@@ -415,7 +422,7 @@ class BeepSession:
 
     def _take_seq(self, seq: Seq) -> None:
         channel = self._channels.get(seq.channel)
-        if channel is None:
+        if channel is None or not channel.is_announced:
             if seq.channel not in self._closed:
                 raise RemoteProtocolError("a SEQ frame for a channel that is not open")
             return
@@ -508,13 +515,14 @@ class BeepSession:
 
     def _take_close(self, msgno: int, close: m.Close) -> None:
         number = close.number
-        if number not in self._channels:
+        channel = self._channels.get(number)
+        if channel is None or not channel.is_announced:
             self._refuse(msgno, 550, "there is no such channel")
-        elif number in self._closing or (not number and self.owes):
+        elif number in self._closing or (not number and self.owes) or (number and channel.is_unfinished):
             self._refuse(msgno, 550, "still working")
         else:
             self._closing[number] = msgno
-            if self._channels[number].is_closing:
+            if channel.is_closing:
                 self._agreed.add(number)  # both sides want it
                 self._settle()
             else:
@@ -552,7 +560,8 @@ class BeepSession:
         if not number:
             self._end(SessionEnded("", False), is_leaving=True)
         elif number in self._channels:
-            # RFC 3080 section 2.3.1.3: the peer has our replies, we have its own.
+            if self._channels[number].owed:
+                raise RemoteProtocolError("the peer agreed to close a channel where it waits for answers")
             self._remove(number)
 
     # --- small parts ------------------------------------------------------------------------------------------------------
@@ -572,6 +581,7 @@ class BeepSession:
                 continue
             self._agreed.discard(number)
             self._leaving.pop(number, None)
+            self._channels[number].is_over = True
             msgno = self._closing.pop(number)
             self._reply(self._management, msgno, RPY, m.write_management(m.Ok()), lambda n=number: self._agree(n))  # type: ignore[misc]
 

@@ -35,7 +35,7 @@ from comity.bindings.apex.endpoint import Endpoint
 from comity.bindings.apex.grammar import WireError
 from comity.bindings.apex.multipart import CONTROL
 from comity.bindings.apex.options import ATTACH_OVERRIDE, STATUS_REQUEST, protection_option
-from comity.bindings.apex.presence_edge import SERVICE as PRESENCE
+from comity.bindings.apex.presence_operations import SERVICE as PRESENCE
 from comity.bindings.apex.reasons import CODES, error_to_response
 from comity.bindings.apex.report import NAME as REPORT
 from comity.bindings.apex.service_wire import read_service, write_service

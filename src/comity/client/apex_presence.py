@@ -30,7 +30,7 @@ from comity.bindings.apex.elements import (
 from comity.bindings.apex.endpoint import Endpoint
 from comity.bindings.apex.multipart import new_content_id
 from comity.bindings.apex.presence import STATE_INFO, Entry, entry_to_document, own_tuples, read_last_update
-from comity.bindings.apex.presence_edge import SECURED, SERVICE
+from comity.bindings.apex.presence_operations import SECURED, SERVICE
 from comity.bindings.apex.reasons import error_to_response
 from comity.client.base import ClientError
 from comity.client.presence import Contact, Judge, NotPossible, Sealer, Seen, Standing, Watch
@@ -113,13 +113,15 @@ class ApexPresence:
     ) -> Response:
         """See ``PresenceClient.publish``."""
         self._forget_own()
-        response = await self._put(availability, note, lease or DURATION)
-        if response.reason is not None:
-            return response
-        if lease is None:
+        if sealer is not None:
+            response = await self._put_signed(PresenceState(availability, _notes(note)), sealer)
+        else:
+            response = await self._put(availability, note, lease or DURATION)
+        if response.reason is None and lease is None:
             self._own = own = _Own(availability, note)
-            own.renewal = asyncio.ensure_future(self._renew(own))
-        return response if sealer is None else await self._put_signed(PresenceState(availability, _notes(note)), sealer)
+            if sealer is None:  # what is signed is said anew by who signs it
+                own.renewal = asyncio.ensure_future(self._renew(own))
+        return response
 
     async def unpublish(self) -> Response:
         """See ``PresenceClient.unpublish``."""
@@ -154,15 +156,15 @@ class ApexPresence:
         return self._outcome(answer)
 
     def _entry(self, read: Presence, availability: Availability, note: str, seconds: int, now: datetime) -> Presence:
-        destination = "apex:" + quote(str(self._line.endpoint), safe="/@=:+!$&'()*,;~")
+        own = self._line.endpoint
         is_open = availability is not Availability.OFFLINE
         until = now + timedelta(seconds=seconds) if is_open else now
-        others = [one for one in own_tuples(read) if one.destination != destination and one.available_until > now]
+        others = [one for one in own_tuples(read) if not _is_of(one, own) and one.available_until > now]
         info = _info(availability, note)
-        return replace(read, publisher=self._line.endpoint.bare, tuples=(Tuple(destination, until, info), *others))
+        return replace(read, publisher=own.bare, tuples=(Tuple(own.uri, until, info), *others))
 
     async def _put_signed(self, state: PresenceState, sealer: Sealer) -> Response:
-        """What we signed goes beside the entry, for those who want it whole (X39)."""
+        """What we signed takes the place of the entry (X39), for an hour."""
         line = self._line
         document = state_document(line.address, tuple_id_of(line.endpoint.subaddress), state, datetime.now(UTC))
         if document is None:
@@ -389,6 +391,14 @@ class ApexPresence:
     async def blocked(self) -> Sequence[Address]:
         """See ``PresenceClient.blocked``."""
         raise NotPossible(_NO_ASKING)
+
+
+def _is_of(one: Tuple, endpoint: Endpoint) -> bool:
+    """Compared as endpoints, not as they are spelled (RFC 3340 section 2.2.1)."""
+    try:
+        return Endpoint.of_uri(one.destination) == endpoint
+    except AddressError:
+        return False
 
 
 def _notes(note: str) -> tuple[Note, ...]:

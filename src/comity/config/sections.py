@@ -24,7 +24,7 @@ HOUR = 3600.0
 SIP_PORTS = {"udp": 5060, "tcp": 5060, "tls": 5061}
 XMPP_CLIENT_PORTS = {"tcp": 5222, "tls": 5223}
 XMPP_SERVER_PORTS = {"tcp": 5269, "tls": 5270}
-APEX_PORTS = {"tcp": 912, "tls": 913}
+APEX_PORTS = {"tcp": 913, "tls": 914}
 WEB_PORTS = {"http": 8080, "https": 8443}
 XCAP_PORTS = {"https": 8444}
 

@@ -119,14 +119,19 @@ class MimeObject:
         """``type/subtype`` in lower case, without parameters."""
         return self.content_type.partition(";")[0].strip().lower()
 
-    def header(self, name: str) -> str:
-        """Value of the first MIME header called ``name`` (any case), unfolded; "" if absent."""
-        wanted = name.lower()
+    @cached_property
+    def _headers(self) -> dict[str, str]:
+        """First value of each MIME header, by its name in lower case: a message is asked for them a dozen times."""
+        found: dict[str, str] = {}
         for line in unfold(self.header_block):
             key, colon, value = line.partition(":")
-            if colon and key.strip().lower() == wanted:
-                return value.strip()
-        return ""
+            if colon:
+                found.setdefault(key.strip().lower(), value.strip())
+        return found
+
+    def header(self, name: str) -> str:
+        """Value of the first MIME header called ``name`` (any case), unfolded; "" if absent."""
+        return self._headers.get(name.lower(), "")
 
 
 def unfold(header_block: bytes) -> list[str]:

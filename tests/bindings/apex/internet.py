@@ -20,6 +20,7 @@ from comity.service import peers
 from comity.service.interfaces import Accepted, Contact, Credentials, Origin
 from comity.service.pipeline import Pipeline
 from comity.service.policy import Limits
+from comity.service.presence.service import AccountPresence
 from comity.service.routes import Route, StaticRoutes
 from comity.store.clock import StoreClock
 from comity.store.memory import MemoryStore
@@ -87,6 +88,8 @@ class Node:
         names: Sequence[str] | None = None,
         former: Node | None = None,
         limits: Limits | None = None,
+        *,
+        has_presence: bool = False,
     ) -> None:
         self.internet, self.domain, self.host, self.clock = internet, domain, host, internet.clock
         self.names = (domain,) if names is None else tuple(names)
@@ -106,6 +109,9 @@ class Node:
             peers=peers.KnownPeers((domain,), known),
             routes=StaticRoutes(routes),
         )
+        self.presence = AccountPresence(self.store, self.accounts, clock, self.pipeline.admit_subscription)
+        self.pipeline.presence = self.presence if has_presence else None
+        self.pipeline.inbox = self.presence.keeping.inbox if has_presence else None
         config = ApexConfig((domain,), scram_iterations=4096)
         self.binding = ApexBinding(config, counting_random(f"{domain}{len(internet.nodes)}".encode()))
         self.phones = DeviceBinding()
@@ -114,6 +120,8 @@ class Node:
 
     async def start(self) -> Node:
         await self.pipeline.start({"apex": self.binding, "sip": self.phones})
+        if self.pipeline.presence is not None:
+            await self.presence.start()
         await self.binding.start(self.pipeline, self)
         return self
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from comity.bindings.apex.elements import Publish, Reply, Subscribe, Terminate
 from comity.bindings.apex.endpoint import Endpoint
-from comity.bindings.apex.presence_edge import EDGE, Kept
+from comity.bindings.apex.presence_operations import EDGE, Kept
 from comity.cpim.address import Address
 from comity.service.presence.interfaces import Decision
 from comity.testing.service import settle

@@ -18,16 +18,20 @@ from comity.bindings.apex.elements import (
 )
 from comity.bindings.apex.endpoint import Endpoint
 from comity.bindings.apex.grammar import WireError
-from comity.bindings.apex.presence_edge import SECURED
+from comity.bindings.apex.presence_operations import SECURED
 from comity.cpim.address import Address
 from comity.cpim.operations import MimeObject, Response
 from comity.cpim.presence import PIDF_TYPE
 from comity.service.interfaces import Origin
 from comity.service.presence.interfaces import Decision, Default, Statement
 from comity.service.presence.watching import PresenceLimits
+from comity.store.clock import StoreClock
+from comity.testing.clock import FakeClock
 from comity.testing.presence import PresenceBench
 from comity.testing.service import settle
 from tests.bindings.apex.presence_world import Application, World, in_world
+from tests.loop import in_loop
+from tests.service.presence.test_watching import BadStore
 
 ALICE, BOB = Endpoint.parse("alice@a.test"), Endpoint.parse("bob@a.test")
 NEVER = "2000-05-14T13:02:00-08:00"
@@ -191,7 +195,7 @@ async def test_a_watcher_that_waits_is_told_when_the_account_answers(world: Worl
         Address.parse("im:alice@a.test"), Default.DENY, world.bench.origin("im:alice@a.test")
     )
     await world.bench.answer("im:alice@a.test", "im:bob@a.test", Decision.REFUSED)
-    assert bob.take() == [Terminate(7)]
+    assert bob.take() == [Terminate(7, 537)]
     world.bench.publish("im:alice@a.test", "dnd")
     assert bob.take() == []
 
@@ -403,7 +407,7 @@ async def test_who_has_the_token_may_watch_until_it_is_taken_away(world: World) 
     entry = await rights.entry(alice, "", "bob@a.test")
     assert entry is not None
     assert not hasattr(await rights.set_entry(alice, "", "bob@a.test", None, entry.last_update), "reason")
-    assert bob.take() == [Terminate(2)]
+    assert bob.take() == [Terminate(2, 537)]
     assert codes(await bob.send(Watch(ALICE, 600, 3))) == [(537, 3)]
 
 
@@ -420,7 +424,7 @@ async def test_the_token_is_asked_for_though_the_watcher_may_see_the_account(wor
     assert heard == [Reply(250, 2), Notify(Endpoint.parse("carol@a.test"), 2, "subscribe", 300)]
     await rights.set_entry(alice, "", "bob@a.test", tokens[1:], set_.last_update)
     await settle()
-    assert bob.take() == [Terminate(2)]
+    assert bob.take() == [Terminate(2, 537)]
     await world.bench.watch("im:alice@a.test", "im:alice@a.test", 200)
     assert bob.take() == []
 
@@ -716,3 +720,57 @@ async def test_without_presence_everything_is_answered_421(world: World) -> None
     bob = await world.attach("bob@a.test")
     assert codes(await bob.send(Subscribe(ALICE, 600, 7))) == [(421, 7)]
     assert codes(await bob.send(Terminate(7))) == [(421, 7)]
+
+
+@in_loop
+async def test_what_cannot_be_kept_is_not_said_yes_to() -> None:
+    """Section 5.7 of reliability.md: 421 and 451, and things are as they were."""
+    clock = FakeClock()
+    store = BadStore(StoreClock(lambda: clock.when().timestamp(), clock.now))
+    world = await World(PresenceBench(store, clock=clock)).start()
+    alice, bob = await world.attach("alice@a.test"), await world.attach("bob@a.test")
+    await allow(world, "alice@a.test", "bob@a.test")
+    assert codes(await alice.send(world.entry("alice@a.test", NEVER, im(world, 600)))) == [(250, 1)]
+    await subscribed(world, bob, ALICE)
+    stamp = await last_update(alice)
+    store.is_broken = True
+    assert codes(await bob.send(Subscribe(ALICE, 600, 8))) == [(421, 8)]
+    assert codes(await bob.send(Terminate(7))) == [(421, 7)]
+    assert codes(await alice.send(world.entry("alice@a.test", stamp, im(world, 900)))) == [(451, 1)]
+    store.is_broken = False
+    assert await last_update(alice) == stamp
+    await world.restart()
+    await world.bench.advance(40)
+    await bob.attach()
+    (told,) = publishes(bob.take())
+    assert told.trans_id == 7
+    assert told.presence.tuples == (im(world, 560),)
+    world.bench.presence.stop()
+
+
+@in_world
+async def test_names_that_no_account_can_have_are_answered(world: World) -> None:
+    """550, of whoever asks and about whom; nothing fails."""
+    odd = Endpoint("a b\u00a0", "", "a.test")
+    bob = await world.attach("bob@a.test")
+    assert codes(await bob.send(Watch(odd, 600, 1)))[0][0] in (537, 550)
+    heard = await bob.send(Subscribe(odd, 0, 2))
+    assert [one.trans_id for one in heard if isinstance(one, Publish | Reply)] == [2]
+    world.relay.applications[odd] = bob
+    bob.endpoint = odd
+    assert [one.trans_id for one in await bob.send(Subscribe(ALICE, 0, 3)) if isinstance(one, Publish | Reply)] == [3]
+
+
+@in_world
+async def test_signed_presence_can_be_replaced_by_an_entry(world: World) -> None:
+    """APEX-19 after X39: what is read of the signed document is the lastUpdate to send back, though it is an old one."""
+    alice = await world.attach("alice@a.test")
+    head, octets = signed(world)
+    await world.bench.advance(30)
+    assert codes(await alice.send(world.entry("alice@a.test", NEVER, im(world, 600)))) == [(250, 1)]
+    assert codes(await alice.send(Part(head, octets, "1@a.test"), options=[OPTION])) == [(250, 7)]
+    stamp = await last_update(alice)
+    assert codes(await alice.send(world.entry("alice@a.test", stamp, im(world, 600)))) == [(250, 1)]
+    assert codes(await alice.send(world.entry("alice@a.test", stamp, im(world, 700)))) == [(555, 1)]
+    (read,) = publishes(await alice.send(Subscribe(ALICE, 0, 1)))
+    assert read.presence.tuples == (im(world, 600),)

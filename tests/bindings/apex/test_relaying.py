@@ -194,7 +194,9 @@ async def test_bind_is_for_domains_that_the_certificate_names() -> None:
     assert code(await relay.say(channel, Bind("b.test", 3))) == 537
     assert code(await relay.say(channel, Bind("c.test", 4))) == 537
     assert code(await relay.say(channel, Bind("a.test", 5, (Option("odd", must_understand=True),)))) == 504
-    assert code(await (await node.stranger()).say(channel, Bind("a.test", 1))) == 534
+    stranger = await node.stranger()
+    assert code(await stranger.say(channel, Bind("a.test", 1))) == 534
+    assert code(await stranger.say(channel, Bind("b.test", 1))) == 537
 
 
 @in_loop
@@ -529,3 +531,18 @@ async def test_loop_back_to_the_originators_own_relay_is_one() -> None:
     assert await alice.send("alice@a.test", "bob@lost.test", content=GIF, options=[status_request(86)]) == Ok()
     assert alice.reports == [(86, "bob@lost.test", 550)]
     assert sum(octets.count(b"image/gif") for _, _, octets in internet.wire) == 3
+
+
+@in_loop
+async def test_relay_is_read_from_at_a_relays_rate_and_not_at_a_persons() -> None:
+    """Reliability.md section 6.2: 500 messages a second of one peer; who calls and who is called alike."""
+    internet, a, b = await pair()
+    alice = await a.online("alice@a.test")
+    await alice.send("alice@a.test", "bob@b.test", content=GIF)
+    for node in (a, b):
+        [connection] = [each for each in node.binding._ground.connections.values() if each.domains]
+        for _ in range(1900):
+            connection.rates.take(1, 100, internet.clock.now())
+        assert connection.rates.debt(internet.clock.now()) == 0
+        connection.rates.take(500, 100, internet.clock.now())
+        assert connection.rates.debt(internet.clock.now()) > 0

@@ -48,6 +48,8 @@ class ApexConfig:
     user_messages: float = 10.0
     user_message_burst: int = 100
     user_octets: int = 64 * 1024
+    peer_messages: float = 500.0
+    """Messages a second of one relay."""
     in_flight: int = 32
     """Deliveries to one endpoint, or to one relay, that wait for their ok."""
     mesh_port: int = 912

@@ -9,12 +9,15 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from urllib.parse import quote, unquote
 
 from comity.cpim.address import Address
 from comity.errors import AddressError
 
 #: "all non-control characters, excluding "/" and "@" delimiters" (RFC 3340 section 2.2).
 _TOKEN = re.compile(r"[^/@\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
+_URI_SAFE = "/@=:+!$&'()*,;~[]"
+_ENCODED = re.compile("(?:[A-Za-z0-9/@=:+!$&'()*,;~._-]|[][]|%[0-9A-Fa-f]{2})+")
 _SERVICE = "apex="
 MAX_IDENTITY = 1023
 """Octets of a written identity that are read."""
@@ -54,6 +57,22 @@ class Endpoint:
     def service(cls, name: str, domain: str) -> Endpoint:
         """The well-known endpoint ``apex=NAME`` of a domain (RFC 3340 section 6)."""
         return cls(_SERVICE + name, "", domain)
+
+    @classmethod
+    def of_uri(cls, uri: str) -> Endpoint:
+        """The endpoint that an ``apex:`` URI names, its encoding reversed (RFC 3340 section 2.2.1). Raises AddressError."""
+        scheme, colon, encoded = uri.partition(":")
+        if scheme.lower() != "apex" or not colon or not _ENCODED.fullmatch(encoded):
+            raise AddressError(uri, "not an apex: URI")
+        try:
+            return cls.parse(unquote(encoded, errors="strict"))
+        except UnicodeDecodeError:
+            raise AddressError(uri, "not UTF-8 inside its encoding") from None
+
+    @property
+    def uri(self) -> str:
+        """The ``apex:`` URI, as in the examples of RFC 3343."""
+        return "apex:" + quote(str(self), safe=_URI_SAFE)
 
     @property
     def is_service(self) -> bool:

@@ -342,14 +342,15 @@ def _originator(operation: MessageOperation) -> Endpoint:
 
 def _content(thing: MimeObject, native: _Native | None, content_id: str) -> Content:
     if native is None or native.form == "whole":
-        return _part(thing, native.label if native else content_id)
+        return object_part(thing, native.label if native else content_id)
     inner = content_object(CpimMessage.parse(decode_transfer(thing)))
     if native.form == "inline":
         return Inline(inner.octets, native.label)
     return Part(native.header_block, inner.octets, native.label)
 
 
-def _part(thing: MimeObject, content_id: str) -> Part:
+def object_part(thing: MimeObject, content_id: str) -> Part:
+    """An object as the part of a data element, whole."""
     block = thing.header_block
     if b"content-id" in block.lower():  # a SIP request may have one; here it is the part's own
         block = b"".join(line for line in _HEADER.findall(block) if not line.lower().startswith(b"content-id"))

@@ -101,7 +101,10 @@ class Mesh:
 
     def backlog(self, domain: str, next_hop: str = "") -> int:
         """How much data waits before what would be sent now."""
-        road = self._roads.get(Way.of(domain, next_hop))
+        try:
+            road = self._roads.get(Way.of(domain, next_hop))
+        except DeliveryError:  # ``send`` says so
+            return 0
         if road is None:
             return 0
         return len(road.waiting) + (0 if road.neighbour is None else road.neighbour.backlog)

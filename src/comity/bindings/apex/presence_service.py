@@ -33,8 +33,9 @@ from comity.bindings.apex.endpoint import Endpoint
 from comity.bindings.apex.interfaces import Relay
 from comity.bindings.apex.multipart import CONTROL
 from comity.bindings.apex.presence import Entry, own_tuples, read_last_update
-from comity.bindings.apex.presence_edge import EDGE, SECURED, SERVICE, Kept, PresenceEdge
+from comity.bindings.apex.presence_edge import PresenceEdge
 from comity.bindings.apex.presence_entries import Entries
+from comity.bindings.apex.presence_operations import EDGE, SECURED, SERVICE, Kept
 from comity.bindings.apex.reasons import CODES
 from comity.cpim.address import Address
 from comity.cpim.entity import SECURED as SECURED_TYPES
@@ -184,7 +185,7 @@ class PresenceWellKnown:
                 return _refusal(answer)
         if package == "presence.winfo":
             self._reply(asked.originator, asked.domain, Reply(250, asked.trans_id))
-            self._edge.begin_watch(answer.subscription)
+            self._edge.watchers.begin(answer.subscription)
         elif _is_same(asked.originator, asked.publisher):
             entry = await self._entries.get(answer.subscription.target)
             if entry is not None and entry.tuples and entry.is_over(self._relay.service.clock.when()):
@@ -192,7 +193,7 @@ class PresenceWellKnown:
         presence.begin(answer.subscription)
         self._edge.remind(answer.subscription.id, None)
         if answer.is_refresh and package == "presence":
-            self._edge.renewed(answer.subscription.target)
+            self._edge.watchers.renewed(answer.subscription.target)
         return 0, ""
 
     async def _may(self, presence: PresenceService, asked: _Asked, token: str) -> bool:
@@ -247,8 +248,9 @@ class PresenceWellKnown:
             entry = await self._entries.get(account)
             seen = await self._look(presence, account)
             newest = max((one for one in (seen, entry.last_update if entry else None) if one is not None), default=None)
-            # What devices said since is no conflict: it is theirs, and nothing of it is written or ended here.
-            is_stale = entry is not None and given < entry.last_update
+            # What devices said since is no conflict: it is theirs, and nothing of it is written or ended here. Nor is what was
+            # signed in the place of an entry (X39), whose own time counts as its lastUpdate.
+            is_stale = entry is not None and given < entry.last_update and given != seen
             if is_stale or (newest is not None and given > newest):
                 return 555, "The entry was updated meanwhile."
             info = element.presence.publisher_info

@@ -36,6 +36,7 @@ from comity.bindings.apex.mesh import Mesh
 from comity.bindings.apex.neighbour import Answer, Neighbour, Sending
 from comity.bindings.apex.options import DATA_TIMING, STATUS_REQUEST, not_understood, read_options
 from comity.bindings.apex.own_ids import own_trans_id
+from comity.bindings.apex.rates import Rates
 from comity.bindings.apex.reasons import error_to_response
 from comity.bindings.apex.report import NAME as REPORT
 from comity.bindings.apex.service_data import ServiceData
@@ -49,6 +50,10 @@ log = logging.getLogger(__name__)
 
 PASSED_ON = "passed-on"
 ANY = "*"
+BURST_SECONDS = 4.0
+"""Seconds' worth of messages that a relay may send at once."""
+PEER_OCTETS = 8 * 1024 * 1024
+"""A second, of one relay."""
 MOST_BOUND = 64
 """Domains one session may bind as."""
 
@@ -85,18 +90,18 @@ class Relaying:
         neighbour = self._neighbours.get(connection.link)
         if key in connection.attachments or (neighbour is not None and key in neighbour.bound):
             return Error(555, "that transaction-identifier is in use")
+        if self._ground.is_ours(element.relay):
+            return Error(537, "access denied")
         domains = self.proved(connection.link)
         if not domains:
-            return Error(534, "this server knows no relay by that certificate or address")
-        if self._ground.is_ours(element.relay) or not (element.relay in domains or ANY in domains):
+            return Error(534, "no relay is known here by that certificate or address")
+        if not (element.relay in domains or ANY in domains):
             return Error(537, "access denied")
         if (refused := not_understood(element.options, "bind")) is not None:
             return refused
         if neighbour is None:
-            connection.domains = domains
-            neighbour = self._met(
-                Neighbour(connection.link, connection.session, channel, self._ground.config.in_flight, domains)
-            )
+            neighbour = Neighbour(connection.link, connection.session, channel, self._ground.config.in_flight, domains)
+            self._met(connection, neighbour)
             connection.link.authenticated()
             connection.session.admit()
         if len(neighbour.bound) >= MOST_BOUND:
@@ -104,13 +109,16 @@ class Relaying:
         self._mesh.bind(neighbour, key, element.relay)
         return Ok()
 
-    def _met(self, neighbour: Neighbour) -> Neighbour:
+    def _met(self, connection: Connection, neighbour: Neighbour) -> None:
+        config, now = self._ground.config, self._ground.service.clock.now()
         self._neighbours[neighbour.link] = neighbour
-        return neighbour
+        connection.domains = neighbour.domains
+        burst = round(BURST_SECONDS * config.peer_messages)
+        connection.rates = Rates(config.peer_messages, burst, PEER_OCTETS, config.message, now)
 
     def called(self, neighbour: Neighbour) -> None:
         """A session of ours with another relay became usable."""
-        self._met(neighbour)
+        self._met(self._ground.connections[neighbour.link], neighbour)
 
     def terminate(self, connection: Connection, channel: int, element: Terminate) -> Ok | None:
         """End a binding, or all of this session with transID 0; None: it is no binding that is meant."""

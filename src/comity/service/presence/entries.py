@@ -8,6 +8,7 @@ account's entries are a document of it, ``apex-access/index``; which accounts ha
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -34,6 +35,8 @@ from comity.errors import AddressError, StoreError
 from comity.service.interfaces import Accounts, Delete, Op, Origin, Put, Store
 from comity.service.presence.documents import DocumentStore
 from comity.service.presence.relations import SPACE, read_key, settle_key
+
+log = logging.getLogger(__name__)
 
 ENTRIES: Final = "apex-access/index"
 """Name of the document."""
@@ -184,7 +187,8 @@ class Entries:
                 entries = [one for table in self._tables.get(key, {}).values() for one in table.values()]
                 kept = [entry for entry in entries if not is_about(entry)]
                 if len(kept) < len(entries) and (refused := await self._keep(owner, kept)) is not None:
-                    raise StoreError(f"the access entries of {owner} cannot be kept: {refused.text}")
+                    # Only if the operator lowered a limit meanwhile: nobody's removal may depend on that.
+                    log.error("an access entry of %s about %s cannot be removed: %s", owner, gone, refused.text)
 
     async def _keep(self, owner: Address, entries: Sequence[AccessEntry]) -> Response | None:
         by_owner = Origin(owner, "comity", "", True)
