@@ -83,6 +83,8 @@ class Submission:
         """Take a MESSAGE that a server handed in which speaks for ``domains``; the service looks whether its sender is of those."""
         domain = received.request.from_.uri.host if isinstance(received.request.from_.uri, SipUri) else ""
         wait = self._peer_rates.take(domain.lower(), len(received.request.body), self._binding.service.clock.now())
+        if wait <= 0.0 and self._binding.trunk.take_report(received, domains):
+            return
         self._take(received, None, domains, wait)
 
     def _take(self, received: Request, principal: Address | None, domains: frozenset[str], wait: float) -> None:
