@@ -122,7 +122,7 @@ class PresenceWellKnown:
         except StoreError as error:
             log.error("an operation on presence cannot be carried out: %s", error)
             code, text = 451, "The service cannot keep this now."
-        if code:
+        if code and trans_id:  # a reply names a transaction: to who named none nothing can be said
             self._reply(originator, domain, Reply(code, trans_id, text))
 
     async def _handle(
