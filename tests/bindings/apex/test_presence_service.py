@@ -774,3 +774,52 @@ async def test_signed_presence_can_be_replaced_by_an_entry(world: World) -> None
     assert codes(await alice.send(world.entry("alice@a.test", stamp, im(world, 700)))) == [(555, 1)]
     (read,) = publishes(await alice.send(Subscribe(ALICE, 0, 1)))
     assert read.presence.tuples == (im(world, 600),)
+
+
+@in_world
+async def test_who_is_there_and_does_not_take_a_publish_gets_the_last_state_a_little_later(world: World) -> None:
+    """The last state is never lost: a full window, or a relay that is away; and an end of it for who never takes anything."""
+    await allow(world, "alice@a.test", "bob@a.test")
+    bob, alice = await world.attach("bob@a.test"), await world.attach("alice@a.test")
+    await subscribed(world, bob, ALICE, duration=80_000)
+    await alice.send(Watch(ALICE, 90_000, 2))
+    for one in (bob, alice):
+        one.is_deaf = True
+    for word in ("away", "dnd"):
+        world.bench.publish("im:alice@a.test", word)
+        await settle()
+    await world.bench.watch("im:carol@a.test", "im:alice@a.test", 300)
+    await world.bench.advance(1)
+    for one in (bob, alice):
+        one.is_deaf = False
+    assert bob.take() == alice.take() == []
+    await world.bench.advance(8)
+    assert [one.presence.tuples[0].tuple_info[-3:] for one in publishes(bob.take())] == ["dnd"]
+    assert alice.take() == [Notify(Endpoint.parse("carol@a.test"), 2, "subscribe", 298)]
+    await world.bench.advance(100)
+    assert bob.take() == []
+    bob.is_deaf = True
+    world.bench.publish("im:alice@a.test", "chat")
+    for _ in range(20):
+        await world.bench.advance(65)
+    bob.is_deaf = False
+    await world.bench.advance(3600)
+    assert publishes(bob.take()) == []
+    await bob.attach()
+    (told,) = publishes(bob.take())
+    assert told.presence.tuples[0].tuple_info.endswith("chat")
+
+
+@in_world
+async def test_what_waits_to_be_tried_again_is_not_said_after_a_revocation(world: World) -> None:
+    """G9."""
+    await allow(world, "alice@a.test", "bob@a.test")
+    bob = await world.attach("bob@a.test")
+    await subscribed(world, bob, ALICE)
+    bob.is_deaf = True
+    world.bench.publish("im:alice@a.test", "away")
+    await settle()
+    await world.bench.answer("im:alice@a.test", "im:bob@a.test", Decision.REFUSED)
+    bob.is_deaf = False
+    await world.bench.advance(300)
+    assert publishes(bob.take()) == []
