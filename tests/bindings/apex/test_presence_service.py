@@ -823,3 +823,33 @@ async def test_what_waits_to_be_tried_again_is_not_said_after_a_revocation(world
     bob.is_deaf = False
     await world.bench.advance(300)
     assert publishes(bob.take()) == []
+
+
+@in_world
+async def test_an_entry_that_there_is_no_room_for_is_not_kept(world: World) -> None:
+    """[limits] publications: refused now, and not there after a restart."""
+    alice = await world.attach("alice@a.test")
+    for number in range(20):
+        world.bench.publish("im:alice@a.test", key=f"d{number}")
+    assert codes(await alice.send(world.entry("alice@a.test", await last_update(alice), im(world, 600)))) == [(450, 1)]
+    await world.restart()
+    alice = await world.attach("alice@a.test")
+    (read,) = publishes(await alice.send(Subscribe(ALICE, 0, 1)))
+    assert not is_open(world, read)
+
+
+@in_world
+async def test_the_entry_of_a_removed_account_is_nobodys(world: World) -> None:
+    """OPS-34: neither at the end of a tuple nor after a restart, whoever has the name then."""
+    alice = await world.attach("alice@a.test")
+    entry = world.entry("alice@a.test", NEVER, im(world, 60), im(world, 9000, "mailto:alice@a.test"))
+    assert codes(await alice.send(entry)) == [(250, 1)]
+    await world.bench.presence.remove(Address.parse("im:alice@a.test"))
+    for seconds in (1, 100):
+        await world.bench.advance(seconds)
+        (read,) = publishes(await alice.send(Subscribe(ALICE, 0, 1)))
+        assert not is_open(world, read)
+    await world.restart()
+    await alice.attach()
+    (read,) = publishes(await alice.send(Subscribe(ALICE, 0, 1)))
+    assert not is_open(world, read)
