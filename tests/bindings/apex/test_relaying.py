@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 from comity.bindings.apex.elements import (
@@ -546,3 +547,38 @@ async def test_relay_is_read_from_at_a_relays_rate_and_not_at_a_persons() -> Non
         assert connection.rates.debt(internet.clock.now()) == 0
         connection.rates.take(500, 100, internet.clock.now())
         assert connection.rates.debt(internet.clock.now()) > 0
+
+
+@in_loop
+async def test_relay_that_takes_its_binding_back_and_says_nothing_holds_up_nobody_for_ever() -> None:
+    """Reliability.md section 5.5: an unanswered data has its end also where its sender is bound as nothing any more."""
+    node = await Node(Internet(), "b.test", B, [route("a.test")]).start()
+    bob, relay = await node.online("bob@b.test"), await node.stranger("a.test")
+    channel = min(relay.session.channels)
+    relay.answer = lambda element: None
+    assert await relay.say(channel, Bind("a.test", 1)) == Ok()
+    await bob.send("bob@b.test", "alice@a.test", content=GIF)
+    assert len(relay.data) == 1
+    assert await relay.terminate(1, channel) == Ok()
+    await node.internet.pass_time(40)
+    assert relay.link.is_closed
+
+
+@in_loop
+async def test_relay_that_sends_with_the_very_ok_to_our_bind_is_heard() -> None:
+    """It knows us from then on, and need not wait for our first data."""
+    internet, a, b = await pair()
+    alice, bob = await a.online("alice@a.test"), await b.online("bob@b.test")
+    internet.records["a.test"] = []
+    await bob.send("bob@b.test", "alice@a.test", content=replace(GIF, content_id="b@b.test"))
+    assert alice.data == []
+    took = b.binding._relaying.bind
+
+    def bind_and_send(*arguments: object) -> Ok | Error:
+        asyncio.get_running_loop().call_soon(b.pipeline.delivery.wake, "hop/apex:a.test")
+        return took(*arguments)  # type: ignore[arg-type]  # as they came
+
+    b.binding._relaying.bind = bind_and_send  # type: ignore[method-assign, assignment]
+    await alice.send("alice@a.test", "bob@b.test", content=GIF)
+    assert [part.content_id for part in alice.contents if isinstance(part, Part)] == ["b@b.test"]
+    assert bob.contents == [GIF]

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from comity.bindings.apex.elements import Data, Error, Ok
 from comity.bindings.base import Link
+from comity.errors import LocalProtocolError
 
 NOT_PROTECTED = Error(538, "the next relay cannot be reached under TLS")
 """Our own answer to what needs TLS and would go without."""
@@ -132,7 +133,12 @@ class Neighbour:
             if sending.needs_tls and not self.is_protected:
                 sending.settle(NOT_PROTECTED)
                 continue
-            self._unanswered[self.session.send(self.channel, sending.data)] = sending, now
+            try:
+                handle = self.session.send(self.channel, sending.data)
+            except LocalProtocolError as error:
+                sending.settle(Error(504, f"APEX cannot carry it: {error}"))
+                continue
+            self._unanswered[handle] = sending, now
             self.used, is_written = now, True
         if is_written:
             self.link.flush()
