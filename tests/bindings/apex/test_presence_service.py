@@ -18,6 +18,7 @@ from comity.bindings.apex.elements import (
 )
 from comity.bindings.apex.endpoint import Endpoint
 from comity.bindings.apex.grammar import WireError
+from comity.bindings.apex.presence_entries import DOCUMENT
 from comity.bindings.apex.presence_operations import SECURED
 from comity.cpim.address import Address
 from comity.cpim.operations import MimeObject, Response
@@ -853,3 +854,22 @@ async def test_the_entry_of_a_removed_account_is_nobodys(world: World) -> None:
     await alice.attach()
     (read,) = publishes(await alice.send(Subscribe(ALICE, 0, 1)))
     assert not is_open(world, read)
+
+
+@in_world
+async def test_a_damaged_entry_harms_nobody_else(world: World) -> None:
+    """F-POISON: the others are published after a restart, and its own account can publish anew."""
+    alice, bob = await world.attach("alice@a.test"), await world.attach("bob@a.test")
+    for who, app in (("alice", alice), ("bob", bob)):
+        assert codes(await app.send(world.entry(f"{who}@a.test", NEVER, im(world, 600)))) == [(250, 1)]
+    owner = Address.parse("im:alice@a.test")
+    await world.bench.presence.documents.put(owner, DOCUMENT, PIDF_TYPE, b"<x", world.bench.origin("im:alice@a.test"))
+    await world.restart()
+    for app in (alice, bob):
+        await app.attach()
+    (read,) = publishes(await bob.send(Subscribe(BOB, 0, 1)))
+    assert is_open(world, read)
+    stamp = await last_update(alice)
+    assert codes(await alice.send(world.entry("alice@a.test", stamp, im(world, 600)))) == [(250, 1)]
+    (read,) = publishes(await alice.send(Subscribe(ALICE, 0, 1)))
+    assert is_open(world, read)

@@ -51,11 +51,11 @@ class Entries:
         for account in await self._presence.documents.holders(DOCUMENT):
             try:
                 entry = await self.get(account)
-            except StoreError as error:  # one bad row must not keep the others closed (F-POISON)
-                log.error("the presence entry of %s cannot be read: %s", account, error)
-                continue
-            if entry is not None:
-                self._publish(account, entry)
+                if entry is not None:
+                    self._publish(account, entry)
+            except (StoreError, MalformedMessage, LocalProtocolError) as error:
+                # One bad row must not keep the others closed (F-POISON).
+                log.error("the presence entry of %s cannot be published again: %s", account, error)
 
     async def get(self, account: Address) -> Entry | None:
         """The entry of an account; None if nobody published one. Raises StoreError."""
@@ -64,8 +64,9 @@ class Entries:
             return None
         try:
             return document_to_entry(PresenceDocument.parse(stored.octets))
-        except MalformedMessage as error:
-            raise StoreError(f"the stored presence entry cannot be read: {error}") from error
+        except MalformedMessage as error:  # the next publish takes its place
+            log.error("the stored presence entry of %s cannot be read and counts as none: %s", account, error)
+            return None
 
     async def put(self, account: Address, entry: Entry, former: Entry | None) -> Response | None:
         """Keep and publish in the place of ``former``; None when that is done and durable. Raises StoreError."""
