@@ -246,8 +246,10 @@ class Channel:
             return False
         return self.next_in + self.window - self.edge_in >= self.window >> 1
 
-    def tell_window(self) -> tuple[int, int]:
+    def tell_window(self, now: float) -> tuple[int, int]:
         """Acknowledgement number and window of the SEQ frame to send now; the window grows as the channel is busy."""
+        if self.part_since is not None:
+            self.part_since = now  # it may have been we who held the peer back
         if self.number and self.next_in:
             most = min(self._options.window_max, self._options.frame)
             self.window = max(self.window, min(self.window * 2, most))

@@ -140,9 +140,7 @@ class ManagedChannels(ChannelTable):
     def _take_greeting(self, keyword: bytes, value: m.Management) -> None:
         if keyword == ERR and isinstance(value, m.BeepError):
             self._events.append(GreetingRefused(value.code, value.text))
-            self._end(
-                SessionEnded(f"the peer is not available: {value.code} {value.text}".rstrip(), True), is_leaving=True
-            )
+            self._end(SessionEnded(f"the peer is not available ({value.code})", True), is_leaving=True)
         elif keyword == RPY and isinstance(value, m.Greeting):
             self._greeting_due = None
             self._greeting = value
