@@ -192,7 +192,7 @@ class ApexBinding:
             await asyncio.wait(self._submissions.pending)
         await self._data.drain()
         await self._mesh.drain()
-        for connection in ground.connections.values():
+        for connection in list(ground.connections.values()):
             if connection.attachments:
                 channel = next(iter(connection.attachments))[0]
                 connection.session.send(channel, Terminate(0, 421, _STOPPING))
@@ -208,7 +208,7 @@ class ApexBinding:
 
     def _hang_up(self) -> None:
         """Those who did not say goodbye too do not hold up the end."""
-        for connection in self._ground.connections.values():
+        for connection in list(self._ground.connections.values()):
             connection.link.close()
 
     def deliver(self, delivery: Delivery) -> asyncio.Future[Response]:
