@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from comity.client import Client, Received, text_object
+from comity.client import Client, ClientError, Received, text_object
 from comity.cpim.address import Address
 from comity.cpim.operations import MimeObject, Reason, Status
 from comity.secure import LocalCa, TrustStore, new_identity, sign, verify
@@ -167,7 +167,27 @@ def test_an_outage_loses_nothing_and_keeps_the_order(tmp_path_factory: pytest.Te
 
         run(drained())
         assert got == [f"{n}" for n in range(count)]
+        run(killed_between_answer_and_note(both))
         assert both.a.stop() == 0
+
+
+async def killed_between_answer_and_note(both: Neighbours) -> None:
+    """The other server took the message, ours dies before that is durable: it sends again, and the other knows the repeat."""
+    both.a.kill()
+    both.a.start("delivery.before-ack")
+    async with both.b.client("xmpp", BOB) as bob:
+        with pytest.raises(ClientError):
+            async with both.a.client("sip", ALICE, receive=False) as alice:
+                sending = asyncio.ensure_future(alice.send(text_object(ALICE, BOB, "once"), BOB))
+                assert texts(await listening(bob, 1)) == ["once"]
+                await sending
+        both.a.reap()
+        both.a.start()
+        async with both.a.client("sip", ALICE, receive=False) as alice:
+            sending = asyncio.ensure_future(alice.send(text_object(ALICE, BOB, "after"), BOB))
+            assert texts(await listening(bob, 1)) == ["after"]
+            assert (await sending).status is Status.SUCCESS
+    assert both.a.waiting() == both.b.waiting() == 0
 
 
 async def listening(client: Client, count: int) -> list[Received]:
