@@ -13,7 +13,8 @@ from comity.client import Client, ClientError, Received, text_object
 from comity.cpim.address import Address
 from comity.cpim.operations import MimeObject, Reason, Status
 from comity.secure import LocalCa, TrustStore, new_identity, sign, verify
-from tests.paths.kit import ServerProcess, Via
+from tests.interop.apex_peer import Application, option
+from tests.paths.kit import PASSWORD, ServerProcess, Via
 from tests.paths.neighbours import ALICE, BOB, CAROL, Neighbours
 
 NOBODY = Address.parse("im:nobody@b.test")
@@ -121,6 +122,33 @@ def test_a_refusal_afterwards_comes_back_over_both_servers(both: Neighbours, via
         assert told.report.recipient == BOB
 
     run(story())
+
+
+def test_a_receipt_crosses_a_protocol_that_has_none(both: Neighbours) -> None:
+    """An application written from RFC 3340 alone asks to be told; Bob is away, and gets it later.
+
+    b.test took it over by SIP with 202, which is no receipt; what it says when Bob's XMPP client has it is one."""
+
+    async def bob_comes() -> None:
+        async with both.b.client("xmpp", BOB) as bob:
+            assert texts(await listening(bob, 1)) == ["told?"]
+
+    thing = text_object(ALICE, BOB, "told?")
+    with Application(*both.a.port("apex", "tcp")) as alice:
+        alice.sign_in("alice@a.test", PASSWORD)
+        alice.attach("alice@a.test")
+        part = (b"Content-Type: message/cpim\r\n", thing.octets)
+        alice.data("alice@a.test", "bob@b.test", part=part, options=option("statusRequest", 4711, must=True))
+        run(bob_comes())
+        said = alice.receive(10.0)
+        assert said.originator == "apex=report@a.test"
+        assert said.inline is not None
+        [response] = said.inline.iter("statusResponse")
+        [destination] = response.iter("destination")
+        [reply] = response.iter("reply")
+        assert (response.get("transID"), destination.get("identity")) == ("4711", "bob@b.test")
+        assert reply.get("code") == "250"
+        alice.release()
 
 
 def test_an_outage_loses_nothing_and_keeps_the_order(tmp_path_factory: pytest.TempPathFactory) -> None:
