@@ -255,7 +255,7 @@ class PresenceWellKnown:
                 return 555, "The entry was updated meanwhile."
             info = element.presence.publisher_info
             new = Entry(self._entries.next_update(entry, seen), info, own_tuples(element.presence))
-            refusal = await self._entries.put(account, new)
+            refusal = await self._entries.put(account, new, entry)
         return (250, "") if refusal is None else _refusal(refusal)
 
     async def _look(self, presence: PresenceService, account: Address) -> datetime | None:
