@@ -135,6 +135,17 @@ class TestExchanges:
         assert (frame.keyword, frame.msgno, element(frame.payload).attrib["code"]) == ("ERR", 0, "554")
         assert events(session) == [MessageReceived(1, 1, b"x" * 1000)]
 
+    def test_what_a_peer_may_cost_can_change(self) -> None:
+        """Before its sign-in it may cost less than behind it, on the channels that it has already too."""
+        session, _ = listening(message=1000, window_max=4096, channels=1)
+        session.receive_data(msg(1, 0, 0, b"x" * 1001), 0.0)
+        assert [frame.keyword for frame in data_frames(sent(session))] == ["ERR"]
+        session.allow(BeepOptions(message=5000, window_max=16_384, channels=2))
+        session.receive_data(msg(1, 1, 1001, b"x" * 3000), 0.0)
+        assert events(session) == [MessageReceived(1, 1, b"x" * 3000)]
+        assert (1, 4001, 8192) in list(read_frames(sent(session)))
+        assert session.start_channel([ProfileOffer(URI)]) == 2
+
     def test_a_reply_without_end_ends_the_session(self) -> None:
         pair = Pair.of(message=20_000)
         pair.run()

@@ -151,6 +151,25 @@ async def test_what_is_sent_while_the_server_is_down_arrives_once(tmp_path: Path
             assert {response.status for response in await asyncio.gather(*sending)} == {Status.SUCCESS}
 
 
+@story
+async def test_a_server_that_is_stopped_amid_messages_loses_and_refuses_none(tmp_path: Path) -> None:
+    """SIGTERM: what is not delivered by then is delivered by the next one, in order."""
+    with ServerProcess(
+        tmp_path / "server", "presence_interval = 0.1\nuser_messages = 1000\nuser_message_burst = 1000"
+    ) as server:
+        server.start()
+        async with server.client("apex", ALICE, receive=False) as alice, server.client("apex", BOB) as bob:
+            sending = [alice.send(text_object(ALICE, BOB, str(n)), BOB) for n in range(150)]
+            messages = aiter(bob.messages())
+            found = [await anext(messages) for _ in range(10)]
+            assert await asyncio.to_thread(server.stop) == 0
+            await asyncio.to_thread(server.start)
+            async with asyncio.timeout(30):
+                found += [await anext(messages) for _ in range(140)]
+            assert [one.text for one in found] == [str(n) for n in range(150)]
+            assert all(response.status is not Status.FAILURE for response in await asyncio.gather(*sending))
+
+
 @pytest.mark.parametrize("is_taken_meanwhile", [False, True])
 @story
 async def test_what_was_received_before_the_server_died_is_not_received_twice(

@@ -23,7 +23,7 @@ class BeepSession(ManagedChannels):
 
     Args:
         role: "initiator" opened the connection, "listener" awaited it.
-        options: what we announce and what the peer may cost; may be replaced later, for channels made from then on.
+        options: what we announce and what the peer may cost; ``allow`` replaces them.
         now: monotonic seconds.
 
     Attributes:

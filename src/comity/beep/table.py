@@ -71,6 +71,12 @@ class ChannelTable:
         """How many messages of the peer, begun ones included, wait for answers on all channels together."""
         return sum(len(c.owed) + c.is_unfinished for c in self._channels.values())
 
+    def allow(self, options: BeepOptions) -> None:
+        """Replace the options, also for channels that are open: who signed in may cost more than somebody unknown."""
+        self.options = options
+        for channel in self._channels.values():
+            channel.allow(options)
+
     def waiting(self, channel: int) -> int:
         """Octets of ours on ``channel`` that were not handed out yet, for want of window or of their turn."""
         found = self._channels.get(channel)

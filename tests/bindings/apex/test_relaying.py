@@ -10,14 +10,19 @@ from comity.bindings.apex.elements import (
     Data,
     DataHopping,
     DataTiming,
+    Destination,
     Error,
+    Inline,
     Ok,
     Option,
     Originator,
     Part,
     Recipient,
+    Reply,
+    StatusResponse,
 )
 from comity.bindings.apex.endpoint import Endpoint
+from comity.bindings.apex.service_wire import write_service
 from comity.bindings.apex.wire import read_option_content, write_option_content
 from comity.cpim.operations import Fate, Reason, Requirement
 from comity.service.interfaces import Accepted
@@ -582,3 +587,24 @@ async def test_relay_that_sends_with_the_very_ok_to_our_bind_is_heard() -> None:
     await alice.send("alice@a.test", "bob@b.test", content=GIF)
     assert [part.content_id for part in alice.contents if isinstance(part, Part)] == ["b@b.test"]
     assert bob.contents == [GIF]
+
+
+@in_loop
+async def test_domain_that_only_got_the_same_object_cannot_report_about_another() -> None:
+    """T1: it knows the fingerprint, and so our transID; the recipient's own domain it is not."""
+    internet, a, b = await pair()
+    phone, bob, evil = await a.phone("alice"), await b.online("bob@b.test"), await a.stranger("evil.test")
+    accepted = await a.submit(a.operation("hi", "im:alice@a.test", "im:bob@b.test"))
+    assert isinstance(accepted, Accepted)
+    asked = option_of(bob.data[0], "statusRequest")
+    forged = StatusResponse(asked.trans_id, (Destination(Endpoint.parse("bob@b.test"), Reply(550)),))
+    await evil.say(min(evil.session.channels), Bind("evil.test", 1))
+    content = Inline(write_service(forged))
+    assert await evil.send("apex=report@evil.test", "alice@a.test", content=content) == Ok()
+    await internet.pass_time(2)
+    assert phone.deliveries == []
+    honest = await a.stranger("b.test")
+    await honest.say(min(honest.session.channels), Bind("b.test", 1))
+    assert await honest.send("apex=report@b.test", "alice@a.test", content=content) == Ok()
+    await internet.pass_time(2)
+    assert len(phone.deliveries) == 1

@@ -189,6 +189,8 @@ class Mesh:
         finally:
             del self._calls[role]
         assert calling.neighbour is not None
+        if calling.neighbour.is_lost:  # while this task waited for its turn
+            raise DeliveryError("the session ended as soon as it was usable")
         return calling.neighbour
 
     def _met(self, neighbour: Neighbour) -> None:

@@ -68,6 +68,8 @@ class Neighbour:
     domains: frozenset[str] = frozenset()
     bound: dict[tuple[int, int], str] = field(default_factory=dict)
     used: float = 0.0
+    is_lost: bool = False
+    """Its session is over."""
     _waiting: deque[Sending] = field(default_factory=deque)
     _unanswered: dict[Hashable, tuple[Sending, float]] = field(default_factory=dict)
 
@@ -103,6 +105,9 @@ class Neighbour:
 
     def send(self, sending: Sending, now: float) -> None:
         """Send when the window allows."""
+        if self.is_lost:
+            sending.settle(None)
+            return
         self._waiting.append(sending)
         self._pump(now)
 
@@ -117,6 +122,7 @@ class Neighbour:
 
     def lost(self) -> None:
         """The session is gone: nobody will answer."""
+        self.is_lost = True
         unanswered, self._unanswered = self._unanswered, {}
         waiting, self._waiting = self._waiting, deque()
         for sending, _ in unanswered.values():
