@@ -7,7 +7,7 @@ import re
 
 from run import run
 
-from comity.beep.sasl_profile import SaslOptions
+from comity.beep.sasl_server import SaslOptions
 from comity.bindings.apex import events
 from comity.bindings.apex.elements import Ok
 from comity.bindings.apex.session import ApexSession

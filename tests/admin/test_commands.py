@@ -117,6 +117,7 @@ class TestAccounts:
             ("a:b@example.org", "no account name may have"),
             ("comity@example.org", "is reserved"),
             ("Anonymous@example.org", "is reserved"),
+            ("apex=presence@example.org", "is reserved"),
         ],
     )
     def test_an_address_that_cannot_have_an_account(self, address: str, sentence: str) -> None:

@@ -1,4 +1,4 @@
-"""``beep/sasl_profile.py``: RFC 3080 section 4.1, both sides against each other and against octets."""
+"""``beep/sasl_profile.py``, ``sasl_server.py`` and ``sasl_client.py``: RFC 3080 section 4.1, both sides against each other and against octets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from comity.beep.events import (
     SignInSucceeded,
     TuningEvent,
 )
-from comity.beep.sasl_profile import SASL, SaslClient, SaslOptions, SaslServer
+from comity.beep.sasl_client import SaslClient
+from comity.beep.sasl_profile import SASL
+from comity.beep.sasl_server import SaslOptions, SaslServer
 from comity.errors import LocalProtocolError
 
 from .wires import GREETING, XML, Raw, data_frames, each, element, events, read_frames, sent, start

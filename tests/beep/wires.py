@@ -8,7 +8,16 @@ from dataclasses import dataclass, field
 from typing import Self
 from xml.etree import ElementTree
 
-from comity.beep import BeepOptions, BeepSession, ChannelWanted, CloseWanted, Event, MessageReceived, ProfileOffer
+from comity.beep import (
+    BeepOptions,
+    BeepSession,
+    ChannelWanted,
+    CloseWanted,
+    Event,
+    MessageReceived,
+    ProfileOffer,
+    SessionEnded,
+)
 
 URI = "http://example.org/echo"
 XML = b"Content-Type: application/beep+xml\r\n\r\n"
@@ -103,6 +112,21 @@ def listening(channels: int = 1, **changes: object) -> tuple[BeepSession, int]:
                 session.receive_data(b"SEQ 0 %d 4096\r\n" % (answer.seqno + len(answer.payload)), 0.0)
     events(session)
     return session, seqno
+
+
+def msg(channel: int, msgno: int, seqno: int, payload: bytes, more: str = ".") -> bytes:
+    return Raw("MSG", channel, msgno, more, seqno, payload).octets
+
+
+def ended(session: BeepSession) -> SessionEnded:
+    """How the session ended: without a word (C° of reliability.md section 2.11)."""
+    assert session.data_to_send(0.0) == []
+    last = events(session)[-1]
+    assert isinstance(last, SessionEnded)
+    assert last.is_error
+    assert last.reason
+    assert "\n" not in last.reason
+    return last
 
 
 @dataclass

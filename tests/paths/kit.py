@@ -207,7 +207,7 @@ listen = ["tcp://127.0.0.1:{apex}", "tls://127.0.0.1:{apexs}"]
 
 
 async def take(client: Client, count: int = 1) -> list[Received]:
-    """The next messages, the last one taken too."""
+    """The next messages, the last one taken too; no more may be waiting."""
     found: list[Received] = []
     messages = aiter(client.messages())
     async with asyncio.timeout(20):

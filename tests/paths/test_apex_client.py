@@ -25,9 +25,14 @@ from comity.client import (
 from comity.cpim.address import Address
 from comity.cpim.operations import MimeObject, Reason, Requirement, Status
 from comity.cpim.presence_state import Availability
+from comity.net.driver import LoopClock
+from comity.net.network import AsyncNetwork
+from comity.net.resolver import Resolver
+from comity.net.tls import TlsContexts
 from comity.secure import TrustStore, new_identity, sign
+from comity.testing.dns import DnsServer
 from tests.loop import in_loop as story
-from tests.paths.kit import ALICE, BOB, PASSWORD, ServerProcess, Via, take
+from tests.paths.kit import ALICE, BOB, PASSWORD, ServerProcess, Via, free_ports, take
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +58,26 @@ async def test_an_object_crosses_octet_for_octet_and_its_delivery_is_told(
         assert received.from_ == ALICE
         assert received.history[0].in_protocol == "apex"
         assert (await sending).status is Status.SUCCESS
+
+
+@story
+async def test_the_relay_of_a_domain_is_found_by_its_srv_records_in_their_order(server: ServerProcess) -> None:
+    """ADDR-17: RFC 3340 section 3.1; the first target is not there."""
+    [closed] = free_ports(1)
+    zone = f"""
+        _apex-edge._tcp.a.test. 60 IN SRV 10 0 {closed} relay.a.test.
+        _apex-edge._tcp.a.test. 60 IN SRV 20 0 {server.port("apex", "tcp")[1]} relay.a.test.
+        relay.a.test. 60 IN A 127.0.0.1
+    """
+    async with DnsServer(zone) as dns:
+        client, clock = connect("apex", ALICE, PASSWORD, ca_file=server.authority), LoopClock()
+        assert isinstance(client, apex.ApexClient)
+        client._network = AsyncNetwork(
+            clock, tls=TlsContexts(trust=server.authority), resolver=Resolver(clock, [dns.address], hosts=None)
+        )
+        async with client:
+            assert client.endpoint.bare == client.endpoint
+        assert "_apex-edge._tcp.a.test SRV" in dns.asked
 
 
 @pytest.mark.parametrize("others", ["sip", "xmpp"])
@@ -124,6 +149,55 @@ async def test_what_is_sent_while_the_server_is_down_arrives_once(tmp_path: Path
             server.start()
             assert [one.text for one in await take(bob, 3)] == ["while 0", "while 1", "while 2"]
             assert {response.status for response in await asyncio.gather(*sending)} == {Status.SUCCESS}
+
+
+@story
+async def test_a_server_that_is_stopped_amid_messages_loses_and_refuses_none(tmp_path: Path) -> None:
+    """SIGTERM: what is not delivered by then is delivered by the next one, in order."""
+    with ServerProcess(
+        tmp_path / "server", "presence_interval = 0.1\nuser_messages = 1000\nuser_message_burst = 1000"
+    ) as server:
+        server.start()
+        async with server.client("apex", ALICE, receive=False) as alice, server.client("apex", BOB) as bob:
+            sending = [alice.send(text_object(ALICE, BOB, str(n)), BOB) for n in range(150)]
+            messages = aiter(bob.messages())
+            found = [await anext(messages) for _ in range(10)]
+            assert await asyncio.to_thread(server.stop) == 0
+            await asyncio.to_thread(server.start)
+            async with asyncio.timeout(30):
+                found += [await anext(messages) for _ in range(140)]
+            assert [one.text for one in found] == [str(n) for n in range(150)]
+            assert all(response.status is not Status.FAILURE for response in await asyncio.gather(*sending))
+
+
+@pytest.mark.parametrize("is_taken_meanwhile", [False, True])
+@story
+async def test_what_was_received_before_the_server_died_is_not_received_twice(
+    tmp_path: Path, is_taken_meanwhile: bool
+) -> None:
+    """The server sends again what it has no answer to; the client knows it by its Content-ID, taken or not."""
+    with ServerProcess(tmp_path / "server") as server:
+        server.start()
+        async with server.client("apex", BOB) as bob:
+            async with server.client("apex", ALICE, receive=False) as alice:
+                sending = alice.send(text_object(ALICE, BOB, "first"), BOB)
+                messages = aiter(bob.messages())
+                assert (await anext(messages)).text == "first"
+                await sending
+            server.kill()
+            asking = asyncio.ensure_future(anext(messages)) if is_taken_meanwhile else None
+            server.start()
+            async with server.client("apex", ALICE, receive=False) as alice:
+                sending = alice.send(text_object(ALICE, BOB, "second"), BOB)
+                asking = asking or asyncio.ensure_future(anext(messages))
+                async with asyncio.timeout(20):
+                    assert (await asking).text == "second"
+                    following = asyncio.ensure_future(anext(messages))
+                    assert (await sending).status is Status.SUCCESS
+            assert not following.done()
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+        assert server.waiting() == 0
 
 
 @story

@@ -49,6 +49,17 @@ def safe() -> Iterator[Safe]:
         box.close()
 
 
+def told(reason: Reason, *ends: Via) -> Reason:
+    """APEX has one code for all three, 554 (T8); what it was stands in its text."""
+    return Reason.DENIED if "apex" in ends else reason
+
+
+def encoding(thing: MimeObject) -> str:
+    """Content-Transfer-Encoding, with one name for those that change nothing: APEX says that outside (RFC 3340 section 4.1)."""
+    said = thing.header("content-transfer-encoding")
+    return "binary" if said in ("", "7bit", "8bit") else said
+
+
 @pairs
 def test_every_form_arrives_octet_for_octet_and_a_peer_reads_it(
     server: ServerProcess, safe: Safe, source: Via, sink: Via
@@ -64,7 +75,7 @@ def test_every_form_arrives_octet_for_octet_and_a_peer_reads_it(
             assert received.object.media_type == sent[form].media_type
             _, read = FORMS[form]
             assert read(safe, received.object) == inside[form].entity, form
-            assert received.object.header("content-transfer-encoding") == sent[form].header("content-transfer-encoding")
+            assert encoding(received.object) == encoding(sent[form])
 
     run(story())
 
@@ -254,7 +265,7 @@ def test_a_broken_signature_is_refused_and_the_sender_told_so(
 
     async def story() -> None:
         response = await refused(server, source, sink, broken(signed), safe)
-        assert response.reason is Reason.SIGNATURE
+        assert response.reason is told(Reason.SIGNATURE, source, sink)
         assert "signature" in response.text
 
     run(story())
@@ -271,7 +282,7 @@ def test_an_old_time_under_a_signature_is_refused_and_the_sender_told_so(
 
     async def story() -> None:
         response = await refused(server, source, sink, stale, safe)
-        assert response.reason is Reason.TIMESTAMP
+        assert response.reason is told(Reason.TIMESTAMP, source, sink)
 
     run(story())
     assert not server.waiting()
@@ -309,7 +320,8 @@ def test_what_cannot_be_decrypted_is_refused_and_the_sender_told_so(
         async with server.client(source, ALICE) as alice, server.client(sink, BOB) as bob:
             for thing in (changed, for_somebody_else, safe.pgp_encrypted(secret_object())):
                 response = await answered(alice, bob, thing, Reason.DECRYPTION, str(failed.value))
-                assert (response.reason, response.text) == (Reason.DECRYPTION, str(failed.value))
+                assert response.reason is told(Reason.DECRYPTION, source, sink)
+                assert response.text == str(failed.value)
 
     run(story())
     assert not server.waiting()

@@ -54,6 +54,8 @@ from comity.service.protection import NO_RULE, SPACE_PREFIX, Look, Operations, R
 
 #: Names that would be taken for the server's own voice, or for nobody (RFC 3323 section 4.1.1.3).
 RESERVED = frozenset({"comity", "anonymous", "contacts"})
+RESERVED_START = "apex="
+"""So begin the names of APEX services (RFC 3340 section 2.2)."""
 #: What no XMPP localpart may hold (RFC 7622 section 3.3.1); the colon would also break a digest's HA1.
 _FORBIDDEN_IN_LOCAL = frozenset(" \"&'/:<>@")
 _PAGE = 500
@@ -186,7 +188,7 @@ class Commands:
     async def add_account(self, request: AddAccount) -> Account:
         """Make an account."""
         address = self._own_address(request.address)
-        if address.local in RESERVED:
+        if address.local in RESERVED or address.local.startswith(RESERVED_START):
             raise CommandRefused(f"{address.local} is reserved for the server itself. Choose another name.", 2)
         ops = await asyncio.to_thread(_password_ops, address, request.password, self._iterations)
         async with self._lock:

@@ -21,7 +21,7 @@ to send, call ``handle_timer`` when ``next_timer`` says so. After any call take 
 
 A payload is a MIME entity: headers, an empty line, octets; ``b"\\r\\n" + octets`` has the default headers.
 The peer's mistakes never raise: they end the session with ``SessionEnded``. TLS (``tls_profile``) and sign-in
-(``sasl_profile``) are small machines over the same verbs.
+(``sasl_server``, ``sasl_client``) are small machines over the same verbs.
 """
 
 from comity.beep.events import (

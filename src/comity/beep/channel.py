@@ -98,8 +98,7 @@ class Channel:
     def __init__(self, number: int, uri: str, options: BeepOptions) -> None:
         self.number = number
         self.uri = uri
-        self._options = options
-        self._limit = options.message if number else min(MANAGEMENT_LIMIT, options.message)
+        self.allow(options)
         # what comes in
         self.next_in = 0
         self.edge_in = FIRST_WINDOW
@@ -133,6 +132,11 @@ class Channel:
         self.is_over = False
         """True once our agreement to its end is in the queue."""
         self.stalled_since: float | None = None
+
+    def allow(self, options: BeepOptions) -> None:
+        """What the peer may cost from now on."""
+        self._options = options
+        self._limit = options.message if self.number else min(MANAGEMENT_LIMIT, options.message)
 
     # --- coming in ------------------------------------------------------------------------------------------------
 

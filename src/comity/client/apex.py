@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from hashlib import sha256
 from typing import Final
 
 from comity.bindings.apex import events, mapping
@@ -70,7 +71,7 @@ REPORT_SECONDS: Final = 2.0
 """How long ``send`` waits for the report behind an ``ok``; without one the message was accepted, and its end is not known."""
 MOST_UNANSWERED: Final = 256
 MOST_REMEMBERED: Final = 10_000
-"""Messages of ours whose late reports are told apart, and messages taken whose ``ok`` was lost with the connection."""
+"""Messages of ours whose late reports are told apart, and messages taken whose ``ok`` may be lost with the connection."""
 GOODBYE_SECONDS: Final = 1.0
 DELAYED: Final = timedelta(seconds=10)
 PAUSES: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
@@ -78,6 +79,10 @@ PAUSES: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
 _MOST_ID: Final = 2**31 - 1
 _FINAL_CODES: Final = frozenset({530, 534, 535, 537, 538, 550, 553, 554, 556})
 """After these coming back makes no sense."""
+
+
+_Known = tuple[str, str, bytes]
+"""By what a message is known again: originator, Content-ID, SHA-256 of its octets."""
 
 
 @dataclass(slots=True, eq=False)
@@ -132,10 +137,9 @@ class ApexClient(HasPresence, SignedIn):
         """In the order of the calls."""
         self._sent: dict[int, _Sent] = {}
         """By transID of the statusRequest."""
-        self._untaken: dict[tuple[str, str], _Untaken] = {}
-        """By originator and Content-ID."""
-        self._unsaid: dict[tuple[str, str], None] = {}
-        """Taken, and the server does not know it yet."""
+        self._untaken: dict[_Known, _Untaken] = {}
+        self._taken: dict[_Known, None] = {}
+        """Which the server may not know, whose connection can be lost behind any word."""
         self._room = asyncio.Semaphore(MOST_UNANSWERED)
         self._turn = asyncio.Lock()
         self._presence: ApexPresence = ApexPresence(self)
@@ -167,9 +171,15 @@ class ApexClient(HasPresence, SignedIn):
         else:
             domain = options.address.domain
             targets = await self._network.resolve_service("_apex-edge._tcp", domain, EDGE_PORT, "tcp", is_trusted=True)
-        host, port = targets[0].host, targets[0].port
         server_name = options.address.domain if is_direct else ""
-        await self._network.connect(self, Target("tls" if is_direct else "tcp", host, port, server_name), role="client")
+        for left, target in zip(range(len(targets) - 1, -1, -1), targets, strict=True):  # RFC 2782: in order
+            where = Target("tls" if is_direct else "tcp", target.host, target.port, server_name)
+            try:
+                await self._network.connect(self, where, role="client")
+                return
+            except DeliveryError:
+                if not left:
+                    raise
 
     async def _return(self) -> None:
         """Try until attached again or patience ends; ``link_closed`` calls again if it breaks once more."""
@@ -351,9 +361,8 @@ class ApexClient(HasPresence, SignedIn):
     def _message(self, data: Data, untaken: _Untaken) -> Error | None:
         """A message came: put it where it waits to be taken."""
         label = data.content.content_id if isinstance(data.content, Part) else os.urandom(9).hex()
-        known = (str(data.originator.identity), label)
-        if known in self._unsaid:
-            del self._unsaid[known]
+        known = (str(data.originator.identity), label, sha256(data.content.octets).digest())
+        if known in self._taken:
             untaken.session.answer(untaken.channel, untaken.msgno, Ok())
             return None
         if known in self._untaken:  # sent again, since the connection was lost meanwhile
@@ -400,22 +409,22 @@ class ApexClient(HasPresence, SignedIn):
             refuser=refuser,
         )
 
-    def _refuse(self, known: tuple[str, str], reason: Reason, text: str) -> None:
+    def _refuse(self, known: _Known, reason: Reason, text: str) -> None:
         """Answer data with the code of its reason (T1, T8); the ``ok`` that would follow is then none."""
         self._answer(known, Error(CODES[reason], text))
 
-    def _answer(self, known: tuple[str, str], answer: Ok | Error) -> None:
+    def _answer(self, known: _Known, answer: Ok | Error) -> None:
         untaken = self._untaken.pop(known, None)
         if untaken is None:
             return  # refused before
+        if isinstance(answer, Ok):
+            self._taken[known] = None
+            if len(self._taken) > MOST_REMEMBERED:
+                del self._taken[next(iter(self._taken))]
         if untaken.session is self._session and not untaken.session.is_ended:
             untaken.session.answer(untaken.channel, untaken.msgno, answer)
             if self._link is not None:
                 self._link.flush()
-        elif isinstance(answer, Ok):
-            self._unsaid[known] = None
-            if len(self._unsaid) > MOST_REMEMBERED:
-                del self._unsaid[next(iter(self._unsaid))]
 
     # --- what services say --------------------------------------------------------------------------------------
 

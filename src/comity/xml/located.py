@@ -15,6 +15,7 @@ from comity.xml.element import XML_NAMESPACE, Element, XmlLimits
 
 #: One attribute or namespace declaration of a start tag that expat took.
 _ATTRIBUTE: Final = re.compile(rb"([^\s=/>\"']+)\s*=\s*(?:\"([^\"]*)\"|'([^']*)')")
+_SPACE: Final = re.compile(rb"[ \t\r\n]*")
 _TAG_NAME: Final = re.compile(rb"<([^\s/>]+)")
 
 
@@ -115,7 +116,9 @@ def _attributes(
     while data[position : position + 1] not in (b">", b"/"):
         attribute = _ATTRIBUTE.match(data, position)
         if attribute is None:
-            position += 1  # white space
+            space = _SPACE.match(data, position + 1)  # in one step: a tag may hold a megabyte of it
+            assert space is not None, "it may be empty"
+            position = space.end()
             continue
         raw_name = attribute[1].decode()
         if raw_name != "xmlns" and not raw_name.startswith("xmlns:"):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from comity.beep.options import BeepOptions
-from comity.beep.sasl_profile import SaslOptions
+from comity.beep.sasl_server import SaslOptions
 from comity.bindings.apex import events
 from comity.bindings.apex.session import ApexSession
 from comity.bindings.apex.signing_in import SessionOptions

@@ -204,6 +204,27 @@ def test_a_session_is_released_when_nothing_is_open_any_more() -> None:
     assert not pair.relay.take(events.SessionEnded).is_error
 
 
+@pytest.mark.parametrize("is_whole_session", [False, True])
+def test_what_is_sent_behind_our_own_goodbye_goes_nowhere(is_whole_session: bool) -> None:
+    """A message that comes while we stop is not refused: it is not answered, and its sender's to send again."""
+    pair = Pair(PLAIN)
+    channel = pair.open()
+    pair.relay.session.send(channel, data())
+    if is_whole_session:
+        pair.relay.session.release()
+    else:
+        pair.relay.session.close_channel(channel)
+    pair.relay.session.send(channel, data())
+    pair.run()
+    came = pair.app.take(events.ElementReceived)
+    pair.app.session.answer(channel, came.msgno, Ok())
+    pair.run()
+    assert pair.relay.take(events.Answered).element == Ok()
+    assert not any(isinstance(event, events.ElementReceived) for event in pair.app.seen)
+    assert pair.relay.session.is_ended is is_whole_session
+    assert pair.relay.session.channels == (frozenset({channel}) if is_whole_session else frozenset())
+
+
 def test_a_channel_is_closed_and_said_to_be() -> None:
     """RFC 3340 section 6.1.1: attachments end with their channel."""
     pair = Pair(PLAIN)

@@ -17,7 +17,7 @@ from typing import Any
 
 from comity import sasl
 from comity.beep.options import BeepOptions
-from comity.beep.sasl_profile import SaslOptions
+from comity.beep.sasl_server import SaslOptions
 from comity.bindings.apex import events
 from comity.bindings.apex.access_service import AccessService
 from comity.bindings.apex.attachments import Attachments

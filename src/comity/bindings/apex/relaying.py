@@ -195,6 +195,8 @@ class Relaying:
     def deliver(self, delivery: Delivery) -> asyncio.Future[Response]:
         """Hand a message to the relay of its recipient's domain (see ``Binding.deliver``)."""
         operation, hop = delivery.operation, delivery.contact
+        if not self._ground.is_started:
+            return answered(failure(operation.trans_id, Reason.TIMEOUT, "The server is starting."))
         try:
             made = self._onward(delivery)
         except (AddressError, LocalProtocolError) as error:

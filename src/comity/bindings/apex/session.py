@@ -46,6 +46,8 @@ class ApexSession(SigningIn):
         self._unanswered: dict[tuple[int, int], int] = {}
         """Handle by channel and message number."""
         self._next_handle = 1
+        self._closing: set[int] = set()
+        """Channels that we asked to close, 0 for the session."""
 
     # --- verbs ---------------------------------------------------------------------------------------------------------
 
@@ -63,10 +65,12 @@ class ApexSession(SigningIn):
         return number
 
     def send(self, channel: int, element: CoreElement | bytes) -> int:
-        """Send an element, or the payload of one as it came, for which ``Answered`` comes back; returns its handle."""
+        """Send an element, or the payload of one as it came, for which ``Answered`` comes back; returns its handle.
+
+        What is sent on a channel, or in a session, that we are closing goes nowhere: it is not answered any more."""
         handle, self._next_handle = self._next_handle, self._next_handle + 1
         payload = element if isinstance(element, bytes) else write_message(element)
-        if not self.is_ended:
+        if not (self.is_ended or self._closing & {channel, 0}):
             self._unanswered[channel, self._beep.send_message(channel, payload)] = handle
         return handle
 
@@ -89,10 +93,12 @@ class ApexSession(SigningIn):
 
     def close_channel(self, channel: int) -> None:
         """Ask to close an APEX channel; ``ChannelClosed`` comes when the peer agrees."""
+        self._closing.add(channel)
         self._beep.close_channel(channel)
 
     def release(self) -> None:
         """End the session in order, once everything is answered; ``SessionEnded`` or ``ReleaseRefused`` follows."""
+        self._closing.add(0)
         self._beep.close_channel(0)
 
     def close(self, reason: str) -> None:
@@ -136,10 +142,13 @@ class ApexSession(SigningIn):
                 self._events.append(events.ChannelRefused(number, code, text))
             case beep.CloseWanted(channel):
                 self._take_close(channel)
-            case beep.CloseRefused(0, code, text):
-                self._events.append(events.ReleaseRefused(code, text))
+            case beep.CloseRefused(channel, code, text):
+                self._closing.discard(channel)
+                if not channel:
+                    self._events.append(events.ReleaseRefused(code, text))
             case beep.ChannelClosed(channel) if channel in self._channels:
                 self._channels.discard(channel)
+                self._closing.discard(channel)
                 self._events.append(events.ChannelClosed(channel))
             case beep.AnswerReceived() | beep.AnswersEnded():
                 self._beep.close("APEX has no answers of several parts")

@@ -14,7 +14,9 @@ from typing import Final, Literal
 
 from comity.beep import events as beep
 from comity.beep.options import BeepOptions
-from comity.beep.sasl_profile import SASL, EndPoint, SaslClient, SaslOptions, SaslServer
+from comity.beep.sasl_client import SaslClient
+from comity.beep.sasl_profile import SASL, EndPoint
+from comity.beep.sasl_server import SaslOptions, SaslServer
 from comity.beep.session import BeepSession
 from comity.beep.tls_profile import TLS, TlsClient, TlsServer
 from comity.bindings.apex.events import Event, Greeted
