@@ -80,7 +80,8 @@ def opened(role: str) -> ApexSession:
         assert session.open() == 1
         ((_, msgno, _),) = said(session, 0)
         session.receive_data(frame("RPY", 0, msgno, at, BEEP_XML + PROFILE), 0.0)
-    assert any(isinstance(event, events.ChannelOpened) for event in taken(session))
+    taken(session)
+    assert session.channels == {1}
     session.data_to_send(0.0)
     return session
 
@@ -97,6 +98,7 @@ def same(one: bytes, other: bytes) -> bool:
     def value(payload: bytes) -> object:
         got = read_data(Message("MSG", 1, 0, payload))
         if not isinstance(got, Data):
+            got.attrib.pop("{http://www.w3.org/XML/1998/namespace}lang", None)  # of a text: said or not (I18N-2)
             return ET.canonicalize(ET.tostring(got), strip_text=True)
         return _without_defaults(got.element), got.body
 
@@ -132,6 +134,7 @@ def test_what_the_example_asks_is_heard_and_answered_as_printed(steps: list[Step
         assert (keyword, msgno) == ("RPY" if isinstance(answer, Ok) else "ERR", cut)
         assert same(written, steps[1].payload if len(steps) == 2 else BEEP_XML + b"<ok />")
         seqno += len(payload)
+        session.receive_data(f"SEQ 1 {_sent(written, cut)} 65536\r\n".encode(), 0.0)
     assert len(heard) == 1
 
 
