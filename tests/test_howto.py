@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from comity.admin.init import init_certificates
+from comity.config import load
 from comity.demo.house import Transport, Via
 from comity.demo.stage import DOMAIN, Person, Stage
 
@@ -115,6 +117,20 @@ def test_every_command_of_the_page_says_what_stands_under_it(page: Path, tmp_pat
                     )
 
     asyncio.run(story())
+
+
+@pytest.mark.parametrize("page", ["apex", "other-domains"])
+def test_what_the_page_writes_into_the_file_is_good(page: str, tmp_path: Path) -> None:
+    """All of it together, in a file made by nobody's hand."""
+    init_certificates(tmp_path / "data", ["example.org"])
+    (tmp_path / "authorities.pem").write_bytes((tmp_path / "data" / "tls" / "ca.pem").read_bytes())
+    blocks = re.findall(r"```toml\n(.*?)```", (HOWTO / f"{page}.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert blocks
+    file = tmp_path / "comity.toml"
+    file.write_text('[server]\ndomains = ["example.org"]\n' + "".join(blocks), encoding="utf-8")
+    config = load(file)
+    assert [route.via for route in config.routes] == re.findall(r'via = "(\w+)"', "".join(blocks))
+    assert len(config.peers) == "".join(blocks).count("[[peer]]")
 
 
 def test_a_page_that_lies_is_found() -> None:

@@ -28,5 +28,7 @@ def test_above_the_cap_the_oldest_middle_ones_become_one() -> None:
         assert history[0].node == "n0"
         assert history[-1].node == f"n{count - 1}"
         left = count - MOST_HISTORY + 1
-        assert history[1] == HistoryEntry("n1", "in1", f"out{left}", START + timedelta(seconds=1), f"{left} nodes in one")
+        assert history[1] == HistoryEntry(
+            "n1", "in1", f"out{left}", START + timedelta(seconds=1), f"{left} nodes in one"
+        )
         assert history[2].node == f"n{left + 1}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -13,11 +14,10 @@ import pytest
 from comity.client.compose import text_object
 from comity.cpim.address import Address
 from comity.cpim.operations import Reason, Status
-from tests.interop.apex_peer import Application
-from tests.interop.apex_peer_beep import Refused
+from tests.conformance.exchanges import exchanges
+from tests.interop.apex_peer import Application, Data, read_data
+from tests.interop.apex_peer_beep import Message, Refused
 from tests.paths.kit import ALICE, BOB, PASSWORD, ServerProcess, Via
-
-ACCESS = "apex=access@a.test"
 
 
 @pytest.fixture
@@ -36,21 +36,22 @@ def stack() -> Iterator[ExitStack]:
 class Person:
     """Somebody's application, attached as the bare endpoint."""
 
-    def __init__(self, server: ServerProcess, stack: ExitStack, name: str) -> None:
+    def __init__(self, server: ServerProcess, stack: ExitStack, name: str, domain: str = "a.test") -> None:
         host, port = server.port("apex", "tcp")
-        self.name = f"{name}@a.test"
+        self.name = f"{name}@{domain}"
+        self.access = f"apex=access@{domain}"
         self.application = stack.enter_context(Application(host, port))
-        self.application.sign_in(name, PASSWORD)
+        self.application.sign_in(self.name, PASSWORD)
         self.application.attach(self.name)
 
     def tell(self, element: str) -> None:
         """Data for the access service."""
-        self.application.data(self.name, ACCESS, inline=element)
+        self.application.data(self.name, self.access, inline=element)
 
     def hear(self) -> ET.Element:
         """What the service says."""
         data = self.application.receive()
-        assert (data.originator, data.recipients) == (ACCESS, [self.name])
+        assert (data.originator, data.recipients) == (self.access, [self.name])
         assert data.inline is not None
         (element,) = data.inline
         return element
@@ -126,3 +127,39 @@ def test_entries_bind_everybody_and_outlive_the_server(server: ServerProcess, st
     data = alice.application.receive()
     assert data.originator.startswith("bob")
     assert b"hello" in data.body
+
+
+def test_the_exchanges_of_rfc_3341_go_as_they_are_printed(tmp_path: Path, stack: ExitStack) -> None:
+    """Section 2, octet for octet what the applications send, but for the moment: that is what the service said last (APEX-23)."""
+    people = tuple(Address.parse(f"im:{name}@example.com") for name in ("fred", "wilma", "barney"))
+    server = stack.enter_context(ServerProcess(tmp_path, "", ("example.com",), people))
+    server.start()
+    present = {f"{name}@example.com": Person(server, stack, name, "example.com") for name in ("fred", "wilma")}
+    fred = present["fred@example.com"]
+    fred.set("wilma@example.com", "access:all")
+    fred.set("barney@example.com", "core:data presence:subscribe")
+    last = fred.set("*@example.com", "core:data presence:subscribe").get("lastUpdate", "")
+    allowed = True
+    for request in (steps[0] for steps in exchanges() if steps[0].name.startswith("3341 2.")):
+        printed = read_data(Message("MSG", 1, 1, request.payload))
+        assert isinstance(printed, Data)
+        if not printed.originator.startswith("apex="):
+            moment = re.compile(rb"lastUpdate='[^']*'")
+            sender = present[printed.originator].application
+            sender.send(moment.sub(f"lastUpdate='{last}'".encode(), request.payload))
+            continue
+        assert printed.inline is not None
+        expected = printed.inline[0]
+        if expected.tag == "deny":  # "or": what it would have said, had Fred not permitted it
+            allowed = False
+            continue
+        got = present[printed.recipients[0]].hear()
+        said, told = list(got.iter()), list(expected.iter())
+        assert [(one.tag, _but_moment(one)) for one in said] == [(one.tag, _but_moment(one)) for one in told]
+        assert (got.text or "").strip() == ""
+        last = next((one.attrib["lastUpdate"] for one in said if "lastUpdate" in one.attrib), last)
+    assert not allowed
+
+
+def _but_moment(element: ET.Element) -> dict[str, str]:
+    return {name: value for name, value in element.attrib.items() if name != "lastUpdate"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 import xml.etree.ElementTree as ElementTree
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -26,6 +27,8 @@ class ApexPerson(Person):
         super().__init__(house, name)
         host, port = house.port("apex", "tcp")
         self.application = Application(host, port, source=house.address())
+        # Operations outlive the session: their numbers must not be used again (RFC 3340 section 6.1.1).
+        self.application._trans_id = secrets.randbelow(2**30)
         self.application.sign_in(self.address, PASSWORD)
         self.endpoint = f"{name}/{resource}@a.test" if resource else self.address
         self.application.attach(self.endpoint)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from comity.cpim.address import Address
 from tests.interop.apex_peer import Application
 from tests.paths.kit import PASSWORD, ServerProcess
 
@@ -21,11 +22,9 @@ HISTORY, MASK = b"urn:comity:history:0", b"urn:nobody:history:0"
 class RelayServer(ServerProcess):
     """One `comity serve` of a domain of its own, with alice and bob; restart it to use other routes."""
 
-    def make(self) -> None:
-        self.run("init", str(self.directory), "--domain", self.domains[0])
-        for name in PEOPLE:
-            address = f"{name}@{self.domains[0]}"
-            self.run("account", "add", address, "--password-stdin", "-c", str(self.config), text=PASSWORD)
+    def __init__(self, directory: Path, domain: str) -> None:
+        people = tuple(Address.im(name, domain) for name in PEOPLE)
+        super().__init__(directory, domains=(domain,), people=people)
 
     @property
     def domain(self) -> str:
@@ -60,7 +59,7 @@ class RelayServer(ServerProcess):
 
 def servers(folder: Path, *domains: str) -> tuple[list[RelayServer], Path]:
     """A server for each domain, none of them started, and the file of all their authorities."""
-    made = [RelayServer(folder / domain, domains=(domain,)) for domain in domains]
+    made = [RelayServer(folder / domain, domain) for domain in domains]
     trust = folder / "trust.pem"
     trust.write_text("".join(server.authority.read_text("utf-8") for server in made), encoding="utf-8")
     return made, trust

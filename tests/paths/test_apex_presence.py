@@ -6,6 +6,7 @@ The applications are ``apex_person``'s, on a BEEP peer of its own. Evidence for 
 from __future__ import annotations
 
 import re
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -18,9 +19,11 @@ from comity.cpim.operations import MimeObject
 from comity.secure import LocalCa, TrustStore, VerdictKind, new_identity, sign, verify
 from tests.evenness import assert_same_time
 from tests.interop.apex_peer import option
+from tests.interop.apex_peer_beep import Refused
 from tests.paths.apex_person import SERVICE, ApexPerson
 from tests.paths.kit import Via
 from tests.paths.presence_people import DOCUMENT, House, SipPerson
+from tests.paths.relays import peer, route, servers
 
 LIMITS = "presence_interval = 0.001\nconnections_per_address = 1000\nuser_messages = 1000\nuser_message_burst = 10000"
 SECURED = "urn:comity:secured-presence:0"
@@ -103,7 +106,6 @@ def test_subscriptions_and_entries_outlive_a_killed_server(tmp_path: Path) -> No
         house.start()
         again = stack.enter_context(ApexPerson(house, watcher.name, "desk"))
         again.watches = watcher.watches
-        again.application._trans_id = watcher.application._trans_id
         again.application.session.sock.settimeout(60)
         heard: dict[str, tuple[str, str]] = {}
         while len(heard) < 2:
@@ -167,3 +169,91 @@ def test_an_application_learns_of_nobody_whether_he_is_there(house: House, stack
         who.listen()
 
     assert_same_time(ask, lambda: None, ASKED, ratio=0.1, seconds=0.0005)
+
+
+def test_a_watcher_at_another_domain_is_told_through_the_relays(tmp_path: Path) -> None:
+    """T6, APEX-17, APEX-21: subscribe, pending, allowed, changes, a kill of the notifier, terminate: all by two servers' relays."""
+    (a, b), trust = servers(tmp_path, "a.test", "b.test")
+    a.join(trust, route("b.test", b.hop()), peer("b.test", "b.test"))
+    b.join(trust, route("a.test", a.hop()), peer("a.test", "a.test"))
+    with ExitStack() as stack:
+        for server in (a, b):
+            stack.enter_context(server).start()
+        alice = stack.enter_context(a.application("alice@a.test"))
+        bob = stack.enter_context(b.application("bob@b.test"))
+        service = "apex=presence@b.test"
+
+        def ask(element: str) -> None:
+            alice.data("alice@a.test", service, inline=element)
+
+        def told(until: str) -> ElementTree.Element:
+            """The next element whose text has this in it."""
+            while True:
+                data = alice.receive(60)
+                assert (data.originator, data.recipients) == (service, ["alice@a.test"])
+                assert data.inline is not None
+                (element,) = data.inline
+                if until in ElementTree.tostring(element, "unicode"):
+                    return element
+
+        def publish(number: int, word: str) -> None:
+            entry = (
+                f"<publish publisher='bob@b.test' transID='{number}' timeStamp='{now()}'>"
+                f"<presence publisher='bob@b.test' lastUpdate='{now()}'>"
+                f"<tuple destination='apex:bob@b.test' availableUntil='2525-12-31T23:59:59-08:00' tupleInfo='x:{word}' />"
+                "</presence></publish>"
+            )
+            bob.data("bob@b.test", service, inline=entry)
+            reply = bob.receive().inline
+            assert reply is not None
+            assert reply[0].get("code") == "250"
+
+        publish(1, "first")
+        ask("<subscribe publisher='bob@b.test' duration='600' transID='7' />")
+        assert "x:first" not in ElementTree.tostring(told("publish"), "unicode"), "bob has to say yes"
+        b.run("account", "allow", "bob@b.test", "alice@a.test", "-c", str(b.config))
+        assert told("x:first").get("transID") == "7"
+        b.kill()
+        b.start()
+        told("x:first")
+        ask("<terminate transID='7' />")
+        assert told("reply").get("code") == "250"
+
+
+def now() -> str:
+    """A timestamp."""
+    return datetime.now(UTC).isoformat()
+
+
+def test_what_no_dtd_allows_is_501_and_the_channel_lives(house: House, stack: ExitStack) -> None:
+    """The catalogue's kin for presence, APEX-22: bad numbers, bad times, no tuple; 10,000 tuples are refused as against policy."""
+    who = person(house, stack, "odd")
+    entry = (
+        f"<publish publisher='{who.address}' transID='1' timeStamp='2000-05-14T13:30:00-08:00'>"
+        f"<presence publisher='{who.address}' lastUpdate='%s'>%s</presence></publish>"
+    )
+    one = "<tuple destination='mailto:x@a.test' availableUntil='%s' />"
+    stamp = "2000-05-14T13:02:00-08:00"
+    bad = [
+        *(
+            f"<subscribe publisher='{who.address}' duration='{duration}' transID='{number}' />"
+            for duration, number in (("-1", "1"), ("2147483648", "1"), ("", "1"), ("1e3", "1"), ("1", "0"))
+        ),
+        f"<watch publisher='{who.address}' duration='1' transID='2147483648' />",
+        f"<watch publisher='{who.address}' duration='1' transID='1'><tuple /></watch>",
+        "<subscribe publisher='@' duration='1' transID='1' />",
+        entry % (stamp, ""),
+        entry % ("yesterday", one % stamp),
+        entry % (stamp, one % "9999-12-31T23:59:59-08:00"),
+        entry % (stamp, one % "0000-00-00T00:00:00Z"),
+        entry % (stamp, "<tuple destination='nowhere' availableUntil='2525-12-31T23:59:59Z' />"),
+    ]
+    for element in bad:
+        with pytest.raises(Refused) as caught:
+            who.say(element)
+        assert caught.value.code == "501", element
+    with pytest.raises(Refused) as caught:
+        who.say(entry % (stamp, (one % "2525-12-31T23:59:59Z") * 10_000))
+    assert caught.value.code == "554"
+    assert who.operate(entry % (stamp, (one % "2525-12-31T23:59:59Z") * 201), 1) == 554
+    assert who.operate(entry % (stamp, one % "0001-01-01T00:00:00Z" + one % "9999-12-31T23:59:59Z"), 1) == 250

@@ -15,9 +15,10 @@ from comity.client import Client, Received, text_object
 from comity.cpim.operations import MimeObject, Reason, Requirement, Status
 from comity.secure import LocalCa, new_identity, sign
 from tests.paths.kit import ALICE, BOB, ServerProcess, Via
+from tests.paths.secured import told
 from tests.paths.test_requirements import run
 
-VIAS: list[Via] = ["sip", "xmpp"]
+VIAS: list[Via] = ["sip", "xmpp", "apex"]
 pairs = pytest.mark.parametrize(("source", "sink"), [(a, b) for a in VIAS for b in VIAS])
 
 
@@ -87,7 +88,7 @@ def test_an_account_that_takes_signed_messages_only(
             if not is_again:
                 assert policy(server, "--require", "signed", "--require", "tls")["require"] == ["signed", "tls"]
             reason, text = await failure_of(alice, text_object(ALICE, BOB, "plain"))
-            assert reason is Reason.PROTECTION
+            assert reason is told(Reason.PROTECTION, source)
             assert "must be signed" in text
             received = await delivered(alice, bob, signed(people))
             assert received.requirements == {Requirement.SIGNED, Requirement.TLS}
@@ -106,14 +107,14 @@ def test_an_account_that_takes_signed_messages_only(
 def test_a_broken_signature_is_refused_in_the_words_of_each_protocol(
     server: ServerProcess, people: LocalCa, source: Via, sink: Via
 ) -> None:
-    """T8: 403 Signature Not Verified; not-acceptable with unverified-signature."""
+    """T8: 403 Signature Not Verified; not-acceptable with unverified-signature; 554."""
     add(server, '[[policy.protection]]\nof = "a.test"\nverify = "refuse"\n')
 
     async def story() -> None:
         async with server.client(source, ALICE, "tls") as alice, server.client(sink, BOB, "tls") as bob:
             good = signed(people)
             reason, text = await failure_of(alice, broken(good))
-            assert reason is Reason.SIGNATURE
+            assert reason is told(Reason.SIGNATURE, source)
             assert "signature" in text.lower()
             assert (await delivered(alice, bob, good)).history[-1].note == ""
 

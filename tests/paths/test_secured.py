@@ -33,7 +33,7 @@ from comity.secure.sealing import encrypt
 from comity.xml import CData, Element
 from tests.paths.conftest import FAST
 from tests.paths.kit import ALICE, BOB, PASSWORD, ROOT, ServerProcess, Via
-from tests.paths.secured import ENCRYPTED, FORMS, SECRET, Safe, secret_object
+from tests.paths.secured import ENCRYPTED, FORMS, SECRET, Safe, secret_object, told
 from tests.paths.test_stories import clear, exchange, pairs, run
 from tests.paths.xmpp_wire import Wire
 from tests.paths.xmpp_wire import run as run_wires
@@ -47,6 +47,12 @@ def safe() -> Iterator[Safe]:
         box = Safe(Path(name))
         yield box
         box.close()
+
+
+def encoding(thing: MimeObject) -> str:
+    """Content-Transfer-Encoding, with one name for those that change nothing: APEX says that outside (RFC 3340 section 4.1)."""
+    said = thing.header("content-transfer-encoding")
+    return "binary" if said in ("", "7bit", "8bit") else said
 
 
 @pairs
@@ -64,7 +70,7 @@ def test_every_form_arrives_octet_for_octet_and_a_peer_reads_it(
             assert received.object.media_type == sent[form].media_type
             _, read = FORMS[form]
             assert read(safe, received.object) == inside[form].entity, form
-            assert received.object.header("content-transfer-encoding") == sent[form].header("content-transfer-encoding")
+            assert encoding(received.object) == encoding(sent[form])
 
     run(story())
 
@@ -254,7 +260,7 @@ def test_a_broken_signature_is_refused_and_the_sender_told_so(
 
     async def story() -> None:
         response = await refused(server, source, sink, broken(signed), safe)
-        assert response.reason is Reason.SIGNATURE
+        assert response.reason is told(Reason.SIGNATURE, source, sink)
         assert "signature" in response.text
 
     run(story())
@@ -271,7 +277,7 @@ def test_an_old_time_under_a_signature_is_refused_and_the_sender_told_so(
 
     async def story() -> None:
         response = await refused(server, source, sink, stale, safe)
-        assert response.reason is Reason.TIMESTAMP
+        assert response.reason is told(Reason.TIMESTAMP, source, sink)
 
     run(story())
     assert not server.waiting()
@@ -309,7 +315,8 @@ def test_what_cannot_be_decrypted_is_refused_and_the_sender_told_so(
         async with server.client(source, ALICE) as alice, server.client(sink, BOB) as bob:
             for thing in (changed, for_somebody_else, safe.pgp_encrypted(secret_object())):
                 response = await answered(alice, bob, thing, Reason.DECRYPTION, str(failed.value))
-                assert (response.reason, response.text) == (Reason.DECRYPTION, str(failed.value))
+                assert response.reason is told(Reason.DECRYPTION, source, sink)
+                assert response.text == str(failed.value)
 
     run(story())
     assert not server.waiting()

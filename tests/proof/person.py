@@ -23,7 +23,7 @@ from tests.proof.things import Thing, address_of
 from tests.proof.world import ProofServer
 
 Presence = Literal["always", "flapping", "late", "never"]
-WINDOW: dict[Via, int] = {"sip": 1, "xmpp": 32}
+WINDOW: dict[Via, int] = {"sip": 1, "xmpp": 32, "apex": 32}
 NOT_NOW = frozenset({Reason.OVERLOAD, Reason.QUOTA, Reason.AWAY})
 """A definite no of this moment: the same message is tried again."""
 NOT_KNOWN = frozenset({Reason.INTERNAL, Reason.TIMEOUT})

@@ -29,7 +29,7 @@ from tests.proof.run import Run, run, smaller
 from tests.proof.workload import Size
 from tests.proof.world import make_template
 
-FULL = Size(conversations=64, sip_tcp=6, sip_udp=4, xmpp=8, rate=400.0)
+FULL = Size(conversations=72, sip_tcp=6, sip_udp=4, xmpp=8, apex=8, rate=400.0)
 
 
 def say(text: str) -> None:

@@ -59,7 +59,7 @@ def cases() -> Iterator[object]:
             chosen = [few[(turn * 3 + n) % len(few)] for n, few in enumerate(by_recipient.values())]
         for pair, recipient, is_udp in chosen:
             sip = "sip-udp" if is_udp else "sip-tcp"
-            ends = "-to-".join(sip if via == "sip" else "xmpp" for via in pair)
+            ends = "-to-".join(sip if via == "sip" else via for via in pair)
             yield pytest.param(name, pair, recipient, is_udp, id=f"{name}-{ends}-{recipient}")
 
 
@@ -70,6 +70,7 @@ def size_of(point: Point, pair: Pair, recipient: Recipient, is_udp: bool) -> Siz
         sip_tcp=0 if is_udp else 2,
         sip_udp=2 if is_udp else 0,
         xmpp=2,
+        apex=2,
         rate=60,
         impostors_every=0,
         always_there=True,

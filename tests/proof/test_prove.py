@@ -1,4 +1,4 @@
-"""A slice of ``make prove``: all four pairs at once, kills at failpoints and at random, pauses, resets, an orderly stop."""
+"""A slice of ``make prove``: all nine pairs at once, kills at failpoints and at random, pauses, resets, an orderly stop."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FIRED, KILLED = 8, 8
 def test_nothing_acknowledged_is_lost_by_kill_9_under_load(
     template: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """G1 to G3, G8 in small: I1 to I14 over SIP and XMPP both ways, SIP over TCP and UDP; F-K1 to F-K9, F-K13."""
+    """G1 to G3, G8 in small: I1 to I14 over SIP, XMPP and APEX both ways, SIP over TCP and UDP; F-K1 to F-K9, F-K13."""
     seed = int(os.environ.get("COMITY_SEED", random.randrange(2**32)))
     print(f"COMITY_SEED={seed}")
     plan = [*make_plan(seed, FIRED, KILLED), Life(seconds=1.0, ending="stop")]

@@ -15,7 +15,7 @@ ACKED = Life(seconds=30, after_acked=40)
 #: build: (what it must be caught by, the plan that shows it, the run)
 BUILDS: dict[str, tuple[str, list[Life], Size]] = {
     # Whatever was acknowledged in the half second before the kill is lost.
-    "ack_before_commit": ("I1", [ACKED], Size(conversations=4, pairs=(PAIRS[3],), always_there=True)),
+    "ack_before_commit": ("I1", [ACKED], Size(conversations=4, pairs=(("xmpp", "xmpp"),), always_there=True)),
     # The message that was committed and not answered is sent again: a SIP program knows of no count.
     "dedup_off": (
         "I6",
@@ -23,7 +23,7 @@ BUILDS: dict[str, tuple[str, list[Life], Size]] = {
         Size(conversations=4, pairs=PAIRS[:2], always_there=True),
     ),
     # Who comes last has a lane full of messages, and a SIP phone takes one after the other.
-    "lease_off": ("I5", [ACKED], Size(conversations=2, pairs=(PAIRS[2],), recipients="last")),
+    "lease_off": ("I5", [ACKED], Size(conversations=2, pairs=(("xmpp", "sip"),), recipients="last")),
     # Nobody but the impostors sends anything.
     "sender_check_off": ("I10", [Life(seconds=20, after_acked=3)], Size(conversations=0, impostors_every=0.2)),
 }

@@ -25,7 +25,8 @@ from tests.proof.things import REPORTER, Level, Maker, Thing, address_of, look, 
 from tests.proof.world import ProofServer
 
 Pair = tuple[Via, Via]
-PAIRS: tuple[Pair, ...] = (("sip", "sip"), ("sip", "xmpp"), ("xmpp", "sip"), ("xmpp", "xmpp"))
+VIAS: tuple[Via, ...] = ("sip", "xmpp", "apex")
+PAIRS: tuple[Pair, ...] = tuple((source, sink) for source in VIAS for sink in VIAS)
 SHARES = 10
 """Times a second at which messages are allowed."""
 AHEAD = 60
@@ -36,11 +37,12 @@ AHEAD = 60
 class Size:
     """How big a run is."""
 
-    conversations: int = 16
+    conversations: int = 18
     sip_tcp: int = 4
-    """People on SIP over TCP; further ones over UDP and on XMPP."""
+    """People on SIP over TCP; further ones over UDP, on XMPP and on APEX."""
     sip_udp: int = 2
     xmpp: int = 6
+    apex: int = 4
     rate: float = 200.0
     """Messages a second, all conversations together; what the server cannot do is not asked for twice."""
     impostors_every: float = 2.0
@@ -58,7 +60,13 @@ class Size:
     def users(self) -> list[str]:
         """Every account a run of this size needs."""
         people = [f"s{n}" for n in range(self.sip_tcp)] + [f"u{n}" for n in range(self.sip_udp)]
-        return [*people, *(f"x{n}" for n in range(self.xmpp)), "mallory", "mallet"]
+        return [
+            *people,
+            *(f"x{n}" for n in range(self.xmpp)),
+            *(f"a{n}" for n in range(self.apex)),
+            "mallory",
+            "mallet",
+        ]
 
 
 class Workload:
@@ -90,6 +98,7 @@ class Workload:
             ("s", size.sip_tcp, "sip", "tcp"),
             ("u", size.sip_udp, "sip", "udp"),
             ("x", size.xmpp, "xmpp", "tcp"),
+            ("a", size.apex, "apex", "tcp"),
         ]
         for prefix, count, via, transport in groups:
             for n in range(count):
@@ -100,7 +109,7 @@ class Workload:
             self._person("x0", "sip", "tcp", "flapping" if not size.always_there else "always")  # x0's second device
         by_via: dict[Via, list[Person]] = {
             via: [person for person in self.people if person.via == via and (person.user != "x0" or via == "xmpp")]
-            for via in ("sip", "xmpp")
+            for via in VIAS
         }
         for n in range(size.conversations):
             source, sink = size.pairs[n % len(size.pairs)]

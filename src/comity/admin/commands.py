@@ -51,9 +51,12 @@ from comity.service.credentials import (
 )
 from comity.service.interfaces import Ack, Conflict, Delete, Found, Item, Op, Put, Store, Wake
 from comity.service.protection import NO_RULE, SPACE_PREFIX, Look, Operations, Rule, pack_rule, unpack_rule
+from comity.service.routing import RECEIPTS, inbox_lane
 
 #: Names that would be taken for the server's own voice, or for nobody (RFC 3323 section 4.1.1.3).
 RESERVED = frozenset({"comity", "anonymous", "contacts"})
+RESERVED_START = "apex="
+"""So begin the names of APEX services (RFC 3340 section 2.2)."""
 #: What no XMPP localpart may hold (RFC 7622 section 3.3.1); the colon would also break a digest's HA1.
 _FORBIDDEN_IN_LOCAL = frozenset(" \"&'/:<>@")
 _PAGE = 500
@@ -186,7 +189,7 @@ class Commands:
     async def add_account(self, request: AddAccount) -> Account:
         """Make an account."""
         address = self._own_address(request.address)
-        if address.local in RESERVED:
+        if address.local in RESERVED or address.local.startswith(RESERVED_START):
             raise CommandRefused(f"{address.local} is reserved for the server itself. Choose another name.", 2)
         ops = await asyncio.to_thread(_password_ops, address, request.password, self._iterations)
         async with self._lock:
@@ -232,7 +235,10 @@ class Commands:
                 self._protected(key, NO_RULE)
             self._changed(address)
             await self._forget_presence(address)
-            dropped = await self._drop_lane(f"inbox/{key}")
+            dropped = await self._drop_lane(inbox_lane(key))
+            for info in await self._store.lanes(RECEIPTS):
+                if info.lane.endswith(f"/{key}"):
+                    dropped += await self._drop_lane(info.lane)
         return Removed(_shown(address), dropped)
 
     async def list_accounts(self, request: ListAccounts) -> list[Account]:

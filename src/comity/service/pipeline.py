@@ -357,7 +357,8 @@ class Pipeline:
                 self._join(submission, repeat)
                 submission.say(Accepted(repeat.id, submission.outcome, is_repeat=True))
             case Full():
-                text = "The recipient's stored messages are at their limit."
+                whose = "The recipient's stored messages" if submission.hop is None else "The messages to that domain"
+                text = f"{whose} are at their limit."
                 self._refuse(submission, failure(operation.trans_id, Reason.QUOTA, text, retry_after=600))
             case other:
                 raise StoreError(f"the store answered an Add with {other}")

@@ -37,7 +37,7 @@ class MemoryRelay:
         """See ``Relay.say``."""
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         application = self.applications.get(to)
-        if application is None:
+        if application is None or application.is_deaf:
             future.set_result(False)
             return future
         if isinstance(element, Part):
@@ -71,6 +71,8 @@ class Application:
         self.parts: list[tuple[Part, tuple[Option, ...]]] = []
         self.is_slow = False
         self.is_foreign = is_foreign
+        self.is_deaf = False
+        """It is there, and takes nothing."""
         self.unanswered: list[asyncio.Future[bool]] = []
 
     async def attach(self) -> None:

@@ -25,7 +25,7 @@ from comity.bindings.apex.elements import (
 )
 from comity.bindings.apex.endpoint import Endpoint
 from comity.cpim.address import Address
-from comity.cpim.operations import Reason, Requirement
+from comity.cpim.operations import Reason, Requirement, Response
 from comity.service.interfaces import Accepted
 from comity.service.policy import Limits
 from comity.testing.service import settle
@@ -194,6 +194,25 @@ async def test_data_needs_an_attachment_and_its_own_originator() -> None:
     assert code(await alice.send("alice/x@a.test", "bob@a.test")) == 537
     assert code(await alice.send("apex=report@a.test", "bob@a.test")) == 537
     assert code(await alice.send("alice@a.test", "bob@a.test")) == 250
+
+
+@in_loop
+async def test_nobody_is_a_service() -> None:
+    """ADDR-28: neither attached as one, nor as the originator of data."""
+    world = await World().start()
+    alice = await world.online("alice@a.test")
+    for identity in ("apex=report@a.test", "apex=@a.test", "apex=presence/x@a.test"):
+        assert code(await alice.attach(identity)) == 537
+        assert code(await alice.send(identity, "bob@a.test")) == 537
+
+
+@in_loop
+async def test_a_message_from_elsewhere_reaches_no_service() -> None:
+    """ADDR-28: im:apex%3Dpresence@a.test is nobody, whoever asks."""
+    world = await World().start()
+    answer = await world.submit(world.operation("x", "im:bob@a.test", "im:apex%3Dpresence@a.test"))
+    assert isinstance(answer, Response)
+    assert answer.reason is Reason.NO_SUCH_USER
 
 
 @in_loop

@@ -8,6 +8,7 @@ from comity.bindings.apex.elements import Data, Error, Inline, Ok, Originator, R
 from comity.bindings.apex.endpoint import Endpoint
 from comity.bindings.apex.neighbour import NOT_PROTECTED, Neighbour, Sending
 from comity.bindings.base import Link, Peer, TlsInfo
+from comity.errors import LocalProtocolError
 from tests.net.kit import run_async
 
 
@@ -24,8 +25,11 @@ class Wire:
         self.peer = Peer("tls" if tls else "tcp", ("127.0.0.1", 1), ("127.0.0.1", 2), tls)
         self.sent: list[tuple[int, Data]] = []
         self.flushed = 0
+        self.unwritable: Data | None = None
 
     def send(self, channel: int, element: Data) -> int:
+        if element == self.unwritable:
+            raise LocalProtocolError("it holds what XML cannot")
         self.sent.append((channel, element))
         return len(self.sent)
 
@@ -88,4 +92,19 @@ async def test_what_needs_tls_does_not_go_without() -> None:
     other.send(bound, 0.0)
     other.send(free, 0.0)
     assert bound.answer.result() is NOT_PROTECTED
+    assert [each for _, each in wire.sent] == [data(1)]
+
+
+@run_async
+async def test_what_cannot_be_written_fails_alone() -> None:
+    """F-POISON: the session refuses to write it, and what stands behind it goes."""
+    wire = Wire()
+    other = neighbour(wire)
+    wire.unwritable = data(0)
+    sendings = [Sending.of(data(number)) for number in range(2)]
+    for sending in sendings:
+        other.send(sending, 0.0)
+    answer = sendings[0].answer.result()
+    assert isinstance(answer, Error)
+    assert answer.code == 504
     assert [each for _, each in wire.sent] == [data(1)]

@@ -18,6 +18,7 @@ from comity.bindings.apex.elements import (
 )
 from comity.bindings.apex.endpoint import Endpoint
 from comity.bindings.apex.grammar import WireError
+from comity.bindings.apex.presence_entries import DOCUMENT
 from comity.bindings.apex.presence_operations import SECURED
 from comity.cpim.address import Address
 from comity.cpim.operations import MimeObject, Response
@@ -774,3 +775,101 @@ async def test_signed_presence_can_be_replaced_by_an_entry(world: World) -> None
     assert codes(await alice.send(world.entry("alice@a.test", stamp, im(world, 700)))) == [(555, 1)]
     (read,) = publishes(await alice.send(Subscribe(ALICE, 0, 1)))
     assert read.presence.tuples == (im(world, 600),)
+
+
+@in_world
+async def test_who_is_there_and_does_not_take_a_publish_gets_the_last_state_a_little_later(world: World) -> None:
+    """The last state is never lost: a full window, or a relay that is away; and an end of it for who never takes anything."""
+    await allow(world, "alice@a.test", "bob@a.test")
+    bob, alice = await world.attach("bob@a.test"), await world.attach("alice@a.test")
+    await subscribed(world, bob, ALICE, duration=80_000)
+    await alice.send(Watch(ALICE, 90_000, 2))
+    for one in (bob, alice):
+        one.is_deaf = True
+    for word in ("away", "dnd"):
+        world.bench.publish("im:alice@a.test", word)
+        await settle()
+    await world.bench.watch("im:carol@a.test", "im:alice@a.test", 300)
+    await world.bench.advance(1)
+    for one in (bob, alice):
+        one.is_deaf = False
+    assert bob.take() == alice.take() == []
+    await world.bench.advance(8)
+    assert [one.presence.tuples[0].tuple_info[-3:] for one in publishes(bob.take())] == ["dnd"]
+    assert alice.take() == [Notify(Endpoint.parse("carol@a.test"), 2, "subscribe", 298)]
+    await world.bench.advance(100)
+    assert bob.take() == []
+    bob.is_deaf = True
+    world.bench.publish("im:alice@a.test", "chat")
+    for _ in range(20):
+        await world.bench.advance(65)
+    bob.is_deaf = False
+    await world.bench.advance(3600)
+    assert publishes(bob.take()) == []
+    await bob.attach()
+    (told,) = publishes(bob.take())
+    assert told.presence.tuples[0].tuple_info.endswith("chat")
+
+
+@in_world
+async def test_what_waits_to_be_tried_again_is_not_said_after_a_revocation(world: World) -> None:
+    """G9."""
+    await allow(world, "alice@a.test", "bob@a.test")
+    bob = await world.attach("bob@a.test")
+    await subscribed(world, bob, ALICE)
+    bob.is_deaf = True
+    world.bench.publish("im:alice@a.test", "away")
+    await settle()
+    await world.bench.answer("im:alice@a.test", "im:bob@a.test", Decision.REFUSED)
+    bob.is_deaf = False
+    await world.bench.advance(300)
+    assert publishes(bob.take()) == []
+
+
+@in_world
+async def test_an_entry_that_there_is_no_room_for_is_not_kept(world: World) -> None:
+    """[limits] publications: refused now, and not there after a restart."""
+    alice = await world.attach("alice@a.test")
+    for number in range(20):
+        world.bench.publish("im:alice@a.test", key=f"d{number}")
+    assert codes(await alice.send(world.entry("alice@a.test", await last_update(alice), im(world, 600)))) == [(450, 1)]
+    await world.restart()
+    alice = await world.attach("alice@a.test")
+    (read,) = publishes(await alice.send(Subscribe(ALICE, 0, 1)))
+    assert not is_open(world, read)
+
+
+@in_world
+async def test_the_entry_of_a_removed_account_is_nobodys(world: World) -> None:
+    """OPS-34: neither at the end of a tuple nor after a restart, whoever has the name then."""
+    alice = await world.attach("alice@a.test")
+    entry = world.entry("alice@a.test", NEVER, im(world, 60), im(world, 9000, "mailto:alice@a.test"))
+    assert codes(await alice.send(entry)) == [(250, 1)]
+    await world.bench.presence.remove(Address.parse("im:alice@a.test"))
+    for seconds in (1, 100):
+        await world.bench.advance(seconds)
+        (read,) = publishes(await alice.send(Subscribe(ALICE, 0, 1)))
+        assert not is_open(world, read)
+    await world.restart()
+    await alice.attach()
+    (read,) = publishes(await alice.send(Subscribe(ALICE, 0, 1)))
+    assert not is_open(world, read)
+
+
+@in_world
+async def test_a_damaged_entry_harms_nobody_else(world: World) -> None:
+    """F-POISON: the others are published after a restart, and its own account can publish anew."""
+    alice, bob = await world.attach("alice@a.test"), await world.attach("bob@a.test")
+    for who, app in (("alice", alice), ("bob", bob)):
+        assert codes(await app.send(world.entry(f"{who}@a.test", NEVER, im(world, 600)))) == [(250, 1)]
+    owner = Address.parse("im:alice@a.test")
+    await world.bench.presence.documents.put(owner, DOCUMENT, PIDF_TYPE, b"<x", world.bench.origin("im:alice@a.test"))
+    await world.restart()
+    for app in (alice, bob):
+        await app.attach()
+    (read,) = publishes(await bob.send(Subscribe(BOB, 0, 1)))
+    assert is_open(world, read)
+    stamp = await last_update(alice)
+    assert codes(await alice.send(world.entry("alice@a.test", stamp, im(world, 600)))) == [(250, 1)]
+    (read,) = publishes(await alice.send(Subscribe(ALICE, 0, 1)))
+    assert is_open(world, read)

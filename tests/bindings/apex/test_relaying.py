@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 from comity.bindings.apex.elements import (
@@ -9,14 +10,19 @@ from comity.bindings.apex.elements import (
     Data,
     DataHopping,
     DataTiming,
+    Destination,
     Error,
+    Inline,
     Ok,
     Option,
     Originator,
     Part,
     Recipient,
+    Reply,
+    StatusResponse,
 )
 from comity.bindings.apex.endpoint import Endpoint
+from comity.bindings.apex.service_wire import write_service
 from comity.bindings.apex.wire import read_option_content, write_option_content
 from comity.cpim.operations import Fate, Reason, Requirement
 from comity.service.interfaces import Accepted
@@ -546,3 +552,59 @@ async def test_relay_is_read_from_at_a_relays_rate_and_not_at_a_persons() -> Non
         assert connection.rates.debt(internet.clock.now()) == 0
         connection.rates.take(500, 100, internet.clock.now())
         assert connection.rates.debt(internet.clock.now()) > 0
+
+
+@in_loop
+async def test_relay_that_takes_its_binding_back_and_says_nothing_holds_up_nobody_for_ever() -> None:
+    """Reliability.md section 5.5: an unanswered data has its end also where its sender is bound as nothing any more."""
+    node = await Node(Internet(), "b.test", B, [route("a.test")]).start()
+    bob, relay = await node.online("bob@b.test"), await node.stranger("a.test")
+    channel = min(relay.session.channels)
+    relay.answer = lambda element: None
+    assert await relay.say(channel, Bind("a.test", 1)) == Ok()
+    await bob.send("bob@b.test", "alice@a.test", content=GIF)
+    assert len(relay.data) == 1
+    assert await relay.terminate(1, channel) == Ok()
+    await node.internet.pass_time(40)
+    assert relay.link.is_closed
+
+
+@in_loop
+async def test_relay_that_sends_with_the_very_ok_to_our_bind_is_heard() -> None:
+    """It knows us from then on, and need not wait for our first data."""
+    internet, a, b = await pair()
+    alice, bob = await a.online("alice@a.test"), await b.online("bob@b.test")
+    internet.records["a.test"] = []
+    await bob.send("bob@b.test", "alice@a.test", content=replace(GIF, content_id="b@b.test"))
+    assert alice.data == []
+    took = b.binding._relaying.bind
+
+    def bind_and_send(*arguments: object) -> Ok | Error:
+        asyncio.get_running_loop().call_soon(b.pipeline.delivery.wake, "hop/apex:a.test")
+        return took(*arguments)  # type: ignore[arg-type]  # as they came
+
+    b.binding._relaying.bind = bind_and_send  # type: ignore[method-assign, assignment]
+    await alice.send("alice@a.test", "bob@b.test", content=GIF)
+    assert [part.content_id for part in alice.contents if isinstance(part, Part)] == ["b@b.test"]
+    assert bob.contents == [GIF]
+
+
+@in_loop
+async def test_domain_that_only_got_the_same_object_cannot_report_about_another() -> None:
+    """T1: it knows the fingerprint, and so our transID; the recipient's own domain it is not."""
+    internet, a, b = await pair()
+    phone, bob, evil = await a.phone("alice"), await b.online("bob@b.test"), await a.stranger("evil.test")
+    accepted = await a.submit(a.operation("hi", "im:alice@a.test", "im:bob@b.test"))
+    assert isinstance(accepted, Accepted)
+    asked = option_of(bob.data[0], "statusRequest")
+    forged = StatusResponse(asked.trans_id, (Destination(Endpoint.parse("bob@b.test"), Reply(550)),))
+    await evil.say(min(evil.session.channels), Bind("evil.test", 1))
+    content = Inline(write_service(forged))
+    assert await evil.send("apex=report@evil.test", "alice@a.test", content=content) == Ok()
+    await internet.pass_time(2)
+    assert phone.deliveries == []
+    honest = await a.stranger("b.test")
+    await honest.say(min(honest.session.channels), Bind("b.test", 1))
+    assert await honest.send("apex=report@b.test", "alice@a.test", content=content) == Ok()
+    await internet.pass_time(2)
+    assert len(phone.deliveries) == 1

@@ -5,19 +5,23 @@ from __future__ import annotations
 from ipaddress import ip_network
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from comity.bindings.base import Peer as Peer_
 from comity.bindings.base import Transport
 from comity.bindings.sip.history import parse_history
 from comity.bindings.sip.message import SipRequest, SipResponse
-from comity.bindings.sip.reports import REPORT
+from comity.bindings.sip.reports import REPORT, parse_about, parse_report
 from comity.cpim.address import Address
 from comity.cpim.message import CpimMessage
 from comity.cpim.operations import Context, Fate, MessageOperation, MimeObject, Reason, Requirement
 from comity.service.interfaces import Contact, Origin
 from comity.service.peers import Peer
-from comity.service.routes import Route
-from comity.testing.service import Device, takes
-from tests.bindings.sip.kit import Phone, World, story
+from comity.service.pipeline import Pipeline
+from comity.service.routes import Route, StaticRoutes
+from comity.testing.service import Device, settle, takes
+from tests.bindings.sip.kit import NEAR_UDP, FakeLink, Phone, World, story
 
 ALICE, EVE = ("192.0.2.10", 5060), ("198.51.100.66", 5060)
 SERVER, LISTED = ("198.51.100.7", 5060), ("198.51.100.8", 5060)
@@ -148,6 +152,21 @@ class TestIn:
         peer = neighbour(world)
         codes = [code(await passes(peer)) for _ in range(6)]
         assert codes == [200] * 4 + [503] * 2
+
+    @story
+    async def test_a_recipient_who_is_slow_holds_up_a_peer_once(self) -> None:
+        """The messages of one conversation come one after the other: two seconds each would hold up all others."""
+        world = await Joined().start()
+        device = await at_home(world)
+        device.answer = None
+        peer = neighbour(world)
+        assert await passes(peer) is None
+        await world.advance(2.5)
+        assert [code(response) for response in peer.responses.values()] == [202]
+        for _ in range(3):
+            assert code(await passes(peer)) == 202
+        await world.advance(31.0)
+        assert await passes(peer) is None
 
     @story
     async def test_what_it_may_say_is_looked_up_once_a_connection(self) -> None:
@@ -392,3 +411,35 @@ async def _submit(
     operation = MessageOperation(source, to, "t", thing, context=context, requirements=requirements)
     await world.pipeline.submit(operation, Origin(source, "xmpp", "", True))
     await world.settle()
+
+
+@given(st.text(max_size=60))
+def test_no_header_of_a_peer_does_harm(text: str) -> None:
+    """Whatever stands in it, a report is read or is none."""
+    value = text.encode("utf-8", "replace").decode("utf-8")
+    for said in (value, f'signature;to="im:bob@b.test";text="No.";about={value}', f"signature;{value}"):
+        headers = [("From", "<sip:comity@b.test>;tag=t"), ("Call-ID", "c"), (REPORT, said)]
+        request = SipRequest("MESSAGE", "sip:alice@a.test", headers)
+        assert isinstance(parse_about(request), str)
+        report = parse_report(request)
+        assert report is None or report.recipient.domain
+
+
+@story
+async def test_what_is_stored_waits_for_the_start_of_the_binding() -> None:
+    """The lanes are taken up before the bindings have a network; nobody is told of a failure."""
+    before = await Joined().start()
+    assert await sends(before) == 202
+    await before.pipeline.stop()
+    after = Joined()
+    after.store, after.clock = before.store, before.clock
+    after.pipeline = Pipeline(
+        *(before.store, after.accounts, before.clock, "a.test"), routes=StaticRoutes(Joined.routes)
+    )
+    outside = Outside(after)
+    await after.pipeline.start({"sip": after.binding, "xmpp": after.others})
+    await settle()
+    await after.binding.start(after.pipeline, after.network)
+    after.udp = FakeLink(after, Peer_("udp", NEAR_UDP, ("", 0)), "udp")
+    await after.advance(3.0)
+    assert [request.body for request in outside.requests] == [OBJECT]

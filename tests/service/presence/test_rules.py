@@ -155,11 +155,14 @@ class TestConditions:
         await put(bench, rule('<cp:sphere value="home WORK"/>'))
         await bench.watch(ALICE, BOB)
         assert words(bench.sip.take()) == ["notify"]
+        pair = Address.parse(BOB), Address.parse(ALICE)
+        assert await bench.presence.rights.may(*pair, "presence:subscribe")
         raw = DOCUMENT.raw.replace(b"<r:work/>", b"<r:home/>")
         other = Statement(PresenceDocument.parse(raw.replace(b"'p'", b"'p2'")), keeps_ids=True)
         bench.presence.publish(Address.parse(BOB), other, bench.origin(BOB), key="laptop")
         await settle()
         assert words(bench.sip.take()) == ["ended"]
+        assert not await bench.presence.rights.may(*pair, "presence:subscribe")
 
     @in_loop
     async def test_a_validity_begins_and_ends_by_itself(self) -> None:

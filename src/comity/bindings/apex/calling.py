@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+from collections.abc import Callable
 from typing import cast
 
 from comity.bindings.apex import events
@@ -36,12 +37,14 @@ class Calling:
         way: whom we call.
         target: the address tried.
         ground: what all parts of the binding stand on.
+        on_ready: called with the neighbour as soon as data may go both ways.
     """
 
-    def __init__(self, way: Way, target: Target, ground: Ground) -> None:
+    def __init__(self, way: Way, target: Target, ground: Ground, on_ready: Callable[[Neighbour], None]) -> None:
         self.way = way
         self._target = target
         self._ground = ground
+        self._on_ready = on_ready
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when data may be sent; DeliveryError if that will not come."""
         self.neighbour: Neighbour | None = None
@@ -157,6 +160,7 @@ class Calling:
         )
         self._stop_timer()
         self.ready.set_result(None)
+        self._on_ready(self.neighbour)
 
     def _fail(self, problem: str) -> None:
         self._stop_timer()

@@ -102,6 +102,11 @@ class Ground:
         return self._service
 
     @property
+    def is_started(self) -> bool:
+        """False while the server comes up: what is stored is taken up before ``start``."""
+        return self._network is not None
+
+    @property
     def network(self) -> Network:
         """The network given to ``start``."""
         assert self._network is not None, "start() comes first"

@@ -12,7 +12,7 @@ import asyncio
 import itertools
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from comity.bindings.apex.calling import Calling
@@ -66,6 +66,8 @@ class Mesh:
         self._roads: dict[Way, _Road] = {}
         self._bound: dict[str, list[Neighbour]] = {}
         """Relays that bound themselves to us, by domain; the latest last."""
+        self._neighbours: set[Neighbour] = set()
+        """Every relay that a session stands with."""
         self._calls: dict[str, Calling] = {}
         """Calls under way, by the role of their link."""
         self._by_link: dict[Link, Calling] = {}
@@ -79,6 +81,9 @@ class Mesh:
 
     def send(self, sending: Sending, domain: str, next_hop: str = "") -> None:
         """Send data towards ``domain``; its future tells how that went."""
+        if self._is_draining:
+            sending.settle(None)
+            return
         try:
             road = self._road(Way.of(domain, next_hop))
         except DeliveryError as error:
@@ -92,7 +97,7 @@ class Mesh:
         if neighbour is not None:
             neighbour.send(sending, now)
             self._look_later()
-        elif self._is_draining or now < road.closed_until or len(road.waiting) >= MOST_WAITING:
+        elif now < road.closed_until or len(road.waiting) >= MOST_WAITING:
             sending.settle(None)
         else:
             road.waiting.append(sending)
@@ -124,6 +129,7 @@ class Mesh:
 
     def bind(self, neighbour: Neighbour, binding: tuple[int, int], domain: str) -> None:
         """A relay is accepted as serving a domain; ``binding`` is the channel and the transID."""
+        self._neighbours.add(neighbour)
         neighbour.bound[binding] = domain
         self._bound.setdefault(domain, []).append(neighbour)
 
@@ -157,7 +163,6 @@ class Mesh:
                 self._forget_roads()
         if neighbour is not None:
             road.neighbour, road.failures, road.closed_until = neighbour, 0, 0.0
-            self.on_call(neighbour)
             for sending in waiting:
                 neighbour.send(sending, self._now)
             self._look_later()
@@ -174,7 +179,7 @@ class Mesh:
 
     async def _try(self, way: Way, target: Target) -> Neighbour:
         role = f"{OURS}{next(self._number)}"
-        calling = self._calls[role] = Calling(way, target, self._ground)
+        calling = self._calls[role] = Calling(way, target, self._ground, self._met)
         try:
             await self._ground.network.connect(self._binding, target, role=role)
             await calling.ready
@@ -184,7 +189,14 @@ class Mesh:
         finally:
             del self._calls[role]
         assert calling.neighbour is not None
+        if calling.neighbour.is_lost:  # while this task waited for its turn
+            raise DeliveryError("the session ended as soon as it was usable")
         return calling.neighbour
+
+    def _met(self, neighbour: Neighbour) -> None:
+        """A call succeeded: at once, since the other side may send with its next octet."""
+        self._neighbours.add(neighbour)
+        self.on_call(neighbour)
 
     def begin(self, link: Link, role: str, session: ApexSession) -> None:
         """``link`` is one that we are opening, and that is its session."""
@@ -211,6 +223,7 @@ class Mesh:
         for road in self._roads.values():
             if road.neighbour is neighbour:
                 road.neighbour = None
+        self._neighbours.discard(neighbour)
         neighbour.lost()
         self._forget_roads()
 
@@ -224,11 +237,9 @@ class Mesh:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-        waiting = [answer for neighbour in self._neighbours() for answer in neighbour.answers]
+        waiting = [answer for neighbour in self._neighbours for answer in neighbour.answers]
         if waiting:
             await asyncio.wait(waiting)
-        for calling in list(self._by_link.values()):
-            calling.release()
 
     # --- old ones --------------------------------------------------------------------------------------------------
 
@@ -240,7 +251,7 @@ class Mesh:
         """Give up who does not answer, release what is not used."""
         self._timer = None
         now = self._now
-        for neighbour in self._neighbours():
+        for neighbour in list(self._neighbours):
             since = neighbour.waiting_since
             if since is not None and now - since >= ANSWER_SECONDS:
                 log.info("the relay at %s does not answer", neighbour.host)
@@ -251,13 +262,8 @@ class Mesh:
                 road.neighbour = None
                 self._by_link[ours.link].release()
         self._forget_roads()
-        if any(True for _ in self._neighbours()):
+        if self._neighbours:
             self._look_later()
-
-    def _neighbours(self) -> Sequence[Neighbour]:
-        ours = [road.neighbour for road in self._roads.values() if road.neighbour is not None]
-        theirs = [neighbour for neighbours in self._bound.values() for neighbour in neighbours]
-        return list(dict.fromkeys([*ours, *theirs]))
 
     def _forget_roads(self) -> None:
         """Keep only what says something."""

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from comity.bindings.apex.elements import Data, Error, Ok
 from comity.bindings.base import Link
+from comity.errors import LocalProtocolError
 
 NOT_PROTECTED = Error(538, "the next relay cannot be reached under TLS")
 """Our own answer to what needs TLS and would go without."""
@@ -67,6 +68,8 @@ class Neighbour:
     domains: frozenset[str] = frozenset()
     bound: dict[tuple[int, int], str] = field(default_factory=dict)
     used: float = 0.0
+    is_lost: bool = False
+    """Its session is over."""
     _waiting: deque[Sending] = field(default_factory=deque)
     _unanswered: dict[Hashable, tuple[Sending, float]] = field(default_factory=dict)
 
@@ -102,6 +105,9 @@ class Neighbour:
 
     def send(self, sending: Sending, now: float) -> None:
         """Send when the window allows."""
+        if self.is_lost:
+            sending.settle(None)
+            return
         self._waiting.append(sending)
         self._pump(now)
 
@@ -116,6 +122,7 @@ class Neighbour:
 
     def lost(self) -> None:
         """The session is gone: nobody will answer."""
+        self.is_lost = True
         unanswered, self._unanswered = self._unanswered, {}
         waiting, self._waiting = self._waiting, deque()
         for sending, _ in unanswered.values():
@@ -132,7 +139,12 @@ class Neighbour:
             if sending.needs_tls and not self.is_protected:
                 sending.settle(NOT_PROTECTED)
                 continue
-            self._unanswered[self.session.send(self.channel, sending.data)] = sending, now
+            try:
+                handle = self.session.send(self.channel, sending.data)
+            except LocalProtocolError as error:
+                sending.settle(Error(504, f"APEX cannot carry it: {error}"))
+                continue
+            self._unanswered[handle] = sending, now
             self.used, is_written = now, True
         if is_written:
             self.link.flush()

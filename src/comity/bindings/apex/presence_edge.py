@@ -20,7 +20,7 @@ from comity.bindings.apex.endpoint import Endpoint
 from comity.bindings.apex.interfaces import Relay
 from comity.bindings.apex.mapping import object_part
 from comity.bindings.apex.presence import Entry, Shown, show, show_nothing
-from comity.bindings.apex.presence_operations import DENIED, EDGE, SECURED, SERVICE, Kept
+from comity.bindings.apex.presence_operations import DENIED, EDGE, MOST_TRIES, SECURED, SERVICE, Kept, pause_after
 from comity.bindings.apex.presence_watchers import Watchers
 from comity.cpim.address import Address
 from comity.cpim.compose import timestamp
@@ -39,8 +39,15 @@ class _Way:
     """What is on its way to one watcher."""
 
     futures: list[asyncio.Future[bool]]
+    tries: int = 0
+    """How often this was refused, or could not be written."""
     waiting: list[ServiceElement | Part] = field(default_factory=list)
     """The last state, to be said when the one before was taken."""
+
+    @property
+    def is_answered(self) -> bool:
+        """Nothing is on its way; it waits to be tried again."""
+        return all(future.done() for future in self.futures)
 
 
 class PresenceEdge:
@@ -153,9 +160,9 @@ class PresenceEdge:
         """An application attached: it hears how things are, whatever an earlier one of that name had heard."""
         if endpoint.is_service:
             return
-        for subscription, kept in self.operations(endpoint):
+        for subscription, _ in self.operations(endpoint):
             if subscription.package == "presence.winfo":
-                self.watchers.attached(subscription, kept)
+                self.watchers.attached(subscription)
             elif subscription.state is _PENDING:
                 self._tell(subscription, None)
             elif subscription.told is not None:
@@ -172,26 +179,41 @@ class PresenceEdge:
                 way.waiting = []
             return
         elements = self._written(subscription, kept, content)
-        if way is None:
-            self._send(subscription.id, kept, elements, self._options(kept))
+        if way is None or way.is_answered:
+            self._send(subscription, kept, elements)
         else:
             way.waiting = elements
 
-    def _send(self, id: str, kept: Kept, elements: Sequence[ServiceElement | Part], options: Sequence[Option]) -> None:
-        domain, to = kept.publisher.domain, kept.originator
+    def _send(
+        self, subscription: Subscription, kept: Kept, elements: Sequence[ServiceElement | Part], tries: int = 0
+    ) -> None:
+        domain, to, named = kept.publisher.domain, kept.originator, (Option(external=SECURED, trans_id=kept.trans_id),)
         futures = [
-            self._relay.say(SERVICE, domain, to, element, options if isinstance(element, Part) else ())
+            self._relay.say(SERVICE, domain, to, element, named if isinstance(element, Part) else ())
             for element in elements
         ]
-        way = self._ways[id] = _Way(futures)
-        futures[-1].add_done_callback(partial(self._said, id, kept, way))
+        way = self._ways[subscription.id] = _Way(futures, tries)
+        futures[-1].add_done_callback(partial(self._said, subscription, kept, way))
 
-    def _said(self, id: str, kept: Kept, way: _Way, future: asyncio.Future[bool]) -> None:
-        if self._ways.get(id) is not way:
+    def _said(self, subscription: Subscription, kept: Kept, way: _Way, future: asyncio.Future[bool]) -> None:
+        if self._ways.get(subscription.id) is not way:
             return
-        del self._ways[id]
-        if way.waiting and self._is_there(kept.originator):
-            self._send(id, kept, way.waiting, self._options(kept))
+        is_there = self._is_there(kept.originator)
+        if is_there and not future.result() and kept.duration and way.tries < MOST_TRIES:
+            self._clock.call_later(pause_after(way.tries), partial(self._try_again, subscription, kept, way))
+            return
+        del self._ways[subscription.id]
+        if way.waiting and is_there:
+            self._send(subscription, kept, way.waiting)
+
+    def _try_again(self, subscription: Subscription, kept: Kept, way: _Way) -> None:
+        """The last state is never lost to who is there: say how things are by now."""
+        if self._ways.get(subscription.id) is not way:
+            return
+        del self._ways[subscription.id]
+        if self._presence.find(EDGE, subscription.id) is subscription and self._is_there(kept.originator):
+            content = None if subscription.state is _PENDING else subscription.told
+            self._send(subscription, kept, self._written(subscription, kept, content), way.tries + 1)
 
     def _written(self, subscription: Subscription, kept: Kept, content: Content | None) -> list[ServiceElement | Part]:
         now = self._clock.when()
@@ -217,9 +239,6 @@ class PresenceEdge:
             shown = content.cache[EDGE] = show(content.document, account, self._clock.when())
         assert isinstance(shown, Shown)
         return shown
-
-    def _options(self, kept: Kept) -> Sequence[Option]:
-        return (Option(external=SECURED, trans_id=kept.trans_id),)
 
     def _take_back(self, subscription: Subscription) -> None:
         """What is not written yet is not said any more (G9)."""

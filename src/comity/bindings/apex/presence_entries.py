@@ -7,6 +7,7 @@ again, like presence put by XCAP (RFC 4827); what is past its availableUntil the
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from datetime import datetime, timedelta
 from functools import partial
@@ -43,17 +44,18 @@ class Entries:
         self._clock = clock
         self._timers: dict[str, Timer] = {}
         """By account, until the next tuple of its entry is past."""
+        self._work: set[asyncio.Future[None]] = set()
 
     async def restore(self) -> None:
         """Publish what is kept. Raises StoreError."""
         for account in await self._presence.documents.holders(DOCUMENT):
             try:
                 entry = await self.get(account)
-            except StoreError as error:  # one bad row must not keep the others closed (F-POISON)
-                log.error("the presence entry of %s cannot be read: %s", account, error)
-                continue
-            if entry is not None:
-                self._publish(account, entry)
+                if entry is not None:
+                    self._publish(account, entry)
+            except (StoreError, MalformedMessage, LocalProtocolError) as error:
+                # One bad row must not keep the others closed (F-POISON).
+                log.error("the presence entry of %s cannot be published again: %s", account, error)
 
     async def get(self, account: Address) -> Entry | None:
         """The entry of an account; None if nobody published one. Raises StoreError."""
@@ -62,20 +64,31 @@ class Entries:
             return None
         try:
             return document_to_entry(PresenceDocument.parse(stored.octets))
-        except MalformedMessage as error:
-            raise StoreError(f"the stored presence entry cannot be read: {error}") from error
+        except MalformedMessage as error:  # the next publish takes its place
+            log.error("the stored presence entry of %s cannot be read and counts as none: %s", account, error)
+            return None
 
-    async def put(self, account: Address, entry: Entry) -> Response | None:
-        """Keep and publish; None when that is done and durable. Raises StoreError."""
+    async def put(self, account: Address, entry: Entry, former: Entry | None) -> Response | None:
+        """Keep and publish in the place of ``former``; None when that is done and durable. Raises StoreError."""
         try:
             document = entry_to_document(account, entry, self._clock.when())
         except MalformedMessage as error:
             return failure("", Reason.SIZE if error.hint == "size" else Reason.SYNTAX, str(error))
         except LocalProtocolError:
             return failure("", Reason.SYNTAX, "The entry holds a character that cannot be carried.")
-        origin = _origin(account)
-        answer = await self._presence.documents.put(account, DOCUMENT, PIDF_TYPE, document.raw, origin)
-        return answer if isinstance(answer, Response) else self._publish(account, entry)
+        documents, origin = self._presence.documents, _origin(account)
+        answer = await documents.put(account, DOCUMENT, PIDF_TYPE, document.raw, origin)
+        if isinstance(answer, Response):
+            return answer
+        refusal = self._publish(account, entry)
+        if refusal is not None:  # too many devices: what stood before goes on standing
+            if former is None:
+                await documents.delete(account, DOCUMENT, origin)
+            else:
+                raw = entry_to_document(account, former, self._clock.when()).raw
+                await documents.put(account, DOCUMENT, PIDF_TYPE, raw, origin)
+                self._publish(account, former)
+        return refusal
 
     async def sign(self, account: Address, document: PresenceDocument | None, secured: MimeObject) -> Response | None:
         """Publish what the account itself signed or sealed in the place of its entry; None when that is done.
@@ -125,7 +138,20 @@ class Entries:
         return None
 
     def _fall_due(self, account: Address, entry: Entry) -> None:
-        self._publish(account, entry)
+        work = asyncio.ensure_future(self._close(account, entry))
+        self._work.add(work)
+        work.add_done_callback(self._work.discard)
+
+    async def _close(self, account: Address, entry: Entry) -> None:
+        """Something of it is over: publish it anew, unless the account was removed since, and its name given to somebody else."""
+        timer = self._timers.get(account.key)
+        try:
+            kept = await self.get(account)
+        except StoreError as error:
+            log.error("a presence entry is closed as it was last known: %s", error)
+            kept = entry
+        if kept is not None and self._timers.get(account.key) is timer:
+            self._publish(account, kept)
 
     def _stop(self, account: Address) -> None:
         timer = self._timers.pop(account.key, None)

@@ -22,6 +22,15 @@ DENIED: Final = 537
 """Code of the terminate to who may not have what he had (the DTD of RFC 3340 section 9.1), so that he does not ask again at once."""
 
 
+MOST_TRIES: Final = 8
+"""So often is something said again to an application that is there and did not take it (it may be slow, or its relay away)."""
+
+
+def pause_after(tries: int) -> float:
+    """Seconds until it is said again: two, then twice as long each time."""
+    return 2.0 * 2.0 ** min(tries, 5)
+
+
 @dataclass(frozen=True, slots=True)
 class Kept:
     """The operation of a subscription (``Subscription.data``)."""

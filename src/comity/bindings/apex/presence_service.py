@@ -122,7 +122,7 @@ class PresenceWellKnown:
         except StoreError as error:
             log.error("an operation on presence cannot be carried out: %s", error)
             code, text = 451, "The service cannot keep this now."
-        if code:
+        if code and trans_id:  # a reply names a transaction: to who named none nothing can be said
             self._reply(originator, domain, Reply(code, trans_id, text))
 
     async def _handle(
@@ -255,7 +255,7 @@ class PresenceWellKnown:
                 return 555, "The entry was updated meanwhile."
             info = element.presence.publisher_info
             new = Entry(self._entries.next_update(entry, seen), info, own_tuples(element.presence))
-            refusal = await self._entries.put(account, new)
+            refusal = await self._entries.put(account, new, entry)
         return (250, "") if refusal is None else _refusal(refusal)
 
     async def _look(self, presence: PresenceService, account: Address) -> datetime | None:

@@ -16,7 +16,7 @@ from typing import Final
 
 from comity.bindings.apex.elements import Notify, ServiceElement, Terminate
 from comity.bindings.apex.endpoint import Endpoint
-from comity.bindings.apex.presence_operations import DENIED, EDGE, Kept
+from comity.bindings.apex.presence_operations import DENIED, EDGE, MOST_TRIES, Kept, pause_after
 from comity.cpim.address import Address, from_sip_uri
 from comity.cpim.watchers import SubscriptionState, WatcherInfo, WatcherTable
 from comity.errors import AddressError, StoreError
@@ -44,6 +44,8 @@ class _Watch:
     """The same of everybody who watches now."""
     due: dict[Endpoint, Notify] = field(default_factory=dict)
     future: asyncio.Future[bool] | None = None
+    tries: int = 0
+    """How often in a row a notify was refused, or could not be written."""
 
 
 class Watchers:
@@ -75,25 +77,34 @@ class Watchers:
         if watch is not None and watch.future is not None:
             watch.future.cancel()
 
-    def attached(self, subscription: Subscription, kept: Kept) -> None:
+    def attached(self, subscription: Subscription) -> None:
         """Its originator is back: all are told anew, and who is gone as that."""
         watch = self._watches.get(subscription.id)
         if watch is not None:
             watch.told = dict.fromkeys(watch.told, -1)  # no transaction of anybody's
-            self._changed(subscription, kept)
+            self._look(subscription)
 
     def inform(self, subscription: Subscription, info: WatcherInfo) -> None:
         """The service tells a watch operation what is new; a poll is told all there is."""
         watch = self._watches.setdefault(subscription.id, _Watch())
         watch.table.apply(info)
+        self._look(subscription)
+
+    def renewed(self, target: Address) -> None:
+        """Somebody's subscribe replaced his earlier one, which is news for APEX alone: tell who watches the watchers."""
+        for subscription in self._presence.watchers(target):
+            if subscription.id in self._watches:
+                self._look(subscription)
+
+    def _look(self, subscription: Subscription) -> None:
         if subscription.watcher.key == subscription.target.key:
             self._changed(subscription, Kept.decode(subscription.data))
         else:  # somebody else may know as long as the access entry says so (RFC 3343 section 4.3)
-            work = asyncio.ensure_future(self._inform_if_permitted(subscription))
+            work = asyncio.ensure_future(self._look_if_permitted(subscription))
             self._work.add(work)
             work.add_done_callback(self._work.discard)
 
-    async def _inform_if_permitted(self, subscription: Subscription) -> None:
+    async def _look_if_permitted(self, subscription: Subscription) -> None:
         kept = Kept.decode(subscription.data)
         subaddress = kept.originator.subaddress
         try:
@@ -112,12 +123,6 @@ class Watchers:
         self.forget(subscription)
         self._say(kept, Terminate(kept.trans_id, DENIED))
 
-    def renewed(self, target: Address) -> None:
-        """Somebody's subscribe replaced his earlier one, which is news for APEX alone: tell who watches the watchers."""
-        for subscription in self._presence.watchers(target):
-            if subscription.id in self._watches:
-                self._changed(subscription, Kept.decode(subscription.data))
-
     def _changed(self, subscription: Subscription, kept: Kept) -> None:
         """Tell a watch operation what it was not told yet, one after the other."""
         watch = self._watches[subscription.id]
@@ -129,14 +134,14 @@ class Watchers:
         }
         watch.due |= {one: Notify(one, kept.trans_id, "terminate") for one in watch.told if one not in now}
         watch.marks = {one: mark for one, (mark, _) in now.items()}
-        self._notify_next(subscription.id, kept, watch)
+        self._notify_next(subscription, kept, watch)
 
-    def _notify_next(self, id: str, kept: Kept, watch: _Watch) -> None:
+    def _notify_next(self, subscription: Subscription, kept: Kept, watch: _Watch) -> None:
         if watch.future is not None:
             return
         if not watch.due or not self._is_there(kept.originator):
             if not kept.duration:  # a poll: all is said, or nobody listens any more
-                self._watches.pop(id, None)
+                self._watches.pop(subscription.id, None)
             return
         one = next(iter(watch.due))
         notify = watch.due.pop(one)
@@ -145,12 +150,26 @@ class Watchers:
         else:
             watch.told[one] = watch.marks[one]
         watch.future = self._say(kept, notify)
-        watch.future.add_done_callback(partial(self._notified, id, kept, watch))
+        watch.future.add_done_callback(partial(self._notified, subscription, kept, watch, one))
 
-    def _notified(self, id: str, kept: Kept, watch: _Watch, future: asyncio.Future[bool]) -> None:
+    def _notified(
+        self, subscription: Subscription, kept: Kept, watch: _Watch, one: Endpoint, future: asyncio.Future[bool]
+    ) -> None:
         watch.future = None
-        if self._watches.get(id) is watch:
-            self._notify_next(id, kept, watch)
+        if self._watches.get(subscription.id) is not watch:
+            return
+        if future.result():
+            watch.tries = 0
+        elif kept.duration and self._is_there(kept.originator) and watch.tries < MOST_TRIES:
+            watch.told[one] = -1  # not told of, whatever is to be told
+            self._clock.call_later(pause_after(watch.tries), partial(self._try_again, subscription, watch))
+            watch.tries += 1
+            return
+        self._notify_next(subscription, kept, watch)
+
+    def _try_again(self, subscription: Subscription, watch: _Watch) -> None:
+        if self._watches.get(subscription.id) is watch:
+            self._look(subscription)
 
     def _subscribers(self, target: Address, table: WatcherTable) -> dict[Endpoint, tuple[int, int]]:
         """Who watches or waits to, with what tells one subscribe of his from the next, and its duration."""

@@ -17,7 +17,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
-from comity.bindings.apex.delivery import report_data
+from comity.bindings.apex.delivery import is_unasked, report_data
 from comity.bindings.apex.elements import (
     Bind,
     Data,
@@ -195,6 +195,8 @@ class Relaying:
     def deliver(self, delivery: Delivery) -> asyncio.Future[Response]:
         """Hand a message to the relay of its recipient's domain (see ``Binding.deliver``)."""
         operation, hop = delivery.operation, delivery.contact
+        if not self._ground.is_started:
+            return answered(failure(operation.trans_id, Reason.TIMEOUT, "The server is starting."))
         try:
             made = self._onward(delivery)
         except (AddressError, LocalProtocolError) as error:
@@ -213,8 +215,8 @@ class Relaying:
         operation, ground = delivery.operation, self._ground
         recipient = Endpoint.of(operation.destination, operation.context.resource)
         said = report_data(operation, recipient, ground.new_trans_id)
-        if said:
-            return said
+        if said or is_unasked(operation):
+            return said or success(operation.trans_id)
         age = max(0.0, (ground.service.clock.when() - delivery.accepted).total_seconds())
         data = operation_to_data(
             operation,

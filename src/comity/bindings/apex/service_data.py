@@ -199,11 +199,11 @@ class ServiceData:
         if not self._may_send(data.originator.identity, recipient.identity):
             return Error(550, "There is no such user here.")
         if data.originator.identity.service_name == REPORT:
-            return self._take_report(data, recipient)
+            return self._take_report(data, recipient, origin)
         self._write(data, recipient)
         return None
 
-    def _take_report(self, data: Data, recipient: Recipient) -> Error | None:
+    def _take_report(self, data: Data, recipient: Recipient, origin: Origin) -> Error | None:
         try:
             element = read_service(data.content)
         except WireError as error:
@@ -213,7 +213,7 @@ class ServiceData:
         elif len(self._tasks) >= MOST_REQUESTS:
             return BUSY
         else:
-            self._run(self._settle(element, data, recipient))
+            self._run(self._settle(element, data, recipient, origin))
         return None
 
     def _may_send(self, originator: Endpoint, recipient: Endpoint) -> bool:
@@ -225,7 +225,7 @@ class ServiceData:
         names = {"resource": recipient.subaddress, "actor_resource": originator.subaddress}
         return presence.rights.may_send(owner, actor, **names)
 
-    async def _settle(self, element: StatusResponse, data: Data, recipient: Recipient) -> None:
+    async def _settle(self, element: StatusResponse, data: Data, recipient: Recipient, origin: Origin) -> None:
         """Tell a sender of another protocol, if one of these asked nothing himself and we asked for him; else pass it on."""
         is_settled = False
         for destination in element.destinations:
@@ -233,11 +233,21 @@ class ServiceData:
                 sender, about = recipient.identity.to_address(), destination.identity.to_address()
             except AddressError:
                 continue
+            if not self._may_report(data.originator.identity.domain, about.domain, origin):
+                continue
             response = _response(destination.reply)
             prefixes = fingerprints_of(element.trans_id)
             is_settled |= await self._relay.service.settle(prefixes, sender, about, response)
         if not is_settled:
             self._write(data, recipient)
+
+    def _may_report(self, reporter: str, domain: str, origin: Origin) -> bool:
+        """Whoever else got the same object knows its fingerprint too: what became of a message is told by its recipient's
+        domain, by who may speak for that, or by the relay that we hand messages for it to."""
+        if reporter == domain or (domain and origin.speaks_for(domain)):
+            return True
+        ours, theirs = self._relay.service.routes.hop(domain), self._relay.service.routes.hop(reporter)
+        return ours is not None and theirs is not None and ours.data == theirs.data != b""
 
     def _write(self, data: Data, recipient: Recipient) -> None:
         # Nobody there: dropped, which is what RFC 3340 section 4.4.4.1 and RFC 3342 section 3 say of data.
@@ -249,7 +259,7 @@ class ServiceData:
         service, source, domain = self._relay.service, data.originator.identity.domain, recipient.identity.domain
         if origin.domains and data.originator.identity.service_name == REPORT and self._hop(domain) is None:
             # About what passed through here from another protocol: its sender's server is told in that one.
-            return self._take_report(data, recipient)
+            return self._take_report(data, recipient, origin)
         if origin.domains and not service.routes.may_pass(source, domain):
             return Error(553, "That domain is not served here.")
         hop = self._hop(domain)

@@ -109,7 +109,7 @@ class SipBinding:
         self._registrar = Registrar(self, self._authentication, rules)
         self.connections = Connections(self)
         self._out = DeviceDelivery(self)
-        self._trunk = Trunk(self)
+        self.trunk = Trunk(self)
         self._publishing = Publishing(self)
         self._notifier = Notifier(self)
         self._may_speak_plainly = lru_cache(maxsize=4096)(self._is_plaintext_network)
@@ -168,16 +168,16 @@ class SipBinding:
 
     def _take_own(self, link: Link, event: object) -> None:
         """Take an event about a request of ours."""
-        if not (self._trunk.take_event(link, event) or self._notifier.take_event(link, event)):
+        if not (self.trunk.take_event(link, event) or self._notifier.take_event(link, event)):
             self._out.take(link, event)
 
     def deliver(self, delivery: Delivery) -> asyncio.Future[Response]:
-        return (self._trunk if delivery.contact.is_hop else self._out).deliver(delivery)
+        return (self.trunk if delivery.contact.is_hop else self._out).deliver(delivery)
 
     async def drain(self) -> None:
         """Refuse new requests and wait until every MESSAGE has its answer and every delivery its end."""
         self._is_draining = True
-        while self._tasks or self._submission.is_busy or self._out.is_busy or self._trunk.is_busy:  # noqa: ASYNC110 - four ends, once in a lifetime
+        while self._tasks or self._submission.is_busy or self._out.is_busy or self.trunk.is_busy:  # noqa: ASYNC110 - four ends, once in a lifetime
             await asyncio.sleep(0.02)
 
     # --- for the parts -----------------------------------------------------------------------------------
@@ -186,6 +186,11 @@ class SipBinding:
     def service(self) -> Service:
         assert self._service is not None, "start() comes first"
         return self._service
+
+    @property
+    def is_started(self) -> bool:
+        """False while the server comes up: what is stored is taken up before ``start``."""
+        return self._network is not None
 
     @property
     def network(self) -> Network:
@@ -353,11 +358,10 @@ class SipBinding:
 
     def _take_from_peer(self, received: Request) -> bool:
         """Take a MESSAGE that a peer server hands in for a user of its own; False if the sender is to prove who it is."""
-        domains = self._trunk.takes(received) if received.request.method == "MESSAGE" else None
+        domains = self.trunk.takes(received) if received.request.method == "MESSAGE" else None
         if not domains:
             return False
-        if not self._trunk.take_report(received, domains):
-            self._submission.take_from_peer(received, domains)
+        self._submission.take_from_peer(received, domains)
         return True
 
     async def _take_from(self, received: Request, principal: Address) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NOBODY: frozenset[str] = frozenset()
+SLOW_SECONDS, MOST_SLOW = 30.0, 10_000
 PEER_OCTETS = 8 * 1024 * 1024
 """Octets a second of one peer server's domain."""
 
@@ -46,6 +48,8 @@ class Answering:
     received: Request
     outcome: asyncio.Future[Response]
     timer: Timer | None = field(default=None)
+    slow: str = ""
+    """The recipient of a peer's message, to be remembered if it takes long."""
 
 
 class Submission:
@@ -58,6 +62,9 @@ class Submission:
         self._peer_rates = UserRates(config.peer_messages, round(4 * config.peer_messages), PEER_OCTETS)
         self._answering: set[tuple[Link, int]] = set()
         """What waits for its answer; each session counts its own requests."""
+        self._slow: OrderedDict[str, float] = OrderedDict()
+        """Recipients who let a peer's message wait, and until when no other of a peer waits for them: a server sends the
+        messages of one conversation one after the other, and has others to send."""
 
     @property
     def is_busy(self) -> bool:
@@ -76,6 +83,8 @@ class Submission:
         """Take a MESSAGE that a server handed in which speaks for ``domains``; the service looks whether its sender is of those."""
         domain = received.request.from_.uri.host if isinstance(received.request.from_.uri, SipUri) else ""
         wait = self._peer_rates.take(domain.lower(), len(received.request.body), self._binding.service.clock.now())
+        if wait <= 0.0 and self._binding.trunk.take_report(received, domains):
+            return
         self._take(received, None, domains, wait)
 
     def _take(self, received: Request, principal: Address | None, domains: frozenset[str], wait: float) -> None:
@@ -104,7 +113,9 @@ class Submission:
             domains=domains,
         )
         self._answering.add((received.state.link, received.id))
-        service.submit(result, origin).add_done_callback(partial(self._submitted, received, service.clock.now()))
+        slow = result.destination.key if domains else ""
+        began = service.clock.now()
+        service.submit(result, origin).add_done_callback(partial(self._submitted, received, began, slow))
 
     def is_for_us(self, received: Request) -> bool:
         """True unless a Route leads elsewhere (S-46); a client may name us as its outbound proxy in its own way."""
@@ -131,7 +142,7 @@ class Submission:
                 return False
         return True
 
-    def _submitted(self, received: Request, began: float, done: asyncio.Future[Accepted | Response]) -> None:
+    def _submitted(self, received: Request, began: float, slow: str, done: asyncio.Future[Accepted | Response]) -> None:
         if done.cancelled() or done.exception() is not None:
             log.error("a MESSAGE could not be submitted", exc_info=None if done.cancelled() else done.exception())
             self._answer(received, 500)
@@ -143,14 +154,23 @@ class Submission:
         if result.outcome.done():
             self._ended(Answering(received, result.outcome), result.outcome)
             return
-        answering = Answering(received, result.outcome)
-        left = max(0.0, began + self._binding.config.answer_wait - self._binding.service.clock.now())
+        answering = Answering(received, result.outcome, slow=slow)
+        now = self._binding.service.clock.now()
+        if slow and self._slow.get(slow, now) > now:
+            self._waited(answering)
+            return
+        left = max(0.0, began + self._binding.config.answer_wait - now)
         answering.timer = self._binding.service.clock.call_later(left, partial(self._waited, answering))
         result.outcome.add_done_callback(partial(self._ended, answering))
 
     def _waited(self, answering: Answering) -> None:
         """The end is not known in time: 202, and the outcome is given up so that a report follows a failure."""
         answering.timer = None
+        if answering.slow:
+            self._slow[answering.slow] = self._binding.service.clock.now() + SLOW_SECONDS
+            self._slow.move_to_end(answering.slow)
+            if len(self._slow) > MOST_SLOW:
+                self._slow.popitem(last=False)
         self._answer(answering.received, 202)
         answering.outcome.cancel()
 

@@ -29,7 +29,7 @@ from comity.cpim.address import to_sip_uri
 from comity.cpim.entity import is_secured
 from comity.cpim.operations import PASSED_ON, Fate, Reason, Requirement, Response, failure, success
 from comity.cpim.protection import needs_whole
-from comity.errors import DeliveryError, LocalProtocolError
+from comity.errors import DeliveryError, LocalProtocolError, StoreError
 from comity.service.interfaces import Delivery
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 
 PORTS = {"tls": 5061, "tcp": 5060, "udp": 5060}
 NOBODY: frozenset[str] = frozenset()
+MOST_TELLING = 256
+"""Reports of peers being stored at once; while the disk is full none of them ends."""
 
 
 @dataclass(slots=True, eq=False)
@@ -69,6 +71,8 @@ class Trunk:
         """By link and client transaction."""
         self._waiting = 0
         """Deliveries that wait for a look-up or a connection."""
+        self._telling = 0
+        """Reports of peers that wait until they are durable."""
         self._proved = lru_cache(maxsize=4096)(self._prove_address)
 
     @property
@@ -125,12 +129,22 @@ class Trunk:
             response = success("")
         else:
             return False
+        if self._telling >= MOST_TELLING:
+            self._binding.respond(received, 503, headers=[("Retry-After", "5")])
+            return True
+        self._telling += 1
         self._binding.run(self._tell(received, domains, about, response))
         return True
 
     async def _tell(self, received: Request, domains: frozenset[str], about: str, response: Response) -> None:
-        is_told = await self._binding.service.told(about, domains, response)
-        self._binding.respond(received, 200 if is_told else 481)
+        try:
+            is_told = await self._binding.service.told(about, domains, response)
+            self._binding.respond(received, 200 if is_told else 481)
+        except StoreError as error:
+            log.error("a peer's report could not be taken: %s", error)
+            self._binding.respond(received, 503, headers=[("Retry-After", "30")])
+        finally:
+            self._telling -= 1
         received.state.link.flush()
 
     # --- out ---------------------------------------------------------------------------------------------
@@ -140,6 +154,9 @@ class Trunk:
         future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
         transport, host, port = next_hop(delivery.contact.data.decode())
         attempt = Attempt(delivery, future, transport)
+        if not self._binding.is_started:
+            attempt.fail(Reason.TIMEOUT, "The server is starting.")
+            return future
         if delivery.operation.context.transient:
             attempt.form = Form.NATIVE  # what only this protocol's way of saying so keeps from being stored there
         target = literal_target(transport, host, port, delivery.contact.resource)
@@ -154,15 +171,15 @@ class Trunk:
         """Find the address of a next hop named by the operator, who may name any (U-08)."""
         try:
             targets = await self._binding.network.resolve("sip", host, port, attempt.transport, is_trusted=True)
+            self._go(attempt, targets[0])
         except DeliveryError as error:
             log.info("no address of a next hop: %s", error)
-            targets = ()
+            attempt.fail(Reason.TIMEOUT, "The next server cannot be found now.")
+        except Exception:  # whatever it was, the message must not wait for ever
+            log.exception("a message could not be sent to a next hop")
+            attempt.fail(Reason.INTERNAL, "The message could not be sent to the next server.")
         finally:
             self._waiting -= 1
-        if targets:
-            self._go(attempt, targets[0])
-        else:
-            attempt.fail(Reason.TIMEOUT, "The next server cannot be found now.")
 
     def _go(self, attempt: Attempt, target: Target) -> None:
         request = self._request(attempt)

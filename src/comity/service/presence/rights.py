@@ -13,7 +13,7 @@ from comity.cpim.access_entries import CORE_DATA, PUBLISH, SUBSCRIBE, TOKENS, Ac
 from comity.cpim.address import Address
 from comity.cpim.message_rules import MsgHandling
 from comity.cpim.operations import Response
-from comity.cpim.presence_rules import SubHandling
+from comity.cpim.presence_rules import Permissions, SubHandling
 from comity.errors import AddressError
 from comity.service.presence.access import Access
 from comity.service.presence.blocks import Blocks
@@ -37,6 +37,8 @@ class AccountRights:
         self, access: Access, inbox: Inbox, entries: Entries, blocks: Blocks, when: Callable[[], datetime]
     ) -> None:
         self._access = access
+        self.grant: Callable[[Address, Address], Permissions] = lambda owner, actor: access.grant(owner, actor, when())
+        """What a watcher may see; where there are presentities, it knows their spheres (``Moves.grant``)."""
         self._inbox = inbox
         self._entries = entries
         self._blocks = blocks
@@ -60,7 +62,7 @@ class AccountRights:
             entry = self._entries.match(owner, resource, actor, actor_resource)
             return (entry is None or entry.permits(action)) and self._may(owner, actor, action, "", "")
         if action == SUBSCRIBE and not is_service(actor):
-            return self._access.grant(owner, actor, self._when()).sub_handling is SubHandling.ALLOW
+            return self.grant(owner, actor).sub_handling is SubHandling.ALLOW
         if not self._access.permits(owner, actor, action, resource=resource, actor_resource=actor_resource):
             return False
         # One for many ("presence:all") is permitted if each of them is.

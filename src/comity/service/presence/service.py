@@ -95,6 +95,7 @@ class AccountPresence:
             notifier=self._notifier,
             informing=self._informing,
         )
+        kept.rights.grant = self._moves.grant
         self._watching = Watching(
             store=store,
             accounts=accounts,
