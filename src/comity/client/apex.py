@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from collections.abc import AsyncIterator, Collection, Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from hashlib import sha256
 from typing import Final
 
-from comity.bindings.apex import events, mapping
+from comity.bindings.apex import events
 from comity.bindings.apex.elements import (
     Attach,
     Data,
@@ -37,18 +35,18 @@ from comity.bindings.apex.grammar import WireError
 from comity.bindings.apex.multipart import CONTROL
 from comity.bindings.apex.options import ATTACH_OVERRIDE, STATUS_REQUEST, protection_option
 from comity.bindings.apex.presence_operations import SERVICE as PRESENCE
-from comity.bindings.apex.reasons import CODES, error_to_response
+from comity.bindings.apex.reasons import error_to_response
 from comity.bindings.apex.report import NAME as REPORT
 from comity.bindings.apex.service_wire import read_service, write_service
 from comity.bindings.apex.session import ApexSession
 from comity.bindings.apex.signing_in import SessionOptions
 from comity.bindings.apex.wire import write_message
 from comity.bindings.base import Link, Target
+from comity.client.apex_inbox import MOST_REMEMBERED, Inbox, Place
 from comity.client.apex_presence import ApexPresence
 from comity.client.base import ClientError, Mailbox, Options, Received, SignedIn, check_requirements
 from comity.client.presence import HasPresence
 from comity.cpim.address import Address
-from comity.cpim.message import new_message_id
 from comity.cpim.operations import (
     MimeObject,
     Reason,
@@ -70,22 +68,15 @@ EDGE_PORT: Final = 913
 REPORT_SECONDS: Final = 2.0
 """How long ``send`` waits for the report behind an ``ok``; without one the message was accepted, and its end is not known."""
 MOST_UNANSWERED: Final = 256
-MOST_REMEMBERED: Final = 10_000
-"""Messages of ours whose late reports are told apart, and messages taken whose ``ok`` may be lost with the connection."""
 GOODBYE_SECONDS: Final = 1.0
 UNAVAILABLE: Final = 421
 STOPPING_SECONDS: Final = 5.0
 """How long a server that says 421 may take to stop."""
-DELAYED: Final = timedelta(seconds=10)
 PAUSES: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
 """Seconds between attempts to come back; the last one repeats."""
 _MOST_ID: Final = 2**31 - 1
 _FINAL_CODES: Final = frozenset({530, 534, 535, 537, 538, 550, 553, 554, 556})
 """After these coming back makes no sense."""
-
-
-_Known = tuple[str, str, bytes]
-"""By what a message is known again: originator, Content-ID, SHA-256 of its octets."""
 
 
 @dataclass(slots=True, eq=False)
@@ -106,15 +97,6 @@ class _Sent:
     to: Address
     report: asyncio.Future[Response] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     is_waited_for: bool = True
-
-
-@dataclass(slots=True, eq=False)
-class _Untaken:
-    """A message that the caller has not taken yet, and where its answer belongs; both change when the server sends it again."""
-
-    session: ApexSession
-    channel: int
-    msgno: int
 
 
 class ApexClient(HasPresence, SignedIn):
@@ -142,9 +124,7 @@ class ApexClient(HasPresence, SignedIn):
         """In the order of the calls."""
         self._sent: dict[int, _Sent] = {}
         """By transID of the statusRequest."""
-        self._untaken: dict[_Known, _Untaken] = {}
-        self._taken: dict[_Known, None] = {}
-        """Which the server may not know, whose connection can be lost behind any word."""
+        self._inbox = Inbox(self._mailbox, self._endpoint, options.address)
         self._room = asyncio.Semaphore(MOST_UNANSWERED)
         self._turn = asyncio.Lock()
         self._presence: ApexPresence = ApexPresence(self)
@@ -222,7 +202,9 @@ class ApexClient(HasPresence, SignedIn):
             self._mailbox.end(None)
             self._presence.lost(None)
             if self._session is not None and self._link is not None and not self._session.is_ended:
-                if not self._untaken:  # else what was not taken would keep the session open (RFC 3080 section 2.3.1.3)
+                if (
+                    not self._inbox.untaken
+                ):  # else what was not taken would keep the session open (RFC 3080 section 2.3.1.3)
                     self._session.release()
                     self._link.flush()
                     await asyncio.wait((asyncio.ensure_future(self._gone.wait()),), timeout=GOODBYE_SECONDS)
@@ -360,77 +342,10 @@ class ApexClient(HasPresence, SignedIn):
             session.answer(event.channel, event.msgno, Ok())
             self._service_said(element)
         else:
-            refused = self._message(element, _Untaken(session, event.channel, event.msgno))
+            assert self._link is not None
+            refused = self._inbox.put(element, Place(session, self._link, event.channel, event.msgno))
             if refused is not None:
                 session.answer(event.channel, event.msgno, refused)
-
-    def _message(self, data: Data, untaken: _Untaken) -> Error | None:
-        """A message came: put it where it waits to be taken."""
-        label = data.content.content_id if isinstance(data.content, Part) else os.urandom(9).hex()
-        known = (str(data.originator.identity), label, sha256(data.content.octets).digest())
-        if known in self._taken:
-            untaken.session.answer(untaken.channel, untaken.msgno, Ok())
-            return None
-        if known in self._untaken:  # sent again, since the connection was lost meanwhile
-            waiting = self._untaken[known]
-            waiting.session, waiting.channel, waiting.msgno = untaken.session, untaken.channel, untaken.msgno
-            return None
-        received = self._read(data, label, partial(self._refuse, known))
-        if isinstance(received, Error):
-            return received
-        self._untaken[known] = untaken
-        self._mailbox.put(received, partial(self._answer, known, Ok()))
-        return None
-
-    def _read(self, data: Data, label: str, refuser: Callable[[Reason, str], None]) -> Received | Error:
-        # Relays have processed the options; an application may note them (RFC 3340 section 4.4.4.2).
-        noted = replace(data, options=tuple(replace(option, must_understand=False) for option in data.options))
-        made = mapping.data_to_operations(
-            noted,
-            when=datetime.now(UTC),
-            new_id=lambda: label,
-            new_message_id=lambda: new_message_id(os.urandom(15)),
-            serves=lambda domain: True,
-            is_relay=True,
-        )
-        if isinstance(made, Error):
-            return made
-        operation = next((one.operation for one in made if one.recipient == self._endpoint), None)
-        if operation is None:
-            return Error(550, "nobody is attached here as that endpoint")
-        if isinstance(operation, Error):
-            return operation
-        history, own = operation.history, self._options.address
-        arrived = history[-1].when if history else None
-        return Received(
-            operation.object,
-            operation.source,
-            own,
-            history[0].node if history else operation.source.domain,
-            arrived is not None and datetime.now(UTC) - arrived > DELAYED,
-            arrived,
-            history,
-            requirements=operation.requirements,
-            id=label,
-            refuser=refuser,
-        )
-
-    def _refuse(self, known: _Known, reason: Reason, text: str) -> None:
-        """Answer data with the code of its reason (T1, T8); the ``ok`` that would follow is then none."""
-        self._answer(known, Error(CODES[reason], text))
-
-    def _answer(self, known: _Known, answer: Ok | Error) -> None:
-        untaken = self._untaken.pop(known, None)
-        if untaken is None:
-            return  # refused before
-        if isinstance(answer, Ok):
-            self._taken[known] = None
-            if len(self._taken) > MOST_REMEMBERED:
-                del self._taken[next(iter(self._taken))]
-        if untaken.session is self._session and not untaken.session.is_ended:
-            untaken.session.answer(untaken.channel, untaken.msgno, answer)
-            if self._link is not None:
-                self._link.flush()
 
     # --- what services say --------------------------------------------------------------------------------------
 
