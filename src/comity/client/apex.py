@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -42,20 +42,19 @@ from comity.bindings.apex.session import ApexSession
 from comity.bindings.apex.signing_in import SessionOptions
 from comity.bindings.apex.wire import write_message
 from comity.bindings.base import Link, Target
-from comity.client.apex_inbox import MOST_REMEMBERED, Inbox, Place
+from comity.client.apex_inbox import Inbox, Place
 from comity.client.apex_presence import ApexPresence
+from comity.client.apex_reports import Reports, Sent
 from comity.client.base import ClientError, Mailbox, Options, Received, SignedIn, check_requirements
 from comity.client.presence import HasPresence
 from comity.cpim.address import Address
 from comity.cpim.operations import (
     MimeObject,
     Reason,
-    Report,
     Requirement,
     Response,
     failure,
     indeterminant,
-    success,
 )
 from comity.errors import AddressError, DeliveryError, LocalProtocolError
 from comity.net.driver import LoopClock
@@ -89,16 +88,6 @@ class _Sending:
     """It was refused by a server that stops: it goes again if the connection then ends, and is refused if not."""
 
 
-@dataclass(slots=True, eq=False)
-class _Sent:
-    """A message that was accepted, or is about to be: reports about it may come."""
-
-    key: str
-    to: Address
-    report: asyncio.Future[Response] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-    is_waited_for: bool = True
-
-
 class ApexClient(HasPresence, SignedIn):
     """One account attached by APEX; make it with ``comity.client.connect``."""
 
@@ -122,8 +111,7 @@ class ApexClient(HasPresence, SignedIn):
         self._handles: dict[int, _Sending] = {}
         self._unanswered: dict[_Sending, None] = {}
         """In the order of the calls."""
-        self._sent: dict[int, _Sent] = {}
-        """By transID of the statusRequest."""
+        self._reports = Reports(self._mailbox, options.address)
         self._inbox = Inbox(self._mailbox, self._endpoint, options.address)
         self._room = asyncio.Semaphore(MOST_UNANSWERED)
         self._turn = asyncio.Lock()
@@ -259,7 +247,7 @@ class ApexClient(HasPresence, SignedIn):
     async def _send(
         self, obj: MimeObject, to: Address, from_: Address | None, key: str, requirements: frozenset[Requirement]
     ) -> Response:
-        trans_id, sent = self.new_trans_id(), _Sent(key, to)
+        trans_id, sent = self.new_trans_id(), Sent(key, to)
         async with self._room:
             async with self._turn:  # whoever waits for the connection leaves before who comes when it stands
                 await self.until_attached()
@@ -273,10 +261,10 @@ class ApexClient(HasPresence, SignedIn):
                     answer = self._exchange(Data(self._originator(from_), (recipient,), part, options))
                 except (AddressError, LocalProtocolError) as error:
                     return failure(key, Reason.CONTENT, str(error))
-                self._remember(trans_id, sent)
+                self._reports.expect(trans_id, sent)
             answered = await answer
         if isinstance(answered, Error):
-            self._sent.pop(trans_id, None)
+            self._reports.forget(trans_id)
             return error_to_response(key, answered.code, answered.text)
         done, _ = await asyncio.wait((sent.report,), timeout=REPORT_SECONDS)
         sent.is_waited_for = False
@@ -291,11 +279,6 @@ class ApexClient(HasPresence, SignedIn):
         """The options of a message."""
         status = Option(STATUS_REQUEST, must_understand=True, trans_id=trans_id)
         return (status, protection_option(requirements, self.new_trans_id())) if requirements else (status,)
-
-    def _remember(self, trans_id: int, sent: _Sent) -> None:
-        self._sent[trans_id] = sent
-        if len(self._sent) > MOST_REMEMBERED:
-            del self._sent[next(iter(self._sent))]
 
     def _exchange(self, data: Data) -> asyncio.Future[Ok | Error]:
         """Send data; the future gives its answer, on this connection or one of the next."""
@@ -361,31 +344,9 @@ class ApexClient(HasPresence, SignedIn):
         except WireError:
             return  # what our server's services say wrongly is nothing we could answer
         if service.service_name == REPORT and isinstance(said, StatusResponse):
-            self._reported(said)
+            self._reports.take(said)
         elif service.service_name == PRESENCE:
             self._presence.take(said, service.domain, data.options)
-
-    def _reported(self, response: StatusResponse) -> None:
-        sent = self._sent.get(response.trans_id)
-        for destination in response.destinations:
-            reply = destination.reply
-            if sent is None or 300 <= reply.code < 400:  # not known any more, or still trying
-                continue
-            self._sent.pop(response.trans_id, None)
-            is_success = reply.code < 300
-            outcome = success(sent.key) if is_success else error_to_response(sent.key, reply.code, reply.text)
-            if sent.is_waited_for:
-                if not sent.report.done():
-                    sent.report.set_result(outcome)
-            elif not is_success:
-                self._failed_late(sent, outcome)
-
-    def _failed_late(self, sent: _Sent, outcome: Response) -> None:
-        """Tell as a message what ``send`` could not wait for."""
-        own = self._options.address
-        report = Report(outcome.reason or Reason.INTERNAL, outcome.text, sent.to, sent.key)
-        empty = MimeObject.of("application/octet-stream", b"")
-        self._mailbox.put(Received(empty, sent.to, own, own.domain, report=report), lambda: None)
 
     # --- Binding -----------------------------------------------------------------------------------------------
 
