@@ -25,7 +25,7 @@ from tests.disks import fill, small_disk
 from tests.paths.kit import ALICE, BOB, ServerProcess, Via
 from tests.store.recording import needs_strace
 
-VIAS: list[Via] = ["sip", "xmpp"]
+VIAS: list[Via] = ["sip", "xmpp", "apex"]
 RATES = "user_messages = 100000\nuser_message_burst = 100000\nuser_stanzas = 100000\nuser_octets = 1000000000\n"
 
 
