@@ -63,7 +63,9 @@ async def receive(server: ServerProcess, count: int, via: Via = "xmpp", left: in
 
 
 def is_not_now(response: Response, via: Via) -> bool:
-    """SIP 503 with Retry-After, XMPP wait/resource-constraint."""
+    """SIP 503 with Retry-After, XMPP wait/resource-constraint, APEX 450 (P-34), which T7 has as "away"."""
+    if via == "apex":
+        return response.reason is Reason.AWAY
     return response.reason is Reason.OVERLOAD and (via == "xmpp" or response.retry_after is not None)
 
 
