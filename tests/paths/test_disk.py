@@ -25,7 +25,7 @@ from tests.disks import fill, small_disk
 from tests.paths.kit import ALICE, BOB, ServerProcess, Via
 from tests.store.recording import needs_strace
 
-VIAS: list[Via] = ["sip", "xmpp", "apex"]
+VIAS: list[Via] = ["sip", "xmpp"]
 RATES = "user_messages = 100000\nuser_message_burst = 100000\nuser_stanzas = 100000\nuser_octets = 1000000000\n"
 
 
@@ -63,9 +63,7 @@ async def receive(server: ServerProcess, count: int, via: Via = "xmpp", left: in
 
 
 def is_not_now(response: Response, via: Via) -> bool:
-    """SIP 503 with Retry-After, XMPP wait/resource-constraint, APEX 450 (P-34), which T7 has as "away"."""
-    if via == "apex":
-        return response.reason is Reason.AWAY
+    """SIP 503 with Retry-After, XMPP wait/resource-constraint."""
     return response.reason is Reason.OVERLOAD and (via == "xmpp" or response.retry_after is not None)
 
 
