@@ -25,7 +25,7 @@ from tests.disks import fill, small_disk
 from tests.paths.kit import ALICE, BOB, ServerProcess, Via
 from tests.store.recording import needs_strace
 
-VIAS: list[Via] = ["sip", "xmpp"]
+VIAS: list[Via] = ["sip", "xmpp", "apex"]
 RATES = "user_messages = 100000\nuser_message_burst = 100000\nuser_stanzas = 100000\nuser_octets = 1000000000\n"
 
 
@@ -63,7 +63,9 @@ async def receive(server: ServerProcess, count: int, via: Via = "xmpp", left: in
 
 
 def is_not_now(response: Response, via: Via) -> bool:
-    """SIP 503 with Retry-After, XMPP wait/resource-constraint."""
+    """SIP 503 with Retry-After, XMPP wait/resource-constraint, APEX 450."""
+    if via == "apex":
+        return response.reason is Reason.AWAY and "stored" in response.text
     return response.reason is Reason.OVERLOAD and (via == "xmpp" or response.retry_after is not None)
 
 
@@ -77,6 +79,7 @@ def test_on_a_full_disk_nothing_new_is_taken_and_what_is_stored_is_delivered(tmp
             async with (
                 server.client("sip", ALICE, "tcp", receive=False) as phone,
                 server.client("xmpp", ALICE, receive=False) as desk,
+                server.client("apex", ALICE, receive=False) as board,
             ):
                 texts = [f"kept {n}" for n in range(40)]
                 for text in texts:
@@ -85,15 +88,17 @@ def test_on_a_full_disk_nothing_new_is_taken_and_what_is_stored_is_delivered(tmp
                 texts += ["x" * 8_000] * await until(phone, "x" * 8_000, Status.FAILURE)
                 assert is_not_now(await say(phone, "x" * 8_000), "sip")
                 assert is_not_now(await say(desk, "x" * 8_000), "xmpp")
+                assert is_not_now(await say(board, "x" * 8_000), "apex")  # P-34: no ok before it
                 assert await receive(server, len(texts)) == texts
                 (disk / "ballast").unlink()
                 await until(phone, "room", Status.INDETERMINANT)
                 assert (await say(desk, "again")).status is not Status.FAILURE
+                assert (await say(board, "again")).status is not Status.FAILURE
 
         run(story())
         assert server.stop() == 0
         server.start()
-        assert server.waiting() == 2
+        assert server.waiting() == 3
         assert server.stop() == 0
 
 

@@ -73,6 +73,9 @@ MOST_UNANSWERED: Final = 256
 MOST_REMEMBERED: Final = 10_000
 """Messages of ours whose late reports are told apart, and messages taken whose ``ok`` may be lost with the connection."""
 GOODBYE_SECONDS: Final = 1.0
+UNAVAILABLE: Final = 421
+STOPPING_SECONDS: Final = 5.0
+"""How long a server that says 421 may take to stop."""
 DELAYED: Final = timedelta(seconds=10)
 PAUSES: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
 """Seconds between attempts to come back; the last one repeats."""
@@ -91,6 +94,8 @@ class _Sending:
 
     payload: bytes
     answer: asyncio.Future[Ok | Error]
+    refusal: Error | None = None
+    """It was refused by a server that stops: it goes again if the connection then ends, and is refused if not."""
 
 
 @dataclass(slots=True, eq=False)
@@ -321,6 +326,7 @@ class ApexClient(HasPresence, SignedIn):
     def _write(self, sending: _Sending) -> None:
         """Now, or as soon as we are attached again."""
         if self._session is not None and self._link is not None and self._is_attached:
+            sending.refusal = None
             self._handles[self._session.send(self._channel, sending.payload)] = sending
             self._link.flush()
 
@@ -507,14 +513,26 @@ class ApexClient(HasPresence, SignedIn):
                 self._received(event)
             case events.Answered(handle, answer):
                 sending = self._handles.pop(handle, None)
-                if sending is not None and not sending.answer.done():
-                    sending.answer.set_result(answer)
+                if sending is not None:
+                    self._answered(sending, answer)
             case events.SessionEnded(reason):
                 self._error = self._error or reason
                 self._interrupt()
                 link.close()
             case _:
                 pass
+
+    def _answered(self, sending: _Sending, answer: Ok | Error) -> None:
+        if isinstance(answer, Error) and answer.code == UNAVAILABLE and self._may_return:
+            sending.refusal = answer
+            asyncio.get_running_loop().call_later(STOPPING_SECONDS, self._put_off, sending)
+        elif not sending.answer.done():
+            sending.answer.set_result(answer)
+
+    def _put_off(self, sending: _Sending) -> None:
+        """The server did not stop after all."""
+        if sending.refusal is not None and self._is_attached and not sending.answer.done():
+            sending.answer.set_result(sending.refusal)
 
     @property
     def _may_be_open(self) -> bool:

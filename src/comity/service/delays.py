@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 PREFIX = "delay/"
 """Where the wishes stand among the settings of the store."""
 MOST = 100_000
-"""Wishes remembered; those of more senders are not kept, which is no promise broken: RFC 3342 section 2.2.1 knows no such."""
+"""Wishes remembered; of more than these nobody is told, which loses no message."""
 MOST_AT_ONCE = 100
 """Looked at in one go."""
 RETRY = 15.0
@@ -68,7 +68,8 @@ class Delays:
             return ()
         due = self._store.time() + after
         heapq.heappush(self._due, (due, record.id))
-        self._arm()
+        if self._due[0][1] == record.id:
+            self._arm()
         return [Put("setting", PREFIX + record.id, repr(due).encode(), ttl=left)]
 
     def stop(self) -> None:
