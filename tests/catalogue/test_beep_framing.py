@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import os
 import re
+import select
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -316,6 +319,29 @@ def test_a_peer_that_asks_and_never_reads_is_not_read_on(target: Target) -> None
                 peer.sock.sendall(Place(0, msgno, seqno, START).frame())
                 seqno, msgno = seqno + len(START), msgno + 1
         assert target.rss() - before <= 4 * MIB
+
+
+def test_who_says_an_octet_now_and_then_is_not_waited_for(tmp_path: Path) -> None:
+    """P-20: the time to sign in ends, however the octets trickle; here 2 s instead of 30."""
+    target = Target(tmp_path, "pre_auth_time = 2")
+    try:
+        with target.row("P-20", log_lines=3):
+            for octets in (b"RPY 0 0 . 0 50\r\n" + b" " * 100, b"R" + b"P" * 100):
+                with RawStream(target, "apex") as peer:
+                    begun = time.monotonic()
+                    trickle = iter(octets)
+                    while peer.hear():
+                        peer.send(bytes([next(trickle)]))
+                        select.select([peer.sock], [], [], 0.2)  # the pace of somebody who is in no hurry
+                    assert b"ERR" not in peer.heard
+                    assert 0.0 < time.monotonic() - begun <= 5.0
+            with raw(target, "attached") as peer:
+                select.select([peer.sock], [], [], 3.0)
+                with pytest.raises(Refused, match="550"):  # who has signed in may be silent
+                    peer.application.terminate(13)
+        target.check_canary()
+    finally:
+        target.close()
 
 
 def test_memory_is_given_back(target: Target) -> None:
