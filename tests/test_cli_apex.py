@@ -53,6 +53,19 @@ def test_what_is_refused_and_who_is_there_already_is_said(server: ServerProcess)
         assert listening.interrupt() == 0
 
 
+def test_a_port_that_is_not_one_of_apex_is_said(server: ServerProcess) -> None:
+    """TLS where none is expected, none where it is, and another protocol: one error, and what to look at."""
+    alice = Person(server, "alice")
+    words = ("--from", alice.address, "--to", "bob@a.test", "hello", *alice.sign_in("apex"))
+    for protocol, port, transport in (("apex", "tcp", "tls"), ("sip", "tcp", "tcp"), ("xmpp", "tcp", "tcp")):
+        host, number = server.port(protocol, port)
+        done = alice.run("send", *words, "--server", f"{host}:{number}", "--transport", transport)
+        assert (done.returncode, done.stdout) == (1, "")
+        error, hint = done.stderr.splitlines()
+        assert error.startswith("comity: ")
+        assert hint == "comity: Is it another port, or another --transport (tls, tcp, udp)?"
+
+
 def test_what_apex_does_not_have_is_said_and_where_it_is(server: ServerProcess) -> None:
     bob = Person(server, "bob")
     for action in (["list"], ["allow", "x@a.test"]):
