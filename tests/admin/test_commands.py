@@ -179,9 +179,12 @@ class TestAccounts:
         )
         await office.queue("m1")
         await office.queue("m2")
+        await office.queue("r1", "receipt/apex/im:alice@example.org")
+        await office.queue("r2", "receipt/apex/im:al@example.org")
         removed = await office.run(RemoveAccount("alice@example.org"))
-        assert getattr(removed, "dropped", None) == 2
-        assert len(office.told) == 2
+        assert getattr(removed, "dropped", None) == 3
+        assert len(office.told) == 3
+        assert [info.lane for info in await office.store.lanes()] == ["receipt/apex/im:al@example.org"]
         assert not await office.accounts.exists(ALICE)
         assert await office.store.read("inbox/im:alice@example.org", 10) == []
         assert [key for key, _ in await office.store.scan("contact")] == ["im:alice@example.org2/phone"]

@@ -268,6 +268,22 @@ class TestWindows:
         assert told[:6] == [8192, 16384, 32768, 65536, 65536, 65536]
         assert len(told) < 12
 
+    def test_a_wider_first_window_is_told_at_once(self) -> None:
+        """RFC 3081 section 3.1.1: "after channel creation, a BEEP peer may update the window size"."""
+        pair = Pair.of(window=32_768)
+        pair.run()
+        number = pair.open()
+        for session in (pair.initiator, pair.listener):
+            assert session._channels[number].edge_in == session._channels[number].edge_out == 32_768
+
+    def test_no_window_is_wider_than_a_frame_may_be(self) -> None:
+        session, _ = listening(frame=8192)
+        for seqno in range(0, 40_960, 4096):
+            session.receive_data(msg(1, seqno, seqno, b"x" * 4096), 0.0)
+            session.reply(1, seqno, b"")
+            told = [frame for frame in read_frames(sent(session)) if isinstance(frame, tuple)]
+            assert told == [(1, seqno + 4096, 8192)]
+
     def test_a_held_channel_tells_no_window_until_it_is_resumed(self) -> None:
         session, _ = listening(2)
         session.hold(1)

@@ -112,7 +112,7 @@ class TestGreeting:
         pair.run()
         refused, end = pair.take("initiator")
         assert refused == GreetingRefused(421, "service not available")
-        assert isinstance(end, SessionEnded)
+        assert end == SessionEnded("the peer is not available (421)", True), "the peer's words are not for our log"
         assert [type(event) for event in pair.take("listener")] == [SessionEnded]
 
 
@@ -308,6 +308,15 @@ class TestChannels:
             assert session.send_message(1, b"\r\n") == -1
             assert [frame.channel for frame in data_frames(sent(session))] == [0]
             assert isinstance(events(session)[-1], ChannelClosed if number else SessionEnded)
+
+    def test_nothing_new_is_said_while_we_release(self) -> None:
+        pair = Pair.of()
+        pair.run()
+        number = pair.open()
+        pair.initiator.close_channel(0)
+        assert pair.initiator.send_message(number, b"\r\n") == -1
+        pair.run()
+        assert pair.take("initiator")[-1] == pair.take("listener")[-1] == SessionEnded("", False)
 
     def test_a_message_behind_its_own_close_ends_the_session(self) -> None:
         """RFC 3080 section 2.3.1.3: "that BEEP peer must not send any more "MSG" messages on that channel"."""

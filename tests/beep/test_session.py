@@ -131,13 +131,14 @@ class TestDeadlines:
         assert session.next_timer() is None
 
     def test_a_peer_that_we_hold_back_is_not_late(self) -> None:
+        """Neither while it has no window nor when it gets one: its time begins then."""
         session, _ = listening()
         session.hold(1)
         session.receive_data(msg(1, 0, 0, b"x" * 4096, "*"), 1000.0)
         assert session.next_timer() is None
         session.resume(1)
-        sent(session, 5000.0)
-        assert session.next_timer() is not None
+        assert sent(session, 5000.0)
+        assert session.next_timer() == 5120.0
 
 
 def test_reset_begins_anew() -> None:

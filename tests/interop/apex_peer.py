@@ -385,8 +385,11 @@ class Caller:
 class Relay:
     """A relay that listens, for one domain: each session is read by one thread, which is the only one to write to it."""
 
-    def __init__(self, domain: str, tls: ssl.SSLContext | None = None, window: int = 65536) -> None:
-        self.domain, self.tls, self.window = domain, tls, window
+    def __init__(
+        self, domain: str, tls: ssl.SSLContext | None = None, *, at_once: bool = False, window: int = 65536
+    ) -> None:
+        """`tls`: offered as the TLS profile, or with `at_once` spoken from the first octet."""
+        self.domain, self.tls, self.at_once, self.window = domain, tls, at_once, window
         self.arrived: queue.SimpleQueue[Data] = queue.SimpleQueue()
         self.bound: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.broken: list[str] = []
@@ -428,8 +431,11 @@ class Relay:
                 self._threads[-1].start()
 
     def _serve(self, sock: socket.socket) -> None:
-        profiles = (*((TLS,) if self.tls else ()), SASL + "EXTERNAL", APEX)
-        session = Session(sock, listening=True, profiles=profiles, window=self.window, tls_context=self.tls)
+        offered = None if self.at_once else self.tls
+        profiles = (*((TLS,) if offered else ()), SASL + "EXTERNAL", APEX)
+        if self.tls and self.at_once:
+            sock = self.tls.wrap_socket(sock, server_side=True)
+        session = Session(sock, listening=True, profiles=profiles, window=self.window, tls_context=offered)
         caller = Caller(session)
         session.on_start = lambda number, offers: self._started(caller, number, offers)
         self.callers.append(caller)

@@ -16,15 +16,20 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from comity.client import text_object
 from comity.cpim.entity import decode_transfer, multipart_parts, signed_part, split_entity
-from comity.cpim.operations import MimeObject
+from comity.cpim.operations import MimeObject, Reason
 from comity.secure import Identity, LocalCa, TrustStore, new_identity, sign
 from comity.secure.opening import decrypt
 from comity.secure.sealing import encrypt
-from tests.paths.kit import ALICE, BOB
+from tests.paths.kit import ALICE, BOB, Via
 from tests.peers import need_program
 
 SECRET = "The password of the day is xyzzy-7431."
 """Stands in every encrypted object, and nowhere else."""
+
+
+def told(reason: Reason, *ends: Via) -> Reason:
+    """What a sender hears: APEX has one code for all that a policy refuses, 554 (T8), and says the rest in its text."""
+    return Reason.DENIED if "apex" in ends else reason
 
 
 class Safe:

@@ -9,11 +9,12 @@ from datetime import UTC, datetime
 
 import pytest
 
-from comity.client import Client, Received, text_object
+from comity.client import Client, ClientError, Received, text_object
 from comity.cpim.address import Address
 from comity.cpim.operations import MimeObject, Reason, Status
 from comity.secure import LocalCa, TrustStore, new_identity, sign, verify
-from tests.paths.kit import ServerProcess, Via
+from tests.interop.apex_peer import Application, option
+from tests.paths.kit import PASSWORD, ServerProcess, Via
 from tests.paths.neighbours import ALICE, BOB, CAROL, Neighbours
 
 NOBODY = Address.parse("im:nobody@b.test")
@@ -123,6 +124,33 @@ def test_a_refusal_afterwards_comes_back_over_both_servers(both: Neighbours, via
     run(story())
 
 
+def test_a_receipt_crosses_a_protocol_that_has_none(both: Neighbours) -> None:
+    """An application written from RFC 3340 alone asks to be told; Bob is away, and gets it later.
+
+    b.test took it over by SIP with 202, which is no receipt; what it says when Bob's XMPP client has it is one."""
+
+    async def bob_comes() -> None:
+        async with both.b.client("xmpp", BOB) as bob:
+            assert texts(await listening(bob, 1)) == ["told?"]
+
+    thing = text_object(ALICE, BOB, "told?")
+    with Application(*both.a.port("apex", "tcp")) as alice:
+        alice.sign_in("alice@a.test", PASSWORD)
+        alice.attach("alice@a.test")
+        part = (b"Content-Type: message/cpim\r\n", thing.octets)
+        alice.data("alice@a.test", "bob@b.test", part=part, options=option("statusRequest", 4711, must=True))
+        run(bob_comes())
+        said = alice.receive(10.0)
+        assert said.originator == "apex=report@a.test"
+        assert said.inline is not None
+        [response] = said.inline.iter("statusResponse")
+        [destination] = response.iter("destination")
+        [reply] = response.iter("reply")
+        assert (response.get("transID"), destination.get("identity")) == ("4711", "bob@b.test")
+        assert reply.get("code") == "250"
+        alice.release()
+
+
 def test_an_outage_loses_nothing_and_keeps_the_order(tmp_path_factory: pytest.TempPathFactory) -> None:
     """The other server is killed, then our own; the queue is shown, drains in order, and nobody else waits for it.
 
@@ -167,7 +195,27 @@ def test_an_outage_loses_nothing_and_keeps_the_order(tmp_path_factory: pytest.Te
 
         run(drained())
         assert got == [f"{n}" for n in range(count)]
+        run(killed_between_answer_and_note(both))
         assert both.a.stop() == 0
+
+
+async def killed_between_answer_and_note(both: Neighbours) -> None:
+    """The other server took the message, ours dies before that is durable: it sends again, and the other knows the repeat."""
+    both.a.kill()
+    both.a.start("delivery.before-ack")
+    async with both.b.client("xmpp", BOB) as bob:
+        with pytest.raises(ClientError):
+            async with both.a.client("sip", ALICE, receive=False) as alice:
+                sending = asyncio.ensure_future(alice.send(text_object(ALICE, BOB, "once"), BOB))
+                assert texts(await listening(bob, 1)) == ["once"]
+                await sending
+        both.a.reap()
+        both.a.start()
+        async with both.a.client("sip", ALICE, receive=False) as alice:
+            sending = asyncio.ensure_future(alice.send(text_object(ALICE, BOB, "after"), BOB))
+            assert texts(await listening(bob, 1)) == ["after"]
+            assert (await sending).status is Status.SUCCESS
+    assert both.a.waiting() == both.b.waiting() == 0
 
 
 async def listening(client: Client, count: int) -> list[Received]:

@@ -15,10 +15,11 @@ from comity.client import text_object
 from comity.cpim.operations import MimeObject, Reason, Requirement
 from comity.secure import KeyStore, LocalCa, new_identity, sign
 from tests.paths.kit import ALICE, BOB, PASSWORD, ServerProcess, Via
+from tests.paths.secured import told
 from tests.paths.test_protection import failure_of
 from tests.paths.test_requirements import run
 
-VIAS: list[Via] = ["sip", "xmpp"]
+VIAS: list[Via] = ["sip", "xmpp", "apex"]
 pairs = pytest.mark.parametrize(("source", "sink"), [(a, b) for a in VIAS for b in VIAS])
 
 
@@ -71,16 +72,16 @@ def test_what_the_recipient_refuses_is_not_shown_and_its_sender_told(
         await bob.start(server, sink, 3)
         async with server.client(source, ALICE, "tls") as sender:
             reason, text = await failure_of(sender, broken)
-            assert reason is Reason.SIGNATURE
+            assert reason is told(Reason.SIGNATURE, source, sink)
             assert "signature" in text
             reason, text = await failure_of(sender, text_object(ALICE, BOB, "unsigned"))
-            assert reason is Reason.PROTECTION
+            assert reason is told(Reason.PROTECTION, source, sink)
             assert "must be signed" in text
             await sender.send(good, BOB, requirements={Requirement.SIGNED})
             lines = await bob.lines()
             assert [line["requirements"] for line in lines] == [[], [], ["signed"]]
-            told = [(line["action"], line["verdict"], line["text"]) for line in lines]
-            assert told == [
+            said = [(line["action"], line["verdict"], line["text"]) for line in lines]
+            assert said == [
                 ("refuse", "bad-signature", None),
                 ("refuse", "unsigned", None),
                 ("deliver", "valid", "hello"),

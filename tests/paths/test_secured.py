@@ -33,7 +33,7 @@ from comity.secure.sealing import encrypt
 from comity.xml import CData, Element
 from tests.paths.conftest import FAST
 from tests.paths.kit import ALICE, BOB, PASSWORD, ROOT, ServerProcess, Via
-from tests.paths.secured import ENCRYPTED, FORMS, SECRET, Safe, secret_object
+from tests.paths.secured import ENCRYPTED, FORMS, SECRET, Safe, secret_object, told
 from tests.paths.test_stories import clear, exchange, pairs, run
 from tests.paths.xmpp_wire import Wire
 from tests.paths.xmpp_wire import run as run_wires
@@ -47,11 +47,6 @@ def safe() -> Iterator[Safe]:
         box = Safe(Path(name))
         yield box
         box.close()
-
-
-def told(reason: Reason, *ends: Via) -> Reason:
-    """APEX has one code for all three, 554 (T8); what it was stands in its text."""
-    return Reason.DENIED if "apex" in ends else reason
 
 
 def encoding(thing: MimeObject) -> str:

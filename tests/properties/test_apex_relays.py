@@ -1,9 +1,10 @@
-"""A chain of three relays whose sessions break and whose middle one is killed at any moment: every message once, in order."""
+"""Relays whose sessions break, and that are killed, at any moment: every message arrives once, in order."""
 
 from __future__ import annotations
 
 import asyncio
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,7 +28,9 @@ TROUBLE = st.tuples(
 
 
 class Chain:
-    """The three, and what was sent and has arrived."""
+    """a, b and c, of whom b passes on and may be killed; what was sent and has arrived."""
+
+    people = PEOPLE
 
     def __init__(self) -> None:
         self.internet = Internet()
@@ -42,7 +45,7 @@ class Chain:
         passing = [route("a.test", f"tls://{A}", "c.test"), route("c.test", f"tls://{C}", "a.test")]
         self.middle = await Node(self.internet, "b.test", B, passing, names=["b.test", B]).start()
         c = await Node(self.internet, "c.test", C, by_b, known, names=["c.test", C]).start()
-        self.ends = [await node.online(name) for node, name in zip((a, c), PEOPLE, strict=True)]
+        self.ends = [await node.online(name) for node, name in zip((a, c), self.people, strict=True)]
         return self
 
     def send(self, sender: int) -> None:
@@ -50,8 +53,8 @@ class Chain:
         name = f"{len(self.sent[sender])}@{sender}"
         self.sent[sender].append(name)
         data = Data(
-            Originator(Endpoint.parse(PEOPLE[sender])),
-            (Recipient(Endpoint.parse(PEOPLE[1 - sender])),),
+            Originator(Endpoint.parse(self.people[sender])),
+            (Recipient(Endpoint.parse(self.people[1 - sender])),),
             Part(b"Content-Type: text/plain\r\n", name.encode(), name),
         )
         session = self.ends[sender].session
@@ -79,15 +82,32 @@ class Chain:
         return [part.content_id for part in self.ends[at].contents if isinstance(part, Part)]
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.lists(TROUBLE, min_size=1, max_size=6))
+class Pair(Chain):
+    """a and b, who find each other by DNS and go by the TLS profile; both may call at once, and only links break."""
+
+    people = ("alice@a.test", "bob@b.test")
+
+    async def start(self) -> Pair:
+        self.internet.records = {"a.test": [A], "b.test": [B]}
+        a = await Node(self.internet, "a.test", A, [route("b.test")]).start()
+        b = await Node(self.internet, "b.test", B, [route("a.test")]).start()
+        self.ends = [await node.online(name) for node, name in zip((a, b), self.people, strict=True)]
+        return self
+
+    async def break_(self, what: str) -> None:
+        await super().break_("every link" if what == "kill" else what)
+
+
+@pytest.mark.parametrize("kind", [Chain, Pair])
+@settings(max_examples=30, deadline=None)
+@given(troubles=st.lists(TROUBLE, min_size=1, max_size=6))
 def test_every_message_arrives_once_and_in_order_whatever_breaks(
-    troubles: list[tuple[int, int, int, str, int]],
+    kind: type[Chain], troubles: list[tuple[int, int, int, str, int]]
 ) -> None:
     """Issue 6, reliability.md sections 5.1, 5.3, 5.5: ok means durable; a retry is known by Content-ID and fingerprint."""
 
     async def story() -> None:
-        chain = await Chain().start()
+        chain = await kind().start()
         for sender, count, steps, what, seconds in troubles:
             for _ in range(count):
                 chain.send(sender)

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from comity.admin.records import EnvelopeRecords
 from comity.cpim.address import Address
 from comity.cpim.message import CpimMessage
 from comity.cpim.native import is_report
@@ -335,6 +336,17 @@ class TestRestart:
             await settle()
             await pass_time(bench, 30.0)
             assert not engine._inboxes
+
+        run(story())
+
+    def test_a_trace_says_where_it_waits(self) -> None:
+        async def story() -> None:
+            bench = await timed(B).start()
+            bench.hop("b.test", answer=refuses(Reason.TIMEOUT))
+            accepted = await bench.send("x", destination=BOB)
+            [found] = await bench.store.find(accepted.id)
+            [step] = EnvelopeRecords("a.test").steps(found)
+            assert (step.node, step.outcome) == ("a.test", "waits in hop/sip:b.test")
 
         run(story())
 

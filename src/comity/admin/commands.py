@@ -51,6 +51,7 @@ from comity.service.credentials import (
 )
 from comity.service.interfaces import Ack, Conflict, Delete, Found, Item, Op, Put, Store, Wake
 from comity.service.protection import NO_RULE, SPACE_PREFIX, Look, Operations, Rule, pack_rule, unpack_rule
+from comity.service.routing import RECEIPTS, inbox_lane
 
 #: Names that would be taken for the server's own voice, or for nobody (RFC 3323 section 4.1.1.3).
 RESERVED = frozenset({"comity", "anonymous", "contacts"})
@@ -234,7 +235,10 @@ class Commands:
                 self._protected(key, NO_RULE)
             self._changed(address)
             await self._forget_presence(address)
-            dropped = await self._drop_lane(f"inbox/{key}")
+            dropped = await self._drop_lane(inbox_lane(key))
+            for info in await self._store.lanes(RECEIPTS):
+                if info.lane.endswith(f"/{key}"):
+                    dropped += await self._drop_lane(info.lane)
         return Removed(_shown(address), dropped)
 
     async def list_accounts(self, request: ListAccounts) -> list[Account]:

@@ -12,6 +12,7 @@ from comity.admin.requests import Step
 from comity.errors import StoreError
 from comity.service.envelope import Envelope, Outcome, pack_outcome, unpack, unpack_outcome
 from comity.service.interfaces import Found
+from comity.service.routing import HOPS
 
 
 class EnvelopeRecords:
@@ -39,7 +40,7 @@ class EnvelopeRecords:
         return steps
 
     def _own_step(self, found: Found, envelope: Envelope, ended: Outcome | None) -> Step:
-        out, outcome = "", "stored"
+        out, outcome = "", f"waits in {found.lane}" if found.lane.startswith(HOPS) else "stored"
         if ended is not None:
             out, outcome = ended.out, ended.outcome
             detail = ended.form or ": ".join(part for part in (ended.reason, ended.text) if part)

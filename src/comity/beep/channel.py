@@ -103,7 +103,9 @@ class Channel:
         self.next_in = 0
         self.edge_in = FIRST_WINDOW
         """The peer may send octets below this."""
-        self.window = FIRST_WINDOW
+        self.window = (
+            max(FIRST_WINDOW, min(options.window, options.window_max, options.frame)) if number else FIRST_WINDOW
+        )
         """How far beyond ``next_in`` the edge is put when the peer is told next; grows while the channel is busy."""
         self.is_held = False
         self.owed: dict[int, Owed] = {}
@@ -244,10 +246,13 @@ class Channel:
             return False
         return self.next_in + self.window - self.edge_in >= self.window >> 1
 
-    def tell_window(self) -> tuple[int, int]:
+    def tell_window(self, now: float) -> tuple[int, int]:
         """Acknowledgement number and window of the SEQ frame to send now; the window grows as the channel is busy."""
-        if self.number and self.window < self._options.window_max:
-            self.window = min(self.window * 2, self._options.window_max)
+        if self.part_since is not None:
+            self.part_since = now  # it may have been we who held the peer back
+        if self.number and self.next_in:
+            most = min(self._options.window_max, self._options.frame)
+            self.window = max(self.window, min(self.window * 2, most))
         self.edge_in = self.next_in + self.window
         return self.next_in, self.window
 

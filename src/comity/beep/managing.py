@@ -140,9 +140,7 @@ class ManagedChannels(ChannelTable):
     def _take_greeting(self, keyword: bytes, value: m.Management) -> None:
         if keyword == ERR and isinstance(value, m.BeepError):
             self._events.append(GreetingRefused(value.code, value.text))
-            self._end(
-                SessionEnded(f"the peer is not available: {value.code} {value.text}".rstrip(), True), is_leaving=True
-            )
+            self._end(SessionEnded(f"the peer is not available ({value.code})", True), is_leaving=True)
         elif keyword == RPY and isinstance(value, m.Greeting):
             self._greeting_due = None
             self._greeting = value
@@ -210,7 +208,8 @@ class ManagedChannels(ChannelTable):
     def _take_profile(self, start: m.Start, chosen: ProfileOffer) -> None:
         if chosen.uri not in [offer.uri for offer in start.profiles]:
             raise RemoteProtocolError("the peer chose a profile that was not offered")
-        self._channels[start.number] = Channel(start.number, chosen.uri, self.options)
+        channel = self._channels[start.number] = Channel(start.number, chosen.uri, self.options)
+        self._consider_window(channel)
         self._events.append(ChannelStarted(start.number, chosen.uri, chosen.content))
 
     def _take_close_refusal(self, number: int, error: m.BeepError) -> None:

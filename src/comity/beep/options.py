@@ -26,8 +26,12 @@ class BeepOptions:
     """Listener only: greet with this error (421 and its text) instead, and end (RFC 3080 section 2.4)."""
     translations: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Language to English text to its translation, besides our own (I18N-2)."""
+    window: int = FIRST_WINDOW
+    """What a new channel is widened to at once; less than the first window cannot be had."""
     window_max: int = 64 * 1024
     """Most octets the peer may send ahead on one channel; the window grows to this while a channel is busy."""
+    frame: int = 64 * 1024
+    """Largest payload of one frame taken: no window is wider."""
     frame_sent: int = 4096
     """Largest payload we put in one frame."""
     channels: int = 32

@@ -82,7 +82,7 @@ class BeepSession(ManagedChannels):
         out: list[bytes] = []
         if self.is_ended and not self._is_leaving:
             return out
-        self._tell_windows(out)  # RFC 3081 section 3.1.4: before messages
+        self._tell_windows(out, now)  # RFC 3081 section 3.1.4: before messages
         ring = self._ring
         while ring:
             channel = ring.popleft()
@@ -97,7 +97,7 @@ class BeepSession(ManagedChannels):
             elif channel.stalled_since is not None:
                 self._stalled[channel.number] = channel
             channel.is_ringing = False
-        self._tell_windows(out)
+        self._tell_windows(out, now)
         if self._is_leaving:
             self._is_leaving = False
             out.append(b"")
@@ -139,14 +139,14 @@ class BeepSession(ManagedChannels):
     def send_message(self, channel: int, payload: bytes) -> int:
         """Send a MSG; returns its number.
 
-        Nothing is sent, and -1 returned, if the session or the channel is only waiting for its end to be written:
-        ``ChannelClosed`` or ``SessionEnded`` comes."""
-        if self.is_ended or self._management.is_over:
+        Nothing is sent, and -1 returned, if the session is being released or the channel only waits for its end to be
+        written: ``SessionEnded`` or ``ChannelClosed`` comes, or ``CloseRefused``."""
+        if self.is_ended or self._management.is_over or self._management.is_closing:
             return -1
         found = self._open(channel)
         if found.is_over:
             return -1
-        if found.is_closing or self._management.is_closing or not channel:
+        if found.is_closing or not channel:
             raise LocalProtocolError("no message can be sent on this channel")
         msgno = found.ask(payload)
         self._ring_for(found)
@@ -178,8 +178,6 @@ class BeepSession(ManagedChannels):
         if not self.is_ended:
             found = self._open(channel)
             found.is_held = False
-            if found.part_since is not None:
-                found.part_since = self._now
             self._consider_window(found)
 
     def suspend(self) -> None:
@@ -283,17 +281,13 @@ class BeepSession(ManagedChannels):
             raise LocalProtocolError("channel 0 is answered by the session")
         self._reply(channel, msgno, keyword, payload)
 
-    def _tell_windows(self, out: list[bytes]) -> None:
+    def _tell_windows(self, out: list[bytes], now: float) -> None:
         """One SEQ frame for all the frames that came together."""
         if self._telling and not (self._is_silent or self._is_suspended):
             for channel in self._telling.values():
                 if channel.window_to_tell():
-                    out.append(write_seq(channel.number, *channel.tell_window()))
+                    out.append(write_seq(channel.number, *channel.tell_window(now)))
             self._telling.clear()
-
-    def _consider_window(self, channel: Channel) -> None:
-        if channel.window_to_tell():
-            self._telling[channel.number] = channel
 
 
 def _earlier(a: float | None, b: float) -> float:

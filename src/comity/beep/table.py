@@ -140,8 +140,13 @@ class ChannelTable:
 
     def _announce(self, channel: Channel) -> None:
         channel.is_announced = True
+        self._consider_window(channel)
         if channel.queue:
             self._ring_for(channel)
+
+    def _consider_window(self, channel: Channel) -> None:
+        if channel.window_to_tell():
+            self._telling[channel.number] = channel
 
     def _remove(self, number: int) -> None:
         channel = self._channels.pop(number)

@@ -187,6 +187,31 @@ def test_who_does_not_sign_in_in_time_is_let_go_unless_admitted() -> None:
     assert not known.relay.session.is_ended
 
 
+def test_a_stranger_may_cost_little_and_who_signed_in_more() -> None:
+    """Bounded memory before sign-in, on the channels that are open by then too."""
+    pair = Pair(PLAIN)
+    channel, big = pair.open(), data(Part(GIF.header_block, bytes(100_000), GIF.content_id))
+    pair.app.session.send(channel, big)
+    pair.run()
+    refused = pair.app.take(events.Answered).element
+    assert isinstance(refused, Error)
+    assert refused.code == 554
+    for _ in range(7):
+        pair.open()
+    pair.app.session.open()
+    pair.run()
+    assert pair.app.take(events.ChannelRefused).code == 450
+    pair.app.session.close_channel(3)
+    pair.run()
+    pair.app.session.sign_in("alice", PASSWORD)
+    pair.run()
+    pair.app.take(events.SignInSucceeded)
+    pair.app.session.send(channel, big)
+    pair.run()
+    assert pair.relay.take(events.ElementReceived).element == big
+    assert pair.open()
+
+
 def test_a_session_is_released_when_nothing_is_open_any_more() -> None:
     """P-19; RFC 3080 section 2.3.1.3."""
     pair = Pair(PLAIN)

@@ -141,7 +141,15 @@ class ApexBinding:
     def _options(self, link: Link) -> SessionOptions:
         config = self._ground.config
         return SessionOptions(
-            BeepOptions(window_max=config.window_max, channels=config.channels, message=config.message),
+            BeepOptions(
+                window=config.window,
+                window_max=config.window_max,
+                frame=config.frame,
+                channels=config.channels,
+                message=config.message,
+                greeting_deadline=config.pre_auth_time,
+                frame_deadline=config.idle_time,
+            ),
             has_tls=config.has_tls,
             sign_in=SaslOptions(
                 self._dummy_key,
@@ -184,7 +192,7 @@ class ApexBinding:
             await asyncio.wait(self._submissions.pending)
         await self._data.drain()
         await self._mesh.drain()
-        for connection in ground.connections.values():
+        for connection in list(ground.connections.values()):
             if connection.attachments:
                 channel = next(iter(connection.attachments))[0]
                 connection.session.send(channel, Terminate(0, 421, _STOPPING))
@@ -200,7 +208,7 @@ class ApexBinding:
 
     def _hang_up(self) -> None:
         """Those who did not say goodbye too do not hold up the end."""
-        for connection in self._ground.connections.values():
+        for connection in list(self._ground.connections.values()):
             connection.link.close()
 
     def deliver(self, delivery: Delivery) -> asyncio.Future[Response]:

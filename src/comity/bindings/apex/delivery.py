@@ -20,7 +20,7 @@ from comity.bindings.apex.reasons import error_to_response
 from comity.bindings.apex.report import NAME as REPORT
 from comity.bindings.apex.report import responses
 from comity.bindings.apex.service_wire import write_service
-from comity.cpim.operations import MessageOperation, Reason, Requirement, Response, failure, success
+from comity.cpim.operations import Fate, MessageOperation, Reason, Requirement, Response, failure, success
 from comity.errors import LocalProtocolError
 from comity.service.interfaces import Delivery
 
@@ -41,6 +41,12 @@ def report_data(operation: MessageOperation, to: Endpoint, new_trans_id: Callabl
         Data(originator, (Recipient(to),), Inline(write_service(said.element)), said.options)
         for said in responses(operation.context.report, new_trans_id)
     ]
+
+
+def is_unasked(operation: MessageOperation) -> bool:
+    """A report, not of a failure, of which its receiver asked to be told nothing: reportAfter is not asking for delivery."""
+    report = operation.context.report
+    return report is not None and report.fate is not Fate.FAILED
 
 
 @dataclass(slots=True)
@@ -87,8 +93,8 @@ class EndpointDelivery:
     def _made(self, delivery: Delivery, endpoint: Endpoint) -> list[Data] | Response:
         operation, new_id = delivery.operation, self._ground.new_trans_id
         said = report_data(operation, endpoint, new_id)
-        if said:
-            return said
+        if said or is_unasked(operation):
+            return said or success(operation.trans_id)
         made = operation_to_data(
             operation,
             recipient=endpoint,

@@ -55,6 +55,7 @@ _XML_BLOCK: Final = b"Content-Type: application/xml; charset=utf-8\r\n"
 XMPP_XML: Final = "application/xmpp+xml"
 #: A header line with its folded rest.
 _HEADER = re.compile(rb"[^\r\n]+\r\n(?:[ \t][^\r\n]*\r\n)*")
+_to_json: Final = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 _NOT_HEADERS: Final = ("content-type", "content-id")
 
 
@@ -263,7 +264,7 @@ def _kept(options: Sequence[Option]) -> tuple[Option, ...]:
 def _pack(native: _Native) -> bytes:
     rows = [[_packed(option) for option in options] for options in (native.data, native.originator, native.recipient)]
     block = native.header_block.decode("utf-8", "surrogateescape")
-    return json.dumps([native.form, native.label, block, *rows], separators=(",", ":")).encode("ascii")
+    return _to_json([native.form, native.label, block, *rows]).encode("ascii")
 
 
 def _packed(option: Option) -> list[Any]:

@@ -94,7 +94,8 @@ def document_to_entry(document: PresenceDocument) -> Entry | None:
     if found is None or when is None:
         return None
     tuples = tuple(own for one in document.tuples if (own := _own(one)) is not None)
-    return Entry(when.astimezone(UTC), found.get("publisher-info"), tuples)
+    info = found.get("publisher-info")
+    return Entry(when.astimezone(UTC), info if _is_uri(info) else "", tuples)
 
 
 def _tuple(given: Tuple, last_update: datetime, now: datetime, known: set[str]) -> tuple[PresenceTuple, PresenceState]:
@@ -131,13 +132,23 @@ def _id(given: Tuple, known: set[str]) -> str:
 
 
 def _own(given: PresenceTuple) -> Tuple | None:
-    """The tuple of an entry as it was published; None for what another device said."""
+    """The tuple of an entry as it was published; None for what another device said, in our own elements or not."""
     extra = next((element for element in given.extensions if element.name == _TUPLE), None)
     until = read_timestamp(extra.get("available-until")) if extra is not None else None
-    if extra is None or until is None or not given.contact:
+    if extra is None or until is None:
         return None
-    capabilities = tuple(Capability(one.get("baseline"), one.text) for one in extra.find_all(_CAPABILITY))
-    return Tuple(given.contact, until.astimezone(UTC), extra.get("info"), capabilities)
+    capabilities = [(one.get("baseline"), one.text) for one in extra.find_all(_CAPABILITY)]
+    info = extra.get("info")
+    if not (_is_uri(given.contact) and (not info or _is_uri(info)) and all(_is_uri(name) for name, _ in capabilities)):
+        return None
+    return Tuple(given.contact, until.astimezone(UTC), info, tuple(Capability(*one) for one in capabilities))
+
+
+def _is_uri(text: str) -> bool:
+    try:
+        return bool(absolute_uri(text))
+    except WireError:
+        return False
 
 
 # --- a document to an entry ------------------------------------------------------------------------------------------
@@ -188,10 +199,7 @@ def show(document: PresenceDocument, account: Address, now: datetime) -> Shown:
 
 def _destination(contact: str, account: Address) -> str:
     """Where a device can be reached; the account, if it does not say that in a URI."""
-    try:
-        return absolute_uri(contact)
-    except WireError:
-        return account.with_scheme("im").uri
+    return contact if _is_uri(contact) else account.with_scheme("im").uri
 
 
 def show_nothing(account: Address, when: datetime) -> Shown:

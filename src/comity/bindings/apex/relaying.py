@@ -17,7 +17,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
-from comity.bindings.apex.delivery import report_data
+from comity.bindings.apex.delivery import is_unasked, report_data
 from comity.bindings.apex.elements import (
     Bind,
     Data,
@@ -215,8 +215,8 @@ class Relaying:
         operation, ground = delivery.operation, self._ground
         recipient = Endpoint.of(operation.destination, operation.context.resource)
         said = report_data(operation, recipient, ground.new_trans_id)
-        if said:
-            return said
+        if said or is_unasked(operation):
+            return said or success(operation.trans_id)
         age = max(0.0, (ground.service.clock.when() - delivery.accepted).total_seconds())
         data = operation_to_data(
             operation,

@@ -67,8 +67,8 @@ class Wanted:
 
     @property
     def wants_receipt(self) -> bool:
-        """True if delivery is to be told."""
-        return bool(self.status or self.return_trip)
+        """True if delivery, or that it takes long, is to be told."""
+        return bool(self.status or self.return_trip or self.reports_delay)
 
     def write(self) -> str:
         """As it stands in ``Context.native_id``."""

@@ -40,6 +40,9 @@ class SessionOptions:
     """Listener: how a peer may sign in; the initiator needs none."""
     pre_auth_seconds: float | None = 30.0
     """Listener: from the first moment to the end of sign-in (P-20)."""
+    pre_auth_octets: int = 64 * 1024
+    """Listener: of one message before; twice as much of all those that are not complete together."""
+    pre_auth_channels: int = 8
 
 
 class SigningIn(ABC):
@@ -57,6 +60,8 @@ class SigningIn(ABC):
         self._profiles: tuple[str, ...] = ()
         """Of the peer's greeting."""
         self._is_starting_tls = False
+        self._is_stranger = role == "listener"
+        """Nobody yet: may cost little."""
         self._beep = BeepSession(role, options.limits, now)
         self._begin(now)
 
@@ -67,14 +72,34 @@ class SigningIn(ABC):
             self._asking_tls = TlsClient(session, emit)
             self._asking_in = SaslClient(session, emit, self._end_point, self._random)
             self._machines = (self._asking_tls.handle, self._asking_in.handle)
-            session.reset(now, replace(self._options.limits, profiles=()))
+            session.reset(now, self._limits(()))
             return
         has_tls = self._options.has_tls and not self.is_tls
         tls = TlsServer(session, emit, has_tls)
         self._asked = SaslServer(session, emit, self._options.sign_in, self._end_point, self._random)
         self._machines = (tls.handle, self._asked.handle)
         profiles = (PROFILE, *((TLS,) if has_tls else ()), *self._asked.profiles)
-        session.reset(now, replace(self._options.limits, profiles=profiles))
+        session.reset(now, self._limits(profiles))
+
+    def _limits(self, profiles: tuple[str, ...]) -> BeepOptions:
+        """What the peer is offered, and may cost at this stage."""
+        limits = replace(self._options.limits, profiles=profiles)
+        if not self._is_stranger:
+            return limits
+        most = self._options.pre_auth_octets
+        return replace(
+            limits,
+            message=min(limits.message, most),
+            unfinished=min(limits.unfinished, 2 * most),
+            channels=min(limits.channels, self._options.pre_auth_channels),
+        )
+
+    def _known(self) -> None:
+        """The peer is somebody: it may cost what they may."""
+        self._due = None
+        if self._is_stranger:
+            self._is_stranger = False
+            self._beep.allow(self._limits(self._beep.options.profiles))
 
     # --- the contract of a session -------------------------------------------------------------------------------------
 
@@ -134,7 +159,7 @@ class SigningIn(ABC):
 
     def admit(self) -> None:
         """The peer may stay without signing in: it is known by its address."""
-        self._due = None
+        self._known()
 
     # --- verbs of the listener -----------------------------------------------------------------------------------------
 
@@ -195,7 +220,7 @@ class SigningIn(ABC):
 
     def _emit(self, event: beep.TuningEvent) -> None:
         if isinstance(event, beep.SignInSucceeded):
-            self._due = None
+            self._known()
         self._events.append(event)
 
     def _take_events(self) -> None:
