@@ -283,7 +283,7 @@ class TestWords:
         assert {reason: code for code, reasons in column.items() for reason in reasons} == CODES
 
     def test_what_a_code_becomes_for_who_wrote_by_sip(self) -> None:
-        """T7; where the core has one reason for two codes of SIP, that of T1: 401 is 403, 501 is 415, 491 is 503."""
+        """T7; where the core has one reason for two codes of SIP, that of T1: 401 is 403, 501 is 415."""
         column = {
             400: {500, 501, 503},
             403: {530, 534, 535, 454, 537, 538, 554},
@@ -292,7 +292,7 @@ class TestWords:
             415: {504},
             480: {421, 450, 556},
             500: {451},
-            503: {555},
+            412: {555},
         }
         assert {number: code for code, numbers in column.items() for number in numbers} == {
             number: STATUS_CODES[reason][0] for number, reason in REASONS.items()
