@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from comity.bindings.base import Transport
 from tests.paths.kit import ServerProcess, Via
 from tests.test_cli_presence_clients import Person
 
@@ -51,6 +52,20 @@ def test_what_is_refused_and_who_is_there_already_is_said(server: ServerProcess)
         assert done.returncode == 1
         assert "Another program receives as this address" in done.stderr
         assert listening.interrupt() == 0
+
+
+def test_a_port_that_is_not_one_of_apex_is_said(server: ServerProcess) -> None:
+    """TLS where none is expected, none where it is, and another protocol: one error, and what to look at."""
+    alice = Person(server, "alice")
+    words = ("--from", alice.address, "--to", "bob@a.test", "hello", *alice.sign_in("apex"))
+    wrong: list[tuple[Via, Transport]] = [("apex", "tls"), ("sip", "tcp"), ("xmpp", "tcp")]
+    for protocol, transport in wrong:
+        host, number = server.port(protocol, "tcp")
+        done = alice.run("send", *words, "--server", f"{host}:{number}", "--transport", transport)
+        assert (done.returncode, done.stdout) == (1, "")
+        error, hint = done.stderr.splitlines()
+        assert error.startswith("comity: ")
+        assert hint == "comity: Is it another port, or another --transport (tls, tcp, udp)?"
 
 
 def test_what_apex_does_not_have_is_said_and_where_it_is(server: ServerProcess) -> None:

@@ -119,7 +119,7 @@ def test_every_command_of_the_page_says_what_stands_under_it(page: Path, tmp_pat
     asyncio.run(story())
 
 
-@pytest.mark.parametrize("page", ["apex", "other-domains"])
+@pytest.mark.parametrize("page", ["apex", "join-two-servers"])
 def test_what_the_page_writes_into_the_file_is_good(page: str, tmp_path: Path) -> None:
     """All of it together, in a file made by nobody's hand."""
     init_certificates(tmp_path / "data", ["example.org"])

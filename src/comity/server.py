@@ -144,6 +144,7 @@ class Server:
                 changed=lambda address: self._changed(accounts, address),
                 woken=pipeline.delivery.wake,
                 dropped=pipeline.delivery.dropped,
+                drop=pipeline.drop,
                 protected=pipeline.protection.put,
                 presence=desk,
                 can_verify=config.security.trust is not None,

@@ -443,6 +443,34 @@ class TestReports:
 
         run(story())
 
+    def test_what_an_operator_drops_is_reported_and_gone(self) -> None:
+        """§5.6: also while a device has it in hand; docs/topics/promise.md."""
+
+        async def story() -> None:
+            bench = await Bench().start()
+            bob, alice = (
+                await bench.device("im:bob@a.test", answer=None),
+                await bench.device("im:alice@a.test", answer=takes),
+            )
+            for is_there in (True, False):
+                if not is_there:
+                    await bench.pipeline.registrar.unregister(bob.contact.aor, bob.contact.binding, bob.contact.id)
+                accepted = await bench.send("hello")
+                await settle()
+                [found] = await bench.store.find(accepted.id)
+                bench.pipeline.drop(found)
+                await settle()
+                report = alice.deliveries.pop().operation.context.report
+                assert report is not None
+                assert "operator" in report.text
+                [found] = await bench.store.find(accepted.id)
+                assert found.outcome is not None
+                assert b"dropped" in found.outcome
+                assert not await bench.store.lanes("inbox/im:bob@a.test")
+                assert not alice.deliveries
+
+        run(story())
+
     def test_no_report_is_made_for_a_report(self) -> None:
         async def story() -> None:
             bench = await Bench().start()

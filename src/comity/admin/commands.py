@@ -131,6 +131,7 @@ class Commands:
         changed: called after an account was changed or removed, so that nothing old is used any more.
         woken: called for each lane to be tried now; the store's ``Wake`` tells other nodes.
         dropped: called with lane and number of a message that was ended, so that it is not delivered from memory.
+        drop: ends a message and tells its sender; without it, no server runs and nobody is told.
         protected: called with an account's key and its new protection rule.
         presence: who may see whom, and what accounts keep.
         can_verify: the configuration names authorities to check signatures by.
@@ -146,6 +147,7 @@ class Commands:
         changed: Callable[[Address], None] | None = None,
         woken: Callable[[str], None] | None = None,
         dropped: Callable[[str, int], None] | None = None,
+        drop: Callable[[Found], None] | None = None,
         protected: Callable[[str, Rule], None] | None = None,
         presence: PresenceDesk | None = None,
         can_verify: bool = False,
@@ -157,6 +159,7 @@ class Commands:
         self._changed = changed or (lambda address: None)
         self._woken = woken or (lambda lane: None)
         self._dropped = dropped or (lambda lane, seq: None)
+        self._drop = drop
         self._protected = protected or (lambda key, rule: None)
         self._presence = presence
         self._can_verify = can_verify
@@ -314,6 +317,10 @@ class Commands:
         if len(found) > 1:
             raise CommandRefused(f"{len(found)} waiting messages fit {request.id!r}. Give the whole spine ID.", 2)
         record = found[0]
+        if self._drop is not None:
+            self._drop(record)
+            await self._store.commit([Wake(record.lane)])  # durable when that is: calls are carried out in order
+            return Dropped(record.id, record.lane)
         results = await self._store.commit([Ack(record.lane, record.seq, self._outcome())])
         if isinstance(results[0], Conflict):
             raise CommandRefused(f"{record.id} was delivered or ended in the meantime.")

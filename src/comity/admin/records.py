@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from comity.admin.requests import Step
+from comity.cpim.operations import PASSED_ON
 from comity.errors import StoreError
-from comity.service.envelope import Envelope, Outcome, pack_outcome, unpack, unpack_outcome
+from comity.service.envelope import DROPPED, Envelope, Outcome, pack_outcome, unpack, unpack_outcome
 from comity.service.interfaces import Found
 from comity.service.routing import HOPS
 
@@ -43,13 +44,15 @@ class EnvelopeRecords:
         out, outcome = "", f"waits in {found.lane}" if found.lane.startswith(HOPS) else "stored"
         if ended is not None:
             out, outcome = ended.out, ended.outcome
+            if ended.form == PASSED_ON:  # what became of it then is told by the next server
+                return Step(self._node, envelope.in_protocol, out, _iso(found.accepted), found.fingerprint, "passed on")
             detail = ended.form or ": ".join(part for part in (ended.reason, ended.text) if part)
             outcome += f" ({detail})" if detail else ""
         return Step(self._node, envelope.in_protocol, out, _iso(found.accepted), found.fingerprint, outcome)
 
     def dropped(self, when: datetime) -> bytes:
         """The outcome of a message that an operator ended."""
-        return pack_outcome(Outcome("dropped", when, text="Dropped by the operator."))
+        return pack_outcome(Outcome("dropped", when, text=DROPPED))
 
 
 def _iso(seconds: float) -> str:

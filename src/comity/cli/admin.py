@@ -275,7 +275,7 @@ def queue_retry(lane: str, config_path: Path, as_json: bool) -> None:
 @config_option
 @as_json
 def queue_drop(message_id: str, config_path: Path, as_json: bool) -> None:
-    """End the waiting message ID undelivered.
+    """End the waiting message ID undelivered; a running server tells its sender.
 
     \b
     Example:

@@ -58,8 +58,9 @@ def contacts(
       block, unblock CONTACT     let nothing at all come from or go to them
       blocked            who is blocked
 
-    It is the same list whatever protocol one signs in by. SIP itself knows only "requests": the other actions need XMPP, or
-    an XCAP client. Exit code 0: done; 1: the server refused it; 2: not possible by this protocol.
+    It is the same list whatever protocol one signs in by. SIP itself knows only "requests", APEX none of
+    them: the other actions need XMPP, or an XCAP client. Exit code 0: done; 1: the server refused it; 2: not possible by
+    this protocol.
 
     \b
     Examples:

@@ -24,7 +24,7 @@ INDENT = "      "
 @click.option("--once", is_flag=True, help="End after the story instead of staying up.")
 @as_json
 def demo(*, once: bool, as_json: bool) -> None:
-    """Watch signed and encrypted messages cross from SIP to XMPP and back, on this machine, in well under a minute.
+    """Watch signed and encrypted messages cross between SIP, XMPP and APEX, on this machine, in well under a minute.
 
     Everything is a process of its own on real sockets of loopback, in a directory that is removed at the end. Then it
     stays up and prints the settings for your own SIP and XMPP client, until Ctrl-C.

@@ -7,6 +7,7 @@ Place on the path: at its beginning. It is a person's client, never part of a se
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -55,7 +56,15 @@ HINTS = {
     "554 another application": "Another program receives as this address by APEX, perhaps comity listen. End it first.",
     "401 Unauthorized": "The password is wrong, or there is no such account.",
     "407 Proxy": "The password is wrong, or there is no such account.",
-    "closed the connection": "Is it another port, or another --transport (tls, tcp, udp)?",
+    **dict.fromkeys(
+        (
+            "closed the connection",
+            "wrong version number",
+            "without a release of the session",
+            "frame header that the grammar does not allow",
+        ),
+        "Is it another port, or another --transport (tls, tcp, udp)?",
+    ),
 }
 """What a person can do about an error, by the words in it."""
 
@@ -73,6 +82,8 @@ class SignIn:
 
     def connect(self, *, receive: bool) -> Client:
         """A client that signs in when it is entered."""
+        # A failed handshake is in the error that ends the command; Python would write the log's line about it too.
+        logging.getLogger("comity.net.network").addHandler(logging.NullHandler())
         return connect(
             self.via,
             self.address,

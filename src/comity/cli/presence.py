@@ -233,9 +233,9 @@ def watch(
     except asyncio.CancelledError:
         click.echo("comity: stopped watching", err=True)
     if shown.refusal:
-        fail(f"{whom} does not let {whose} see: {shown.refusal}.", NEGATIVE)
+        fail(f"{whom} does not let {whose} see: {shown.refusal.removesuffix('.')}.", NEGATIVE)
     if shown.states < (count or 1):
-        why = f" It ended: {shown.end}." if shown.end else ""
+        why = f" It ended: {shown.end.removesuffix('.')}." if shown.end else ""
         fail(hinted(f"{shown.states} of {count or 1} states came.{why}"), NEGATIVE)
 
 

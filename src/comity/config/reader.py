@@ -295,7 +295,7 @@ class _Reader:
         parts = split_url(value)
         if parts and parts[0] in ("udp", "tcp", "tls"):
             return value
-        cure = 'Write it as "tls://sip.example.net:5061" or "tcp://10.0.0.2:5060".'
+        cure = 'Write it as "tls://sip.example.net:5061", or as "tcp://10.0.0.2:912" for APEX.'
         return self.say(key, f"{shown(value)} is not the address of a next hop.", cure)
 
     def _read_networks(self, key: str, value: object, spec: Mapping[str, Any]) -> Any:
@@ -307,7 +307,11 @@ class _Reader:
             if (found := network(item)) is None:
                 self.say(name, f"{shown(item)} is not a network.", 'Write it like "192.168.1.0/24" or "fd00::/8".')
             elif found.prefixlen == 0:
-                self.say(name, f"{shown(item)} is the whole Internet.", "Name the network your phones are in.")
+                self.say(
+                    name,
+                    f"{shown(item)} is the whole Internet.",
+                    "Name the network your phones are in, or the other server.",
+                )
             else:
                 networks.append(found)
         return tuple(networks)
@@ -331,7 +335,7 @@ class _Reader:
         example = f'Write it as "{next(iter(ports))}://127.0.0.1:{next(iter(ports.values()))}".'
         parts = split_url(value)
         if parts is None:
-            if isinstance(value, str) and re.search(r":\d{5,}$", value):
+            if isinstance(value, str) and re.search(r"://.*:\d{5,}$", value):
                 return self.say(key, f"the port of {shown(value)} is out of range.", "Ports are 1 to 65535.")
             return self.say(key, f"{shown(value)} is not the address of a listener.", example)
         scheme, host, port = parts

@@ -137,7 +137,7 @@ class ApexConfig:
     """``[apex]``: where APEX is spoken; off unless written."""
 
     listen: tuple[Listener, ...] = _listeners(APEX_PORTS)
-    """``tcp://`` and ``tls://`` addresses."""
+    """``tcp://`` and ``tls://`` addresses; without a port, 913 and 914."""
 
 
 @dataclass(frozen=True, slots=True)

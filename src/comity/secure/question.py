@@ -17,7 +17,6 @@ from comity.cpim.address import Address
 from comity.cpim.entity import decode_transfer
 from comity.cpim.message import CpimLimits, CpimMessage, check_profile
 from comity.cpim.operations import MimeObject
-from comity.cpim.presence import PIDF_TYPE, PresenceDocument
 from comity.errors import MalformedMessage
 from comity.secure.chain import TrustStore
 from comity.secure.evidence import Signer
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 from comity.secure.verdict import IdentityMatch, Layer, LayerKind, Verdict, VerdictKind
 
 CPIM = "message/cpim"
+PIDF = "application/pidf+xml"
 MAX_OCTETS = 16 * 1024 * 1024
 """Of a whole object, and of what is found inside all its layers together. What arrived by a protocol is far smaller
 (reliability.md 6.2); a file may hold more, and it is read in memory."""
@@ -53,7 +53,7 @@ class View:
     @property
     def noun(self) -> str:
         """What to call it in a sentence."""
-        return "presence document" if self.kind == PIDF_TYPE else "message"
+        return "presence document" if self.kind == PIDF else "message"
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,10 +210,12 @@ def view_of(obj: MimeObject) -> View:
         to = tuple(address.uri for address in (*message.to, *message.cc))
         identifier = message.message_id or obj.fingerprint
         return View(CPIM, sender.uri if sender else "", to, message.date_time, identifier, has_headers=True)
-    if obj.media_type == PIDF_TYPE:
+    if obj.media_type == PIDF:
+        from comity.cpim.presence import PresenceDocument  # noqa: PLC0415  # messages need no XML (SEED-7)
+
         document = PresenceDocument.of(obj)
         from_ = document.entity if document.presentity is None else document.presentity.uri
-        return View(PIDF_TYPE, from_, (), document.date_time, obj.fingerprint, has_headers=True)
+        return View(PIDF, from_, (), document.date_time, obj.fingerprint, has_headers=True)
     return View(obj.media_type)
 
 

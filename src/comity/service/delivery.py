@@ -385,14 +385,14 @@ class DeliveryEngine:
         if inbox is not None and pending is not None:
             inbox.discard(pending)
 
-    def finish(self, lane: str, item: Item, outcome: Outcome, response: Response, report: Report | None = None) -> None:
+    def finish(self, lane: str, seq: int, outcome: Outcome, response: Response, report: Report | None = None) -> None:
         """End a message from outside (expired, dropped), whether it is in memory or only in the store."""
         inbox = self._inboxes.get(lane)
-        pending = None if inbox is None else inbox.find(item.seq)
+        pending = None if inbox is None else inbox.find(seq)
         if inbox is not None and pending is not None:
             inbox.end(pending, outcome, response, report)
         else:
-            self.ends.conclude(lane, item.seq, outcome, report)
+            self.ends.conclude(lane, seq, outcome, report)
 
     def attempt(self, channel: Channel, pending: Pending, number: int) -> asyncio.Future[Response]:
         """One attempt at one device; what raises becomes that attempt's failure."""

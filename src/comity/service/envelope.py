@@ -7,7 +7,7 @@ operation back, after a restart too. The object's octets are only joined to and 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -153,6 +153,9 @@ def operation_with(envelope: Envelope, thing: MimeObject) -> MessageOperation:
         )
     except (AddressError, TypeError, ValueError) as error:
         raise StoreError(f"a stored envelope holds what cannot be: {error}") from error
+
+
+DROPPED: Final = "Dropped by the operator."
 
 
 class Outcome(msgspec.Struct, omit_defaults=True):

@@ -34,7 +34,15 @@ from comity.failpoints import failpoint
 from comity.service import policy
 from comity.service.delays import Delays
 from comity.service.delivery import DeliveryEngine
-from comity.service.envelope import Envelope, Outcome, operation_alone, operation_of_item, unpack, unpack_outcome
+from comity.service.envelope import (
+    DROPPED,
+    Envelope,
+    Outcome,
+    operation_alone,
+    operation_of_item,
+    unpack,
+    unpack_outcome,
+)
 from comity.service.ids import new_spine_id
 from comity.service.interfaces import (
     Accepted,
@@ -539,7 +547,17 @@ class Pipeline:
         response = failure(operation.trans_id, Reason.EXPIRED, "It could not be delivered in time.")
         report = self._report(Pending(item.record.id, item.seq, item.accepted, operation, envelope), response)
         outcome = Outcome("expired", self.clock.when(), reason=Reason.EXPIRED.value, text=response.text)
-        self.delivery.finish(item.record.lane, item, outcome, response, report)
+        self.delivery.finish(item.record.lane, item.seq, outcome, response, report)
+
+    def drop(self, found: Found) -> None:
+        """End a waiting message at the operator's word; its sender is told as of any other end."""
+        response = failure("", Reason.EXPIRED, "The operator of the server ended it undelivered.")
+        try:
+            report = self._report_of(found, response)
+        except StoreError:  # a bad row (F-POISON) can be dropped too
+            report = None
+        outcome = Outcome("dropped", self.clock.when(), text=DROPPED)
+        self.delivery.finish(found.lane, found.seq, outcome, response, report)
 
     def _run(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -12,6 +12,7 @@ from comity.bindings.apex.options import DATA_HOPPING, DATA_TIMING, HOLD, STATUS
 from comity.bindings.apex.reasons import CODES, REASONS, reason_for_code
 from comity.bindings.apex.report import Wanted
 from comity.bindings.apex.wire import read_option_content, write_option_content
+from comity.bindings.sip.mapping import STATUS_CODES
 from comity.cpim.address import Address
 from comity.cpim.message import CpimMessage
 from comity.cpim.operations import Fate, Reason, Report
@@ -263,11 +264,39 @@ async def test_a_person_who_sends_a_report_is_told_nothing_about_it() -> None:
 
 
 class TestWords:
-    """T1 and T7 row by row; what stands in ``Context.native_id``."""
+    """T1 and T7, code by code; what stands in ``Context.native_id``."""
 
-    def test_every_reason_has_a_code_of_the_rfcs(self) -> None:
-        assert set(CODES) == set(Reason)
-        assert set(CODES.values()) <= {421, 450, 451, 501, 504, 537, 550, 553, 554, 555}
+    def test_every_reason_has_its_code(self) -> None:
+        """T1, T8: what stands in the APEX column; a time, a signature or a key that is refused is a policy of the recipient."""
+        column = {
+            450: {Reason.TIMEOUT, Reason.AWAY, Reason.QUOTA},
+            421: {Reason.OVERLOAD, Reason.UNSERVED},
+            451: {Reason.INTERNAL},
+            501: {Reason.SYNTAX},
+            504: {Reason.CONTENT},
+            537: {Reason.DENIED},
+            550: {Reason.NO_SUCH_USER, Reason.HOPS, Reason.LOOP, Reason.EXPIRED, Reason.NO_PUBLICATION},
+            553: {Reason.NO_ROUTE},
+            554: {Reason.SIZE, Reason.TIMESTAMP, Reason.SIGNATURE, Reason.DECRYPTION, Reason.PROTECTION},
+            555: {Reason.SUBSCRIPTION_EXISTS},
+        }
+        assert {reason: code for code, reasons in column.items() for reason in reasons} == CODES
+
+    def test_what_a_code_becomes_for_who_wrote_by_sip(self) -> None:
+        """T7; where the core has one reason for two codes of SIP, that of T1: 401 is 403, 501 is 415."""
+        column = {
+            400: {500, 501, 503},
+            403: {530, 534, 535, 454, 537, 538, 554},
+            404: {550, 551, 553},
+            408: {350},
+            415: {504},
+            480: {421, 450, 556},
+            500: {451},
+            412: {555},
+        }
+        assert {number: code for code, numbers in column.items() for number in numbers} == {
+            number: STATUS_CODES[reason][0] for number, reason in REASONS.items()
+        }
 
     @pytest.mark.parametrize(
         ("number", "reason"), [(499, Reason.AWAY), (599, Reason.DENIED), (399, Reason.TIMEOUT), (299, Reason.DENIED)]

@@ -203,6 +203,8 @@ class ApexBinding:
             self._is_empty.clear()
             await self._is_empty.wait()
             patience.cancel()
+        if self._submissions.pending:
+            await asyncio.wait(self._submissions.pending)
         if ground.tasks:
             await asyncio.wait(ground.tasks)
 
@@ -307,8 +309,8 @@ class ApexBinding:
     def _taken(
         self, connection: Connection, channel: int, element: CoreElement
     ) -> Ok | Error | asyncio.Future[Ok | Error]:
-        if self._ground.is_draining and not isinstance(element, Terminate):
-            return Error(421, _STOPPING)
+        if self._ground.is_draining and isinstance(element, Attach | Bind):
+            return Error(421, _STOPPING)  # data that crosses our goodbye is taken and answered like any other
         match element:
             case Data() if self._relaying.is_relay(connection.link):
                 return self._relaying.data(connection, element)

@@ -54,7 +54,7 @@ REASONS: Final[dict[int, Reason]] = {
     551: Reason.NO_SUCH_USER,
     553: Reason.NO_ROUTE,
     554: Reason.DENIED,
-    555: Reason.OVERLOAD,
+    555: Reason.NO_PUBLICATION,
     556: Reason.AWAY,
 }
 _BY_FIRST_DIGIT: Final[dict[int, Reason]] = {3: Reason.TIMEOUT, 4: Reason.AWAY}

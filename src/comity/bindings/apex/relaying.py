@@ -42,13 +42,12 @@ from comity.bindings.apex.report import NAME as REPORT
 from comity.bindings.apex.service_data import ServiceData
 from comity.bindings.apex.submission import Submissions
 from comity.bindings.base import Link
-from comity.cpim.operations import MessageOperation, Reason, Requirement, Response, failure, success
+from comity.cpim.operations import PASSED_ON, MessageOperation, Reason, Requirement, Response, failure, success
 from comity.errors import AddressError, LocalProtocolError
 from comity.service.interfaces import Delivery, Origin
 
 log = logging.getLogger(__name__)
 
-PASSED_ON = "passed-on"
 ANY = "*"
 BURST_SECONDS = 4.0
 """Seconds' worth of messages that a relay may send at once."""
