@@ -198,6 +198,25 @@ class TestOut:
 
         run(story())
 
+    def test_what_waited_for_a_dead_hop_ends_together(self) -> None:
+        """Every accepted message is terminal within its lifetime and a minute, however many there are (reliability.md section 5.6)."""
+
+        async def story() -> None:
+            bench = await timed(B).start()
+            bench.hop("b.test", answer=refuses(Reason.TIMEOUT))
+            alice = await bench.device("im:alice@a.test")
+            for n in range(650):
+                (await bench.send(f"{n}", destination=BOB)).outcome.cancel()
+            await pass_time(bench, 72 * 3600 - 120)
+            assert not alice.deliveries
+            await pass_time(bench, 180)
+            for _ in range(100):
+                await settle()
+            assert len(alice.deliveries) == 650
+            assert not await bench.store.lanes()
+
+        run(story())
+
     def test_a_dead_hop_slows_nobody_else(self) -> None:
         async def story() -> None:
             bench = await timed(B, C).start()

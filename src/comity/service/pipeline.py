@@ -521,9 +521,14 @@ class Pipeline:
 
     async def _expire_now(self) -> None:
         """Report and end every message whose lifetime is over (reliability.md section 5.6)."""
+        last: list[str] = []
         try:
-            for item in await self._store.expire():
-                self._expired(item)
+            while items := await self._store.expire():
+                if (ids := [item.record.id for item in items]) == last:
+                    break  # the store can keep no end now
+                last = ids
+                for item in items:
+                    self._expired(item)
         except StoreError as error:
             log.error("looking for expired messages failed: %s", error)
         finally:
