@@ -26,6 +26,7 @@ from comity.bindings.apex.service_wire import write_service
 from comity.bindings.apex.wire import read_option_content, write_option_content
 from comity.cpim.operations import Fate, Reason, Requirement
 from comity.service.interfaces import Accepted
+from comity.service.policy import Limits
 from comity.testing.service import settle
 from tests.bindings.apex.internet import Internet, Node, by_address, by_certificate, route, status_request
 from tests.loop import in_loop
@@ -361,6 +362,45 @@ async def test_relay_that_never_answers_is_given_up_and_called_again() -> None:
     assert ours.is_closed
     bob = await b.online("bob@b.test")
     assert [part.content_id for part in bob.contents if isinstance(part, Part)] == ["2@a.test", "3@a.test"]
+
+
+@in_loop
+async def test_relay_that_closes_our_channel_and_stays_gathers_no_sessions() -> None:
+    internet, a, b = await pair()
+    alice = await a.online("alice@a.test")
+    for number in range(5):
+        assert (
+            await alice.send("alice@a.test", "bob@b.test", content=replace(GIF, content_id=f"{number}@a.test")) == Ok()
+        )
+        [theirs] = [link for link in internet.links if link.node is b and not link.is_closed]
+        assert theirs.session is not None
+        theirs.session.close_channel(max(theirs.session.channels))
+        theirs.flush()
+        await internet.settle()
+        assert all(link.is_closed for link in internet.links)
+    bob = await b.online("bob@b.test")
+    assert len(bob.data) == 5
+
+
+@in_loop
+async def test_full_inbox_over_there_is_told_at_once_and_holds_up_nobody() -> None:
+    """The refusal is about one recipient: were it "not now", everybody's messages for that domain would wait with it."""
+    internet = Internet()
+    internet.records = {"a.test": [A], "b.test": [B]}
+    a = await Node(internet, "a.test", A, [route("b.test")]).start()
+    b = await Node(internet, "b.test", B, [route("a.test")], limits=Limits(inbox_records=1)).start()
+    alice, carol = await a.online("alice@a.test"), await b.online("carol@b.test")
+    for number in range(3):
+        assert (
+            await alice.send("alice@a.test", "bob@b.test", content=replace(GIF, content_id=f"{number}@a.test")) == Ok()
+        )
+        assert (
+            await alice.send("alice@a.test", "carol@b.test", content=replace(GIF, content_id=f"c{number}@a.test"))
+            == Ok()
+        )
+        assert len(carol.data) == number + 1
+    assert not await a.store.lanes()
+    assert [lane.pending for lane in await b.store.lanes()] == [1]
 
 
 @in_loop

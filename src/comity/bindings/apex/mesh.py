@@ -225,6 +225,8 @@ class Mesh:
                 road.neighbour = None
         self._neighbours.discard(neighbour)
         neighbour.lost()
+        if (calling := self._by_link.get(neighbour.link)) is not None:
+            calling.release()  # a relay that closes our channel and stays would gather sessions of ours
         self._forget_roads()
 
     async def drain(self) -> None:
