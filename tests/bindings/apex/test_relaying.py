@@ -23,6 +23,7 @@ from comity.bindings.apex.elements import (
 )
 from comity.bindings.apex.endpoint import Endpoint
 from comity.bindings.apex.service_wire import write_service
+from comity.bindings.apex.session import ApexSession
 from comity.bindings.apex.wire import read_option_content, write_option_content
 from comity.cpim.operations import Fate, Reason, Requirement
 from comity.service.interfaces import Accepted
@@ -373,7 +374,7 @@ async def test_relay_that_closes_our_channel_and_stays_gathers_no_sessions() -> 
             await alice.send("alice@a.test", "bob@b.test", content=replace(GIF, content_id=f"{number}@a.test")) == Ok()
         )
         [theirs] = [link for link in internet.links if link.node is b and not link.is_closed]
-        assert theirs.session is not None
+        assert isinstance(theirs.session, ApexSession)
         theirs.session.close_channel(max(theirs.session.channels))
         theirs.flush()
         await internet.settle()
