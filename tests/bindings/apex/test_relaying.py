@@ -22,10 +22,12 @@ from comity.bindings.apex.elements import (
     StatusResponse,
 )
 from comity.bindings.apex.endpoint import Endpoint
+from comity.bindings.apex.ground import Connection, answered
 from comity.bindings.apex.service_wire import write_service
 from comity.bindings.apex.session import ApexSession
 from comity.bindings.apex.wire import read_option_content, write_option_content
 from comity.cpim.operations import Fate, Reason, Requirement
+from comity.service.channel import MOST_ATTEMPTS
 from comity.service.interfaces import Accepted
 from comity.service.policy import Limits
 from comity.testing.service import settle
@@ -402,6 +404,34 @@ async def test_full_inbox_over_there_is_told_at_once_and_holds_up_nobody() -> No
         assert len(carol.data) == number + 1
     assert not await a.store.lanes()
     assert [lane.pending for lane in await b.store.lanes()] == [1]
+
+
+@in_loop
+async def test_data_over_which_the_next_relay_fails_is_given_up_in_the_end() -> None:
+    """F-POISON: 451 every time is this data's doing; its sender is told, and what is for others went by long before."""
+    internet, a, b = await pair()
+    phone, carol = await a.phone("alice"), await b.online("carol@b.test")
+    took, tries = b.binding._relaying.data, 0
+
+    def fail(connection: Connection, data: Data) -> asyncio.Future[Ok | Error]:
+        nonlocal tries
+        if str(data.recipients[0].identity) != "bob@b.test":
+            return took(connection, data)
+        tries += 1
+        return answered(Error(451, "local error in processing"))
+
+    b.binding._relaying.data = fail  # type: ignore[method-assign]
+    await a.submit(a.operation("poison", "im:alice@a.test", "im:bob@b.test"))
+    for number in range(2 * MOST_ATTEMPTS):
+        await a.submit(a.operation(f"{number}", "im:alice@a.test", "im:carol@b.test"))
+        await internet.pass_time(2)
+    assert len(carol.data) == 2 * MOST_ATTEMPTS
+    assert tries == MOST_ATTEMPTS + 1
+    [delivery] = phone.deliveries
+    report = delivery.operation.context.report
+    assert report is not None
+    assert report.reason is Reason.INTERNAL
+    assert not await a.store.lanes()
 
 
 @in_loop
