@@ -76,6 +76,9 @@ log = logging.getLogger(__name__)
 EXPIRY_INTERVAL = 15.0
 """Seconds between two looks for messages whose lifetime is over."""
 
+MOST_ALIKE = 1_000
+"""Recipients of one object among whom a next hop's word finds the one it is about."""
+
 Answer = asyncio.Future[Accepted | Response]
 
 
@@ -500,7 +503,7 @@ class Pipeline:
         """See ``Service.settle``."""
         wanted = self._own(sender).key, recipient.key
         for fingerprint in fingerprints:
-            for found in reversed(await self._store.find(fingerprint)):
+            for found in reversed(await self._store.find(fingerprint, MOST_ALIKE)):
                 if not found.lane.startswith(HOPS):
                     continue
                 envelope = unpack(found.envelope)
