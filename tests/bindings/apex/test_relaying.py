@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+import pytest
+
 from comity.bindings.apex.elements import (
     Bind,
     Data,
@@ -404,6 +406,27 @@ async def test_full_inbox_over_there_is_told_at_once_and_holds_up_nobody() -> No
         assert len(carol.data) == number + 1
     assert not await a.store.lanes()
     assert [lane.pending for lane in await b.store.lanes()] == [1]
+
+
+@in_loop
+async def test_sessions_with_other_relays_are_bounded_and_the_idle_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A route of everybody: whoever has many domains of his own has not as many sessions of ours."""
+    monkeypatch.setattr("comity.bindings.apex.mesh.MOST_ROADS", 3)
+    internet = Internet()
+    a = await Node(internet, "a.test", A, [route("*")]).start()
+    domains = [f"d{number}.test" for number in range(6)]
+    for number, domain in enumerate(domains):
+        internet.records[domain] = [f"192.0.2.{number + 10}"]
+        await Node(internet, domain, f"192.0.2.{number + 10}", [route("a.test")]).start()
+    alice = await a.online("alice@a.test")
+    for number, domain in enumerate(domains):
+        assert (
+            await alice.send("alice@a.test", f"bob@{domain}", content=replace(GIF, content_id=f"{number}@a.test"))
+            == Ok()
+        )
+        await internet.pass_time(5)
+        assert sum(not link.is_closed for link in internet.links if link.node is a) <= 3
+    assert not await a.store.lanes()
 
 
 @in_loop
