@@ -26,9 +26,10 @@ from comity.cpim.operations import (
     indeterminant,
     success,
 )
+from comity.errors import StoreError
 from comity.service.channel import RETRY_DELAYS
 from comity.service.hops import MOST_TRANSIENT
-from comity.service.interfaces import Accepted, Delivery, Origin
+from comity.service.interfaces import Accepted, Delivery, Item, Origin
 from comity.service.policy import Limits
 from comity.service.routes import HOP_WINDOW, Route
 from comity.store.clock import StoreClock
@@ -195,6 +196,84 @@ class TestOut:
             await pass_time(bench, 2 * 3600)
             assert report_in(alice.deliveries[0]).reason is Reason.EXPIRED
             assert not await bench.store.lanes()
+
+        run(story())
+
+    def test_what_waited_for_a_dead_hop_ends_together(self) -> None:
+        """Every accepted message is terminal within its lifetime and a minute, however many there are (reliability.md section 5.6)."""
+
+        async def story() -> None:
+            bench = await timed(B).start()
+            bench.hop("b.test", answer=refuses(Reason.TIMEOUT))
+            alice = await bench.device("im:alice@a.test")
+            for n in range(650):
+                (await bench.send(f"{n}", destination=BOB)).outcome.cancel()
+            await pass_time(bench, 72 * 3600 - 120)
+            assert not alice.deliveries
+            await pass_time(bench, 180)
+            for _ in range(100):
+                await settle()
+            assert len(alice.deliveries) == 650
+            assert not await bench.store.lanes()
+
+        run(story())
+
+    def test_what_waits_for_a_dead_hop_is_not_in_memory(self) -> None:
+        """With a route of everybody there may be any number of them; each is tried, and empties in order when it is back."""
+
+        async def story() -> None:
+            bench = await timed(Route("*", "sip", "tls://b.test:5061")).start()
+            domains = [f"d{n}.test" for n in range(5)]
+            hops = [bench.hop(domain, answer=refuses(Reason.TIMEOUT)) for domain in domains]
+            for n in range(100):
+                for domain in domains:
+                    await bench.send(f"{n}", destination=f"im:bob@{domain}")
+            for _ in range(20):
+                await pass_time(bench, 1)
+            inboxes = bench.pipeline.delivery._inboxes
+            assert [len(inboxes[f"hop/sip:{domain}"]._items) for domain in domains] == [0] * 5
+            await bench.send("100", destination="im:bob@d0.test")
+            tried = len(hops[0].deliveries)
+            await pass_time(bench, 1000)
+            assert len(hops[0].deliveries) > tried + 1
+            assert not inboxes["hop/sip:d0.test"]._items
+            for hop in hops:
+                hop.deliveries.clear()
+                hop.answer = takes
+            await pass_time(bench, 300)
+            for _ in range(40):
+                await settle()
+            assert hops[0].texts == [b"%d" % n for n in range(101)]
+            assert all(hop.texts == [b"%d" % n for n in range(100)] for hop in hops[1:])
+            assert not await bench.store.lanes()
+
+        run(story())
+
+    def test_a_lane_that_cannot_be_read_is_read_again(self, caplog: pytest.LogCaptureFixture) -> None:
+        async def story() -> None:
+            bench = await timed(B).start()
+            hop = bench.hop("b.test", answer=refuses(Reason.TIMEOUT))
+            await bench.send("x", destination=BOB)
+            for _ in range(20):
+                await pass_time(bench, 1)
+            assert not bench.pipeline.delivery._inboxes["hop/sip:b.test"]._items
+            read, failures = bench.store.read, 3
+
+            async def read_badly(lane: str, limit: int) -> list[Item]:
+                nonlocal failures
+                if failures:
+                    failures -= 1
+                    raise StoreError("the disk does not answer")
+                return await read(lane, limit)
+
+            bench.store.read = read_badly  # type: ignore[method-assign]
+            hop.answer = takes
+            await pass_time(bench, 300)
+            for _ in range(4):
+                await pass_time(bench, 10)
+            assert not failures
+            assert not await bench.store.lanes()
+            assert hop.texts[-1] == b"x"
 
         run(story())
 

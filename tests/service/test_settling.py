@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from comity.cpim.address import Address
-from comity.cpim.operations import Fate, MessageOperation, Reason, failure, indeterminant, success
+from comity.cpim.operations import Fate, MessageOperation, MimeObject, Reason, failure, indeterminant, success
 from comity.service.interfaces import Accepted, Origin
 from comity.service.routes import Route
 from comity.testing.service import Bench, settle
@@ -41,6 +41,25 @@ async def test_failure_that_the_next_hop_tells_later_is_reported_once() -> None:
     report = delivery.operation.context.report
     assert report is not None
     assert (report.fate, report.reason, report.recipient) == (Fate.FAILED, Reason.CONTENT, BOB)
+
+
+@in_loop
+async def test_failure_for_one_of_many_recipients_of_one_object_is_told() -> None:
+    bench = await Bench(routes=[B]).start()
+    phone = await bench.device("im:alice@a.test")
+    bench.hop("b.test")
+    sealed = MimeObject(b"Content-Type: application/pkcs7-mime; smime-type=enveloped-data\r\n", b"0\x80")
+    recipients = [Address.im(f"u{n}", "b.test") for n in range(300)]
+    for to in recipients:
+        operation = MessageOperation(ALICE, to, to.key, sealed)
+        assert isinstance(await bench.pipeline.submit(operation, Origin(ALICE, "xmpp", "", True)), Accepted)
+    await settle()
+    assert await bench.pipeline.settle([sealed.fingerprint[:8]], ALICE, recipients[150], REFUSED)
+    await settle()
+    [delivery] = phone.deliveries
+    report = delivery.operation.context.report
+    assert report is not None
+    assert report.recipient == recipients[150]
 
 
 @in_loop

@@ -104,6 +104,11 @@ class Channel:
         return self._pause is not None
 
     @property
+    def is_resting(self) -> bool:
+        """True if nothing shall be read from the store for it (``HopChannel``)."""
+        return False
+
+    @property
     def is_idle(self) -> bool:
         """True if nothing of this device is in memory."""
         return not (self._queue or self._in_flight or self._uncertain)

@@ -29,9 +29,10 @@ from comity.cpim.operations import (
     handed_over,
     indeterminant,
 )
+from comity.errors import StoreError
 from comity.failpoints import failpoint
 from comity.service.channel import Channel
-from comity.service.ends import Ends
+from comity.service.ends import AGAIN, Ends
 from comity.service.envelope import Envelope, Outcome, operation_of_item
 from comity.service.hops import HopChannel
 from comity.service.interfaces import Clock, Contact, Deliverer, Delivery, Item, Store
@@ -145,22 +146,29 @@ class Inbox:
 
     def load(self) -> None:
         """Read the front of the lane from the store into memory, in order."""
-        if not self._is_loading and not self.engine.is_stopping:
+        if not (self._is_loading or self._is_resting or self.engine.is_stopping):
             self._is_loading = True
             self.engine.run(self._load())
 
     async def _load(self) -> None:
         try:
-            while self.channels and self._has_more and len(self._items) < WINDOW:
+            while self.channels and self._has_more and len(self._items) < WINDOW and not self._is_resting:
                 self._has_more = False
                 limit = len(self._items) + len(self._ended) + WINDOW
                 rows = await self.engine.store.read(self.lane, limit)
+                if self._is_resting:
+                    self._has_more = True
+                    break
                 fresh = [row for row in rows if row.seq not in self._items and row.seq not in self._ended]
                 room = WINDOW - len(self._items)
                 if len(rows) == limit or len(fresh) > room:
                     self._has_more = True
                 for row in fresh[:room]:
                     self._take(row)
+        except StoreError:
+            self._has_more = True
+            self.engine.clock.call_later(AGAIN, self.load)
+            raise
         finally:
             self._is_loading = False
             self._ended -= self._acked
@@ -219,6 +227,11 @@ class Inbox:
         elif pending.seq in self._items:
             self.assign(pending)
 
+    def put_back(self, pending: Pending) -> None:
+        """Keep it in the store alone, from where it is read again."""
+        if self._items.pop(pending.seq, None) is not None:
+            self._has_more = True
+
     def discard(self, pending: Pending) -> None:
         """Give it to no further device; its row has ended already."""
         pending.is_done = True
@@ -256,6 +269,10 @@ class Inbox:
             self._forget()
         elif self._has_more and len(self._items) < LOW_WATER:
             self.load()
+
+    @property
+    def _is_resting(self) -> bool:
+        return any(channel.is_resting for channel in self.channels.values())
 
     @property
     def is_idle(self) -> bool:
@@ -457,7 +474,7 @@ class DeliveryEngine:
             del self._inboxes[inbox.lane]
 
     def run(self, work: Coroutine[None, None, None]) -> None:
-        """Run a store read in the background; a failure is logged and the lane read again at the next wake."""
+        """Run a store read in the background; a failure is logged, and a lane that could not be read is tried again."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ran)

@@ -21,7 +21,7 @@ from comity.service.pending import Pending, Report, Reporter
 log = logging.getLogger(__name__)
 
 AGAIN = 5.0
-"""Seconds until an end is committed again that the store could not keep."""
+"""Seconds until the store is asked again that could not keep an end, or read a lane."""
 
 
 def _nothing() -> None:

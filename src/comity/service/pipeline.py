@@ -84,6 +84,9 @@ log = logging.getLogger(__name__)
 EXPIRY_INTERVAL = 15.0
 """Seconds between two looks for messages whose lifetime is over."""
 
+MOST_ALIKE = 1_000
+"""Recipients of one object among whom a next hop's word finds the one it is about."""
+
 Answer = asyncio.Future[Accepted | Response]
 
 
@@ -508,7 +511,7 @@ class Pipeline:
         """See ``Service.settle``."""
         wanted = self._own(sender).key, recipient.key
         for fingerprint in fingerprints:
-            for found in reversed(await self._store.find(fingerprint)):
+            for found in reversed(await self._store.find(fingerprint, MOST_ALIKE)):
                 if not found.lane.startswith(HOPS):
                     continue
                 envelope = unpack(found.envelope)
@@ -529,9 +532,14 @@ class Pipeline:
 
     async def _expire_now(self) -> None:
         """Report and end every message whose lifetime is over (reliability.md section 5.6)."""
+        last: list[str] = []
         try:
-            for item in await self._store.expire():
-                self._expired(item)
+            while items := await self._store.expire():
+                if (ids := [item.record.id for item in items]) == last:
+                    break  # the store can keep no end now
+                last = ids
+                for item in items:
+                    self._expired(item)
         except StoreError as error:
             log.error("looking for expired messages failed: %s", error)
         finally:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+import pytest
+
 from comity.bindings.apex.elements import (
     Bind,
     Data,
@@ -22,10 +24,14 @@ from comity.bindings.apex.elements import (
     StatusResponse,
 )
 from comity.bindings.apex.endpoint import Endpoint
+from comity.bindings.apex.ground import Connection, answered
 from comity.bindings.apex.service_wire import write_service
+from comity.bindings.apex.session import ApexSession
 from comity.bindings.apex.wire import read_option_content, write_option_content
 from comity.cpim.operations import Fate, Reason, Requirement
+from comity.service.channel import MOST_ATTEMPTS
 from comity.service.interfaces import Accepted
+from comity.service.policy import Limits
 from comity.testing.service import settle
 from tests.bindings.apex.internet import Internet, Node, by_address, by_certificate, route, status_request
 from tests.loop import in_loop
@@ -361,6 +367,94 @@ async def test_relay_that_never_answers_is_given_up_and_called_again() -> None:
     assert ours.is_closed
     bob = await b.online("bob@b.test")
     assert [part.content_id for part in bob.contents if isinstance(part, Part)] == ["2@a.test", "3@a.test"]
+
+
+@in_loop
+async def test_relay_that_closes_our_channel_and_stays_gathers_no_sessions() -> None:
+    internet, a, b = await pair()
+    alice = await a.online("alice@a.test")
+    for number in range(5):
+        assert (
+            await alice.send("alice@a.test", "bob@b.test", content=replace(GIF, content_id=f"{number}@a.test")) == Ok()
+        )
+        [theirs] = [link for link in internet.links if link.node is b and not link.is_closed]
+        assert isinstance(theirs.session, ApexSession)
+        theirs.session.close_channel(max(theirs.session.channels))
+        theirs.flush()
+        await internet.settle()
+        assert all(link.is_closed for link in internet.links)
+    bob = await b.online("bob@b.test")
+    assert len(bob.data) == 5
+
+
+@in_loop
+async def test_full_inbox_over_there_is_told_at_once_and_holds_up_nobody() -> None:
+    """The refusal is about one recipient: were it "not now", everybody's messages for that domain would wait with it."""
+    internet = Internet()
+    internet.records = {"a.test": [A], "b.test": [B]}
+    a = await Node(internet, "a.test", A, [route("b.test")]).start()
+    b = await Node(internet, "b.test", B, [route("a.test")], limits=Limits(inbox_records=1)).start()
+    alice, carol = await a.online("alice@a.test"), await b.online("carol@b.test")
+    for number in range(3):
+        assert (
+            await alice.send("alice@a.test", "bob@b.test", content=replace(GIF, content_id=f"{number}@a.test")) == Ok()
+        )
+        assert (
+            await alice.send("alice@a.test", "carol@b.test", content=replace(GIF, content_id=f"c{number}@a.test"))
+            == Ok()
+        )
+        assert len(carol.data) == number + 1
+    assert not await a.store.lanes()
+    assert [lane.pending for lane in await b.store.lanes()] == [1]
+
+
+@in_loop
+async def test_sessions_with_other_relays_are_bounded_and_the_idle_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A route of everybody: whoever has many domains of his own has not as many sessions of ours."""
+    monkeypatch.setattr("comity.bindings.apex.mesh.MOST_ROADS", 3)
+    internet = Internet()
+    a = await Node(internet, "a.test", A, [route("*")]).start()
+    domains = [f"d{number}.test" for number in range(6)]
+    for number, domain in enumerate(domains):
+        internet.records[domain] = [f"192.0.2.{number + 10}"]
+        await Node(internet, domain, f"192.0.2.{number + 10}", [route("a.test")]).start()
+    alice = await a.online("alice@a.test")
+    for number, domain in enumerate(domains):
+        assert (
+            await alice.send("alice@a.test", f"bob@{domain}", content=replace(GIF, content_id=f"{number}@a.test"))
+            == Ok()
+        )
+        await internet.pass_time(5)
+        assert sum(not link.is_closed for link in internet.links if link.node is a) <= 3
+    assert not await a.store.lanes()
+
+
+@in_loop
+async def test_data_over_which_the_next_relay_fails_is_given_up_in_the_end() -> None:
+    """F-POISON: 451 every time is this data's doing; its sender is told, and what is for others went by long before."""
+    internet, a, b = await pair()
+    phone, carol = await a.phone("alice"), await b.online("carol@b.test")
+    took, tries = b.binding._relaying.data, 0
+
+    def fail(connection: Connection, data: Data) -> asyncio.Future[Ok | Error]:
+        nonlocal tries
+        if str(data.recipients[0].identity) != "bob@b.test":
+            return took(connection, data)
+        tries += 1
+        return answered(Error(451, "local error in processing"))
+
+    b.binding._relaying.data = fail  # type: ignore[method-assign]
+    await a.submit(a.operation("poison", "im:alice@a.test", "im:bob@b.test"))
+    for number in range(2 * MOST_ATTEMPTS):
+        await a.submit(a.operation(f"{number}", "im:alice@a.test", "im:carol@b.test"))
+        await internet.pass_time(2)
+    assert len(carol.data) == 2 * MOST_ATTEMPTS
+    assert tries == MOST_ATTEMPTS + 1
+    [delivery] = phone.deliveries
+    report = delivery.operation.context.report
+    assert report is not None
+    assert report.reason is Reason.INTERNAL
+    assert not await a.store.lanes()
 
 
 @in_loop

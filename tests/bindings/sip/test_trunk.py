@@ -367,6 +367,35 @@ class TestReports:
         assert not device.deliveries
 
     @story
+    async def test_a_report_that_names_no_message_is_in_nobody_elses_name(self) -> None:
+        """A program shows a failure as its recipient's word: of ours, or of a third server's user, no peer can have one."""
+        world = await Joined().start()
+        device = await at_home(world)
+        peer = neighbour(world)
+        for about in ("im:carol@a.test", "im:dave@listed.test", "im:bob@b.test"):
+            said = REPORT, f'denied;to="{about}";text="Go away."'
+            assert code(await passes(peer, "sip:comity@b.test", HOME, about.encode(), said)) == 200
+        reports = [delivery.operation.context.report for delivery in device.deliveries]
+        assert [report and (report.recipient.uri, report.native_id) for report in reports] == [
+            None,
+            None,
+            ("im:bob@b.test", ""),
+        ]
+
+    @story
+    async def test_what_is_no_failure_stands_before_no_message(self) -> None:
+        """A receipt is only for devices of the protocol that asked: as a message of hers it would wait for ever."""
+        world = await Joined().start()
+        device = await at_home(world)
+        peer = neighbour(world)
+        for n in range(70):
+            said = REPORT, f'internal;to="im:bob@b.test";text="It was.";fate={"delivered" if n % 2 else "delayed"}'
+            assert code(await passes(peer, "sip:comity@b.test", HOME, b"%d" % n, said)) == 200
+        assert code(await passes(peer, "sip:bob@b.test", HOME, b"last")) == 200
+        assert device.texts[-1] == b"last"
+        assert not await world.pipeline._store.lanes()
+
+    @story
     async def test_a_receipt_is_asked_for_and_told(self) -> None:
         """Over a protocol that has no receipts of its own; 202 alone is none."""
         world = await Joined().start()

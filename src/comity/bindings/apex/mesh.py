@@ -40,6 +40,10 @@ MOST_WAITING = 1024
 """Data that waits for one call to succeed; the lanes wait with 32 a domain."""
 
 
+MOST_ROADS = 256
+"""Next hops called or connected at once: a route of everybody leads to as many as people write to."""
+
+
 @dataclass(slots=True, eq=False)
 class _Road:
     """One next hop: nothing, a call under way, or a session that stands."""
@@ -97,12 +101,31 @@ class Mesh:
         if neighbour is not None:
             neighbour.send(sending, now)
             self._look_later()
-        elif now < road.closed_until or len(road.waiting) >= MOST_WAITING:
+        elif now < road.closed_until or len(road.waiting) >= MOST_WAITING or not self._may_call(road):
             sending.settle(None)
         else:
             road.waiting.append(sending)
             if road.task is None:
                 road.task = asyncio.get_running_loop().create_task(self._call(road))
+
+    def _may_call(self, road: _Road) -> bool:
+        """Whether there is room for its call; the session of another that was not used for longest makes it."""
+        if road.task is not None:
+            return True
+        open_roads = [one for one in self._roads.values() if one.task is not None or one.neighbour is not None]
+        if len(open_roads) < MOST_ROADS:
+            return True
+        idle = [one for one in open_roads if one.neighbour is not None and not one.neighbour.is_busy]
+        if not idle:
+            return False
+        self._release(min(idle, key=lambda one: 0.0 if one.neighbour is None else one.neighbour.used))
+        return True
+
+    def _release(self, road: _Road) -> None:
+        """End its session in order."""
+        assert road.neighbour is not None
+        link, road.neighbour = road.neighbour.link, None
+        self._by_link[link].release()
 
     def backlog(self, domain: str, next_hop: str = "") -> int:
         """How much data waits before what would be sent now."""
@@ -225,6 +248,8 @@ class Mesh:
                 road.neighbour = None
         self._neighbours.discard(neighbour)
         neighbour.lost()
+        if (calling := self._by_link.get(neighbour.link)) is not None:
+            calling.release()  # a relay that closes our channel and stays would gather sessions of ours
         self._forget_roads()
 
     async def drain(self) -> None:
@@ -259,8 +284,7 @@ class Mesh:
         for road in self._roads.values():
             ours = road.neighbour
             if ours is not None and not ours.is_busy and now - ours.used >= IDLE_SECONDS:
-                road.neighbour = None
-                self._by_link[ours.link].release()
+                self._release(road)
         self._forget_roads()
         if self._neighbours:
             self._look_later()

@@ -285,6 +285,9 @@ class _Onward:
 def _failure(trans_id: str, answer: Error | None) -> Response:
     if answer is None or answer.code == 530:
         return failure(trans_id, Reason.TIMEOUT, "The next relay cannot be reached.")
+    if answer.code == 451:
+        # "Local error in processing" may be this message's doing: it is given up one day, and does not stop its lane (F-POISON).
+        return failure(trans_id, Reason.INTERNAL, "The next relay failed over it.")
     if answer.code // 100 == 4:
         # An ``error`` is about the data, not about who it is for: the relay itself cannot take it now (section 5.2).
         return failure(trans_id, Reason.OVERLOAD, "The next relay cannot take it now.")

@@ -90,7 +90,7 @@ class Submissions:
         if isinstance(read, Error):
             return answered(read)
         future: asyncio.Future[Ok | Error] = asyncio.get_running_loop().create_future()
-        submission = _Submission(data, read, future, isinstance(taken, Ok))
+        submission = _Submission(data, read, future, isinstance(taken, Ok), is_relay)
         waiting = []
         for index, incoming in enumerate(read):
             if isinstance(incoming.operation, Error):
@@ -139,7 +139,11 @@ class Submissions:
             for index, error in submission.refused.items()
         }
         if submission.refused and not submission.is_taken and not any(replies.values()):
-            submission.future.set_result(next(iter(submission.refused.values())))
+            error = next(iter(submission.refused.values()))
+            if submission.is_relay and error.code // 100 == 4:
+                # To a relay this would say "try again", and what it has for others would wait behind one full inbox.
+                error = Error(554, error.text)
+            submission.future.set_result(error)
             return
         submission.future.set_result(Ok())
         for index, codes in replies.items():
@@ -182,16 +186,22 @@ class Submissions:
 class _Submission:
     """One data on its way up, for all its recipients."""
 
-    __slots__ = ("data", "future", "incoming", "is_taken", "left", "not_now", "reasons", "refused")
+    __slots__ = ("data", "future", "incoming", "is_relay", "is_taken", "left", "not_now", "reasons", "refused")
 
     def __init__(
-        self, data: Data, incoming: Sequence[Incoming], future: asyncio.Future[Ok | Error], is_taken: bool
+        self,
+        data: Data,
+        incoming: Sequence[Incoming],
+        future: asyncio.Future[Ok | Error],
+        is_taken: bool,
+        is_relay: bool,
     ) -> None:
         self.data = data
         self.incoming = incoming
         self.future = future
         self.is_taken = is_taken
         """Something of it was accepted."""
+        self.is_relay = is_relay
         self.left = 0
         self.refused: dict[int, Error] = {}
         """By place of the recipient."""

@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import logging
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from ipaddress import ip_address
@@ -27,7 +27,7 @@ from comity.bindings.sip.requests import Request
 from comity.bindings.sip.uri import SipUri
 from comity.cpim.address import Address
 from comity.cpim.message import new_message_id
-from comity.cpim.operations import MessageOperation, Response
+from comity.cpim.operations import Fate, MessageOperation, Report, Response
 from comity.service.interfaces import Accepted, Origin, Timer
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class Submission:
             self._binding.respond(received, result.status_code, reason=result.text, headers=result.headers)
             return
         if domains:
-            result = from_peer(result, request)
+            result = from_peer(result, request, partial(self._is_theirs, domains))
         fingerprint = hashlib.sha256(request.content_type.encode("utf-8", "surrogateescape") + b"\0" + request.body)
         origin = Origin(
             principal or result.source,
@@ -116,6 +116,9 @@ class Submission:
         slow = result.destination.key if domains else ""
         began = service.clock.now()
         service.submit(result, origin).add_done_callback(partial(self._submitted, received, began, slow))
+
+    def _is_theirs(self, domains: frozenset[str], domain: str) -> bool:
+        return not self._binding.service.accounts.serves(domain) and not domains.isdisjoint((domain, "*"))
 
     def is_for_us(self, received: Request) -> bool:
         """True unless a Route leads elsewhere (S-46); a client may name us as its outbound proxy in its own way."""
@@ -199,16 +202,31 @@ class Submission:
             received.state.link.flush()
 
 
-def from_peer(operation: MessageOperation, request: SipRequest) -> MessageOperation:
+def from_peer(operation: MessageOperation, request: SipRequest, is_theirs: Callable[[str], bool]) -> MessageOperation:
     """What a peer server says besides the message: what is worth nothing later, that its sender wants a receipt, that it is a
-    report; and the message's name there."""
+    report; and the message's name there.
+
+    Args:
+        is_theirs: whether that server speaks for a domain.
+    """
     is_transient = operation.context.transient or request.expires == 0
     context = replace(operation.context, native_id=peers_id(request), transient=is_transient)
     if "receipt" in request.listed(WANTS.lower()):
         context = replace(context, wants_receipt="sip")
     if operation.source.local == REPORTER:
-        context = replace(context, report=parse_report(request))
+        context = replace(context, report=_believed(parse_report(request), is_theirs))
     return replace(operation, context=context)
+
+
+def _believed(report: Report | None, is_theirs: Callable[[str], bool]) -> Report | None:
+    """A peer's report that names no message which it took over from us (``Trunk.take_report`` has those).
+
+    Programs show a failure as the recipient's own word, so a peer may say it of people it speaks for alone, and choose no
+    identifier of our user's messages. What is no failure waits for devices that asked, and would stand before her messages.
+    """
+    if report is None or report.fate is not Fate.FAILED or not is_theirs(report.recipient.domain):
+        return None
+    return replace(report, native_id="")
 
 
 def _is_literal(host: str) -> bool:
