@@ -21,6 +21,7 @@ from functools import partial
 
 from comity.cpim.operations import (
     PASSED_ON,
+    Fate,
     MessageOperation,
     Reason,
     Response,
@@ -443,7 +444,14 @@ class DeliveryEngine:
         return self._attempt(hop, pending, number)
 
     def _attempt(self, contact: Contact, pending: Pending, number: int) -> asyncio.Future[Response]:
-        envelope = pending.envelope
+        envelope, report = pending.envelope, pending.operation.context.report
+        if contact.is_hop and report is not None and report.fate is not Fate.FAILED:
+            wanted = pending.operation.context.wants_receipt
+            if wanted != contact.binding:  # the way to its domain changed while it waited (G-30)
+                text = "The next server is not reached by the protocol that asked for the receipt."
+                other: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+                other.set_result(failure(pending.operation.trans_id, Reason.NO_ROUTE, text))
+                return other
         if pending.operation.requirements and (refusal := check_link(pending.operation, contact)) is not None:
             refused: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
             refused.set_result(refusal)
