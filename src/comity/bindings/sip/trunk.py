@@ -20,16 +20,16 @@ from urllib.parse import urlsplit
 from comity.bindings.base import HostPort, Link, Target, Transport
 from comity.bindings.sip.events import RequestFailed, RequestTimedOut, ResponseReceived
 from comity.bindings.sip.forms import Form
-from comity.bindings.sip.mapping import NOT_UNDERSTOOD, operation_to_request, status_to_response
+from comity.bindings.sip.mapping import NOT_UNDERSTOOD, address_of, operation_to_request, status_to_response
 from comity.bindings.sip.message import SipRequest
 from comity.bindings.sip.reports import WANTS, parse_about, parse_report
 from comity.bindings.sip.requests import LinkState, Request
 from comity.bindings.sip.uri import SipUri
-from comity.cpim.address import to_sip_uri
+from comity.cpim.address import Address, to_sip_uri
 from comity.cpim.entity import is_secured
 from comity.cpim.operations import PASSED_ON, Fate, Reason, Requirement, Response, failure, success
 from comity.cpim.protection import needs_whole
-from comity.errors import DeliveryError, LocalProtocolError, StoreError
+from comity.errors import AddressError, DeliveryError, LocalProtocolError, StoreError
 from comity.service.interfaces import Delivery
 
 if TYPE_CHECKING:
@@ -112,11 +112,28 @@ class Trunk:
             return domains if came_back else NOBODY
         if uri.host.lower() not in domains and "*" not in domains:
             return NOBODY
+        self._believe(received)
+        return domains
+
+    def sender(self, received: Request) -> Address | None:
+        """The user of a peer server's in whose name that server asks; None: who asks is to prove itself as everybody does."""
+        domains = self.domains(received)
+        try:
+            sender = address_of(str(received.request.from_.uri))[0].with_scheme("im") if domains else None
+        except AddressError:
+            return None
+        service = self._binding.service
+        if sender is None or service.accounts.serves(sender.domain) or domains.isdisjoint((sender.domain, "*")):
+            return None
+        self._believe(received)
+        return sender
+
+    def _believe(self, received: Request) -> None:
+        """Who sent it is no stranger."""
         state = received.state
-        state.session.prove(received.source, service.clock.now())
+        state.session.prove(received.source, self._binding.service.clock.now())
         if state.transport != "udp":
             state.link.authenticated()
-        return domains
 
     def take_report(self, received: Request, domains: frozenset[str]) -> bool:
         """Take a peer's word about a message that it took over from us; False if the request is none."""
