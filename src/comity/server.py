@@ -42,6 +42,8 @@ from comity.secure.inspector import SignatureInspector
 from comity.secure.replay import StoredReplayCache
 from comity.service.credentials import FailureGuard, StoreAccounts
 from comity.service.interfaces import Store
+from comity.service.maps import LinkMaps
+from comity.service.maps import Rule as MapRule
 from comity.service.peers import KnownPeers, Peer
 from comity.service.pipeline import Pipeline
 from comity.service.policy import Limits
@@ -106,6 +108,7 @@ class Server:
                 protection=protection,
                 peers=_peers(config),
                 routes=_routes(config),
+                maps=_maps(config),
             )
             self._network = network = AsyncNetwork(
                 clock, limits=_net_limits(config), tls=self._tls, lag=lambda: pipeline.lag
@@ -193,7 +196,20 @@ class Server:
         await asyncio.to_thread(self._tls.reload, TlsFiles(tls.certificate, tls.key, tls.trust))
         failpoint("server.reload")
         log.info("%s is shown to who connects from now on; it ends %s", tls.certificate, _day(self._tls.expires))
-        kept = ("server", "sip", "xmpp", "apex", "xcap", "limits", "policy", "security", "store", "routes", "peers")
+        kept = (
+            "server",
+            "sip",
+            "xmpp",
+            "apex",
+            "xcap",
+            "limits",
+            "policy",
+            "security",
+            "store",
+            "routes",
+            "peers",
+            "maps",
+        )
         changed = [name for name in kept if getattr(config, name) != getattr(self.config, name)]
         if changed:
             log.warning("[%s] changed; restart to use it", "], [".join(changed))
@@ -245,6 +261,18 @@ def _routes(config: Config) -> StaticRoutes:
     return StaticRoutes(
         [Route(route.domain, route.via, route.next_hop, frozenset(route.transit)) for route in config.routes]
     )
+
+
+def _maps(config: Config) -> LinkMaps:
+    via = {component.domain: "xmpp" for component in config.xmpp.component}
+    via |= {route.domain: route.via for route in config.routes}
+    rules = [MapRule(route.via, route.domain, route.domain, route.as_) for route in config.routes if route.as_]
+    for rule in config.maps:
+        core = rule.address
+        if isinstance(core, Address) and core.domain in config.server.domains:
+            core = core.folded()  # as the pipeline has our own people
+        rules.append(MapRule(via[rule.on], rule.on, core, rule.is_))
+    return LinkMaps(rules)
 
 
 def _rules(config: Config) -> dict[str, Rule]:

@@ -18,6 +18,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from comity.cpim.address import Address
+from comity.cpim.names import Names
 from comity.cpim.operations import MessageOperation, Response, SubscribeOperation
 from comity.cpim.protection import Finding
 
@@ -379,6 +380,17 @@ class Routes(Protocol):
         """Whether a message from one foreign domain may pass through here to another (``[[route]] transit``)."""
 
 
+class Maps(Protocol):
+    """What people are called on a link where that differs from what they are called here; implemented by ``service/maps.py`` from
+    ``[[route]] as`` and ``[[map]]``."""
+
+    def towards(self, via: str, domain: str) -> Names:
+        """The names on the link by which ``domain`` (ours for it, A-labels) is reached."""
+
+    def of(self, via: str, domains: frozenset[str]) -> Names:
+        """The names on a link whose other end proved to speak for ``domains`` (``Peers.proved``)."""
+
+
 # --- the service as bindings see it ---------------------------------------------------------------------------
 
 
@@ -399,7 +411,11 @@ class Origin:
     marks: tuple[Mark, ...] = ()
     """Values to commit with the message, such as the stream's ``h``."""
     domains: frozenset[str] = frozenset()
-    """Domains that a peer server proved to speak for (``Peers.proved``); empty for a person's own session."""
+    """Domains that a peer server proved to speak for (``Peers.proved``), as the core calls them (``Names.proved``); empty for a
+    person's own session."""
+    wire: tuple[Address, ...] = ()
+    """What sender and recipient are called on the link, where that is not what the operation calls them; an object may name
+    them by either (GW-4)."""
 
     def speaks_for(self, domain: str) -> bool:
         """True for a peer server's own domain; ask only about domains that are not ours."""
@@ -436,6 +452,9 @@ class Service(Protocol):
 
     @property
     def routes(self) -> Routes: ...
+
+    @property
+    def maps(self) -> Maps: ...
 
     @property
     def clock(self) -> Clock: ...

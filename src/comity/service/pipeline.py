@@ -56,6 +56,7 @@ from comity.service.interfaces import (
     Found,
     Full,
     Item,
+    Maps,
     Mark,
     Op,
     Origin,
@@ -68,6 +69,7 @@ from comity.service.interfaces import (
     Store,
     Timer,
 )
+from comity.service.maps import LinkMaps
 from comity.service.messaging import dedup_keys, envelope_of, record_of, report_operation, report_record
 from comity.service.peers import KnownPeers
 from comity.service.pending import Pending, Report
@@ -131,6 +133,7 @@ class Pipeline:
         protection: Protection | None = None,
         peers: Peers | None = None,
         routes: Routes | None = None,
+        maps: Maps | None = None,
     ) -> None:
         self.accounts = accounts
         self.clock = clock
@@ -139,6 +142,7 @@ class Pipeline:
         self.protection = protection or Protection()
         self.peers: Peers = peers or KnownPeers(())
         self.routes: Routes = routes or StaticRoutes()
+        self.maps: Maps = maps or LinkMaps()
         self.presence: PresenceService | None = None
         """Set by ``server.py`` before ``start``."""
         self.inbox: Inbox | None = None
@@ -205,7 +209,7 @@ class Pipeline:
         refusal = refusal or policy.check_size(operation, self.limits)
         view: CpimMessage | None = None
         if refusal is None:
-            view, refusal = policy.check_object(operation, self.clock.when(), self.limits)
+            view, refusal = policy.check_object(operation, self.clock.when(), self.limits, origin.wire)
         if refusal is None and operation.requirements:
             refusal = policy.check_requirements(operation, origin)
         note = ""
