@@ -24,10 +24,11 @@ from comity.bindings.apex.config import ApexConfig
 from comity.bindings.apex.config import ListenAddress as ApexAddress
 from comity.bindings.base import Binding
 from comity.bindings.sip.binding import SipBinding
-from comity.bindings.sip.config import SipConfig
+from comity.bindings.sip.config import SipConfig, TrunkConfig
 from comity.bindings.xmpp.binding import XmppBinding
 from comity.bindings.xmpp.config import ListenAddress, XmppConfig
 from comity.config import Config
+from comity.config.sections import RouteConfig
 from comity.cpim.address import Address
 from comity.cpim.message import DEFAULT, CpimLimits
 from comity.cpim.protection import read_requirements
@@ -253,7 +254,7 @@ def _accounts(config: Config, store: Store) -> StoreAccounts:
 
 
 def _peers(config: Config) -> KnownPeers:
-    peers = [Peer(peer.name, peer.address, frozenset(peer.speaks_for)) for peer in config.peers]
+    peers = [Peer(peer.name, peer.address, frozenset(peer.speaks_for), peer.asserted_identity) for peer in config.peers]
     return KnownPeers(config.server.domains, peers)
 
 
@@ -334,6 +335,34 @@ def _sip_config(config: Config) -> SipConfig:
         header_count=limits.sip_header_count,
         uri_octets=limits.sip_uri,
         method_octets=limits.sip_method,
+        trunks=tuple(_trunk(index, config) for index, route in enumerate(config.routes) if _is_trunk(route)),
+    )
+
+
+def _is_trunk(route: RouteConfig) -> bool:
+    return route.via == "sip" and bool(route.next_hop) and route.domain != "*"
+
+
+def _trunk(index: int, config: Config) -> TrunkConfig:
+    route = config.routes[index]
+    password = ""
+    if route.password_file is not None:
+        try:
+            password = route.password_file.read_text(encoding="utf-8").partition("\n")[0].rstrip("\r")
+        except (OSError, UnicodeDecodeError) as error:
+            cure = "Write the password into its first line, and let the server's user read it."
+            raise ConfigError(
+                f"route[{index}].password_file", f"{route.password_file} cannot be read.", cure
+            ) from error
+    return TrunkConfig(
+        route.domain,
+        route.as_ or route.domain,
+        route.next_hop,
+        route.user,
+        password,
+        route.realm,
+        tuple(f"{address.local}@{address.domain}" for address in route.register),
+        route.keep_alive,
     )
 
 

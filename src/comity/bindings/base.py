@@ -205,6 +205,12 @@ class Network(Protocol):
     ) -> Sequence[Target]:
         """Targets by SRV records under ``prefix`` ("_apex-mesh._tcp"), else by address at ``port``. Raises DeliveryError."""
 
+    async def hop_targets(self, protocol: str, domain: str, next_hop: str) -> Sequence[Target]:
+        """Targets for a hop, to be tried in this order before every new connection; remembered for their TTL.
+
+        Raises:
+            DeliveryError: DNS cannot say now."""
+
     def datagram_link(self, binding: Binding, near: HostPort | None = None) -> Link | None:
         """The bound datagram socket of ``binding`` to send from (the one bound to ``near`` if given)."""
 

@@ -13,6 +13,7 @@ import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
+from urllib.parse import urlsplit
 
 from comity.bindings.base import Binding, HostPort, Link, Listener, Peer, Target, Transport
 from comity.errors import ConfigError, DeliveryError
@@ -298,6 +299,11 @@ class AsyncNetwork:
         """Targets by SRV records under ``prefix`` ("_xmpp-server._tcp"), else by address at ``port``."""
         targets = await self.resolver.service(prefix, domain, port, transport)
         return targets if is_trusted else self.permitted(targets)
+
+    async def hop_targets(self, protocol: str, domain: str, next_hop: str) -> Sequence[Target]:
+        """Targets for a hop; see ``Network``."""
+        parts = urlsplit(next_hop)
+        return await self.resolver.sip("sip", parts.hostname or domain, parts.port, parts.scheme or None)  # type: ignore[arg-type]  # until FIND's
 
     def permitted(self, targets: Sequence[Target]) -> Sequence[Target]:
         """Leave out what must not be dialled. Raises DeliveryError if nothing is left (U-03)."""

@@ -12,7 +12,7 @@ re-read unacknowledged rows, never "after the highest seen". Lease time is the s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -368,6 +368,10 @@ class Peers(Protocol):
 
         ``"*"`` among them: an intermediary trusted to speak for every domain but ours (RFC 3340 section 4.5.2)."""
 
+    def asserts(self, host: str, names: Sequence[str]) -> bool:
+        """Whether it is believed that a request's sender is whom P-Asserted-Identity names (RFC 3325); of a domain it speaks
+        for all the same. The arguments are those of ``proved``."""
+
 
 class Routes(Protocol):
     """Where messages to other domains go; implemented by ``service/routes.py`` from ``[[route]]``."""
@@ -501,6 +505,13 @@ class Service(Protocol):
     async def told(self, delivery_id: str, domains: frozenset[str], response: Response) -> bool:
         """A next hop that took a message over says how it ended (success, or a failure): its sender is told as if it had happened
         here. True once that is durable; False if there is no such message, or its way did not lead to one of ``domains``."""
+
+    def hop_returned(self, binding: str, domains: Collection[str]) -> None:
+        """A next hop can be reached again: what waits for it is tried now instead of after its pause.
+
+        Args:
+            binding: who speaks with it.
+            domains: those it leads to, A-labels; ``*``: all that this binding has something for."""
 
     def reject(self, delivery_id: str, contact: Contact, response: Response) -> None:
         """A device that took a delivery refuses it afterwards (an XMPP error stanza): report it to the sender."""

@@ -13,7 +13,7 @@ import asyncio
 import logging
 import os
 from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Collection, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -498,6 +498,10 @@ class Pipeline:
                 await is_durable
             return True
         return False
+
+    def hop_returned(self, binding: str, domains: Collection[str]) -> None:
+        """See ``Service.hop_returned``."""
+        self.delivery.hop_returned(binding, domains)
 
     def reject(self, delivery_id: str, contact: Contact, response: Response) -> None:
         """A device refuses what it took (see ``Service.reject``)."""

@@ -151,6 +151,9 @@ class Node:
     ) -> Sequence[Target]:
         raise NotImplementedError
 
+    async def hop_targets(self, protocol: str, domain: str, next_hop: str) -> Sequence[Target]:
+        raise AssertionError("no next hops here")
+
     async def resolve_service(
         self, prefix: str, domain: str, port: int, transport: Transport, *, is_trusted: bool = False
     ) -> Sequence[Target]:

@@ -410,6 +410,9 @@ class NoNetwork:
     async def resolve(self, *args: object, **named: object) -> Sequence[Target]:
         raise NotImplementedError
 
+    async def hop_targets(self, protocol: str, domain: str, next_hop: str) -> Sequence[Target]:
+        raise AssertionError("no next hops here")
+
     async def resolve_service(self, *args: object, **named: object) -> Sequence[Target]:
         raise NotImplementedError
 
