@@ -48,6 +48,7 @@ from comity.bindings.sip.submission import Submission
 from comity.bindings.sip.subscriptions import request_to_subscription
 from comity.bindings.sip.trunk import Trunk
 from comity.bindings.sip.uri import SipUri
+from comity.bindings.sip.ways import Ways
 from comity.bindings.sip.wire import Limits
 from comity.cpim.address import Address
 from comity.cpim.operations import Response
@@ -114,6 +115,7 @@ class SipBinding:
         self.exchanges = Exchanges(self)
         self.keeper = Keeper(self)
         self.trunk = Trunk(self)
+        self.ways = Ways(self)
         self._publishing = Publishing(self)
         self._notifier = Notifier(self)
         self._may_speak_plainly = lru_cache(maxsize=4096)(self._is_plaintext_network)
@@ -331,7 +333,7 @@ class SipBinding:
             if received.request.method == "REGISTER":
                 await self._registrar.take(received)
                 return
-            if self._take_from_peer(received):
+            if self._take_from_peer(received) or await self._watch_from_peer(received):
                 return
             realm = who.realm(received)
             if realm is None:
@@ -382,6 +384,15 @@ class SipBinding:
         if not domains:
             return False
         self._submission.take_from_peer(received, domains)
+        return True
+
+    async def _watch_from_peer(self, received: Request) -> bool:
+        """Take a SUBSCRIBE that a peer server hands in for a user of its own; False if the watcher is to prove who it is."""
+        is_asked = received.request.method == "SUBSCRIBE" and self.service.presence is not None
+        watcher = self.trunk.sender(received) if is_asked else None
+        if watcher is None:
+            return False
+        await self._notifier.take_from_peer(received, watcher)
         return True
 
     async def _take_from(self, received: Request, principal: Address) -> None:

@@ -159,6 +159,17 @@ class Trunk:
         self._believe(received)
         return domains
 
+    def sender(self, received: Request) -> Address | None:
+        """The user of a peer server's in whose name that server asks; None: who asks is to prove itself as everybody does."""
+        domains = self.domains(received)
+        sender = self._sender(received, domains) if domains else None
+        if sender is None or self._binding.service.accounts.serves(sender.domain):
+            return None
+        if domains.isdisjoint((sender.domain, "*")):
+            return None
+        self._believe(received)
+        return sender
+
     def _believe(self, received: Request) -> None:
         """Who sent it is no stranger."""
         state = received.state
