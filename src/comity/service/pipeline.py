@@ -395,7 +395,7 @@ class Pipeline:
             outcome.set_result(indeterminant(trans_id))
             return
         if ended.outcome == "delivered":
-            outcome.set_result(handed_over(trans_id, ended.form))
+            outcome.set_result(handed_over(trans_id, ended.form, ended.at))
         else:
             reason = Reason(ended.reason) if ended.reason else Reason.INTERNAL
             outcome.set_result(failure(trans_id, reason, ended.text))

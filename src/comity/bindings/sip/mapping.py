@@ -18,7 +18,7 @@ from comity.bindings.sip.headers import clean_text, quoted, unquoted
 from comity.bindings.sip.history import history_headers, parse_history
 from comity.bindings.sip.message import SipRequest, SipResponse, long_name
 from comity.bindings.sip.protection import parse_protection, protection_headers
-from comity.bindings.sip.reports import report_headers
+from comity.bindings.sip.reports import form_headers, parse_form, report_headers
 from comity.bindings.sip.uri import SipUri
 from comity.cpim.address import Address, from_sip_uri, to_sip_uri
 from comity.cpim.entity import CPIM_TYPE, SECURED, content_type_params
@@ -324,7 +324,7 @@ def operation_to_request(
 def response_to_status(response: Response) -> tuple[int, str, list[tuple[str, str]]]:
     """Status code, reason phrase ("" for the usual one) and headers of an operation's response (T1)."""
     if response.status is Status.SUCCESS:
-        return 200, "", []
+        return 200, "", form_headers(response.form, response.at)
     if response.status is Status.INDETERMINANT:
         return 202, "", []
     status_code, phrase = STATUS_CODES[response.reason or Reason.INTERNAL]
@@ -351,9 +351,12 @@ def reason_of(status_code: int, phrase: str = "") -> Reason:
     return told or _BY_CLASS.get(status_code // 100, Reason.INTERNAL)
 
 
-def status_to_response(trans_id: str, answer: SipResponse, form: Form) -> Response:
-    """The response of an operation from a device's final answer."""
+def status_to_response(trans_id: str, answer: SipResponse, form: Form, *, is_server: bool = False) -> Response:
+    """The response of an operation from a final answer: a device's, or a server's, which may have handed it on as a text."""
     if answer.status_code < 300:
+        said, at = parse_form(answer) if is_server else ("", "")
+        if form is Form.OBJECT and said:
+            return success(trans_id, said, at)
         return success(trans_id, form.value if form is not Form.NATIVE else "text")
     retry_after: int | None = None
     text = (answer.value("retry-after") or "").partition(";")[0].partition("(")[0].strip()

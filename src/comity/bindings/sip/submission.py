@@ -101,8 +101,10 @@ class Submission:
         if isinstance(result, Refusal):
             self._binding.respond(received, result.status_code, reason=result.text, headers=result.headers)
             return
-        if domains:
-            result = from_peer(result, request, partial(self._is_theirs, domains))
+        # A person's own program has no nodes behind it: what it says of a way is not believed (as X-60).
+        result = (
+            from_peer(result, request, partial(self._is_theirs, domains)) if domains else replace(result, history=())
+        )
         fingerprint = hashlib.sha256(request.content_type.encode("utf-8", "surrogateescape") + b"\0" + request.body)
         origin = Origin(
             principal or result.source,

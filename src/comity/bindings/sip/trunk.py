@@ -126,7 +126,7 @@ class Trunk:
         if report.fate is Fate.FAILED:
             response = failure("", report.reason, report.text)
         elif report.fate is Fate.DELIVERED:
-            response = success("")
+            response = success("", report.form, report.at)
         else:
             return False
         if self._telling >= MOST_TELLING:
@@ -274,7 +274,7 @@ class Trunk:
         elif code == 408:
             attempt.fail(Reason.AWAY, "The recipient's device did not answer.")  # its server did: no trouble with that
         else:
-            attempt.settle(status_to_response(operation.trans_id, event.response, attempt.form))
+            attempt.settle(status_to_response(operation.trans_id, event.response, attempt.form, is_server=True))
 
     def _try_text(self, attempt: Attempt) -> bool:
         """Send the text of an object that the next server did not take; False if that cannot be."""

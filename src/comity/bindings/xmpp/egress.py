@@ -34,8 +34,9 @@ from comity.bindings.xmpp.reasons import condition_for
 from comity.bindings.xmpp.wire import CLIENT, MESSAGE
 from comity.cpim.address import to_jid
 from comity.cpim.entity import is_secured
+from comity.cpim.history import HistoryEntry, tls_word
 from comity.cpim.native import plain_text, readable_part
-from comity.cpim.operations import Context, HistoryEntry, MessageOperation, MimeObject, Reason, Response, failure
+from comity.cpim.operations import Context, MessageOperation, MimeObject, Reason, Response, failure
 from comity.cpim.protection import needs_whole
 from comity.errors import AddressError, RemoteProtocolError
 from comity.xml import XML_LANG, Element, is_xml_text, parse_document
@@ -222,6 +223,8 @@ def history_element(history: Iterable[HistoryEntry]) -> Element:
     for entry in history:
         attributes = {"node": entry.node, "in": entry.in_protocol, "out": entry.out_protocol}
         attributes["time"] = _stamp(entry.when)
+        if word := tls_word(entry):
+            attributes["tls"] = word
         if entry.note and is_xml_text(entry.note):
             attributes["note"] = entry.note
         hops.append(Element(f"{{{HISTORY}}}hop", attributes))

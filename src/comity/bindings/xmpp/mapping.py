@@ -47,10 +47,10 @@ from comity.bindings.xmpp.reasons import condition_for, reason_for_condition
 from comity.bindings.xmpp.wire import CLIENT
 from comity.cpim.address import Address, from_jid
 from comity.cpim.entity import split_entity
+from comity.cpim.history import MOST_HISTORY, HistoryEntry, read_entry
 from comity.cpim.native import wrap
 from comity.cpim.operations import (
     Context,
-    HistoryEntry,
     MessageOperation,
     MimeObject,
     Reason,
@@ -232,9 +232,11 @@ def read_history(stanza: Element) -> tuple[HistoryEntry, ...]:
             when = datetime.fromisoformat(hop.get("time"))
         except ValueError:
             continue
-        if when.tzinfo is not None:
-            entries.append(HistoryEntry(hop.get("node"), hop.get("in"), hop.get("out"), when, hop.get("note")))
-    return tuple(entries)
+        protocols = hop.get("in"), hop.get("out")
+        entry = read_entry(hop.get("node"), protocols, when, hop.get("note"), hop.get("tls"))
+        if entry is not None:
+            entries.append(entry)
+    return tuple(entries[:MOST_HISTORY])
 
 
 # --- failures, both ways -----------------------------------------------------------------------------------------
