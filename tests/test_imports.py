@@ -27,6 +27,8 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
         for part in (
             *("documents", "presence", "pidf_diff", "presence_writer", "presence_state", "rpid", "composition"),
             *("common_policy", "presence_rules", "watchers"),
+            # Disposition notifications and typing states are documents too; what is made of native messages asks for the former.
+            *("imdn", "composing", "native"),
         )
     ),
     ("cpim", ("cpim", "errors"), ()),

@@ -154,6 +154,8 @@ class Fate(Enum):
     FAILED = "failed"
     DELIVERED = "delivered"
     """A device took it; told only to those who asked (``Context.wants_receipt``)."""
+    DISPLAYED = "displayed"
+    """A person saw it, as the recipient's program says; only ever repeated, never made by a server (T21)."""
     DELAYED = "delayed"
     """Still on its way after ``Context.report_after``; nothing is lost."""
 
@@ -207,6 +209,9 @@ class Context:
     """The protocol of the device that asked to be told when the message was delivered: a report with ``Fate.DELIVERED`` goes to
     devices of that protocol. "": nobody asked. Who passes the request on in its own protocol (``Contact.is_hop``) answers with
     ``Response.form`` "passed-on": then the next hop reports."""
+    asks: str = ""
+    """What the sender's object asks to be told by notifications (RFC 5438): words of ``imdn.WISHES``, a space between. The service
+    reads it out of the object; a device's mere taking of the message is no answer to it (IMDN-9)."""
     report_after: float | None = None
     """Seconds after which such a device wants to know that the message is still on its way; None: never."""
 

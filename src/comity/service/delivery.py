@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 from comity.cpim.delivered import TEXT_FORMS
+from comity.cpim.imdn import PROCESSING
 from comity.cpim.operations import (
     PASSED_ON,
     MessageOperation,
@@ -209,7 +210,9 @@ class Inbox:
             if response.form in TEXT_FORMS and not response.at:
                 response = replace(response, at=self.engine.node)
             outcome = self.engine.outcome_of(channel.contact, response)
-            receipt = self.engine.receipt(pending, response) if pending.operation.context.wants_receipt else None
+            context = pending.operation.context
+            is_asked = context.wants_receipt or (context.asks and channel.contact.confirms)
+            receipt = self.engine.receipt(pending, response) if is_asked else None
             answer = handed_over(pending.operation.trans_id, response.form, response.at)
             self.end(pending, outcome, answer, receipt)
         return bool(pending.seq) and not pending.is_certain
@@ -475,7 +478,11 @@ class DeliveryEngine:
                 waiter.set_result(response)
 
     def stored(self, pending: Pending) -> None:
-        """Nobody is reachable: "indeterminant" now, a report later if it fails (OPS-6)."""
+        """Nobody is reachable: "indeterminant" now, a report later if it fails (OPS-6); who wants to know is told that it waits."""
+        if PROCESSING in pending.operation.context.asks.split():
+            report = self._report(pending, indeterminant(pending.operation.trans_id))
+            if report is not None:
+                self.ends.tell(report)
         self.answer(pending, indeterminant(pending.operation.trans_id))
 
     def forget(self, inbox: Inbox) -> None:

@@ -66,6 +66,8 @@ class Envelope(msgspec.Struct, array_like=True):
     requirements: list[str] = []
     note: str = ""
     """What this node says of the message in its history entry."""
+    date_time: str = ""
+    """The object's own, where its sender asks to be told what becomes of it."""
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -84,6 +86,7 @@ def pack(
     asserted_by: str,
     message_id: str,
     note: str = "",
+    date_time: str = "",
 ) -> bytes:
     """Encode what a record keeps beside the entity."""
     context, report = operation.context, operation.context.report
@@ -118,6 +121,7 @@ def pack(
             ),
             sorted(requirement.value for requirement in operation.requirements),
             note,
+            date_time,
         )
     )
 

@@ -98,7 +98,7 @@ class Wanted:
         elif report.fate is Fate.DELAYED:
             if self.reports_delay:
                 found[self.timing] = 350  # transient timing report (section 2.2.1)
-        else:
+        elif report.fate is Fate.FAILED:
             found = self.refusals(CODES[report.reason], report.reason)
         return found
 

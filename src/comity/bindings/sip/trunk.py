@@ -210,6 +210,7 @@ class Trunk:
             call_id=f"{delivery.id}@{config.domains[0]}",
             accepted=delivery.accepted,
             max_forwards=config.max_forwards,
+            receipt_id=delivery.id,
         )
         if request is None:
             return None
