@@ -16,6 +16,7 @@ from comity.bindings.xmpp.egress import (
     UNCHECKED,
     Outgoing,
     history_element,
+    hops_element,
     native_children,
     operation_to_stanza,
     xmpp_xml_children,
@@ -28,6 +29,7 @@ from comity.bindings.xmpp.extensions import (
     EME,
     HINTS,
     HISTORY,
+    HOPS,
     KINDS,
     MARKABLE,
     NO_COPY,
@@ -56,6 +58,7 @@ from comity.cpim.history import MOST_HISTORY, HistoryEntry, read_entry
 from comity.cpim.imdn import DISPLAY, POSITIVE, Imdn, is_report, notification
 from comity.cpim.native import wrap
 from comity.cpim.operations import (
+    INITIAL_MAX_FORWARDS,
     Context,
     MessageOperation,
     MimeObject,
@@ -268,6 +271,13 @@ def read_history(stanza: Element) -> tuple[HistoryEntry, ...]:
     return tuple(entries[:MOST_HISTORY])
 
 
+def read_hops(stanza: Element) -> int:
+    """How many nodes the message may still pass, as another server of ours says (T2)."""
+    child = stanza.find(HOPS)
+    left = child.get("left") if child is not None else ""
+    return min(int(left), INITIAL_MAX_FORWARDS) if left.isdecimal() and len(left) <= 3 else INITIAL_MAX_FORWARDS
+
+
 # --- failures, both ways -----------------------------------------------------------------------------------------
 
 
@@ -305,9 +315,11 @@ __all__ = [
     "Refusal",
     "error_to_response",
     "history_element",
+    "hops_element",
     "native_children",
     "operation_to_stanza",
     "read_history",
+    "read_hops",
     "response_to_error",
     "stanza_to_operation",
     "xmpp_xml_children",
