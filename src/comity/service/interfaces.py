@@ -326,6 +326,9 @@ class Contact:
     """True if the link it is reached by is under TLS; only such a one gets what must stay under TLS."""
     is_hop: bool = False
     """True for the next hop to another domain's users (``Routes``): it is always there, and takes what is for any of them."""
+    confirms: bool = False
+    """True where taking a message is the protocol's own word that it was delivered (APEX: statusResponse 250 says no more);
+    elsewhere only a receipt of the device is (IMDN-9)."""
 
 
 class Registrar(Protocol):

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 from comity.bindings.base import HostPort, Link, Listener, Network, Transport
 from comity.bindings.sip.authentication import Authentication
+from comity.bindings.sip.coding import ACCEPT_ENCODING
 from comity.bindings.sip.config import SipConfig
 from comity.bindings.sip.connections import Connections
 from comity.bindings.sip.delivery import DeviceDelivery
@@ -449,7 +450,7 @@ class SipBinding:
             ("Allow", ", ".join(sorted(methods))),
             *([ALLOW_EVENTS] if has_presence else []),
             ("Accept", ACCEPT),
-            ("Accept-Encoding", "identity"),
+            ("Accept-Encoding", ACCEPT_ENCODING),
             ("Supported", f"{OPTION}, {PROTECTION}"),
         ]
         self.respond(received, 200, headers=headers, forget=True)

@@ -115,6 +115,9 @@ class Submission:
             if not edge.names.is_plain:
                 called = envelope_of(request, edge)
                 wire = called[0], called[2]
+        else:
+            # A person's own program has no nodes behind it: what it says of a way is not believed (as X-60).
+            result = replace(result, history=())
         fingerprint = hashlib.sha256(request.content_type.encode("utf-8", "surrogateescape") + b"\0" + request.body)
         origin = Origin(
             principal or result.source,

@@ -185,7 +185,7 @@ class Trunk:
         if report.fate is Fate.FAILED:
             response = failure("", report.reason, report.text)
         elif report.fate is Fate.DELIVERED:
-            response = success("")
+            response = success("", report.form, report.at)
         else:
             return False
         if self._telling >= MOST_TELLING:
@@ -247,6 +247,7 @@ class Trunk:
             call_id=f"{delivery.id}@{config.domains[0]}",
             accepted=delivery.accepted,
             max_forwards=config.max_forwards,
+            receipt_id=delivery.id,
         )
         if request is None:
             return None
@@ -269,7 +270,7 @@ class Trunk:
         elif code == 408:
             attempt.fail(Reason.AWAY, "The recipient's device did not answer.")  # its server did: no trouble with that
         else:
-            attempt.settle(status_to_response(operation.trans_id, response, attempt.form))
+            attempt.settle(status_to_response(operation.trans_id, response, attempt.form, is_server=True))
 
     def _unanswered(self, attempt: Attempt, ended: Ended) -> None:
         is_bare = Requirement.TLS in attempt.operation.requirements
