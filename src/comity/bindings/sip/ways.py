@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from comity.bindings.base import HostPort, Target
 from comity.bindings.sip.requests import LinkState
-from comity.bindings.sip.trunk import literal_target, next_hop
 from comity.errors import DeliveryError
 
 if TYPE_CHECKING:
@@ -46,18 +45,12 @@ class Ways:
         if hop is None or hop.binding != self._binding.name:
             reached(None, None)
             return
-        transport, host, port = next_hop(hop.data.decode())
-        target = literal_target(transport, host, port, hop.resource)
-        if target is None:
-            self._binding.run(self._look_up(hop.data.decode(), reached, is_large))
-        else:
-            self._go([target], reached, is_large)
+        self._binding.run(self._look_up(hop.resource, hop.data.decode(), reached, is_large))
 
-    async def _look_up(self, url: str, reached: Reached, is_large: bool) -> None:
-        transport, host, port = next_hop(url)
+    async def _look_up(self, domain: str, next_hop: str, reached: Reached, is_large: bool) -> None:
         targets: Sequence[Target] = ()
         try:
-            targets = await self._binding.network.resolve("sip", host, port, transport, is_trusted=True)
+            targets = await self._binding.exchanges.targets(domain, next_hop)
         except DeliveryError as error:
             log.info("no address of a peer server: %s", error)
         except Exception:  # whatever it was, who waits must not wait for ever
