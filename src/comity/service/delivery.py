@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -38,7 +38,7 @@ from comity.service.hops import HopChannel
 from comity.service.interfaces import Clock, Contact, Deliverer, Delivery, Item, Store
 from comity.service.pending import Pending, Report, Reporter
 from comity.service.policy import check_link
-from comity.service.routing import HOPS, INBOXES, RECEIPTS, contacts_for, inbox_lane, receipt_lane
+from comity.service.routing import HOPS, INBOXES, RECEIPTS, contacts_for, domain_of_hop, inbox_lane, receipt_lane
 
 log = logging.getLogger(__name__)
 
@@ -394,6 +394,12 @@ class DeliveryEngine:
         inbox = self._inboxes.get(lane)
         if inbox is not None:
             inbox.wake()
+
+    def hop_returned(self, binding: str, domains: Collection[str]) -> None:
+        """A next hop can be reached again (see ``Service.hop_returned``)."""
+        for lane in [lane for lane in self._inboxes if lane.startswith(f"{HOPS}{binding}:")]:
+            if "*" in domains or domain_of_hop(lane) in domains:
+                self.wake(lane)
 
     def dropped(self, lane: str, seq: int) -> None:
         """A record was ended by another hand: what is in memory of it goes no further."""

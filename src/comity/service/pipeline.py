@@ -13,7 +13,7 @@ import asyncio
 import logging
 import os
 from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Collection, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -504,6 +504,10 @@ class Pipeline:
             report = self._report_of(found, response)
             if report is not None:
                 self.delivery.ends.tell(report)
+
+    def hop_returned(self, binding: str, domains: Collection[str]) -> None:
+        """See ``Service.hop_returned``."""
+        self.delivery.hop_returned(binding, domains)
 
     async def settle(
         self, fingerprints: Sequence[str], sender: Address, recipient: Address, response: Response
