@@ -96,7 +96,7 @@ class Server:
         """
         config, clock = self.config, LoopClock()
         try:
-            self._tls = TlsContexts(config.tls.certificate, config.tls.key, config.tls.trust)
+            self._tls = TlsContexts(config.tls.certificate, config.tls.key, config.tls.trust, has_peers=True)
             self._store = store = await open_store(config)
             accounts = _accounts(config, store)
             node = config.server.domains[0]

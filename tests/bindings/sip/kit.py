@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from functools import wraps
 from typing import Literal, ParamSpec, Self
 
-from comity.bindings.base import Binding, HostPort, Link, Peer, Target, TlsInfo, Transport
+from comity.bindings.base import Binding, HostPort, Link, Peer, Target, TlsCheck, TlsInfo, Transport
 from comity.bindings.sip.binding import SipBinding
 from comity.bindings.sip.config import SipConfig
 from comity.bindings.sip.digest import DigestClient, ha1
@@ -100,7 +100,7 @@ class FakeLink:
             for data in self.session.data_to_send(now):
                 self.world.to_phone(self.peer.remote, data)
 
-    def start_tls(self) -> None:
+    def start_tls(self, check: TlsCheck = "name") -> None:
         raise AssertionError("SIP has no STARTTLS")
 
     def authenticated(self) -> None:
