@@ -247,8 +247,12 @@ MISTAKES = [
     ('[store]\nengine = "nats"', "store.url", 'needs url = "tls://HOST:4222"'),
     ('[store]\nengine = "nats"\nurl = "http://x"', "store.url", 'Write url = "tls://HOST:4222"'),
     ('[store]\nurl = "tls://x:4222"', "store.url", 'write engine = "nats"'),
-    ('[[route]]\ndomain = "a.example"\nvia = "sip"', "route[0].next_hop", "is missing"),
-    ('[[route]]\ndomain = "a.example"\nvia = "sip"', "route[0].next_hop", "found by DNS for now"),
+    ("[federation]\ndns = true\norder = []", "federation.order", "names no protocol"),
+    ('[federation]\norder = ["smtp"]', "federation.order[0]", "There is"),
+    ("[federation]\ntargets = 0", "federation.targets", "from 1 to 16"),
+    ('[federation]\nnetworks = ["0.0.0.0/0"]', "federation.networks[0]", "the whole Internet"),
+    ('[federation]\nnameservers = ["dns.example"]', "federation.nameservers[0]", "Write its IP address"),
+    ('[federation]\nnameservers = "127.0.0.1"', "federation.nameservers", "not a list of DNS servers"),
     (
         '[[route]]\ndomain = "a.example"\nvia = "xmpp"\nnext_hop = "tls://a"',
         "route[0].via",
@@ -393,7 +397,7 @@ class TestMistakes:
         assert lines["server.mode"] == "3"
         assert lines["policy.sip_md5"] == "6"
         assert lines["route[1].via"] == "9"
-        assert len(found) == 7
+        assert len(found) == 5
 
     def test_two_udp_and_tcp_listeners_share_a_port(self, tmp_path: Path) -> None:
         text = MINIMAL + '[sip]\nlisten = ["udp://127.0.0.1:5060", "tcp://127.0.0.1:5060", "tcp://[::1]:5060"]\n'

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from cryptography import x509
@@ -27,7 +27,7 @@ from comity.bindings.sip.binding import SipBinding
 from comity.bindings.sip.config import SipConfig
 from comity.bindings.xmpp.binding import XmppBinding
 from comity.bindings.xmpp.config import HostConfig, ListenAddress, XmppConfig
-from comity.config import Config
+from comity.config import Config, warnings_about
 from comity.cpim.address import Address
 from comity.cpim.message import DEFAULT, CpimLimits
 from comity.cpim.protection import read_requirements
@@ -37,10 +37,13 @@ from comity.net.driver import LoopClock
 from comity.net.https import HttpsServer
 from comity.net.limits import NetLimits
 from comity.net.network import AsyncNetwork
+from comity.net.outbound import OutboundPolicy
+from comity.net.resolver import Resolver
 from comity.net.tls import TlsContexts, TlsFiles
 from comity.secure.inspector import SignatureInspector
 from comity.secure.replay import StoredReplayCache
 from comity.service.credentials import FailureGuard, StoreAccounts
+from comity.service.finding import HopFinder
 from comity.service.interfaces import Store
 from comity.service.peers import KnownPeers, Peer
 from comity.service.pipeline import Pipeline
@@ -95,6 +98,8 @@ class Server:
             StoreError: the store cannot be opened; StoreDamaged if its file fails its checks.
         """
         config, clock = self.config, LoopClock()
+        for warning in warnings_about(config):
+            log.warning("%s", warning)
         try:
             self._tls = TlsContexts(config.tls.certificate, config.tls.key, config.tls.trust, has_peers=True)
             self._store = store = await open_store(config)
@@ -107,11 +112,10 @@ class Server:
                 peers=_peers(config),
                 routes=_routes(config),
             )
-            self._network = network = AsyncNetwork(
-                clock, limits=_net_limits(config), tls=self._tls, lag=lambda: pipeline.lag
-            )
+            self._network = network = _network(config, clock, self._tls, lambda: pipeline.lag)
+            pipeline.delivery.finder = HopFinder(network, config.federation.order)
             self._bindings = [SipBinding(_sip_config(config)), XmppBinding(_xmpp_config(config))]
-            if config.apex.listen or any(route.via == "apex" for route in config.routes):
+            if config.apex.listen or _calls_relays(config):
                 self._bindings.append(ApexBinding(_apex_config(config)))
             desk: PresenceDesk
             if config.policy.presence:
@@ -193,7 +197,20 @@ class Server:
         await asyncio.to_thread(self._tls.reload, TlsFiles(tls.certificate, tls.key, tls.trust))
         failpoint("server.reload")
         log.info("%s is shown to who connects from now on; it ends %s", tls.certificate, _day(self._tls.expires))
-        kept = ("server", "sip", "xmpp", "apex", "xcap", "limits", "policy", "security", "store", "routes", "peers")
+        kept = (
+            "server",
+            "sip",
+            "xmpp",
+            "apex",
+            "xcap",
+            "limits",
+            "policy",
+            "security",
+            "store",
+            "routes",
+            "peers",
+            "federation",
+        )
         changed = [name for name in kept if getattr(config, name) != getattr(self.config, name)]
         if changed:
             log.warning("[%s] changed; restart to use it", "], [".join(changed))
@@ -236,6 +253,26 @@ def _accounts(config: Config, store: Store) -> StoreAccounts:
     return StoreAccounts(store, config.server.domains, guard)
 
 
+def _network(config: Config, clock: LoopClock, tls: TlsContexts, lag: Callable[[], float]) -> AsyncNetwork:
+    federation = config.federation
+    resolver = Resolver(clock, federation.nameservers, hosts=None) if federation.nameservers else None
+    return AsyncNetwork(
+        clock,
+        limits=_net_limits(config),
+        tls=tls,
+        resolver=resolver,
+        outbound=OutboundPolicy(federation.networks),
+        lag=lag,
+        most_targets=federation.targets,
+    )
+
+
+def _calls_relays(config: Config) -> bool:
+    """True if relays of APEX may have to be called, whether we listen or not."""
+    is_found = config.federation.dns and "apex" in config.federation.order
+    return is_found or any(route.via == "apex" for route in config.routes)
+
+
 def _peers(config: Config) -> KnownPeers:
     peers = [Peer(peer.name, peer.address, frozenset(peer.speaks_for)) for peer in config.peers]
     return KnownPeers(config.server.domains, peers)
@@ -243,7 +280,7 @@ def _peers(config: Config) -> KnownPeers:
 
 def _routes(config: Config) -> StaticRoutes:
     written = [Route(route.domain, route.via, route.next_hop, frozenset(route.transit)) for route in config.routes]
-    return StaticRoutes([*written, *_component_routes(config)])
+    return StaticRoutes([*written, *_component_routes(config)], finds=config.federation.dns)
 
 
 def _component_routes(config: Config) -> list[Route]:
@@ -326,6 +363,8 @@ def _xmpp_config(config: Config) -> XmppConfig:
     return XmppConfig(
         domains=config.server.domains,
         client=_addresses(config.xmpp.client),
+        server=_addresses(config.xmpp.server),
+        dialback=config.policy.dialback,
         component=_addresses(config.xmpp.component_listen),
         accept={accept.domain: accept.secret for accept in config.xmpp.accept},
         hosts=tuple(

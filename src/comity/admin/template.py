@@ -106,6 +106,17 @@ client = ["tcp://0.0.0.0:5222", "tls://0.0.0.0:5223"]
 # transit = ["example.net"]
 
 
+# Domains without a block above: found by DNS, always under TLS. `comity dns example.org` prints the records that others find you by.
+# Their servers prove themselves by certificates of the authorities in [tls] trust; for the open Internet that is the file
+# with the system's, /etc/ssl/certs/ca-certificates.crt.
+# [federation]
+# dns = true
+# order = ["xmpp", "sip", "apex"]
+# targets = 8
+# networks = ["192.168.1.0/24"]
+# nameservers = ["127.0.0.1"]
+
+
 # Other servers that may send here. One whose certificate [tls] trust vouches for needs no block to speak for the domains in
 # it; a block names one that is known by its address, or that speaks for others too. Nobody speaks for your own domains.
 # [[peer]]

@@ -31,7 +31,25 @@ def mistakes_between(config: Config, earlier: list[ConfigError]) -> Iterator[Con
     yield from _peer_mistakes(config, earlier)
     yield from component_mistakes(config, earlier)
     yield from _protection_mistakes(config, earlier)
+    if config.federation.dns and not config.federation.order:
+        where = config.where("federation.order")
+        yield ConfigError("federation.order", "names no protocol.", 'Write order = ["xmpp", "sip"].', where=where)
     yield from _limit_mistakes(config)
+
+
+def warnings_about(config: Config) -> list[ConfigError]:
+    """What works and is not wise."""
+    found: list[ConfigError] = []
+    federation = config.federation
+    if federation.targets == 1:
+        problem = "gives up a domain when the first of its servers does not answer."
+        cure = "RFC 3861 asks for at least two: write targets = 2 or more, or remove it."
+        found.append(ConfigError("federation.targets", problem, cure, where=config.where("federation.targets")))
+    if federation.dns and config.tls.trust is None:
+        problem = "lets us reach other domains, but none of their servers can prove itself here: nobody can answer."
+        cure = 'Name the authorities to believe: below [tls], trust = "/etc/ssl/certs/ca-certificates.crt".'
+        found.append(ConfigError("federation.dns", problem, cure, where=config.where("federation.dns")))
+    return found
 
 
 def _shared_ports(config: Config) -> Iterator[ConfigError]:

@@ -191,9 +191,26 @@ class RouteConfig:
     via: Literal["sip", "xmpp", "apex"] = _choice("sip", "sip", "xmpp", "apex")
     """Protocol spoken with the next hop."""
     next_hop: str = field(default="", metadata={"kind": "next-hop", "may_be_missing": True})
-    """``tls://HOST[:PORT]``, ``tcp://…`` or, for SIP, ``udp://…``. Not written, for APEX: found by DNS."""
+    """``tls://HOST[:PORT]``, ``tcp://…`` or, for SIP, ``udp://…``. Not written: found by DNS."""
     transit: tuple[str, ...] = _of("peer-domains", ())
     """Foreign domains whose messages may pass through here to this one, ``*`` for all; messages of our own people always may."""
+
+
+@dataclass(frozen=True, slots=True)
+class FederationConfig:
+    """``[federation]``: how domains are reached that have no ``[[route]]``; not at all unless ``dns`` is written."""
+
+    dns: bool = _flag(False)
+    """Find the servers of other domains by DNS (RFC 3861, RFC 3263, ``_xmpp-server._tcp``, ``_apex-mesh._tcp``), always under TLS."""
+    order: tuple[str, ...] = _words("xmpp", "sip", "apex", default=("xmpp", "sip", "apex"))
+    """Protocols to reach other domains by, best first; the one that a message came by goes before them."""
+    targets: int = _count(8, 16)
+    """Addresses tried for one domain until its messages wait. RFC 3861 asks for two at least."""
+    networks: tuple[Network, ...] = _of("networks", ())
+    """Private networks to which names found in DNS may lead, such as those of a test; without it strangers' records never lead
+    inside, and never to a listener of ours."""
+    nameservers: tuple[tuple[str, int], ...] = _of("nameservers", ())
+    """DNS servers to ask, ``ADDRESS`` or ``ADDRESS:PORT``. Not written: the system's, and ``/etc/hosts`` before them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +283,9 @@ class PolicyConfig:
     scram_iterations: int = _count(100_000, 10_000_000, 65_536)
     """Work a guess at a stolen key costs, for passwords set from now on; Pidgin and all that has Cyrus SASL refuse more
     than 65536."""
+    dialback: tuple[str, ...] = _of("peer-domains", ())
+    """Domains whose XMPP servers may prove themselves by dialback (XEP-0220) instead of a certificate; that is only as sure as DNS is.
+    Others must show a certificate that names them."""
     messages: bool = _flag(True)
     """Carry messages; false for presence alone."""
     presence: bool = _flag(True)
@@ -467,6 +487,8 @@ class Config:
     """Every ``[[route]]``, in the order of the file."""
     peers: tuple[PeerConfig, ...]
     """Every ``[[peer]]``."""
+    federation: FederationConfig
+    """How other domains are found."""
     store: StoreConfig
     """Engine and place of the store."""
     policy: PolicyConfig
@@ -528,6 +550,7 @@ SECTIONS: dict[str, type[Any]] = {
     "apex": ApexConfig,
     "web": WebConfig,
     "xcap": XcapConfig,
+    "federation": FederationConfig,
     "store": StoreConfig,
     "policy": PolicyConfig,
     "security": SecurityConfig,

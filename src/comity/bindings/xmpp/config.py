@@ -46,6 +46,10 @@ class XmppConfig:
         ListenAddress("tls", "127.0.0.1", 5223),
     )
     """Where clients connect."""
+    server: tuple[ListenAddress, ...] = ()
+    """Where other servers connect."""
+    dialback: tuple[str, ...] = ()
+    """Domains that may be proved by dialback alone (XEP-0220), whatever certificate they show; they are only as sure as DNS is."""
     component: tuple[ListenAddress, ...] = ()
     """Where external components connect."""
     accept: Mapping[str, str] = field(default_factory=dict, repr=False)

@@ -53,9 +53,9 @@ class OutgoingStream(ServerStream):
         theirs: str,
         options: PeerOptions,
         tls: Callable[[], TlsInfo | None],
+        *,
         random: Callable[[int], bytes],
         now: float,
-        *,
         asks: bool = False,
     ) -> None:
         super().__init__(options, tls, random, now)
