@@ -22,11 +22,11 @@ from comity.admin.records import EnvelopeRecords
 from comity.bindings.apex.binding import ApexBinding
 from comity.bindings.apex.config import ApexConfig
 from comity.bindings.apex.config import ListenAddress as ApexAddress
-from comity.bindings.base import Binding
+from comity.bindings.base import Binding, Listener
 from comity.bindings.sip.binding import SipBinding
 from comity.bindings.sip.config import SipConfig, TrunkConfig
 from comity.bindings.xmpp.binding import XmppBinding
-from comity.bindings.xmpp.config import ListenAddress, XmppConfig
+from comity.bindings.xmpp.config import HostConfig, ListenAddress, XmppConfig
 from comity.config import Config, warnings_about
 from comity.config.sections import RouteConfig
 from comity.cpim.address import Address
@@ -285,10 +285,21 @@ def _peers(config: Config) -> KnownPeers:
 
 
 def _routes(config: Config) -> StaticRoutes:
-    return StaticRoutes(
-        [Route(route.domain, route.via, route.next_hop, frozenset(route.transit)) for route in config.routes],
-        finds=config.federation.dns,
-    )
+    written = [Route(route.domain, route.via, route.next_hop, frozenset(route.transit)) for route in config.routes]
+    return StaticRoutes([*written, *_component_routes(config)], finds=config.federation.dns)
+
+
+def _component_routes(config: Config) -> list[Route]:
+    """What components imply: the domains of a server that we are attached to, and those of what is attached to us."""
+    routes: list[Route] = []
+    for component in config.xmpp.component:
+        next_hop = _url("tls" if component.tls else "tcp", component.host, component.port)
+        routes += [Route(domain, "xmpp", next_hop, frozenset({component.domain})) for domain in component.served]
+    is_protected = all(listener.transport == "tls" for listener in config.xmpp.component_listen)
+    next_hop = "tls://attached" if is_protected else "tcp://attached"
+    # What is attached to us is as much a part of this server as its accounts: whoever may write to us may write to it.
+    routes += [Route(accept.domain, "xmpp", next_hop, frozenset({"*"})) for accept in config.xmpp.accept]
+    return routes
 
 
 def _maps(config: Config) -> LinkMaps:
@@ -397,10 +408,14 @@ def _xmpp_config(config: Config) -> XmppConfig:
     limits = config.limits
     return XmppConfig(
         domains=config.server.domains,
-        client=tuple(
-            ListenAddress(listener.transport, listener.host, listener.port)
-            for listener in config.xmpp.client
-            if listener.transport != "udp"
+        client=_addresses(config.xmpp.client),
+        server=_addresses(config.xmpp.server),
+        dialback=config.policy.dialback,
+        component=_addresses(config.xmpp.component_listen),
+        accept={accept.domain: accept.secret for accept in config.xmpp.accept},
+        hosts=tuple(
+            HostConfig(one.domain, one.host, one.port, one.secret, has_tls=one.tls, serves=frozenset(one.served))
+            for one in config.xmpp.component
         ),
         software_version=__version__,
         plaintext_from=tuple(str(network) for network in config.policy.plaintext_from),
@@ -411,6 +426,7 @@ def _xmpp_config(config: Config) -> XmppConfig:
         pre_auth_time=limits.pre_auth_time,
         pre_auth_octets=limits.pre_auth_octets,
         stanza=limits.client_stanza,
+        server_stanza=limits.server_stanza,
         depth=limits.xml_depth,
         elements=limits.xml_elements,
         attributes=limits.xml_attributes,
@@ -422,6 +438,7 @@ def _xmpp_config(config: Config) -> XmppConfig:
         sm_resume=limits.sm_resume,
         user_messages=float(limits.user_messages),
         user_message_burst=limits.user_message_burst,
+        peer_messages=float(limits.peer_messages),
         # A presence stanza is often one of two where a phone sends one PUBLISH: what is told of them is half of that.
         presence_changes=limits.user_publications / 2,
         presence_burst=max(1, limits.user_publication_burst // 2),
@@ -431,6 +448,10 @@ def _xmpp_config(config: Config) -> XmppConfig:
         contacts=limits.contacts,
         in_flight=limits.in_flight,
     )
+
+
+def _addresses(listeners: Sequence[Listener]) -> tuple[ListenAddress, ...]:
+    return tuple(ListenAddress(one.transport, one.host, one.port) for one in listeners if one.transport != "udp")
 
 
 def _apex_config(config: Config) -> ApexConfig:

@@ -224,7 +224,9 @@ class _Reader:
     def _read_secret(self, key: str, value: object, spec: Mapping[str, Any]) -> Any:
         if isinstance(value, str) and value:
             return value
-        return self.say(key, "is empty or not text.", "Write the secret of the XMPP server's component in quotes.")
+        return self.say(
+            key, "is empty or not text.", "Write the secret that the XMPP server and its component share, in quotes."
+        )
 
     def _read_flag(self, key: str, value: object, spec: Mapping[str, Any]) -> Any:
         if isinstance(value, bool):
@@ -375,7 +377,7 @@ class _Reader:
             scheme, port = next(iter(spec["ports"].items()))
             cure = f'Write a list: ["{scheme}://127.0.0.1:{port}"], or [] to switch it off.'
             return self.say(key, f"{shown(value)} is not a list of addresses.", cure)
-        role = key.rpartition(".")[2] if key.startswith("xmpp.") else ""
+        role = key.rpartition(".")[2].removesuffix("_listen") if key.startswith("xmpp.") else ""
         found = [self._listener(f"{key}[{i}]", item, spec["ports"], role) for i, item in enumerate(value)]
         return tuple(listener for listener in found if listener is not _WRONG)
 
