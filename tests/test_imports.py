@@ -80,6 +80,8 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
             # Presence: SIP's notifier and publications, XMPP's contact list, probes and directed presence.
             *("publishing", "subscribing", "notifier", "notifications", "partial", "listing", "lists", "watchers"),
             *("roster", "asking", "watching", "directed", "blocking", "personal", "nodes", "vcard"),
+            # Other XMPP servers: the switch, the two kinds of ways, what passes between domains.
+            *("neighbours", "ways", "servers", "calls", "components", "passing", "passing_iq", "passing_out"),
         )
     ),
     # APEX's glue in its parts: attachments, the way up and down, the mesh of relays, the services behind well-known endpoints.

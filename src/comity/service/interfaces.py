@@ -12,7 +12,7 @@ re-read unacknowledged rows, never "after the highest seen". Lease time is the s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -373,7 +373,9 @@ class Routes(Protocol):
 
     def hop(self, domain: str) -> Contact | None:
         """The next hop towards a domain that is not ours (A-labels): ``is_hop``, ``binding`` speaks with it, ``resource`` is the domain,
-        ``data`` the ``[[route]] next_hop`` as UTF-8, "" to find it by DNS. None: that domain cannot be reached from here."""
+        ``data`` the ``[[route]] next_hop`` as UTF-8, "" to find it by DNS. None: that domain cannot be reached from here.
+
+        A domain without a route, found by DNS, has the binding "dns", which is none: ``Service.find_hops`` says which it is."""
 
     def may_pass(self, source: str, domain: str) -> bool:
         """Whether a message from one foreign domain may pass through here to another (``[[route]] transit``)."""
@@ -473,6 +475,16 @@ class Service(Protocol):
     def reached(self, operation: MessageOperation) -> Sequence[Contact]:
         """The contacts an operation goes to as things stand."""
 
+    async def find_hops(self, domain: str, *, asker: str = "", kind: Literal["im", "pres"] = "im") -> Sequence[Contact]:
+        """The next hops to a domain that is not ours, to be tried in this order: its route's, or those that DNS says.
+
+        Args:
+            domain: A-labels.
+            asker: the protocol that what is to be sent came by; it goes first where the domain speaks it.
+            kind: messages or presence.
+
+        Raises NoRouteError if nothing leads there, DeliveryError if DNS cannot say now."""
+
     def mark(self, mark: Mark) -> asyncio.Future[list[Result]]:
         """Set a mark without a message; carried out in the order of the calls to this and ``submit``."""
 
@@ -485,6 +497,13 @@ class Service(Protocol):
 
     def reject(self, delivery_id: str, contact: Contact, response: Response) -> None:
         """A device that took a delivery refuses it afterwards (an XMPP error stanza): report it to the sender."""
+
+    def hop_returned(self, binding: str, domains: Collection[str]) -> None:
+        """A next hop can be reached again: what waits for it is tried now instead of after its pause.
+
+        Args:
+            binding: who speaks with it.
+            domains: those it leads to, A-labels; ``*``: all that this binding has something for."""
 
     async def settle(
         self, fingerprints: Sequence[str], sender: Address, recipient: Address, response: Response

@@ -18,6 +18,7 @@ from comity.bindings.xmpp.extensions import (
     DELAY,
     EME,
     HISTORY,
+    HOPS,
     KINDS,
     PROTOCOL,
     STANZA_ID,
@@ -226,6 +227,11 @@ def history_element(history: Iterable[HistoryEntry]) -> Element:
             attributes["note"] = entry.note
         hops.append(Element(f"{{{HISTORY}}}hop", attributes))
     return Element(f"{{{HISTORY}}}history", {}, hops)
+
+
+def hops_element(max_forwards: int) -> Element:
+    """How many nodes the message may still pass, for another server of ours (T2)."""
+    return Element(HOPS, {"left": str(max_forwards)})
 
 
 def _stamp(when: datetime) -> str:

@@ -16,6 +16,8 @@ from comity.xml import Element, is_xml_text
 PROTOCOL: Final = "xmpp"
 XMPP_XML: Final = "application/xmpp+xml"
 HISTORY: Final = "urn:comity:history:0"
+HOPS: Final = f"{{{HISTORY}}}hops"
+"""Beside the history: how many nodes may still be passed (T2)."""
 DELAY: Final = "urn:xmpp:delay"
 STANZA_ID: Final = "urn:xmpp:sid:0"
 CHAT_STATES: Final = "http://jabber.org/protocol/chatstates"

@@ -16,6 +16,7 @@ from comity.bindings.xmpp.egress import (
     UNCHECKED,
     Outgoing,
     history_element,
+    hops_element,
     native_children,
     operation_to_stanza,
     xmpp_xml_children,
@@ -27,6 +28,7 @@ from comity.bindings.xmpp.extensions import (
     EME,
     HINTS,
     HISTORY,
+    HOPS,
     KINDS,
     NO_COPY,
     PASSING,
@@ -49,6 +51,7 @@ from comity.cpim.address import Address, from_jid
 from comity.cpim.entity import split_entity
 from comity.cpim.native import wrap
 from comity.cpim.operations import (
+    INITIAL_MAX_FORWARDS,
     Context,
     HistoryEntry,
     MessageOperation,
@@ -237,6 +240,13 @@ def read_history(stanza: Element) -> tuple[HistoryEntry, ...]:
     return tuple(entries)
 
 
+def read_hops(stanza: Element) -> int:
+    """How many nodes the message may still pass, as another server of ours says (T2)."""
+    child = stanza.find(HOPS)
+    left = child.get("left") if child is not None else ""
+    return min(int(left), INITIAL_MAX_FORWARDS) if left.isdecimal() and len(left) <= 3 else INITIAL_MAX_FORWARDS
+
+
 # --- failures, both ways -----------------------------------------------------------------------------------------
 
 
@@ -274,9 +284,11 @@ __all__ = [
     "Refusal",
     "error_to_response",
     "history_element",
+    "hops_element",
     "native_children",
     "operation_to_stanza",
     "read_history",
+    "read_hops",
     "response_to_error",
     "stanza_to_operation",
     "xmpp_xml_children",
