@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from comity.bindings.base import Binding, HostPort, Link, Listener, Peer, Target, Transport
+from comity.bindings.base import Binding, HostPort, Link, Listener, Peer, Target, TlsCheck, Transport
 from comity.errors import ConfigError, DeliveryError, NoRouteError
 from comity.net.finding import Finder, Kind
 from comity.net.intake import Intake
@@ -160,7 +160,7 @@ class AsyncNetwork:
             self.tally.note("Connection lost while being accepted", f"{host}: {error}")
             self._discard(sock, host)
             return
-        server = self.server_tls() if listener.transport == "tls" else None
+        server = self.server_tls(listener.check) if listener.transport == "tls" else None
         pipe = None if server is None else TlsPipe(server.context, end_point=server.server_end_point)
         peer = Peer("tcp", (local[0], local[1]), address)
         link = StreamLink(self, binding, self._clock, peer, listener.role, tls=pipe)
@@ -255,7 +255,7 @@ class AsyncNetwork:
         server = self.server_tls()
         try:
             if client:
-                return TlsPipe(self.client_context(), server_name=target.server_name or target.host)
+                return TlsPipe(self.client_context(target.check), server_name=target.server_name or target.host)
         except TlsFailure as error:
             raise DeliveryError(f"no TLS to {target.host}: {error}") from error
         if server is None:
@@ -345,15 +345,15 @@ class AsyncNetwork:
 
     # --- LinkOwner -----------------------------------------------------------------------------------------
 
-    def server_tls(self) -> ServerTls | None:
+    def server_tls(self, check: TlsCheck = "name") -> ServerTls | None:
         """What to speak TLS with as a server, as it is now."""
-        return None if self._tls is None else self._tls.server
+        return None if self._tls is None else self._tls.servers.get(check)
 
-    def client_context(self) -> ssl.SSLContext:
+    def client_context(self, check: TlsCheck = "name") -> ssl.SSLContext:
         """What to speak TLS with as a client, as it is now."""
         if self._tls is None:
             self._tls = TlsContexts()
-        return self._tls.client
+        return self._tls.clients[check]
 
     def link_authenticated(self, link: TcpLink) -> None:
         """Stop counting an accepted link as a stranger's."""

@@ -8,16 +8,16 @@ from collections.abc import Callable, Coroutine, Sequence
 from functools import wraps
 from typing import Literal, ParamSpec, Self
 
-from comity.bindings.base import Binding, HostPort, Link, Peer, Target, TlsInfo, Transport
+from comity.bindings.base import Binding, HostPort, Link, Peer, Target, TlsCheck, TlsInfo, Transport
 from comity.bindings.sip.binding import SipBinding
 from comity.bindings.sip.config import SipConfig
 from comity.bindings.sip.digest import DigestClient, ha1
 from comity.bindings.sip.events import Event, RequestFailed, RequestReceived, RequestTimedOut, ResponseReceived
+from comity.bindings.sip.exchange import literal_target
+from comity.bindings.sip.exchange import next_hop as split_next_hop
 from comity.bindings.sip.message import SipRequest, SipResponse
 from comity.bindings.sip.session import SipSession
 from comity.bindings.sip.settings import SessionSettings
-from comity.bindings.sip.trunk import literal_target
-from comity.bindings.sip.trunk import next_hop as split_next_hop
 from comity.cpim.address import Address
 from comity.errors import DeliveryError
 from comity.service.interfaces import Credentials, Guard
@@ -102,7 +102,7 @@ class FakeLink:
             for data in self.session.data_to_send(now):
                 self.world.to_phone(self.peer.remote, data)
 
-    def start_tls(self) -> None:
+    def start_tls(self, check: TlsCheck = "name") -> None:
         raise AssertionError("SIP has no STARTTLS")
 
     def authenticated(self) -> None:
