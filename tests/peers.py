@@ -23,6 +23,7 @@ PACKAGES = {
     "ejabberdctl": "ejabberd",
     "sipp": "sip-tester",
     "nats-server": "nats-server",
+    "nsd": "nsd",
     "baresip": "baresip-core",
     "linphone-daemon": "linphone-cli",
     "linphonec": "linphone-cli",

@@ -150,6 +150,9 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
     ("xcap", ("xcap", "cpim", "xml", "errors"), ()),
     # The one place that chooses a store engine by configuration, for the server and for commands without one.
     ("admin.engine", ("admin", "store", "service", "config", "errors"), ()),
+    # What to publish in DNS goes by listeners; the look-up asks as the server does.
+    ("admin.published", ("admin", "config", "bindings.base", "errors"), ()),
+    ("admin.lookup", ("admin", "config", "net", "bindings.base", "errors"), ()),
     ("admin", ("admin", "service", "cpim", "config", "errors"), ("msgspec", "aiohttp", "cryptography")),
     (
         "config",
