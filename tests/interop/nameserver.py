@@ -38,7 +38,7 @@ class NameServer:
 
     def __init__(self, folder: Path) -> None:
         self.port = free_port()
-        self._folder = folder
+        self.folder = folder
         self._serial = 0
         self._program: Program | None = None
         folder.mkdir(parents=True, exist_ok=True)
@@ -53,18 +53,18 @@ class NameServer:
         self._serial += 1
         marker = f"serial.test. 1 IN TXT v{self._serial}\n"
         text = "$ORIGIN test.\n" + _APEX.format(serial=self._serial) + marker + zone
-        (self._folder / "test.zone").write_text(text, encoding="utf-8")
+        (self.folder / "test.zone").write_text(text, encoding="utf-8")
         if self._program is not None:
             self.stop()
             self.start()
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        text = _CONFIG.replace("@PORT@", str(self.port)).replace("@FOLDER@", str(self._folder))
-        config = self._folder / "nsd.conf"
+        text = _CONFIG.replace("@PORT@", str(self.port)).replace("@FOLDER@", str(self.folder))
+        config = self.folder / "nsd.conf"
         config.write_text(text, encoding="utf-8")
         argv = [need_program("nsd"), "-d", "-c", str(config)]
-        self._program = Program("nsd", argv, self._folder / "home", terminal=False)
+        self._program = Program("nsd", argv, self.folder / "home", terminal=False)
         self._wait()
 
     def stop(self) -> None:
