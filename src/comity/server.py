@@ -120,6 +120,7 @@ class Server:
                     accounts,
                     clock,
                     pipeline.admit_subscription,
+                    hop=pipeline.routes.hop,
                     limits=_presence_limits(config),
                     keeping=keeping_limits(config),
                 )

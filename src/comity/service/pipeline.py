@@ -460,7 +460,9 @@ class Pipeline:
     async def admit_subscription(self, operation: SubscribeOperation, origin: Origin) -> Response | None:
         """See ``Service.admit_subscription``."""
         own = replace(operation, watcher=self._own(operation.watcher), target=self._own(operation.target))
-        refusal = policy.check_watcher(own, replace(origin, principal=self._own(origin.principal)))
+        is_ours = self.accounts.serves(own.watcher.domain)
+        by = replace(origin, principal=self._own(origin.principal))
+        refusal = policy.check_watcher(own, by, is_ours=is_ours)
         if refusal is None and self.accounts.serves(own.target.domain):
             refusal = await self.protection.prove(operation, own.target, self.clock.when())
         return refusal
