@@ -86,6 +86,7 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
                 "trunk",
                 "ways",
                 "abroad",
+                "abroad_pairs",
             ),
             *("availability", "capabilities", "carbons", "counts", "ground", "streams"),
             # Presence: SIP's notifier and publications, XMPP's contact list, probes and directed presence.

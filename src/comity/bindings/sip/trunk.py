@@ -112,7 +112,7 @@ class Trunk:
             return domains if came_back else NOBODY
         if uri.host.lower() not in domains and "*" not in domains:
             return NOBODY
-        self._believe(received)
+        self.believe(received)
         return domains
 
     def sender(self, received: Request) -> Address | None:
@@ -125,10 +125,10 @@ class Trunk:
         service = self._binding.service
         if sender is None or service.accounts.serves(sender.domain) or domains.isdisjoint((sender.domain, "*")):
             return None
-        self._believe(received)
+        self.believe(received)
         return sender
 
-    def _believe(self, received: Request) -> None:
+    def believe(self, received: Request) -> None:
         """Who sent it is no stranger."""
         state = received.state
         state.session.prove(received.source, self._binding.service.clock.now())
