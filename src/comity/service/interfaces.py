@@ -531,13 +531,6 @@ class Service(Protocol):
     def reject(self, delivery_id: str, contact: Contact, response: Response) -> None:
         """A device that took a delivery refuses it afterwards (an XMPP error stanza): report it to the sender."""
 
-    def hop_returned(self, binding: str, domains: Collection[str]) -> None:
-        """A next hop can be reached again: what waits for it is tried now instead of after its pause.
-
-        Args:
-            binding: who speaks with it.
-            domains: those it leads to, A-labels; ``*``: all that this binding has something for."""
-
     async def settle(
         self, fingerprints: Sequence[str], sender: Address, recipient: Address, response: Response
     ) -> bool:

@@ -593,10 +593,6 @@ class Pipeline:
             if report is not None:
                 self.delivery.ends.tell(report)
 
-    def hop_returned(self, binding: str, domains: Collection[str]) -> None:
-        """See ``Service.hop_returned``."""
-        self.delivery.hop_returned(binding, domains)
-
     async def settle(
         self, fingerprints: Sequence[str], sender: Address, recipient: Address, response: Response
     ) -> bool:
