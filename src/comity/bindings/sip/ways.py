@@ -37,12 +37,14 @@ class Ways:
     def hop(self, domain: str) -> Contact | None:
         """The next hop to that domain's people, if they are reached by SIP."""
         hop = self._binding.service.routes.hop(domain)
+        if hop is not None and hop.binding == "dns":
+            return replace(hop, binding=self._binding.name, is_protected=True)  # by SIP's own records then
         return hop if hop is not None and hop.binding == self._binding.name else None
 
     def contact(self, hop: Contact, user: str) -> str:
         """Where requests from there are to go, with angle brackets: the listener of the same transport, which stands when the
         connection is gone; "gr" since it leads to this very server (RFC 6665 section 4.5.1)."""
-        transport, _, _ = next_hop(hop.data.decode())
+        transport = next_hop(hop.data.decode())[0] if b"://" in hop.data else "tls"  # what DNS leads to is TLS
         listeners = self._binding.listeners()
         near = next((one for one in listeners if one.transport == transport), None) or next(iter(listeners), None)
         if near is None:

@@ -11,19 +11,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
 from comity.cpim.address import Address
 from comity.cpim.operations import Reason, Response, SubscribeOperation, failure, success
-from comity.errors import StoreError
+from comity.errors import DeliveryError, NoRouteError, StoreError
 from comity.service.ids import new_spine_id
 from comity.service.interfaces import Clock, Contact, Delete, Store, Timer
 from comity.service.presence.interfaces import Abroad, Ask
 from comity.service.presence.relations import SPACE, unpack_ask
 from comity.service.presence.states import Act
+from comity.service.routing import DNS
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,8 @@ PATIENCE: Final = 90.0
 """Seconds a binding has for one errand."""
 DARK: Final = 240.0
 """Seconds a domain may be out of reach until what was heard from it holds no more."""
+MOST_FOUND: Final = 4096
+"""Domains whose hop is remembered."""
 WINDOW: Final = 16
 """Errands to one domain at once, of different people."""
 
@@ -85,12 +88,22 @@ class Errands:
         store: where the durable ones stand.
         clock: time.
         hop: ``Routes.hop``.
+        find: ``Service.find_hops`` for presence: the hops to a domain that DNS has to say.
     """
 
-    def __init__(self, store: Store, clock: Clock, hop: Callable[[str], Contact | None]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        hop: Callable[[str], Contact | None],
+        find: Callable[[str], Awaitable[Sequence[Contact]]] | None = None,
+    ) -> None:
         self._store = store
         self._clock = clock
         self.hop = hop
+        self._find = find
+        self._found: dict[str, Contact] = {}
+        """By domain: the hop that DNS said last."""
         self._abroad: dict[str, Abroad] = {}
         self._lanes: dict[str, _Lane] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -109,14 +122,34 @@ class Errands:
             self._resume(lane)
 
     def reach(self, domain: str) -> tuple[Abroad, Contact] | Response:
-        """The binding that leads to a domain, and the hop."""
+        """The binding that leads to a domain, and the hop; where DNS says it, the one that was found last."""
         hop = self.hop(domain)
+        if hop is not None and hop.binding == DNS:
+            hop = self._found.get(domain, hop)
         if hop is None:
             return failure("", Reason.NO_ROUTE, "That domain is not served here, and no route leads to it.")
         abroad = self._abroad.get(hop.binding)
         if abroad is None:
             return failure("", Reason.TIMEOUT, f"Presence does not go to that domain by {hop.binding} now.")
         return abroad, hop
+
+    async def find(self, domain: str) -> tuple[Abroad, Contact] | Response:
+        """The same, asking DNS where no route names the domain."""
+        hop = self.hop(domain)
+        if hop is None or hop.binding != DNS or self._find is None:
+            return self.reach(domain)
+        try:
+            hops = await self._find(domain)
+        except NoRouteError as error:
+            return failure("", Reason.NO_ROUTE, f"{error}.")
+        except DeliveryError as error:
+            log.info("%s cannot be looked up now: %s", domain, error)
+            return failure("", Reason.TIMEOUT, f"The servers of {domain} cannot be looked up now.")
+        self._found.pop(domain, None)
+        while len(self._found) >= MOST_FOUND:
+            self._found.pop(next(iter(self._found)))
+        self._found[domain] = next((hop for hop in hops if hop.binding in self._abroad), hops[0])
+        return self.reach(domain)
 
     def push(self, errand: Errand) -> None:
         """Carry it, after what its pair has on its way; durable already if it is to be."""
@@ -215,7 +248,7 @@ class Errands:
         return response
 
     async def _given(self, errand: Errand, ask: Ask) -> Response:
-        found = self.reach(errand.other.domain)
+        found = await self.find(errand.other.domain)
         if isinstance(found, Response):
             return found
         abroad, hop = found

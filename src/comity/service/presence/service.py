@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 
 from comity.cpim.address import Address
@@ -63,6 +63,7 @@ class AccountPresence:
         clock: time.
         admit: says whose a subscribe is (``Service.admit_subscription``).
         hop: leads to other domains (``Routes.hop``).
+        find: finds those that no route names (``Service.find_hops``).
         limits: about live state.
         keeping: about what accounts keep.
     """
@@ -75,6 +76,7 @@ class AccountPresence:
         admit: Admit,
         *,
         hop: Callable[[str], Contact | None] = lambda domain: None,
+        find: Callable[[str], Awaitable[Sequence[Contact]]] | None = None,
         limits: PresenceLimits | None = None,
         keeping: KeepingLimits | None = None,
     ) -> None:
@@ -105,7 +107,7 @@ class AccountPresence:
             informing=self._informing,
         )
         kept.rights.grant = self._moves.grant
-        self.errands = Errands(store, clock, hop)
+        self.errands = Errands(store, clock, hop, find)
         self._quota = PeerQuota(accounts, clock, self.limits.peers)
         self._quota.subscriptions_of = self._moves.subscriptions.count_of_domain
         self._sights = Sights(clock, self._presentities, self.errands, self._changed, self.limits.publications)
@@ -230,7 +232,7 @@ class AccountPresence:
 
     async def _direct_abroad(self, operation: NotifyOperation) -> Response | None:
         """To one person of another domain, now or not at all: it is nothing that waits."""
-        found = self.errands.reach(operation.watcher.domain)
+        found = await self.errands.find(operation.watcher.domain)
         if not self._presentities.is_ours(operation.target):
             found = failure("", Reason.NO_ROUTE, "That domain is not served here.")
         if isinstance(found, Response):
