@@ -35,7 +35,7 @@ s2s_direct_tls_ports = { @S2S_TLS@ }
 component_ports = { @COMPONENT@ }
 component_interfaces = { "127.0.0.1" }
 unbound = { resolvconf = false, hoststxt = false, forward = { "127.0.0.1@@DNS@" },
-            options = { ["do-not-query-localhost:"] = "no" } }
+            options = { ["do-not-query-localhost:"] = "no", ["local-zone:"] = "test. transparent" } }
 ssl = { certificate = "@CERTIFICATE@", key = "@KEY@", cafile = "@TRUST@" }
 s2s_require_encryption = true
 s2s_secure_auth = true
