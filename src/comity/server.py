@@ -24,10 +24,11 @@ from comity.bindings.apex.config import ApexConfig
 from comity.bindings.apex.config import ListenAddress as ApexAddress
 from comity.bindings.base import Binding
 from comity.bindings.sip.binding import SipBinding
-from comity.bindings.sip.config import SipConfig
+from comity.bindings.sip.config import SipConfig, TrunkConfig
 from comity.bindings.xmpp.binding import XmppBinding
 from comity.bindings.xmpp.config import ListenAddress, XmppConfig
 from comity.config import Config
+from comity.config.sections import RouteConfig
 from comity.cpim.address import Address
 from comity.cpim.message import DEFAULT, CpimLimits
 from comity.cpim.protection import read_requirements
@@ -42,6 +43,8 @@ from comity.secure.inspector import SignatureInspector
 from comity.secure.replay import StoredReplayCache
 from comity.service.credentials import FailureGuard, StoreAccounts
 from comity.service.interfaces import Store
+from comity.service.maps import LinkMaps
+from comity.service.maps import Rule as MapRule
 from comity.service.peers import KnownPeers, Peer
 from comity.service.pipeline import Pipeline
 from comity.service.policy import Limits
@@ -96,7 +99,7 @@ class Server:
         """
         config, clock = self.config, LoopClock()
         try:
-            self._tls = TlsContexts(config.tls.certificate, config.tls.key, config.tls.trust)
+            self._tls = TlsContexts(config.tls.certificate, config.tls.key, config.tls.trust, has_peers=True)
             self._store = store = await open_store(config)
             accounts = _accounts(config, store)
             node = config.server.domains[0]
@@ -106,6 +109,7 @@ class Server:
                 protection=protection,
                 peers=_peers(config),
                 routes=_routes(config),
+                maps=_maps(config),
             )
             self._network = network = AsyncNetwork(
                 clock, limits=_net_limits(config), tls=self._tls, lag=lambda: pipeline.lag
@@ -194,7 +198,20 @@ class Server:
         await asyncio.to_thread(self._tls.reload, TlsFiles(tls.certificate, tls.key, tls.trust))
         failpoint("server.reload")
         log.info("%s is shown to who connects from now on; it ends %s", tls.certificate, _day(self._tls.expires))
-        kept = ("server", "sip", "xmpp", "apex", "xcap", "limits", "policy", "security", "store", "routes", "peers")
+        kept = (
+            "server",
+            "sip",
+            "xmpp",
+            "apex",
+            "xcap",
+            "limits",
+            "policy",
+            "security",
+            "store",
+            "routes",
+            "peers",
+            "maps",
+        )
         changed = [name for name in kept if getattr(config, name) != getattr(self.config, name)]
         if changed:
             log.warning("[%s] changed; restart to use it", "], [".join(changed))
@@ -238,7 +255,7 @@ def _accounts(config: Config, store: Store) -> StoreAccounts:
 
 
 def _peers(config: Config) -> KnownPeers:
-    peers = [Peer(peer.name, peer.address, frozenset(peer.speaks_for)) for peer in config.peers]
+    peers = [Peer(peer.name, peer.address, frozenset(peer.speaks_for), peer.asserted_identity) for peer in config.peers]
     return KnownPeers(config.server.domains, peers)
 
 
@@ -246,6 +263,18 @@ def _routes(config: Config) -> StaticRoutes:
     return StaticRoutes(
         [Route(route.domain, route.via, route.next_hop, frozenset(route.transit)) for route in config.routes]
     )
+
+
+def _maps(config: Config) -> LinkMaps:
+    via = {component.domain: "xmpp" for component in config.xmpp.component}
+    via |= {route.domain: route.via for route in config.routes}
+    rules = [MapRule(route.via, route.domain, route.domain, route.as_) for route in config.routes if route.as_]
+    for rule in config.maps:
+        core = rule.address
+        if isinstance(core, Address) and core.domain in config.server.domains:
+            core = core.folded()  # as the pipeline has our own people
+        rules.append(MapRule(via[rule.on], rule.on, core, rule.is_))
+    return LinkMaps(rules)
 
 
 def _rules(config: Config) -> dict[str, Rule]:
@@ -307,6 +336,34 @@ def _sip_config(config: Config) -> SipConfig:
         header_count=limits.sip_header_count,
         uri_octets=limits.sip_uri,
         method_octets=limits.sip_method,
+        trunks=tuple(_trunk(index, config) for index, route in enumerate(config.routes) if _is_trunk(route)),
+    )
+
+
+def _is_trunk(route: RouteConfig) -> bool:
+    return route.via == "sip" and bool(route.next_hop) and route.domain != "*"
+
+
+def _trunk(index: int, config: Config) -> TrunkConfig:
+    route = config.routes[index]
+    password = ""
+    if route.password_file is not None:
+        try:
+            password = route.password_file.read_text(encoding="utf-8").partition("\n")[0].rstrip("\r")
+        except (OSError, UnicodeDecodeError) as error:
+            cure = "Write the password into its first line, and let the server's user read it."
+            raise ConfigError(
+                f"route[{index}].password_file", f"{route.password_file} cannot be read.", cure
+            ) from error
+    return TrunkConfig(
+        route.domain,
+        route.as_ or route.domain,
+        route.next_hop,
+        route.user,
+        password,
+        route.realm,
+        tuple(f"{address.local}@{address.domain}" for address in route.register),
+        route.keep_alive,
     )
 
 

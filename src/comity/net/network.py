@@ -13,8 +13,9 @@ import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
+from urllib.parse import urlsplit
 
-from comity.bindings.base import Binding, HostPort, Link, Listener, Peer, Target, Transport
+from comity.bindings.base import Binding, HostPort, Link, Listener, Peer, Target, TlsCheck, Transport
 from comity.errors import ConfigError, DeliveryError
 from comity.net.intake import Intake
 from comity.net.limits import Gate, NetLimits, Tally
@@ -155,7 +156,7 @@ class AsyncNetwork:
             self.tally.note("Connection lost while being accepted", f"{host}: {error}")
             self._discard(sock, host)
             return
-        server = self.server_tls() if listener.transport == "tls" else None
+        server = self.server_tls(listener.check) if listener.transport == "tls" else None
         pipe = None if server is None else TlsPipe(server.context, end_point=server.server_end_point)
         peer = Peer("tcp", (local[0], local[1]), address)
         link = StreamLink(self, binding, self._clock, peer, listener.role, tls=pipe)
@@ -250,7 +251,7 @@ class AsyncNetwork:
         server = self.server_tls()
         try:
             if client:
-                return TlsPipe(self.client_context(), server_name=target.server_name or target.host)
+                return TlsPipe(self.client_context(target.check), server_name=target.server_name or target.host)
         except TlsFailure as error:
             raise DeliveryError(f"no TLS to {target.host}: {error}") from error
         if server is None:
@@ -299,6 +300,11 @@ class AsyncNetwork:
         targets = await self.resolver.service(prefix, domain, port, transport)
         return targets if is_trusted else self.permitted(targets)
 
+    async def hop_targets(self, protocol: str, domain: str, next_hop: str) -> Sequence[Target]:
+        """Targets for a hop; see ``Network``."""
+        parts = urlsplit(next_hop)
+        return await self.resolver.sip("sip", parts.hostname or domain, parts.port, parts.scheme or None)  # type: ignore[arg-type]  # until FIND's
+
     def permitted(self, targets: Sequence[Target]) -> Sequence[Target]:
         """Leave out what must not be dialled. Raises DeliveryError if nothing is left (U-03)."""
         refusals = [self._outbound.refusal(target.host, target.port) for target in targets]
@@ -323,15 +329,15 @@ class AsyncNetwork:
 
     # --- LinkOwner -----------------------------------------------------------------------------------------
 
-    def server_tls(self) -> ServerTls | None:
+    def server_tls(self, check: TlsCheck = "name") -> ServerTls | None:
         """What to speak TLS with as a server, as it is now."""
-        return None if self._tls is None else self._tls.server
+        return None if self._tls is None else self._tls.servers.get(check)
 
-    def client_context(self) -> ssl.SSLContext:
+    def client_context(self, check: TlsCheck = "name") -> ssl.SSLContext:
         """What to speak TLS with as a client, as it is now."""
         if self._tls is None:
             self._tls = TlsContexts()
-        return self._tls.client
+        return self._tls.clients[check]
 
     def link_authenticated(self, link: TcpLink) -> None:
         """Stop counting an accepted link as a stranger's."""

@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
+from comity.cpim.delivered import TEXT_FORMS
+from comity.cpim.imdn import PROCESSING
 from comity.cpim.operations import (
     PASSED_ON,
     MessageOperation,
@@ -38,7 +40,7 @@ from comity.service.hops import HopChannel
 from comity.service.interfaces import Clock, Contact, Deliverer, Delivery, Item, Store
 from comity.service.pending import Pending, Report, Reporter
 from comity.service.policy import check_link
-from comity.service.routing import HOPS, INBOXES, RECEIPTS, contacts_for, inbox_lane, receipt_lane
+from comity.service.routing import HOPS, INBOXES, RECEIPTS, contacts_for, domain_of_hop, inbox_lane, receipt_lane
 
 log = logging.getLogger(__name__)
 
@@ -205,9 +207,14 @@ class Inbox:
         True while the end is not durable: ``certain`` follows."""
         pending.offered[channel] = False
         if not pending.is_done:
-            outcome = Outcome("delivered", self.engine.clock.when(), channel.contact.binding, response.form)
-            receipt = self.engine.receipt(pending, response) if pending.operation.context.wants_receipt else None
-            self.end(pending, outcome, handed_over(pending.operation.trans_id, response.form), receipt)
+            if response.form in TEXT_FORMS and not response.at:
+                response = replace(response, at=self.engine.node)
+            outcome = self.engine.outcome_of(channel.contact, response)
+            context = pending.operation.context
+            is_asked = context.wants_receipt or (context.asks and channel.contact.confirms)
+            receipt = self.engine.receipt(pending, response) if is_asked else None
+            answer = handed_over(pending.operation.trans_id, response.form, response.at)
+            self.end(pending, outcome, answer, receipt)
         return bool(pending.seq) and not pending.is_certain
 
     def refused(self, pending: Pending, channel: Channel, response: Response) -> None:
@@ -395,6 +402,12 @@ class DeliveryEngine:
         if inbox is not None:
             inbox.wake()
 
+    def hop_returned(self, binding: str, domains: Collection[str]) -> None:
+        """A next hop can be reached again (see ``Service.hop_returned``)."""
+        for lane in [lane for lane in self._inboxes if lane.startswith(f"{HOPS}{binding}:")]:
+            if "*" in domains or domain_of_hop(lane) in domains:
+                self.wake(lane)
+
     def dropped(self, lane: str, seq: int) -> None:
         """A record was ended by another hand: what is in memory of it goes no further."""
         inbox = self._inboxes.get(lane)
@@ -448,6 +461,12 @@ class DeliveryEngine:
             report = self._report(pending, response)
         inbox.end(pending, outcome, replace(response, trans_id=pending.operation.trans_id), report)
 
+    def outcome_of(self, contact: Contact, response: Response) -> Outcome:
+        """How a message ended that this contact took."""
+        is_protected = contact.is_protected if response.is_protected is None else response.is_protected
+        form, at = response.form, response.at
+        return Outcome("delivered", self.clock.when(), contact.binding, form, out_tls=is_protected, at=at)
+
     def receipt(self, pending: Pending, response: Response) -> Report | None:
         """What tells a sender who asked that it was delivered; who took it over with that wish tells her itself."""
         return None if response.form == PASSED_ON else self._report(pending, response)
@@ -465,7 +484,11 @@ class DeliveryEngine:
                 waiter.set_result(response)
 
     def stored(self, pending: Pending) -> None:
-        """Nobody is reachable: "indeterminant" now, a report later if it fails (OPS-6)."""
+        """Nobody is reachable: "indeterminant" now, a report later if it fails (OPS-6); who wants to know is told that it waits."""
+        if PROCESSING in pending.operation.context.asks.split():
+            report = self._report(pending, indeterminant(pending.operation.trans_id))
+            if report is not None:
+                self.ends.tell(report)
         self.answer(pending, indeterminant(pending.operation.trans_id))
 
     def forget(self, inbox: Inbox) -> None:

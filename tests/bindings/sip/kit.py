@@ -8,11 +8,13 @@ from collections.abc import Callable, Coroutine, Sequence
 from functools import wraps
 from typing import Literal, ParamSpec, Self
 
-from comity.bindings.base import Binding, HostPort, Link, Peer, Target, TlsInfo, Transport
+from comity.bindings.base import Binding, HostPort, Link, Peer, Target, TlsCheck, TlsInfo, Transport
 from comity.bindings.sip.binding import SipBinding
 from comity.bindings.sip.config import SipConfig
 from comity.bindings.sip.digest import DigestClient, ha1
 from comity.bindings.sip.events import Event, RequestFailed, RequestReceived, RequestTimedOut, ResponseReceived
+from comity.bindings.sip.exchange import literal_target
+from comity.bindings.sip.exchange import next_hop as split_next_hop
 from comity.bindings.sip.message import SipRequest, SipResponse
 from comity.bindings.sip.session import SipSession
 from comity.bindings.sip.settings import SessionSettings
@@ -100,7 +102,7 @@ class FakeLink:
             for data in self.session.data_to_send(now):
                 self.world.to_phone(self.peer.remote, data)
 
-    def start_tls(self) -> None:
+    def start_tls(self, check: TlsCheck = "name") -> None:
         raise AssertionError("SIP has no STARTTLS")
 
     def authenticated(self) -> None:
@@ -159,6 +161,12 @@ class FakeNetwork:
         self, prefix: str, domain: str, port: int, transport: Transport, *, is_trusted: bool = False
     ) -> Sequence[Target]:
         raise AssertionError("SIP has rules of its own")
+
+    async def hop_targets(self, protocol: str, domain: str, next_hop: str) -> Sequence[Target]:
+        transport, host, port = split_next_hop(next_hop)
+        if (literal := literal_target(transport, host, port, domain)) is not None:
+            return [literal]
+        return await self.resolve("sip", host, port, transport, is_trusted=True)
 
     def datagram_link(self, binding: Binding, near: HostPort | None = None) -> Link | None:
         return self.world.udp if near in (None, NEAR_UDP) else None

@@ -21,11 +21,14 @@ from urllib.parse import urlsplit
 from comity.bindings.base import HostPort, Link, Listener, Network, Transport
 from comity.bindings.sip.abroad import SipAbroad
 from comity.bindings.sip.authentication import Authentication
+from comity.bindings.sip.coding import ACCEPT_ENCODING
 from comity.bindings.sip.config import SipConfig
 from comity.bindings.sip.connections import Connections
 from comity.bindings.sip.delivery import DeviceDelivery
 from comity.bindings.sip.digest import DigestServer
 from comity.bindings.sip.events import MalformedReceived, PacketDropped, RequestReceived
+from comity.bindings.sip.exchange import Exchanges
+from comity.bindings.sip.keeping import Keeper
 from comity.bindings.sip.lists import EXTENSIONS as LIST_EXTENSIONS
 from comity.bindings.sip.mapping import (
     ACCEPT,
@@ -111,6 +114,8 @@ class SipBinding:
         self._registrar = Registrar(self, self._authentication, rules)
         self.connections = Connections(self)
         self._out = DeviceDelivery(self)
+        self.exchanges = Exchanges(self)
+        self.keeper = Keeper(self)
         self.trunk = Trunk(self)
         self.ways = Ways(self)
         self.abroad = SipAbroad(self)
@@ -133,6 +138,7 @@ class SipBinding:
             self.abroad.start(service.presence)
         self._out.start(service, network)
         await self._authentication.start()
+        self.keeper.start()
 
     def new_session(self, link: Link, role: str) -> SipSession:
         """Make the session of a link; ``role`` is its transport ("udp", "tcp", "tls")."""
@@ -174,8 +180,7 @@ class SipBinding:
 
     def _take_own(self, link: Link, event: object) -> None:
         """Take an event about a request of ours."""
-        parts = self.trunk, self._notifier, self.abroad
-        if not any(part.take_event(link, event) for part in parts):
+        if not (self.exchanges.take_event(link, event) or self._notifier.take_event(link, event)):
             self._out.take(link, event)
 
     def deliver(self, delivery: Delivery) -> asyncio.Future[Response]:
@@ -184,7 +189,8 @@ class SipBinding:
     async def drain(self) -> None:
         """Refuse new requests and wait until every MESSAGE has its answer and every delivery its end."""
         self._is_draining = True
-        while self._tasks or self._submission.is_busy or self._out.is_busy or self.trunk.is_busy:  # noqa: ASYNC110 - four ends, once in a lifetime
+        self.keeper.stop()
+        while self._tasks or self._submission.is_busy or self._out.is_busy or self.exchanges.is_busy:  # noqa: ASYNC110 - four ends, once in a lifetime
             await asyncio.sleep(0.02)
 
     # --- for the parts -----------------------------------------------------------------------------------
@@ -226,6 +232,20 @@ class SipBinding:
     def is_for_us(self, received: Request) -> bool:
         """True unless a Route leads elsewhere (S-46)."""
         return self._submission.is_for_us(received)
+
+    def is_here(self, uri: SipUri, state: LinkState) -> bool:
+        """True if a URI names the very place at which a request came in, or another listener of ours."""
+        local = state.link.peer.local
+        hosts = {listener.host for listener in self._listeners} | {local[0]}
+        if ip_address(local[0]).is_loopback:
+            hosts.add("localhost")
+        # A socket bound to every address does not know which of them a phone calls its proxy; nothing is ever sent
+        # by a Route, so any address literal with our port will do.
+        is_any = ip_address(local[0]).is_unspecified
+        host, port = uri.bare_host.lower(), uri.port or (5061 if state.transport == "tls" else 5060)
+        is_named = host in hosts or any(host.endswith(f".{domain}") for domain in self.config.domains)
+        is_named = is_named or (is_any and _is_literal(host))
+        return (is_named and port == local[1]) or (host, port) in {(one.host, one.port) for one in self._listeners}
 
     def run(self, work: Coroutine[None, None, None]) -> None:
         """Do something that waits, beside everything else."""
@@ -433,6 +453,7 @@ class SipBinding:
         is_ours = isinstance(uri, SipUri) and (
             (self.service.accounts.serves(uri.host) and can_be_user(uri))
             or any(uri.bare_host == one.host for one in self._listeners)
+            or self.is_here(uri, received.state)
         )
         if not is_ours:
             self.respond(received, 404, forget=True)
@@ -443,10 +464,18 @@ class SipBinding:
             ("Allow", ", ".join(sorted(methods))),
             *([ALLOW_EVENTS] if has_presence else []),
             ("Accept", ACCEPT),
-            ("Accept-Encoding", "identity"),
+            ("Accept-Encoding", ACCEPT_ENCODING),
             ("Supported", f"{OPTION}, {PROTECTION}"),
         ]
         self.respond(received, 200, headers=headers, forget=True)
+
+
+def _is_literal(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def parse_listener(url: str) -> Listener:

@@ -27,14 +27,17 @@ from comity.bindings.xmpp.devices import Connection
 from comity.bindings.xmpp.directed import Directed
 from comity.bindings.xmpp.ground import Ground
 from comity.bindings.xmpp.jid import Jid
+from comity.bindings.xmpp.neighbours import Neighbours
 from comity.bindings.xmpp.personal import Personal
 from comity.bindings.xmpp.rates import Rates
 from comity.bindings.xmpp.roster import ContactLists
 from comity.bindings.xmpp.session import ServerOptions, XmppServerSession
+from comity.bindings.xmpp.stream import XmppStream
 from comity.bindings.xmpp.streams import Streams
 from comity.bindings.xmpp.submission import Submissions
 from comity.bindings.xmpp.vcard import Cards
 from comity.bindings.xmpp.watching import Watching
+from comity.bindings.xmpp.ways import Ways
 from comity.bindings.xmpp.wire import IQ, MESSAGE, Element
 from comity.cpim.address import Address, from_jid
 from comity.cpim.operations import EndReason, NotifyOperation, Response
@@ -76,6 +79,7 @@ class XmppBinding:
         self._submissions = Submissions(ground, self._blocklists)
         self._carbons = Carbons(ground)
         self._streams = streams = Streams(ground, self._availability, self._delivery, self._carbons)
+        self._neighbours = Neighbours(ground, self._ways())
         self._exempt = [ipaddress.ip_network(network) for network in config.plaintext_from]
         self._dummy_key = random(32)
         self._is_empty = asyncio.Event()
@@ -103,9 +107,14 @@ class XmppBinding:
         """The service given to ``start``."""
         return self._ground.service
 
+    def _ways(self) -> Sequence[Ways]:
+        """The kinds of ways to other servers; a domain goes by the first that carries it."""
+        return ()
+
     def listeners(self) -> Sequence[Listener]:
-        """The configured client addresses."""
-        return [Listener(a.transport, a.host, a.port, "client") for a in self._ground.config.client]
+        """The configured addresses of clients, other servers and components."""
+        clients = [Listener(a.transport, a.host, a.port, "client") for a in self._ground.config.client]
+        return clients + self._neighbours.listeners()
 
     async def start(self, service: Service, network: Network) -> None:
         """Remember the service."""
@@ -113,9 +122,15 @@ class XmppBinding:
         service.follow(self._carbons.taken)
         if service.presence is not None:
             service.presence.attach(self.name, self)
+        await self._neighbours.start(network)
 
-    def new_session(self, link: Link, role: str) -> XmppServerSession:
-        """A session for a client that just connected."""
+    def new_session(self, link: Link, role: str) -> XmppStream:
+        """A session for a client that just connected, or for a link of another kind."""
+        if self._neighbours.takes(role):
+            return self._neighbours.new_session(link, role)
+        return self._client_session(link)
+
+    def _client_session(self, link: Link) -> XmppServerSession:
         config = self._ground.config
         options = ServerOptions(
             self._ground.domains,
@@ -150,13 +165,19 @@ class XmppBinding:
         return session
 
     def handle_event(self, link: Link, event: object) -> None:
-        """Take one event of a client's session."""
+        """Take one event of a session."""
+        if self._neighbours.owns(link):
+            self._neighbours.handle_event(link, event)
+            return
         connection = self._ground.devices.by_link.get(link)
         if connection is not None:
             self._handlers[type(event)](connection, event)
 
     def link_closed(self, link: Link, error: Exception | None) -> None:
         """The connection is gone: its stream may be resumed, or ends with it."""
+        if self._neighbours.owns(link):
+            self._neighbours.link_closed(link, error)
+            return
         devices = self._ground.devices
         connection = devices.by_link.pop(link, None)
         if connection is None:
@@ -177,6 +198,7 @@ class XmppBinding:
             connection.link.flush()
         if self._submissions.pending:
             await asyncio.wait(self._submissions.pending)
+        await self._neighbours.drain()
         if devices.by_link:
             self._is_empty.clear()
             await self._is_empty.wait()
@@ -184,7 +206,9 @@ class XmppBinding:
             await asyncio.wait(ground.tasks)
 
     def deliver(self, delivery: Delivery) -> asyncio.Future[Response]:
-        """Write a message to a device."""
+        """Write a message to a device, or on a stream to another server."""
+        if delivery.contact.is_hop:
+            return self._neighbours.deliver(delivery)
         return self._delivery.deliver(delivery)
 
     # --- sign-in -----------------------------------------------------------------------------------------------

@@ -55,6 +55,22 @@ class SignInFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class HandshakeSucceeded:
+    """A component and its host know the same secret (XEP-0114): stanzas may flow."""
+
+    domain: str
+    """The component's, U-labels."""
+
+
+@dataclass(frozen=True, slots=True)
+class HandshakeFailed:
+    """Somebody showed a wrong secret for a component."""
+
+    domain: str
+    condition: str
+
+
+@dataclass(frozen=True, slots=True)
 class ResourceBound:
     """The stream may carry stanzas now."""
 
@@ -132,6 +148,8 @@ Event = (
     | PasswordCheckWanted
     | SignInSucceeded
     | SignInFailed
+    | HandshakeSucceeded
+    | HandshakeFailed
     | ResourceBound
     | StanzaReceived
     | CountWanted
