@@ -13,7 +13,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from comity.bindings.base import HostPort, Target
-from comity.bindings.sip.exchange import next_hop
 from comity.bindings.sip.requests import LinkState
 from comity.cpim.address import Address, to_sip_uri
 from comity.errors import DeliveryError
