@@ -176,15 +176,13 @@ class Keeper:
         if is_dead:
             log.warning("the next hop to %s at %s port %d does not answer", domain, target.host, target.port)
         else:
+            # What waits goes out, and what it may have forgotten is registered anew.
             log.info("the next hop to %s at %s port %d answers again", domain, target.host, target.port)
             if not was_reachable:
-                self._back(watched)
-
-    def _back(self, watched: Watched) -> None:
-        """It was gone and is there again: what waits goes out, and what it may have forgotten is registered anew."""
-        self._binding.service.hop_returned("sip", (watched.trunk.domain,))
-        for one in watched.registrations:
-            self._register(one)
+                self._binding.service.hop_returned("sip", (domain,))
+            for one in watched.registrations:
+                if one.target == target:
+                    self._register(one)
 
     # --- registrations ---------------------------------------------------------------------------------------
 
@@ -258,6 +256,8 @@ class Keeper:
         delay = RETRY_DELAYS[min(one.failures, len(RETRY_DELAYS) - 1)]
         one.failures += 1
         one.is_held = False
+        if self._binding.exchanges.is_dead(one.target):
+            return  # when it answers again
         log.warning("%s was not registered at %s: %s; again in %d s", one.address, one.target.host, said, delay)
         one.timer = self._binding.service.clock.call_later(delay, partial(self._register, one))
 
