@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from cryptography import x509
@@ -22,12 +22,12 @@ from comity.admin.records import EnvelopeRecords
 from comity.bindings.apex.binding import ApexBinding
 from comity.bindings.apex.config import ApexConfig
 from comity.bindings.apex.config import ListenAddress as ApexAddress
-from comity.bindings.base import Binding
+from comity.bindings.base import Binding, Listener
 from comity.bindings.sip.binding import SipBinding
 from comity.bindings.sip.config import SipConfig, TrunkConfig
 from comity.bindings.xmpp.binding import XmppBinding
-from comity.bindings.xmpp.config import ListenAddress, XmppConfig
-from comity.config import Config
+from comity.bindings.xmpp.config import HostConfig, ListenAddress, XmppConfig
+from comity.config import Config, warnings_about
 from comity.config.sections import RouteConfig
 from comity.cpim.address import Address
 from comity.cpim.message import DEFAULT, CpimLimits
@@ -38,10 +38,13 @@ from comity.net.driver import LoopClock
 from comity.net.https import HttpsServer
 from comity.net.limits import NetLimits
 from comity.net.network import AsyncNetwork
+from comity.net.outbound import OutboundPolicy
+from comity.net.resolver import Resolver
 from comity.net.tls import TlsContexts, TlsFiles
 from comity.secure.inspector import SignatureInspector
 from comity.secure.replay import StoredReplayCache
 from comity.service.credentials import FailureGuard, StoreAccounts
+from comity.service.finding import HopFinder
 from comity.service.interfaces import Store
 from comity.service.maps import LinkMaps
 from comity.service.maps import Rule as MapRule
@@ -98,6 +101,8 @@ class Server:
             StoreError: the store cannot be opened; StoreDamaged if its file fails its checks.
         """
         config, clock = self.config, LoopClock()
+        for warning in warnings_about(config):
+            log.warning("%s", warning)
         try:
             self._tls = TlsContexts(config.tls.certificate, config.tls.key, config.tls.trust, has_peers=True)
             self._store = store = await open_store(config)
@@ -111,11 +116,10 @@ class Server:
                 routes=_routes(config),
                 maps=_maps(config),
             )
-            self._network = network = AsyncNetwork(
-                clock, limits=_net_limits(config), tls=self._tls, lag=lambda: pipeline.lag
-            )
+            self._network = network = _network(config, clock, self._tls, lambda: pipeline.lag)
+            pipeline.delivery.finder = HopFinder(network, config.federation.order)
             self._bindings = [SipBinding(_sip_config(config)), XmppBinding(_xmpp_config(config))]
-            if config.apex.listen or any(route.via == "apex" for route in config.routes):
+            if config.apex.listen or _calls_relays(config):
                 self._bindings.append(ApexBinding(_apex_config(config)))
             desk: PresenceDesk
             if config.policy.presence:
@@ -124,6 +128,7 @@ class Server:
                     accounts,
                     clock,
                     pipeline.admit_subscription,
+                    hop=pipeline.routes.hop,
                     limits=_presence_limits(config),
                     keeping=keeping_limits(config),
                 )
@@ -209,6 +214,7 @@ class Server:
             "store",
             "routes",
             "peers",
+            "federation",
             "maps",
         )
         changed = [name for name in kept if getattr(config, name) != getattr(self.config, name)]
@@ -253,15 +259,47 @@ def _accounts(config: Config, store: Store) -> StoreAccounts:
     return StoreAccounts(store, config.server.domains, guard)
 
 
+def _network(config: Config, clock: LoopClock, tls: TlsContexts, lag: Callable[[], float]) -> AsyncNetwork:
+    federation = config.federation
+    resolver = Resolver(clock, federation.nameservers, hosts=None) if federation.nameservers else None
+    return AsyncNetwork(
+        clock,
+        limits=_net_limits(config),
+        tls=tls,
+        resolver=resolver,
+        outbound=OutboundPolicy(federation.networks),
+        lag=lag,
+        most_targets=federation.targets,
+    )
+
+
+def _calls_relays(config: Config) -> bool:
+    """True if relays of APEX may have to be called, whether we listen or not."""
+    is_found = config.federation.dns and "apex" in config.federation.order
+    return is_found or any(route.via == "apex" for route in config.routes)
+
+
 def _peers(config: Config) -> KnownPeers:
     peers = [Peer(peer.name, peer.address, frozenset(peer.speaks_for), peer.asserted_identity) for peer in config.peers]
     return KnownPeers(config.server.domains, peers)
 
 
 def _routes(config: Config) -> StaticRoutes:
-    return StaticRoutes(
-        [Route(route.domain, route.via, route.next_hop, frozenset(route.transit)) for route in config.routes]
-    )
+    written = [Route(route.domain, route.via, route.next_hop, frozenset(route.transit)) for route in config.routes]
+    return StaticRoutes([*written, *_component_routes(config)], finds=config.federation.dns)
+
+
+def _component_routes(config: Config) -> list[Route]:
+    """What components imply: the domains of a server that we are attached to, and those of what is attached to us."""
+    routes: list[Route] = []
+    for component in config.xmpp.component:
+        next_hop = _url("tls" if component.tls else "tcp", component.host, component.port)
+        routes += [Route(domain, "xmpp", next_hop, frozenset({component.domain})) for domain in component.served]
+    is_protected = all(listener.transport == "tls" for listener in config.xmpp.component_listen)
+    next_hop = "tls://attached" if is_protected else "tcp://attached"
+    # What is attached to us is as much a part of this server as its accounts: whoever may write to us may write to it.
+    routes += [Route(accept.domain, "xmpp", next_hop, frozenset({"*"})) for accept in config.xmpp.accept]
+    return routes
 
 
 def _maps(config: Config) -> LinkMaps:
@@ -370,10 +408,14 @@ def _xmpp_config(config: Config) -> XmppConfig:
     limits = config.limits
     return XmppConfig(
         domains=config.server.domains,
-        client=tuple(
-            ListenAddress(listener.transport, listener.host, listener.port)
-            for listener in config.xmpp.client
-            if listener.transport != "udp"
+        client=_addresses(config.xmpp.client),
+        server=_addresses(config.xmpp.server),
+        dialback=config.policy.dialback,
+        component=_addresses(config.xmpp.component_listen),
+        accept={accept.domain: accept.secret for accept in config.xmpp.accept},
+        hosts=tuple(
+            HostConfig(one.domain, one.host, one.port, one.secret, has_tls=one.tls, serves=frozenset(one.served))
+            for one in config.xmpp.component
         ),
         software_version=__version__,
         plaintext_from=tuple(str(network) for network in config.policy.plaintext_from),
@@ -384,6 +426,7 @@ def _xmpp_config(config: Config) -> XmppConfig:
         pre_auth_time=limits.pre_auth_time,
         pre_auth_octets=limits.pre_auth_octets,
         stanza=limits.client_stanza,
+        server_stanza=limits.server_stanza,
         depth=limits.xml_depth,
         elements=limits.xml_elements,
         attributes=limits.xml_attributes,
@@ -395,6 +438,7 @@ def _xmpp_config(config: Config) -> XmppConfig:
         sm_resume=limits.sm_resume,
         user_messages=float(limits.user_messages),
         user_message_burst=limits.user_message_burst,
+        peer_messages=float(limits.peer_messages),
         # A presence stanza is often one of two where a phone sends one PUBLISH: what is told of them is half of that.
         presence_changes=limits.user_publications / 2,
         presence_burst=max(1, limits.user_publication_burst // 2),
@@ -404,6 +448,10 @@ def _xmpp_config(config: Config) -> XmppConfig:
         contacts=limits.contacts,
         in_flight=limits.in_flight,
     )
+
+
+def _addresses(listeners: Sequence[Listener]) -> tuple[ListenAddress, ...]:
+    return tuple(ListenAddress(one.transport, one.host, one.port) for one in listeners if one.transport != "udp")
 
 
 def _apex_config(config: Config) -> ApexConfig:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 
 from comity.bindings.base import Listener
+from comity.config.components import component_mistakes
 from comity.config.sections import Config, Limits
 from comity.config.values import is_loopback, shown, split_url
 from comity.cpim.address import Address
@@ -31,8 +32,27 @@ def mistakes_between(config: Config, earlier: list[ConfigError]) -> Iterator[Con
     yield from _peer_mistakes(config, earlier)
     yield from _map_mistakes(config)
     yield from _trunk_mistakes(config)
+    yield from component_mistakes(config, earlier)
     yield from _protection_mistakes(config, earlier)
+    if config.federation.dns and not config.federation.order:
+        where = config.where("federation.order")
+        yield ConfigError("federation.order", "names no protocol.", 'Write order = ["xmpp", "sip"].', where=where)
     yield from _limit_mistakes(config)
+
+
+def warnings_about(config: Config) -> list[ConfigError]:
+    """What works and is not wise."""
+    found: list[ConfigError] = []
+    federation = config.federation
+    if federation.targets == 1:
+        problem = "gives up a domain when the first of its servers does not answer."
+        cure = "RFC 3861 asks for at least two: write targets = 2 or more, or remove it."
+        found.append(ConfigError("federation.targets", problem, cure, where=config.where("federation.targets")))
+    if federation.dns and config.tls.trust is None:
+        problem = "lets us reach other domains, but none of their servers can prove itself here: nobody can answer."
+        cure = 'Name the authorities to believe: below [tls], trust = "/etc/ssl/certs/ca-certificates.crt".'
+        found.append(ConfigError("federation.dns", problem, cure, where=config.where("federation.dns")))
+    return found
 
 
 def _shared_ports(config: Config) -> Iterator[ConfigError]:
@@ -52,9 +72,9 @@ def _overlap(one: str, other: str) -> bool:
 
 
 def _open_plaintext(config: Config) -> Iterator[ConfigError]:
-    """Plain SIP and HTTP outside loopback need a network that is exempt by name (reliability.md section 6.1)."""
+    """Plain SIP, HTTP and components' streams outside loopback need a network that is exempt by name (reliability.md section 6.1)."""
     for key, listener in config.listeners():
-        is_plain = listener.transport != "tls" and key.startswith(("sip.", "web."))
+        is_plain = listener.transport != "tls" and key.startswith(("sip.", "web.", "xmpp.component_listen"))
         if is_plain and not is_loopback(listener.host) and not config.policy.plaintext_from:
             problem = f"{listener.url} would take unencrypted traffic from anywhere, because plaintext_from is empty."
             cure = (

@@ -27,7 +27,17 @@ from comity.config.sections import (
     ServerConfig,
     line_of,
 )
-from comity.config.values import SIZES, TIMES, canonical_domain, domain_problem, network, shown, split_url, with_unit
+from comity.config.values import (
+    SIZES,
+    TIMES,
+    canonical_domain,
+    domain_problem,
+    host_port,
+    network,
+    shown,
+    split_url,
+    with_unit,
+)
 from comity.cpim.address import Address
 from comity.errors import AddressError, ConfigError, ConfigErrors
 
@@ -186,10 +196,7 @@ class _Reader:
             self.say(f"{full}.via", "cannot be spoken between servers yet: it comes with federation.", cure)
             return False
         if "next_hop" not in written:
-            if via != "apex":
-                cure = 'Only APEX servers are found by DNS for now: write next_hop = "tls://HOST:PORT".'
-                self.say(f"{full}.next_hop", "is missing.", cure)
-            return via == "apex"
+            return True
         if "next_hop" not in values:
             return False
         schemes = [url.partition("://")[0] for url in values["next_hop"].split()]
@@ -217,7 +224,9 @@ class _Reader:
     def _read_secret(self, key: str, value: object, spec: Mapping[str, Any]) -> Any:
         if isinstance(value, str) and value:
             return value
-        return self.say(key, "is empty or not text.", "Write the secret of the XMPP server's component in quotes.")
+        return self.say(
+            key, "is empty or not text.", "Write the secret that the XMPP server and its component share, in quotes."
+        )
 
     def _read_flag(self, key: str, value: object, spec: Mapping[str, Any]) -> Any:
         if isinstance(value, bool):
@@ -345,6 +354,18 @@ class _Reader:
                 networks.append(found)
         return tuple(networks)
 
+    def _read_nameservers(self, key: str, value: object, spec: Mapping[str, Any]) -> Any:
+        if not isinstance(value, list):
+            return self.say(key, f"{shown(value)} is not a list of DNS servers.", 'Write ["192.168.1.1"].')
+        found: list[tuple[str, int]] = []
+        for index, item in enumerate(value):
+            if (address := host_port(item, 53)) is None:
+                cure = 'Write its IP address, as in "192.168.1.1" or "127.0.0.1:5353".'
+                self.say(f"{key}[{index}]", f"{shown(item)} is not the address of a DNS server.", cure)
+            else:
+                found.append(address)
+        return tuple(found)
+
     def _read_peer_domains(self, key: str, value: object, spec: Mapping[str, Any]) -> Any:
         if not isinstance(value, list):
             return self.say(key, f"{shown(value)} is not a list.", 'Write ["example.net"], or ["*"] for all.')
@@ -356,7 +377,7 @@ class _Reader:
             scheme, port = next(iter(spec["ports"].items()))
             cure = f'Write a list: ["{scheme}://127.0.0.1:{port}"], or [] to switch it off.'
             return self.say(key, f"{shown(value)} is not a list of addresses.", cure)
-        role = key.rpartition(".")[2] if key.startswith("xmpp.") else ""
+        role = key.rpartition(".")[2].removesuffix("_listen") if key.startswith("xmpp.") else ""
         found = [self._listener(f"{key}[{i}]", item, spec["ports"], role) for i, item in enumerate(value)]
         return tuple(listener for listener in found if listener is not _WRONG)
 

@@ -381,7 +381,9 @@ class Routes(Protocol):
 
     def hop(self, domain: str) -> Contact | None:
         """The next hop towards a domain that is not ours (A-labels): ``is_hop``, ``binding`` speaks with it, ``resource`` is the domain,
-        ``data`` the ``[[route]] next_hop`` as UTF-8, "" to find it by DNS. None: that domain cannot be reached from here."""
+        ``data`` the ``[[route]] next_hop`` as UTF-8, "" to find it by DNS. None: that domain cannot be reached from here.
+
+        A domain without a route, found by DNS, has the binding "dns", which is none: ``Service.find_hops`` says which it is."""
 
     def may_pass(self, source: str, domain: str) -> bool:
         """Whether a message from one foreign domain may pass through here to another (``[[route]] transit``)."""
@@ -498,6 +500,16 @@ class Service(Protocol):
 
     def reached(self, operation: MessageOperation) -> Sequence[Contact]:
         """The contacts an operation goes to as things stand."""
+
+    async def find_hops(self, domain: str, *, asker: str = "", kind: Literal["im", "pres"] = "im") -> Sequence[Contact]:
+        """The next hops to a domain that is not ours, to be tried in this order: its route's, or those that DNS says.
+
+        Args:
+            domain: A-labels.
+            asker: the protocol that what is to be sent came by; it goes first where the domain speaks it.
+            kind: messages or presence.
+
+        Raises NoRouteError if nothing leads there, DeliveryError if DNS cannot say now."""
 
     def mark(self, mark: Mark) -> asyncio.Future[list[Result]]:
         """Set a mark without a message; carried out in the order of the calls to this and ``submit``."""

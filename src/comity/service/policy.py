@@ -186,8 +186,14 @@ def check_link(operation: MessageOperation, contact: Contact) -> Response | None
     return None
 
 
-def check_watcher(operation: SubscribeOperation, origin: Origin) -> Response | None:
-    """Subscribe and unsubscribe come from the watcher's own session or her authenticated domain (SEC-31, SEC-33, T19)."""
+def check_watcher(operation: SubscribeOperation, origin: Origin, *, is_ours: bool) -> Response | None:
+    """Subscribe and unsubscribe come from the watcher's own session or her authenticated domain (SEC-31, SEC-33, T19).
+
+    Args:
+        operation: names who wants it.
+        origin: says who handed it in.
+        is_ours: the watcher is of one of our domains, for which no other server ever speaks.
+    """
     for name, address in (("watcher", operation.watcher), ("target", operation.target)):
         if address.scheme != "pres":
             return failure(operation.trans_id, Reason.SYNTAX, f"The {name} of a subscription is a pres: address.")
@@ -195,7 +201,7 @@ def check_watcher(operation: SubscribeOperation, origin: Origin) -> Response | N
         return failure(operation.trans_id, Reason.SYNTAX, "The duration of a subscription is not negative.")
     watcher = operation.watcher.with_scheme("im")
     if origin.domains:
-        is_hers = watcher.domain in origin.domains
+        is_hers = not is_ours and origin.speaks_for(watcher.domain)
     else:
         is_hers = watcher.key == origin.principal.with_scheme("im").key
     if not is_hers:

@@ -151,9 +151,6 @@ class Node:
     ) -> Sequence[Target]:
         raise NotImplementedError
 
-    async def hop_targets(self, protocol: str, domain: str, next_hop: str) -> Sequence[Target]:
-        raise AssertionError("no next hops here")
-
     async def resolve_service(
         self, prefix: str, domain: str, port: int, transport: Transport, *, is_trusted: bool = False
     ) -> Sequence[Target]:
@@ -161,6 +158,10 @@ class Node:
         if not found:
             raise DeliveryError(f"{domain} has no relay")
         return [Target(transport, host, port) for host in found]
+
+    async def hop_targets(self, protocol: str, domain: str, next_hop: str) -> Sequence[Target]:
+        assert protocol == "apex"
+        return await self.resolve_service("_apex-mesh._tcp", domain, 912, "tcp")
 
     def datagram_link(self, binding: object, near: HostPort | None = None) -> Link | None:
         return None

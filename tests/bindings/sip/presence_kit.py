@@ -73,6 +73,7 @@ class PresenceWorld(World):
             self.accounts,
             self.clock,
             self.pipeline.admit_subscription,
+            hop=self.pipeline.routes.hop,
             limits=self.limits,
             keeping=self.keeping,
         )

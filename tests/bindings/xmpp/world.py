@@ -308,10 +308,10 @@ class NoNetwork:
     async def resolve(self, *args: object, **named: object) -> Sequence[Target]:
         raise NotImplementedError
 
-    async def hop_targets(self, protocol: str, domain: str, next_hop: str) -> Sequence[Target]:
-        raise AssertionError("no next hops here")
-
     async def resolve_service(self, *args: object, **named: object) -> Sequence[Target]:
+        raise NotImplementedError
+
+    async def hop_targets(self, *args: object, **named: object) -> Sequence[Target]:
         raise NotImplementedError
 
     def datagram_link(self, binding: object, near: HostPort | None = None) -> Link | None:

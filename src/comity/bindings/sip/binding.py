@@ -19,6 +19,7 @@ from ipaddress import ip_address, ip_network
 from urllib.parse import urlsplit
 
 from comity.bindings.base import HostPort, Link, Listener, Network, Transport
+from comity.bindings.sip.abroad import SipAbroad
 from comity.bindings.sip.authentication import Authentication
 from comity.bindings.sip.coding import ACCEPT_ENCODING
 from comity.bindings.sip.config import SipConfig
@@ -117,6 +118,7 @@ class SipBinding:
         self.keeper = Keeper(self)
         self.trunk = Trunk(self)
         self.ways = Ways(self)
+        self.abroad = SipAbroad(self)
         self._publishing = Publishing(self)
         self._notifier = Notifier(self)
         self._may_speak_plainly = lru_cache(maxsize=4096)(self._is_plaintext_network)
@@ -130,8 +132,10 @@ class SipBinding:
         self._service, self._network = service, network
         if service.presence is not None:
             extensions = self._settings.extensions | LIST_EXTENSIONS
-            self._settings = replace(self._settings, methods=METHODS | PRESENCE_METHODS, extensions=extensions)
+            methods = METHODS | PRESENCE_METHODS | {"NOTIFY"}
+            self._settings = replace(self._settings, methods=methods, extensions=extensions)
             self._notifier.start(service.presence)
+            self.abroad.start(service.presence)
         self._out.start(service, network)
         await self._authentication.start()
         self.keeper.start()
@@ -176,7 +180,8 @@ class SipBinding:
 
     def _take_own(self, link: Link, event: object) -> None:
         """Take an event about a request of ours."""
-        if not (self.exchanges.take_event(link, event) or self._notifier.take_event(link, event)):
+        parts = self.exchanges, self._notifier, self.abroad
+        if not any(part.take_event(link, event) for part in parts):
             self._out.take(link, event)
 
     def deliver(self, delivery: Delivery) -> asyncio.Future[Response]:
@@ -280,6 +285,9 @@ class SipBinding:
         if received.request.method == "OPTIONS":
             self._take_options(received)
             return
+        if received.request.method == "NOTIFY":
+            self._take_notify(received)
+            return
         waiting = self._waiting.get(received.flow)
         if waiting is not None:
             if len(waiting) < MOST_WAITING:
@@ -293,6 +301,13 @@ class SipBinding:
         task = asyncio.get_running_loop().create_task(self._work(received.flow))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _take_notify(self, received: Request) -> None:
+        """What a peer server tells about its people; nobody else has anything to tell (SEC-36)."""
+        try:
+            self.abroad.take_notify(received)
+        except RemoteProtocolError as error:
+            self.respond(received, int(error.hint or "400"), reason=error.reason, forget=True)
 
     def _refuse_early(self, received: Request) -> int | None:
         """Status code to refuse with, 0 for silence, None to go on."""

@@ -333,10 +333,11 @@ class Notifier:
 
     def _dial(self, watch: Watch, notice: Notice) -> bool:
         """Open a connection to where the SUBSCRIBE came from; False if that is not the watcher's own address."""
-        if watch.peer and self._binding.ways.is_by_sip(watch.peer):
+        hop = self._binding.ways.hop(watch.peer) if watch.peer else None
+        if hop is not None:
             watch.is_dialling, watch.waiting = True, notice
             # Over TCP its connection is gone; over UDP this is only for what no datagram holds.
-            self._binding.ways.reach(watch.peer, partial(self._peer_reached, watch), is_large=watch.transport == "udp")
+            self._binding.ways.reach(hop, partial(self._peer_reached, watch), is_large=watch.transport == "udp")
             return True
         uri = None if b"\r\nRoute: " in b"\r\n" + watch.head.fixed else parse_uri(watch.head.target)
         if not isinstance(uri, SipUri):

@@ -156,7 +156,7 @@ class Trunk:
             return domains if came_back else NOBODY
         if domains.isdisjoint((sender.domain, "*")):
             return NOBODY
-        self._believe(received)
+        self.believe(received)
         return domains
 
     def sender(self, received: Request) -> Address | None:
@@ -167,10 +167,10 @@ class Trunk:
             return None
         if domains.isdisjoint((sender.domain, "*")):
             return None
-        self._believe(received)
+        self.believe(received)
         return sender
 
-    def _believe(self, received: Request) -> None:
+    def believe(self, received: Request) -> None:
         """Who sent it is no stranger."""
         state = received.state
         state.session.prove(received.source, self._binding.service.clock.now())

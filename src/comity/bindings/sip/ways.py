@@ -13,14 +13,17 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from comity.bindings.base import HostPort, Target
+from comity.bindings.sip.exchange import next_hop
 from comity.bindings.sip.requests import LinkState
 from comity.errors import DeliveryError
+from comity.service.interfaces import Contact
 
 if TYPE_CHECKING:
     from comity.bindings.sip.binding import SipBinding
 
 log = logging.getLogger(__name__)
 
+ANYWHERE = ("0.0.0.0", "::", "")  # noqa: S104 - compared, not bound
 Reached = Callable[[LinkState | None, HostPort | None], None]
 """Called with the link and, for a datagram, the address; (None, None) if there is no way."""
 
@@ -31,26 +34,35 @@ class Ways:
     def __init__(self, binding: SipBinding) -> None:
         self._binding = binding
 
-    def is_by_sip(self, domain: str) -> bool:
-        """True if that domain's people are reached by SIP."""
+    def hop(self, domain: str) -> Contact | None:
+        """The next hop to that domain's people, if they are reached by SIP."""
         hop = self._binding.service.routes.hop(domain)
-        return hop is not None and hop.binding == self._binding.name
+        return hop if hop is not None and hop.binding == self._binding.name else None
 
-    def reach(self, domain: str, reached: Reached, *, is_large: bool = False) -> None:
-        """Call ``reached`` when there is a way to the server of ``domain``, or known to be none.
+    def contact(self, hop: Contact, user: str) -> str:
+        """Where requests from there are to go, with angle brackets: the listener of the same transport, which stands when the
+        connection is gone; "gr" since it leads to this very server (RFC 6665 section 4.5.1)."""
+        transport, _, _ = next_hop(hop.data.decode())
+        listeners = self._binding.listeners()
+        near = next((one for one in listeners if one.transport == transport), None) or next(iter(listeners), None)
+        if near is None:
+            return f"<sip:{user}@{self._binding.config.domains[0]};gr>"
+        host = f"[{near.host}]" if ":" in near.host else near.host
+        if near.host in ANYWHERE:
+            host = self._binding.config.domains[0]
+        return f"<sip:{user}@{host}:{near.port};transport={near.transport};gr>"
+
+    def reach(self, hop: Contact, reached: Reached, *, is_large: bool = False) -> None:
+        """Call ``reached`` when there is a way to the server of a hop, or known to be none.
 
         ``is_large``: what is to be sent is too large for a datagram (RFC 3261 section 18.1.1).
         """
-        hop = self._binding.service.routes.hop(domain)
-        if hop is None or hop.binding != self._binding.name:
-            reached(None, None)
-            return
         self._binding.run(self._look_up(hop.resource, hop.data.decode(), reached, is_large))
 
-    async def _look_up(self, domain: str, next_hop: str, reached: Reached, is_large: bool) -> None:
+    async def _look_up(self, domain: str, url: str, reached: Reached, is_large: bool) -> None:
         targets: Sequence[Target] = ()
         try:
-            targets = await self._binding.exchanges.targets(domain, next_hop)
+            targets = await self._binding.exchanges.targets(domain, url)
         except DeliveryError as error:
             log.info("no address of a peer server: %s", error)
         except Exception:  # whatever it was, who waits must not wait for ever
