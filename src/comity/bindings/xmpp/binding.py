@@ -293,7 +293,10 @@ class XmppBinding:
             for part in parts:
                 if part.takes(stanza):
                     return part.query(connection, stanza)
-        if is_account or (not to.local and is_ours):
+        if refused is None and not is_ours:
+            if not self._neighbours.send(stanza):
+                self._ground.reply(connection.current, wire.error_reply(stanza, "remote-server-not-found"))
+        elif is_account or (not to.local and is_ours):
             self._own_iq(connection, stanza, is_account=is_account)
         elif refused is None:
             return self._carry(connection, stanza, to)
@@ -344,9 +347,7 @@ class XmppBinding:
                 self._ground.reply(target, stanza)
                 target.link.flush()
                 return
-        is_ours = to.domain in self._ground.domains
-        condition = "service-unavailable" if is_ours else "remote-server-not-found"
-        self._ground.answer(connection, wire.error_reply(stanza, condition))
+        self._ground.answer(connection, wire.error_reply(stanza, "service-unavailable"))
 
     async def _may_ask(self, connection: Connection, stanza: Element, to: Jid) -> bool:
         """True if an answer of that device tells the asker nothing new: that it is there (RFC 6121 section 8.5.3.1)."""
