@@ -27,6 +27,8 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
         for part in (
             *("documents", "presence", "pidf_diff", "presence_writer", "presence_state", "rpid", "composition"),
             *("common_policy", "presence_rules", "watchers"),
+            # Disposition notifications and typing states are documents too; what is made of native messages asks for the former.
+            *("imdn", "composing", "native"),
         )
     ),
     ("cpim", ("cpim", "errors"), ()),
@@ -75,7 +77,8 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
             (),
         )
         for part in (
-            *("binding", "requests", "authentication", "submission", "registrar", "delivery", "connections", "trunk"),
+            *("binding", "requests", "authentication", "submission", "registrar", "delivery", "connections"),
+            *("trunk", "exchange", "keeping", "signing", "ways", "abroad", "abroad_pairs"),
             *("availability", "capabilities", "carbons", "counts", "ground", "streams"),
             # Presence: SIP's notifier and publications, XMPP's contact list, probes and directed presence.
             *("publishing", "subscribing", "notifier", "notifications", "partial", "listing", "lists", "watchers"),

@@ -10,8 +10,8 @@ import pytest
 
 from comity.admin.records import EnvelopeRecords
 from comity.cpim.address import Address
+from comity.cpim.imdn import is_report
 from comity.cpim.message import CpimMessage
-from comity.cpim.native import is_report
 from comity.cpim.operations import (
     PASSED_ON,
     Fate,

@@ -122,6 +122,14 @@ def check_requirements(
     return None
 
 
+def asserter(sender: Address, own: Address, history: Sequence[HistoryEntry]) -> str:
+    """Who vouches for a sender where no signature does: for one of another domain that domain, as our server has it proved; else
+    our own server, whose entry is the last. What nodes before it wrote is nobody's word but theirs."""
+    if sender.domain != own.domain:
+        return sender.domain
+    return history[-1].node if history else own.domain
+
+
 class MessageClient(Protocol):
     """What a signed-in client does about messages; see ``comity.client.connect``."""
 

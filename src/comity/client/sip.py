@@ -30,7 +30,7 @@ from comity.bindings.sip.protection import OPTION as PROTECTION
 from comity.bindings.sip.reports import REPORTER, parse_report
 from comity.bindings.sip.session import SipSession
 from comity.bindings.sip.settings import SessionSettings
-from comity.client.base import ClientError, Mailbox, Options, Received, SignedIn, check_requirements
+from comity.client.base import ClientError, Mailbox, Options, Received, SignedIn, asserter, check_requirements
 from comity.client.presence import HasPresence
 from comity.client.sip_presence import SipPresence
 from comity.cpim.address import Address, to_sip_uri
@@ -216,7 +216,7 @@ class SipClient(HasPresence, SignedIn):
             return indeterminant(key)
         if answer.status_code == 420 and operation.requirements:
             return failure(key, Reason.PROTECTION, "The server does not know what the message requires.")
-        return status_to_response(key, answer, Form.OBJECT)
+        return status_to_response(key, answer, Form.OBJECT, is_server=True)
 
     def _request(self, operation: MessageOperation, key: str) -> SipRequest:
         request = operation_to_request(
@@ -324,7 +324,7 @@ class SipClient(HasPresence, SignedIn):
         if isinstance(made, Refusal):
             self._respond(event.id, made.status_code, made.text, made.headers)
             return
-        first = made.history[0].node if made.history else self._options.address.domain
+        first = asserter(made.source, self._options.address, made.history)
         # The Request-URI is our contact address; who we are is what we signed in as.
         arrived = _date(event.request)
         is_delayed = arrived is not None and datetime.now(UTC) - arrived > DELAYED

@@ -25,7 +25,7 @@ from comity.bindings.xmpp.protection import protection_element
 from comity.bindings.xmpp.queries import DISCO_INFO, verification_string
 from comity.bindings.xmpp.session_client import ClientOptions, XmppClientSession
 from comity.bindings.xmpp.sm import SmState
-from comity.client.base import ClientError, Mailbox, Options, Received, SignedIn, check_requirements
+from comity.client.base import ClientError, Mailbox, Options, Received, SignedIn, asserter, check_requirements
 from comity.client.presence import HasPresence
 from comity.client.xmpp_presence import XmppPresence
 from comity.client.xmpp_stanzas import answer, arrived, capabilities, reply, server_id
@@ -324,7 +324,7 @@ class XmppClient(HasPresence, SignedIn):
             return
         history = mapping.read_history(stanza)
         when = arrived(stanza)
-        first = history[0].node if history else self._options.address.domain
+        first = asserter(made.source, self._options.address, history)
         is_late, id, refuser = when is not None, server_id(stanza), partial(self._refuse, stanza)
         received = Received(
             made.object,

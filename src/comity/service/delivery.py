@@ -19,6 +19,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
+from comity.cpim.delivered import TEXT_FORMS
+from comity.cpim.imdn import PROCESSING
 from comity.cpim.operations import (
     PASSED_ON,
     MessageOperation,
@@ -217,10 +219,14 @@ class Inbox:
         True while the end is not durable: ``certain`` follows."""
         pending.offered[channel] = False
         if not pending.is_done:
-            via = pending.via or channel.contact.binding
-            outcome = Outcome("delivered", self.engine.clock.when(), via, response.form)
-            receipt = self.engine.receipt(pending, response) if pending.operation.context.wants_receipt else None
-            self.end(pending, outcome, handed_over(pending.operation.trans_id, response.form), receipt)
+            if response.form in TEXT_FORMS and not response.at:
+                response = replace(response, at=self.engine.node)
+            outcome = self.engine.outcome_of(channel.contact, response, pending.via)
+            context = pending.operation.context
+            is_asked = context.wants_receipt or (context.asks and channel.contact.confirms)
+            receipt = self.engine.receipt(pending, response) if is_asked else None
+            answer = handed_over(pending.operation.trans_id, response.form, response.at)
+            self.end(pending, outcome, answer, receipt)
         return bool(pending.seq) and not pending.is_certain
 
     def refused(self, pending: Pending, channel: Channel, response: Response) -> None:
@@ -486,6 +492,12 @@ class DeliveryEngine:
             report = self._report(pending, response)
         inbox.end(pending, outcome, replace(response, trans_id=pending.operation.trans_id), report)
 
+    def outcome_of(self, contact: Contact, response: Response, via: str = "") -> Outcome:
+        """How a message ended that this contact took, by ``via`` where its own name does not say it."""
+        is_protected = contact.is_protected if response.is_protected is None else response.is_protected
+        form, at = response.form, response.at
+        return Outcome("delivered", self.clock.when(), via or contact.binding, form, out_tls=is_protected, at=at)
+
     def receipt(self, pending: Pending, response: Response) -> Report | None:
         """What tells a sender who asked that it was delivered; who took it over with that wish tells her itself."""
         return None if response.form == PASSED_ON else self._report(pending, response)
@@ -503,7 +515,11 @@ class DeliveryEngine:
                 waiter.set_result(response)
 
     def stored(self, pending: Pending) -> None:
-        """Nobody is reachable: "indeterminant" now, a report later if it fails (OPS-6)."""
+        """Nobody is reachable: "indeterminant" now, a report later if it fails (OPS-6); who wants to know is told that it waits."""
+        if PROCESSING in pending.operation.context.asks.split():
+            report = self._report(pending, indeterminant(pending.operation.trans_id))
+            if report is not None:
+                self.ends.tell(report)
         self.answer(pending, indeterminant(pending.operation.trans_id))
 
     def forget(self, inbox: Inbox) -> None:

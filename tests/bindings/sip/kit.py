@@ -13,11 +13,11 @@ from comity.bindings.sip.binding import SipBinding
 from comity.bindings.sip.config import SipConfig
 from comity.bindings.sip.digest import DigestClient, ha1
 from comity.bindings.sip.events import Event, RequestFailed, RequestReceived, RequestTimedOut, ResponseReceived
+from comity.bindings.sip.exchange import literal_target
+from comity.bindings.sip.exchange import next_hop as split_next_hop
 from comity.bindings.sip.message import SipRequest, SipResponse
 from comity.bindings.sip.session import SipSession
 from comity.bindings.sip.settings import SessionSettings
-from comity.bindings.sip.trunk import literal_target
-from comity.bindings.sip.trunk import next_hop as split_next_hop
 from comity.cpim.address import Address
 from comity.errors import DeliveryError
 from comity.service.interfaces import Credentials, Guard

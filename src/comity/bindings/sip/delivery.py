@@ -133,6 +133,7 @@ class DeviceDelivery:
             accepted=delivery.accepted,
             max_forwards=self._config.max_forwards,
             is_last_hop=attempt.device.is_direct,
+            receipt_id=delivery.id,
         )
 
     def _cannot_show(self, attempt: Attempt) -> None:

@@ -25,6 +25,20 @@ HINTS: Final = "urn:xmpp:hints"
 PROTECTION: Final = "urn:comity:protection:0"
 """What a message requires of every hop (``protection.py``); also the feature that says a server keeps it."""
 
+RECEIPTS: Final = "urn:xmpp:receipts"
+MARKERS: Final = "urn:xmpp:chat-markers:0"
+REQUEST: Final = f"{{{RECEIPTS}}}request"
+MARKABLE: Final = f"{{{MARKERS}}}markable"
+#: What a program tells of a message it got, with the message's id (XEP-0184, XEP-0333), and what that is in RFC 5438.
+TOLD: Final = {
+    f"{{{RECEIPTS}}}received": "delivered",
+    f"{{{MARKERS}}}received": "delivered",
+    f"{{{MARKERS}}}displayed": "displayed",
+    f"{{{MARKERS}}}acknowledged": "displayed",
+}
+ASKED: Final = "imdn-"
+"""Begins the id of a stanza made here whose sender, by another protocol, asked what becomes of it: no program's own id does."""
+
 EME: Final = "urn:xmpp:eme:0"
 """XEP-0380: says of a stanza how it is encrypted, to who cannot decrypt it."""
 
