@@ -22,6 +22,8 @@ from comity.cpim.operations import Reason, Response
 from comity.errors import AddressError
 from comity.service.interfaces import Contact, Delivery, Origin
 
+OnPresence = Callable[[Element, Origin, Callable[[], None]], None]
+
 
 class Neighbours:
     """All other servers.
@@ -42,9 +44,9 @@ class Neighbours:
         self.inquiries = Inquiries(ground, self)
         """Queries between domains."""
         self._arrivals = Arrivals(ground, self, self._departures)
-        self.on_presence: Callable[[Element, Origin], None] = lambda stanza, origin: None
+        self.on_presence: OnPresence = lambda stanza, origin, done: done()
         """Takes every presence stanza of another server: the domain of ``from`` is proved, that of ``to`` is ours, both are prepared
-        JIDs. Set by the presence part, which answers by ``send_presence``."""
+        JIDs. Set by the presence part, which answers by ``send_presence`` and calls ``done`` when it is handled."""
 
     # --- links -------------------------------------------------------------------------------------------------------
 

@@ -78,9 +78,7 @@ class Arrivals:
         elif stanza.name == IQ:
             self._neighbours.inquiries.received(way, stanza, done)
         else:
-            if self._ground.presence is not None:
-                self._neighbours.on_presence(stanza, self._origin(way, stanza))
-            done()
+            self._neighbours.on_presence(stanza, self._origin(way, stanza), done)
         self._throttle(way)
 
     def _done(self, way: Way, index: int) -> None:
