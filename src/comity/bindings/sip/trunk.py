@@ -20,13 +20,15 @@ from urllib.parse import urlsplit
 from comity.bindings.base import HostPort, Link, Target, Transport
 from comity.bindings.sip.events import RequestFailed, RequestTimedOut, ResponseReceived
 from comity.bindings.sip.forms import Form
-from comity.bindings.sip.mapping import NOT_UNDERSTOOD, operation_to_request, status_to_response
+from comity.bindings.sip.mapping import NOT_UNDERSTOOD, TYPE_REFUSED, operation_to_request, status_to_response
 from comity.bindings.sip.message import SipRequest
 from comity.bindings.sip.reports import WANTS, parse_about, parse_report
 from comity.bindings.sip.requests import LinkState, Request
 from comity.bindings.sip.uri import SipUri
 from comity.cpim.address import to_sip_uri
+from comity.cpim.delivered import sealed_words
 from comity.cpim.entity import is_secured
+from comity.cpim.learned import Learned
 from comity.cpim.operations import PASSED_ON, Fate, Reason, Requirement, Response, failure, success
 from comity.cpim.protection import needs_whole
 from comity.errors import DeliveryError, LocalProtocolError, StoreError
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+NOT_WHOLE = "The next server cannot take the message with the protection it requires."
 PORTS = {"tls": 5061, "tcp": 5060, "udp": 5060}
 NOBODY: frozenset[str] = frozenset()
 MOST_TELLING = 256
@@ -73,6 +76,8 @@ class Trunk:
         """Deliveries that wait for a look-up or a connection."""
         self._telling = 0
         """Reports of peers that wait until they are durable."""
+        self.learned = Learned()
+        """What was refused, by hop and recipient: another recipient there may have a better program."""
         self._proved = lru_cache(maxsize=4096)(self._prove_address)
 
     @property
@@ -159,6 +164,9 @@ class Trunk:
             return future
         if delivery.operation.context.transient:
             attempt.form = Form.NATIVE  # what only this protocol's way of saying so keeps from being stored there
+        if (refusal := self._refusal(attempt)) is not None:
+            attempt.settle(refusal)
+            return future
         target = literal_target(transport, host, port, delivery.contact.resource)
         if target is not None:
             self._go(attempt, target)
@@ -166,6 +174,20 @@ class Trunk:
             self._waiting += 1
             self._binding.run(self._look_up(attempt, host, port))
         return future
+
+    def _refusal(self, attempt: Attempt) -> Response | None:
+        """What is known before anything is sent; an object that this recipient's side refused before becomes its text here."""
+        operation, now = attempt.delivery.operation, self._binding.service.clock.now()
+        if operation.context.sealed:
+            return failure(operation.trans_id, Reason.CONTENT, sealed_words(operation.context.sealed))
+        key = attempt.delivery.contact.id, operation.destination.key
+        if attempt.form is not Form.OBJECT or not self.learned.refuses(key, operation.object.media_type, now):
+            return None
+        if needs_whole(operation.requirements):
+            return failure(operation.trans_id, Reason.PROTECTION, NOT_WHOLE)
+        attempt.is_second = True
+        attempt.form = Form.READABLE if is_secured(operation.object) else Form.TEXT
+        return None
 
     async def _look_up(self, attempt: Attempt, host: str, port: int) -> None:
         """Find the address of a next hop named by the operator, who may name any (U-08)."""
@@ -265,10 +287,13 @@ class Trunk:
     def _answered(self, link: Link, attempt: Attempt, event: ResponseReceived) -> None:
         self._binding.connections.rest(link)
         operation, code = attempt.delivery.operation, event.response.status_code
+        if code in TYPE_REFUSED and attempt.form is Form.OBJECT:
+            key, accepts = (attempt.delivery.contact.id, operation.destination.key), event.response.listed("accept")
+            self.learned.refused(key, operation.object.media_type, self._binding.service.clock.now(), accepts)
         if code in NOT_UNDERSTOOD and self._try_text(attempt):
             return
         if code in NOT_UNDERSTOOD and operation.requirements:
-            attempt.fail(Reason.PROTECTION, "The next server cannot take the message with the protection it requires.")
+            attempt.fail(Reason.PROTECTION, NOT_WHOLE)
         elif code == 202:
             # "Accepted": what becomes of it only that server can say (RFC 3428 section 7).
             attempt.settle(success(operation.trans_id, PASSED_ON))
