@@ -271,6 +271,8 @@ class Phone:
         self.lost: list[str] = []
         self.answers: list[int] = []
         """Status codes for the next requests; 200 when empty, 0 to stay silent."""
+        self.answer_headers: list[tuple[str, str]] = []
+        """Of each of them."""
         self.digest = DigestClient(user, password, realm=world.domain, peer="server", random=counting())
         self.second: SipSession | None = None
         self.link: FakeLink | None = None
@@ -321,7 +323,7 @@ class Phone:
             self.received.append(event.request)
             status_code = self.answers.pop(0) if self.answers else 200
             if status_code:
-                session.respond(event.id, status_code, self.world.clock.now())
+                session.respond(event.id, status_code, self.world.clock.now(), headers=self.answer_headers)
         elif isinstance(event, ResponseReceived):
             self.responses[event.id] = event.response
         elif isinstance(event, RequestTimedOut | RequestFailed):
