@@ -219,6 +219,21 @@ class Network(Protocol):
     ) -> Sequence[Target]:
         """Targets by SRV records under ``prefix`` ("_apex-mesh._tcp"), else by address at ``port``. Raises DeliveryError."""
 
+    async def hop_targets(self, protocol: str, domain: str, next_hop: str) -> Sequence[Target]:
+        """Targets for a hop, to be tried in this order before every new connection; remembered for their TTL.
+
+        Args:
+            protocol: "sip", "xmpp" or "apex".
+            domain: the hop's domain (``Contact.resource``); what a certificate has to name unless the operator named a host.
+            next_hop: ``Contact.data`` as text: a URL of the operator's, who may name any address; "" for the protocol's own
+                records in DNS; ``srv:_im._sip`` for those under a label of RFC 3861.
+
+        A target's ``server_name`` is what its certificate has to name, also where TLS comes later ("tcp" for XMPP and APEX).
+
+        Raises:
+            NoRouteError: there is no such domain, it does not offer this, or no permitted address: final.
+            DeliveryError: DNS cannot say now."""
+
     def datagram_link(self, binding: Binding, near: HostPort | None = None) -> Link | None:
         """The bound datagram socket of ``binding`` to send from (the one bound to ``near`` if given)."""
 

@@ -319,6 +319,8 @@ class Response:
     """On success, what was handed over: "object", "text" (plain text of an unsecured object),
     "text-of-signed" (readable part of a signed object and a statement of what was not proved), "passed-on" (the whole object,
     to a next hop that will report to the sender itself)."""
+    is_unsent: bool = False
+    """On failure: nothing of the message can have reached the other side, so that another way may be tried at once."""
     at: str = ""
     """On success, the node at which the object ended, where ``form`` is a text and a next hop said so; else the service knows."""
     is_protected: bool | None = None
@@ -348,3 +350,8 @@ def indeterminant(trans_id: str) -> Response:
 def failure(trans_id: str, reason: Reason, text: str = "", retry_after: int | None = None) -> Response:
     """The operation was not carried out, for ``reason``."""
     return Response(trans_id, Status.FAILURE, reason, text, retry_after)
+
+
+def unsent(trans_id: str, text: str, reason: Reason = Reason.TIMEOUT) -> Response:
+    """The next hop could not be reached at all: not one octet of the message left (``Response.is_unsent``)."""
+    return Response(trans_id, Status.FAILURE, reason, text, is_unsent=True)

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from comity.bindings.base import Binding, HostPort, Link, Listener, Peer, Target, TlsCheck, Transport
-from comity.errors import ConfigError, DeliveryError
+from comity.errors import ConfigError, DeliveryError, NoRouteError
+from comity.net.finding import Finder, Kind
 from comity.net.intake import Intake
 from comity.net.limits import Gate, NetLimits, Tally
 from comity.net.listener import StreamListener
@@ -64,6 +65,7 @@ class AsyncNetwork:
         resolver: names to addresses; made from the system's configuration when first needed if None.
         outbound: what may be dialled; its ``own`` is set to this network's listeners.
         lag: seconds for which the service's oldest message has been waiting for its commit.
+        most_targets: addresses tried for one foreign domain.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class AsyncNetwork:
         resolver: Resolver | None = None,
         outbound: OutboundPolicy | None = None,
         lag: Callable[[], float] = lambda: 0.0,
+        most_targets: int = 8,
     ) -> None:
         self.limits = limits or NetLimits()
         self.tally = Tally(clock, logger)
@@ -84,6 +87,8 @@ class AsyncNetwork:
         self._clock = clock
         self._tls = tls
         self._resolver = resolver
+        self._finder: Finder | None = None
+        self._most_targets = most_targets
         self._outbound = outbound or OutboundPolicy()
         self._outbound.own = lambda: [bound.address for bound in self.bound]
         self._listeners: list[StreamListener] = []
@@ -299,12 +304,29 @@ class AsyncNetwork:
         targets = await self.resolver.service(prefix, domain, port, transport)
         return targets if is_trusted else self.permitted(targets)
 
+    async def hop_targets(self, protocol: str, domain: str, next_hop: str) -> Sequence[Target]:
+        """Targets for a hop; see ``Network``."""
+        return await self.finder.targets(protocol, domain, next_hop)
+
+    async def find(
+        self, domain: str, kind: Kind, protocols: Sequence[str], asker: str = ""
+    ) -> Sequence[tuple[str, str]]:
+        """The protocols a foreign domain is reached by; see ``service.finding.Directory``."""
+        return await self.finder.find(domain, kind, protocols, asker)
+
+    @property
+    def finder(self) -> Finder:
+        """Finds the servers of foreign domains."""
+        if self._finder is None:
+            self._finder = Finder(self.resolver, self.permitted, self._clock, self._most_targets)
+        return self._finder
+
     def permitted(self, targets: Sequence[Target]) -> Sequence[Target]:
-        """Leave out what must not be dialled. Raises DeliveryError if nothing is left (U-03)."""
+        """Leave out what must not be dialled. Raises NoRouteError if nothing is left (U-03)."""
         refusals = [self._outbound.refusal(target.host, target.port) for target in targets]
         kept = [target for target, refusal in zip(targets, refusals, strict=True) if not refusal]
         if not kept:
-            raise DeliveryError(f"no permitted route: {'; '.join(dict.fromkeys(refusals))}")
+            raise NoRouteError(f"no permitted route: {'; '.join(dict.fromkeys(refusals))}")
         return kept
 
     @property

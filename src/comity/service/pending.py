@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from comity.cpim.operations import HistoryEntry, MessageOperation, Response, extended
 from comity.service.envelope import Envelope
 from comity.service.interfaces import Add, Contact, Result
+from comity.service.routing import HERE
 
 if TYPE_CHECKING:
     from comity.service.channel import Channel
@@ -35,6 +36,7 @@ class Pending:
         "refusal",
         "seq",
         "takers",
+        "via",
         "waiters",
     )
 
@@ -55,11 +57,15 @@ class Pending:
         self.is_certain = False
         """Its end is durable."""
         self.refusal: Response | None = None
+        self.via = ""
+        """The protocol it went by last, where the hop's own name does not say it."""
         self._egress: dict[tuple[str, bool], MessageOperation] = {}
 
     def egress(self, node: str, contact: Contact, when: datetime) -> MessageOperation:
         """The operation as it leaves for ``contact``: our history entry appended, the object as it is (GW-8); one hop less if
         it leaves for another node (T2)."""
+        if contact.binding == HERE:
+            return self.operation
         key = contact.binding, contact.is_protected
         operation = self._egress.get(key)
         if operation is None:

@@ -22,7 +22,7 @@ from comity.cpim.operations import (
     failure,
     success,
 )
-from comity.service.interfaces import Accepted, Contact, Credentials, Delivery, Guard, Origin, Store
+from comity.service.interfaces import Accepted, Contact, Credentials, Delivery, Guard, Maps, Origin, Store
 from comity.service.pipeline import Pipeline
 from comity.service.policy import Limits
 from comity.service.routes import Route, StaticRoutes
@@ -132,12 +132,15 @@ class Bench:
         clock: FakeClock | None = None,
         *,
         routes: Sequence[Route] = (),
+        maps: Maps | None = None,
     ) -> None:
         self.clock = clock or FakeClock()
         self.store = store or MemoryStore()
         self.accounts = MemoryAccounts(["im:alice@a.test", "im:bob@a.test", "im:carol@a.test"])
         self.binding = DeviceBinding()
-        self.pipeline = Pipeline(self.store, self.accounts, self.clock, "a.test", limits, routes=StaticRoutes(routes))
+        self.pipeline = Pipeline(
+            *(self.store, self.accounts, self.clock, "a.test", limits), routes=StaticRoutes(routes), maps=maps
+        )
         self._count = 0
 
     async def start(self) -> Bench:

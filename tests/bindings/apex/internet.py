@@ -159,6 +159,10 @@ class Node:
             raise DeliveryError(f"{domain} has no relay")
         return [Target(transport, host, port) for host in found]
 
+    async def hop_targets(self, protocol: str, domain: str, next_hop: str) -> Sequence[Target]:
+        assert protocol == "apex"
+        return await self.resolve_service("_apex-mesh._tcp", domain, 912, "tcp")
+
     def datagram_link(self, binding: object, near: HostPort | None = None) -> Link | None:
         return None
 

@@ -13,6 +13,8 @@ from comity.bindings.sip.binding import SipBinding
 from comity.bindings.sip.config import SipConfig
 from comity.bindings.sip.digest import DigestClient, ha1
 from comity.bindings.sip.events import Event, RequestFailed, RequestReceived, RequestTimedOut, ResponseReceived
+from comity.bindings.sip.exchange import literal_target
+from comity.bindings.sip.exchange import next_hop as split_next_hop
 from comity.bindings.sip.message import SipRequest, SipResponse
 from comity.bindings.sip.session import SipSession
 from comity.bindings.sip.settings import SessionSettings
@@ -159,6 +161,12 @@ class FakeNetwork:
         self, prefix: str, domain: str, port: int, transport: Transport, *, is_trusted: bool = False
     ) -> Sequence[Target]:
         raise AssertionError("SIP has rules of its own")
+
+    async def hop_targets(self, protocol: str, domain: str, next_hop: str) -> Sequence[Target]:
+        transport, host, port = split_next_hop(next_hop)
+        if (literal := literal_target(transport, host, port, domain)) is not None:
+            return [literal]
+        return await self.resolve("sip", host, port, transport, is_trusted=True)
 
     def datagram_link(self, binding: Binding, near: HostPort | None = None) -> Link | None:
         return self.world.udp if near in (None, NEAR_UDP) else None

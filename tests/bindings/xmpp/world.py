@@ -311,6 +311,9 @@ class NoNetwork:
     async def resolve_service(self, *args: object, **named: object) -> Sequence[Target]:
         raise NotImplementedError
 
+    async def hop_targets(self, *args: object, **named: object) -> Sequence[Target]:
+        raise NotImplementedError
+
     def datagram_link(self, binding: object, near: HostPort | None = None) -> Link | None:
         return None
 

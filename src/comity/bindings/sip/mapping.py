@@ -24,6 +24,7 @@ from comity.bindings.sip.uri import SipUri
 from comity.cpim.address import Address, from_sip_uri, to_sip_uri
 from comity.cpim.entity import CPIM_TYPE, SECURED, content_type_params
 from comity.cpim.imdn import IMDN_TYPE
+from comity.cpim.names import Names
 from comity.cpim.native import wrap
 from comity.cpim.operations import (
     Context,
@@ -125,19 +126,34 @@ class Refusal:
     headers: tuple[tuple[str, str], ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """How the envelope of a peer server's request is read."""
+
+    names: Names
+    """What people are called on its link."""
+    source: str = ""
+    """URI of the sender where another header than From says it."""
+    destination: Address | None = None
+    """The recipient, as the link calls them, where the Request-URI is a Contact of ours."""
+
+
 # --- step 4: in -------------------------------------------------------------------------------------------------
 
 
-def request_to_operation(request: SipRequest, *, when: datetime, message_id: str) -> MessageOperation | Refusal:
+def request_to_operation(
+    request: SipRequest, *, when: datetime, message_id: str, edge: Edge | None = None
+) -> MessageOperation | Refusal:
     """Make the message operation of a MESSAGE request (RFC 3428 section 7, T4).
 
     Args:
         request: passed by the session; its sender is not authenticated here.
         when: time of receipt, aware UTC.
         message_id: for the object, should one have to be made.
+        edge: for a request of a peer server.
     """
     try:
-        return _operation(request, when, message_id)
+        return _operation(request, when, message_id, edge)
     except RemoteProtocolError as error:
         return Refusal(int(error.hint) if error.hint.isdigit() else 400, error.reason)
     except AddressError as error:
@@ -146,15 +162,27 @@ def request_to_operation(request: SipRequest, *, when: datetime, message_id: str
         return Refusal(400, "the content cannot be expressed in message/cpim")
 
 
-def _operation(request: SipRequest, when: datetime, message_id: str) -> MessageOperation | Refusal:
+def envelope_of(request: SipRequest, edge: Edge | None) -> tuple[Address, str, Address, str]:
+    """Sender and recipient as the request names them, each with the device it names ("gr"). Raises AddressError."""
+    source, source_gr = address_of((edge and edge.source) or str(request.from_.uri))
+    if edge is not None and edge.destination is not None:
+        return source, source_gr, edge.destination, ""
+    return source, source_gr, *address_of(request.uri_text)
+
+
+def _operation(request: SipRequest, when: datetime, message_id: str, edge: Edge | None) -> MessageOperation | Refusal:
     if not is_known(coding_of(request)):
         return Refusal(415, headers=(("Accept-Encoding", ACCEPT_ENCODING),))
     request = decoded(request)
     if request.max_forwards == 0:
         # "the gateway MUST NOT forward" (RFC 3860 section 3.4.2): to whatever device, it would be one hop more.
         return Refusal(483)
-    source, source_gr = address_of(str(request.from_.uri))
-    destination, gr = address_of(request.uri_text)
+    source, source_gr, destination, gr = envelope_of(request, edge)
+    if edge is not None and not edge.names.is_plain:
+        sender, recipient = edge.names.to_core(source), edge.names.to_core(destination)
+        if sender is None or recipient is None:
+            return Refusal(403 if sender is None else 404)
+        source, destination = sender, recipient
     content_type = request.content_type
     if not content_type:
         if request.body:

@@ -31,6 +31,7 @@ from comity.bindings.xmpp.neighbours import Neighbours
 from comity.bindings.xmpp.personal import Personal
 from comity.bindings.xmpp.rates import Rates
 from comity.bindings.xmpp.roster import ContactLists
+from comity.bindings.xmpp.servers import Servers
 from comity.bindings.xmpp.session import ServerOptions, XmppServerSession
 from comity.bindings.xmpp.stream import XmppStream
 from comity.bindings.xmpp.streams import Streams
@@ -79,7 +80,7 @@ class XmppBinding:
         self._submissions = Submissions(ground, self._blocklists)
         self._carbons = Carbons(ground)
         self._streams = streams = Streams(ground, self._availability, self._delivery, self._carbons)
-        self._neighbours = Neighbours(ground, self._ways())
+        self._neighbours = Neighbours(ground, self._ways(), self)
         self._exempt = [ipaddress.ip_network(network) for network in config.plaintext_from]
         self._dummy_key = random(32)
         self._is_empty = asyncio.Event()
@@ -109,7 +110,7 @@ class XmppBinding:
 
     def _ways(self) -> Sequence[Ways]:
         """The kinds of ways to other servers; a domain goes by the first that carries it."""
-        return ()
+        return (Servers(self._ground),)
 
     def listeners(self) -> Sequence[Listener]:
         """The configured addresses of clients, other servers and components."""

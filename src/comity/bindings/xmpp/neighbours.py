@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from comity.bindings.base import Link, Listener, Network
+from comity.bindings.base import Binding, Link, Listener, Network
 from comity.bindings.xmpp.extensions import PROTOCOL
 from comity.bindings.xmpp.ground import Ground
 from comity.bindings.xmpp.passing import Arrivals
@@ -29,10 +29,13 @@ class Neighbours:
     Args:
         ground: what the parts of the binding stand on.
         kinds: ways to them; the first that carries a domain has it.
+        binding: owns the links.
     """
 
-    def __init__(self, ground: Ground, kinds: Sequence[Ways]) -> None:
+    def __init__(self, ground: Ground, kinds: Sequence[Ways], binding: Binding) -> None:
         self._ground = ground
+        self.binding = binding
+        """For ``Network.connect``."""
         self._kinds = tuple(kinds)
         self._links: dict[Link, Ways] = {}
         self._departures = Departures(ground)
@@ -116,7 +119,7 @@ class Neighbours:
             theirs, ours = a_domain(stanza.get("to")), a_domain(stanza.get("from"))
         except AddressError:
             return None
-        kind = next((kind for kind in self._kinds if kind.carries(theirs)), None)
+        kind = next((kind for kind in self._kinds if kind.carries(theirs, ours)), None)
         if kind is None:
             return None
         service = self._ground.service

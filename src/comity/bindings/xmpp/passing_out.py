@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from comity.bindings.xmpp import mapping
@@ -46,10 +46,11 @@ class MessageFlight:
         if not self.future.done():
             self.future.set_result(success(self.delivery.operation.trans_id, PASSED_ON))
 
-    def lost(self, reason: Reason, text: str) -> None:
+    def lost(self, reason: Reason, text: str, *, is_unsent: bool = False) -> None:
         """See ``Flight.lost``."""
         if not self.future.done():
-            self.future.set_result(failure(self.delivery.operation.trans_id, reason, text))
+            response = failure(self.delivery.operation.trans_id, reason, text)
+            self.future.set_result(replace(response, is_unsent=is_unsent))
 
 
 @dataclass(slots=True)
@@ -63,10 +64,10 @@ class PlainFlight:
         if not self.future.done():
             self.future.set_result(success(""))
 
-    def lost(self, reason: Reason, text: str) -> None:
+    def lost(self, reason: Reason, text: str, *, is_unsent: bool = False) -> None:
         """See ``Flight.lost``."""
         if not self.future.done():
-            self.future.set_result(failure("", reason, text))
+            self.future.set_result(replace(failure("", reason, text), is_unsent=is_unsent))
 
 
 class Departures:

@@ -43,8 +43,9 @@ class Flight(Protocol):
     def taken(self) -> None:
         """The other side has it: by XEP-0198, or by an answer to a question written after it."""
 
-    def lost(self, reason: Reason, text: str) -> None:
-        """It may not have it. TIMEOUT: to be tried again; NO_ROUTE: there is no way and will be none."""
+    def lost(self, reason: Reason, text: str, *, is_unsent: bool = False) -> None:
+        """It may not have it. TIMEOUT: to be tried again; NO_ROUTE: there is no way and will be none. ``is_unsent``: not one octet
+        of it left (``Response.is_unsent``)."""
 
 
 @dataclass(slots=True, eq=False)
@@ -62,6 +63,8 @@ class Way:
     is_paused: bool = False
     timer: Timer | None = None
     """Ends a pause for too many messages."""
+    end_timer: Timer | None = None
+    """Goes off when the certificate that proved the other side ends."""
 
     @property
     def host(self) -> str:
@@ -95,8 +98,8 @@ class Ways(Protocol):
     async def start(self, neighbours: Neighbours, network: Network) -> None:
         """Called once before any listener opens."""
 
-    def carries(self, domain: str) -> bool:
-        """Whether stanzas to that domain (A-labels) go by this kind, whether or not there is a stream now."""
+    def carries(self, theirs: str, ours: str) -> bool:
+        """Whether stanzas to ``theirs`` in the name of ``ours`` (A-labels) go by this kind, whether or not there is a stream now."""
 
     def send(self, stanza: Element, hop: Hop, flight: Flight | None = None) -> None:
         """Write ``stanza`` (names in jabber:client, as everywhere) on the stream to ``hop``, or keep it until there is one.

@@ -1,0 +1,91 @@
+"""The way to a peer server for what is no message: SUBSCRIBE and NOTIFY between servers.
+
+Place on the path: step 9, for ``notifier.py`` and ``abroad.py``. The way is the ``[[route]]`` of a domain, as it is for messages; one
+connection that stands is used for all of them. Who asks names the domain whose person a request is for, and never an address.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from comity.bindings.base import HostPort, Target
+from comity.bindings.sip.exchange import next_hop
+from comity.bindings.sip.requests import LinkState
+from comity.errors import DeliveryError
+from comity.service.interfaces import Contact
+
+if TYPE_CHECKING:
+    from comity.bindings.sip.binding import SipBinding
+
+log = logging.getLogger(__name__)
+
+ANYWHERE = ("0.0.0.0", "::", "")  # noqa: S104 - compared, not bound
+Reached = Callable[[LinkState | None, HostPort | None], None]
+"""Called with the link and, for a datagram, the address; (None, None) if there is no way."""
+
+
+class Ways:
+    """Finds and opens ways to the servers of other domains."""
+
+    def __init__(self, binding: SipBinding) -> None:
+        self._binding = binding
+
+    def hop(self, domain: str) -> Contact | None:
+        """The next hop to that domain's people, if they are reached by SIP."""
+        hop = self._binding.service.routes.hop(domain)
+        return hop if hop is not None and hop.binding == self._binding.name else None
+
+    def contact(self, hop: Contact, user: str) -> str:
+        """Where requests from there are to go, with angle brackets: the listener of the same transport, which stands when the
+        connection is gone; "gr" since it leads to this very server (RFC 6665 section 4.5.1)."""
+        transport, _, _ = next_hop(hop.data.decode())
+        listeners = self._binding.listeners()
+        near = next((one for one in listeners if one.transport == transport), None) or next(iter(listeners), None)
+        if near is None:
+            return f"<sip:{user}@{self._binding.config.domains[0]};gr>"
+        host = f"[{near.host}]" if ":" in near.host else near.host
+        if near.host in ANYWHERE:
+            host = self._binding.config.domains[0]
+        return f"<sip:{user}@{host}:{near.port};transport={near.transport};gr>"
+
+    def reach(self, hop: Contact, reached: Reached, *, is_large: bool = False) -> None:
+        """Call ``reached`` when there is a way to the server of a hop, or known to be none.
+
+        ``is_large``: what is to be sent is too large for a datagram (RFC 3261 section 18.1.1).
+        """
+        self._binding.run(self._look_up(hop.resource, hop.data.decode(), reached, is_large))
+
+    async def _look_up(self, domain: str, url: str, reached: Reached, is_large: bool) -> None:
+        targets: Sequence[Target] = ()
+        try:
+            targets = await self._binding.exchanges.targets(domain, url)
+        except DeliveryError as error:
+            log.info("no address of a peer server: %s", error)
+        except Exception:  # whatever it was, who waits must not wait for ever
+            log.exception("a peer server could not be found")
+        self._go(targets, reached, is_large)
+
+    def _go(self, targets: Sequence[Target], reached: Reached, is_large: bool) -> None:
+        """Try them in order."""
+        if not targets:
+            reached(None, None)
+            return
+        target, *others = targets
+        if target.transport == "udp":
+            link = self._binding.network.datagram_link(self._binding)
+            state = None if link is None else self._binding.state_of(link)
+            if state is not None and not is_large:
+                reached(state, (target.host, target.port))
+                return
+            target = replace(target, transport="tcp")
+        self._binding.connections.reach(target, partial(self._connected, others, reached, is_large))
+
+    def _connected(self, others: Sequence[Target], reached: Reached, is_large: bool, state: LinkState | None) -> None:
+        if state is None and others:
+            self._go(others, reached, is_large)
+        else:
+            reached(state, None)
