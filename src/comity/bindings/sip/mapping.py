@@ -108,6 +108,8 @@ PHRASES: dict[tuple[int, str], Reason] = {
 }
 #: Answers to a whole object after which a device is asked to show its text instead.
 NOT_UNDERSTOOD = frozenset({406, 415, 420, 488})
+#: Those of them that speak of the type, and will the next time too (420 is about what the message requires).
+TYPE_REFUSED = frozenset({406, 415, 488})
 
 _LANGUAGE = re.compile(r"[A-Za-z]{1,8}(?:-[A-Za-z0-9]{1,8})*")
 _CALL_ID = re.compile(r"[A-Za-z0-9\-.!%*_+~:@]{1,128}")

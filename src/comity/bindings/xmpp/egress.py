@@ -18,6 +18,7 @@ from comity.bindings.xmpp.extensions import (
     BODY,
     DELAY,
     EME,
+    FORM_ELEMENT,
     HINTS,
     HISTORY,
     HOPS,
@@ -277,6 +278,15 @@ def hops_element(max_forwards: int) -> Element:
 def _stamp(when: datetime) -> str:
     """XEP-0082's profile, always UTC."""
     return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+
+
+def form_told(account: str, recipient: str, key: str, response: Response) -> Element:
+    """Our own server's word to the device that asked (``extensions.FORM``): in which form its message was delivered."""
+    said = {"id": key, "to": recipient, "form": response.form}
+    if response.at:
+        said["at"] = response.at
+    domain = account.partition("/")[0].rpartition("@")[2]
+    return Element(MESSAGE, {"from": domain, "to": account, "type": "headline"}, [Element(FORM_ELEMENT, said)])
 
 
 _RECEIPTS: Final = {Fate.DELIVERED: f"{{{RECEIPTS}}}received", Fate.DISPLAYED: f"{{{MARKERS}}}displayed"}

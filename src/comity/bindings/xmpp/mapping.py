@@ -46,6 +46,7 @@ from comity.bindings.xmpp.extensions import (
     detail_element,
     is_server_only,
     language_tag,
+    sealed_by,
     shown,
 )
 from comity.bindings.xmpp.protection import read_protection
@@ -144,6 +145,7 @@ class _Made:
     is_native: bool = False
     is_wrapped: bool = False
     is_passing: bool = False
+    sealed: str = ""
     subject: str = ""
     language: str = ""
 
@@ -160,6 +162,7 @@ def _with(context: Context, stanza: Element, made: _Made) -> Context:
         no_copies=context.no_copies,
         # RFC 6121 section 8.5.2.1.3: a headline is not kept for later either.
         transient=made.is_passing or context.kind == "headline",
+        sealed=made.sealed,
         native_protocol=PROTOCOL if made.native or made.is_native else "",
         native=made.native,
     )
@@ -176,6 +179,10 @@ def _object_of(stanza: Element, source: Address, destination: Address, when: dat
         # A body beside an object is a copy for old programs, or says that they cannot read it: never the message.
         beside = [other for other in extensions if other.namespace not in (CLIENT, EME) and other is not carriers[0]]
         return _Made(split_entity(entity), _native(beside))
+    if sealed := sealed_by(extensions):
+        # Whatever is in the body is said to who cannot decrypt it: it is not the message (issue 7, part 7).
+        whole = _native_only(extensions)
+        return None if whole is None else replace(whole, sealed=sealed)
     bodies = [child for child in extensions if child.name == BODY]
     subjects = [child for child in extensions if child.name == SUBJECT]
     if not bodies and not subjects:
