@@ -82,6 +82,7 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
             *("availability", "capabilities", "carbons", "counts", "ground", "streams"),
             # Presence: SIP's notifier and publications, XMPP's contact list, probes and directed presence.
             *("publishing", "subscribing", "notifier", "notifications", "partial", "listing", "lists", "watchers"),
+            "typing",
             *("roster", "asking", "watching", "directed", "blocking", "personal", "nodes", "vcard"),
             # Other XMPP servers: the switch, the two kinds of ways, what passes between domains.
             *("neighbours", "ways", "servers", "calls", "components", "passing", "passing_iq", "passing_out"),
