@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 
 from cryptography import x509
 
@@ -24,10 +25,11 @@ from comity.bindings.apex.config import ApexConfig
 from comity.bindings.apex.config import ListenAddress as ApexAddress
 from comity.bindings.base import Binding, Listener
 from comity.bindings.sip.binding import SipBinding
-from comity.bindings.sip.config import SipConfig
+from comity.bindings.sip.config import SipConfig, TrunkConfig
 from comity.bindings.xmpp.binding import XmppBinding
 from comity.bindings.xmpp.config import HostConfig, ListenAddress, XmppConfig
 from comity.config import Config, warnings_about
+from comity.config.sections import RouteConfig
 from comity.cpim.address import Address
 from comity.cpim.message import DEFAULT, CpimLimits
 from comity.cpim.protection import read_requirements
@@ -45,6 +47,8 @@ from comity.secure.replay import StoredReplayCache
 from comity.service.credentials import FailureGuard, StoreAccounts
 from comity.service.finding import HopFinder
 from comity.service.interfaces import Store
+from comity.service.maps import LinkMaps
+from comity.service.maps import Rule as MapRule
 from comity.service.peers import KnownPeers, Peer
 from comity.service.pipeline import Pipeline
 from comity.service.policy import Limits
@@ -111,6 +115,7 @@ class Server:
                 protection=protection,
                 peers=_peers(config),
                 routes=_routes(config),
+                maps=_maps(config),
             )
             self._network = network = _network(config, clock, self._tls, lambda: pipeline.lag)
             pipeline.delivery.finder = HopFinder(network, config.federation.order)
@@ -124,6 +129,8 @@ class Server:
                     accounts,
                     clock,
                     pipeline.admit_subscription,
+                    hop=pipeline.routes.hop,
+                    find=partial(pipeline.find_hops, kind="pres"),
                     limits=_presence_limits(config),
                     keeping=keeping_limits(config),
                 )
@@ -210,6 +217,7 @@ class Server:
             "routes",
             "peers",
             "federation",
+            "maps",
         )
         changed = [name for name in kept if getattr(config, name) != getattr(self.config, name)]
         if changed:
@@ -274,7 +282,7 @@ def _calls_relays(config: Config) -> bool:
 
 
 def _peers(config: Config) -> KnownPeers:
-    peers = [Peer(peer.name, peer.address, frozenset(peer.speaks_for)) for peer in config.peers]
+    peers = [Peer(peer.name, peer.address, frozenset(peer.speaks_for), peer.asserted_identity) for peer in config.peers]
     return KnownPeers(config.server.domains, peers)
 
 
@@ -294,6 +302,18 @@ def _component_routes(config: Config) -> list[Route]:
     # What is attached to us is as much a part of this server as its accounts: whoever may write to us may write to it.
     routes += [Route(accept.domain, "xmpp", next_hop, frozenset({"*"})) for accept in config.xmpp.accept]
     return routes
+
+
+def _maps(config: Config) -> LinkMaps:
+    via = {component.domain: "xmpp" for component in config.xmpp.component}
+    via |= {route.domain: route.via for route in config.routes}
+    rules = [MapRule(route.via, route.domain, route.domain, route.as_) for route in config.routes if route.as_]
+    for rule in config.maps:
+        core = rule.address
+        if isinstance(core, Address) and core.domain in config.server.domains:
+            core = core.folded()  # as the pipeline has our own people
+        rules.append(MapRule(via[rule.on], rule.on, core, rule.is_))
+    return LinkMaps(rules)
 
 
 def _rules(config: Config) -> dict[str, Rule]:
@@ -355,6 +375,34 @@ def _sip_config(config: Config) -> SipConfig:
         header_count=limits.sip_header_count,
         uri_octets=limits.sip_uri,
         method_octets=limits.sip_method,
+        trunks=tuple(_trunk(index, config) for index, route in enumerate(config.routes) if _is_trunk(route)),
+    )
+
+
+def _is_trunk(route: RouteConfig) -> bool:
+    return route.via == "sip" and bool(route.next_hop) and route.domain != "*"
+
+
+def _trunk(index: int, config: Config) -> TrunkConfig:
+    route = config.routes[index]
+    password = ""
+    if route.password_file is not None:
+        try:
+            password = route.password_file.read_text(encoding="utf-8").partition("\n")[0].rstrip("\r")
+        except (OSError, UnicodeDecodeError) as error:
+            cure = "Write the password into its first line, and let the server's user read it."
+            raise ConfigError(
+                f"route[{index}].password_file", f"{route.password_file} cannot be read.", cure
+            ) from error
+    return TrunkConfig(
+        route.domain,
+        route.as_ or route.domain,
+        route.next_hop,
+        route.user,
+        password,
+        route.realm,
+        tuple(f"{address.local}@{address.domain}" for address in route.register),
+        route.keep_alive,
     )
 
 

@@ -210,15 +210,27 @@ def test_one_that_is_too_large_closes_as_any_stanza(target: Target) -> None:
 @pytest.mark.parametrize(
     ("headers", "body", "status", "said"),
     [
-        ([SIGNED, b"Content-Encoding: gzip"], gzip.compress(parts(PART, SIGNATURE)), 415, b"Accept-Encoding: identity"),
-        ([SIGNED, b"e: deflate"], b"x", 415, b"Accept-Encoding: identity"),
+        ([SIGNED, b"Content-Encoding: gzip, deflate"], b"x", 415, b"Accept-Encoding: gzip, deflate, identity"),
+        ([SIGNED, b"e: br"], b"x", 415, b"Accept-Encoding: gzip, deflate, identity"),
+        ([SIGNED, b"e: deflate"], b"x", 400, b""),
+        ([SIGNED, b"Content-Encoding: gzip"], gzip.compress(bytes(10_000_000)), 413, b""),
         ([SIGNED, PKCS7 + b"enveloped-data"], b"x", 400, b""),
         ([SIGNED, b"c: message/cpim"], b"x", 400, b""),
         ([b"Content-Disposition: render;handling=required"], b"x", 400, b""),
         ([SIGNED, b"Content-Transfer-Encoding: 8bit", b"Content-Transfer-Encoding: base64"], b"x", 400, b""),
         ([SIGNED, b"Content-Disposition: a", b"Content-Disposition: b"], parts(PART, SIGNATURE), 400, b""),
     ],
-    ids=["gzip", "deflate", "two types", "two forms", "no type", "two encodings", "two dispositions"],
+    ids=[
+        "two codings",
+        "unknown coding",
+        "not deflate",
+        "a bomb",
+        "two types",
+        "two forms",
+        "no type",
+        "two encodings",
+        "two dispositions",
+    ],
 )
 def test_headers_around_a_secured_body(
     target: Target, headers: list[bytes], body: bytes, status: int, said: bytes

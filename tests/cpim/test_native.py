@@ -9,8 +9,9 @@ from datetime import UTC, datetime
 import pytest
 
 from comity.cpim.address import Address
+from comity.cpim.imdn import disposition_report, is_report
 from comity.cpim.message import CpimMessage, check_profile
-from comity.cpim.native import PlainText, disposition_report, is_report, plain_text, readable_part, wrap
+from comity.cpim.native import PlainText, plain_text, readable_part, wrap
 from comity.cpim.operations import MimeObject
 from comity.errors import LocalProtocolError
 
@@ -123,7 +124,7 @@ class TestFailureReport:
     """RFC 5438 sections 7.2.1.1, 8.2 and 11."""
 
     def report(self, failed: MimeObject, **more: str) -> tuple[CpimMessage, ET.Element]:
-        obj = disposition_report(failed, sender=ALICE, recipient=BOB, when=WHEN, message_id="report-1", **more)  # type: ignore[arg-type]  # only failed_id is passed
+        obj = disposition_report(failed, sender=ALICE, recipient=BOB, when=WHEN, message_id="report-1", **more)  # type: ignore[arg-type]  # only about_id is passed
         assert is_report(obj)
         message = CpimMessage.parse(obj.octets)
         check_profile(message)
@@ -154,7 +155,7 @@ class TestFailureReport:
         "failed", [MimeObject.of("application/pkcs7-mime", b"x"), MimeObject.of("message/cpim", b"x")]
     )
     def test_object_that_shows_nothing(self, failed: MimeObject) -> None:
-        _, document = self.report(failed, failed_id="native-7")
+        _, document = self.report(failed, about_id="native-7")
         assert document[0].text == "native-7"
 
     def test_only_notifications_are_reports(self) -> None:

@@ -6,8 +6,9 @@ from collections import Counter
 from itertools import islice
 
 from comity.cpim.address import Address
+from comity.cpim.imdn import is_report
 from comity.cpim.message import CpimMessage, check_profile
-from comity.cpim.native import is_report, plain_text, readable_part
+from comity.cpim.native import plain_text, readable_part
 from comity.errors import MalformedMessage
 from comity.testing.objects import GeneratedObject, objects
 

@@ -10,8 +10,8 @@ from datetime import timedelta
 import pytest
 
 from comity.cpim.address import Address
+from comity.cpim.imdn import is_report
 from comity.cpim.message import CpimMessage
-from comity.cpim.native import is_report
 from comity.cpim.operations import HistoryEntry, MimeObject, Reason, Response, Status
 from comity.errors import StoreError
 from comity.service.interfaces import Accepted, Add, Op, Origin, Result

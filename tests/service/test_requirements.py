@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from comity.cpim.address import Address
-from comity.cpim.native import is_report
+from comity.cpim.imdn import is_report
 from comity.cpim.operations import MessageOperation, Reason, Requirement, Response, Status, failure
 from comity.errors import StoreError
 from comity.secure import sign

@@ -124,8 +124,8 @@ class _Reader:
             if name not in known:
                 self._unknown_top(name, value)
         sections = {name: self._section(name, kind, document.get(name, {})) for name, kind in SECTIONS.items()}
-        routes, peers = (tuple(self._tables(name, kind, document.get(name, []))) for name, kind in TABLES.items())
-        config = Config(path=self.path, routes=routes, peers=peers, lines=self.lines, **sections)
+        routes, peers, maps = (tuple(self._tables(name, kind, document.get(name, []))) for name, kind in TABLES.items())
+        config = Config(path=self.path, routes=routes, peers=peers, maps=maps, lines=self.lines, **sections)
         self.mistakes.extend(mistakes_between(config, self.mistakes))
         if self.mistakes:
             raise ConfigErrors(str(self.path), self.mistakes)
@@ -172,7 +172,7 @@ class _Reader:
         if not isinstance(raw, list) or not all(isinstance(item, dict) for item in raw):
             self.say(name, "is not a list of sections.", f"Write [[{name}]] with two brackets for each.")
             return
-        known = {f.name: f for f in fields(kind)}
+        known = {f.name.removesuffix("_"): f for f in fields(kind)}
         for index, item in enumerate(raw):
             full = f"{name}[{index}]"
             values: dict[str, Any] = {}
@@ -180,7 +180,7 @@ class _Reader:
                 if key not in known:
                     self.say(f"{full}.{key}", "is not a key of this section.", closest(key, list(known)))
                 elif (result := self._value(f"{full}.{key}", value, known[key])) is not _WRONG:
-                    values[key] = result
+                    values[known[key].name] = result
             missing = [key for key, spec in known.items() if spec.default == "" and key not in item]
             for key in missing:
                 if "may_be_missing" not in known[key].metadata:
@@ -195,7 +195,11 @@ class _Reader:
             return True
         if "next_hop" not in values:
             return False
-        scheme = values["next_hop"].partition("://")[0]
+        schemes = [url.partition("://")[0] for url in values["next_hop"].split()]
+        scheme = next((scheme for scheme in schemes if scheme not in _NEXT_HOPS[via]), schemes[0])
+        if values["next_hop"].count(" ") and via != "sip":
+            self.say(f"{full}.next_hop", f"is a list, and {via} takes one.", 'Write "tls://HOST:PORT".')
+            return False
         if scheme in _NEXT_HOPS[via]:
             return True
         allowed = " or ".join(f"{s}://" for s in _NEXT_HOPS[via])
@@ -297,11 +301,36 @@ class _Reader:
         return "*" if value == "*" else self._read_domain(key, value, spec)
 
     def _read_next_hop(self, key: str, value: object, spec: Mapping[str, Any]) -> Any:
+        if isinstance(value, list) and value:
+            found = [self._read_next_hop(f"{key}[{index}]", item, spec) for index, item in enumerate(value)]
+            return _WRONG if _WRONG in found else " ".join(found)
         parts = split_url(value)
         if parts and parts[0] in ("udp", "tcp", "tls"):
             return value
         cure = 'Write it as "tls://sip.example.net:5061", or as "tcp://10.0.0.2:912" for APEX.'
         return self.say(key, f"{shown(value)} is not the address of a next hop.", cure)
+
+    def _read_seconds_or_off(self, key: str, value: object, spec: Mapping[str, Any]) -> Any:
+        return 0.0 if value == "off" else self._read_seconds(key, value, spec)
+
+    def _read_name(self, key: str, value: object, spec: Mapping[str, Any]) -> Any:
+        is_person = isinstance(value, str) and "@" in value
+        return self._read_address(key, value, spec) if is_person else self._read_domain(key, value, spec)
+
+    def _read_address(self, key: str, value: object, spec: Mapping[str, Any]) -> Any:
+        cure = 'Write it like "1001@pbx.example.org".'
+        try:
+            if isinstance(value, str) and value.isprintable():
+                return Address.im(*value.removeprefix("im:").rsplit("@", 1)) if "@" in value else Address.parse(value)
+        except AddressError as error:
+            return self.say(key, f"{shown(value)} is no address: {error.reason}.", cure)
+        return self.say(key, f"{shown(value)} is no address.", cure)
+
+    def _read_addresses(self, key: str, value: object, spec: Mapping[str, Any]) -> Any:
+        if not isinstance(value, list):
+            return self.say(key, f"{shown(value)} is not a list of addresses.", 'Write ["1001@pbx.example.org"].')
+        found = [self._read_address(f"{key}[{index}]", item, spec) for index, item in enumerate(value)]
+        return tuple(address for address in found if address is not _WRONG)
 
     def _read_networks(self, key: str, value: object, spec: Mapping[str, Any]) -> Any:
         if not isinstance(value, list):

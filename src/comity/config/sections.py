@@ -1,7 +1,7 @@
 """What may be written in ``comity.toml``: one frozen dataclass a section, one documented field a key.
 
 Place on the path: before it. The reader walks these fields and nothing else, so a key exists exactly if it stands
-here; ``metadata["kind"]`` says how its text is read. Relative paths count from the directory of the file.
+here (without the ``_`` that keeps some from being words of Python); ``metadata["kind"]`` says how its text is read. Relative paths count from the directory of the file.
 Sizes are octets (``"64 KiB"`` may be written), durations seconds (``"72 h"``).
 """
 
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from comity.bindings.base import Listener
+from comity.cpim.address import Address
 
 Network = IPv4Network | IPv6Network
 
@@ -58,6 +59,10 @@ def _listeners(ports: Mapping[str, int], *default: Listener) -> Any:
 
 def _words(*choices: str, default: tuple[str, ...] = ()) -> Any:
     return field(default=default, metadata={"kind": "words", "choices": choices})
+
+
+def _optional(kind: str) -> Any:
+    return field(default="", metadata={"kind": kind, "may_be_missing": True})
 
 
 def _of(kind: str, default: object) -> Any:
@@ -191,9 +196,23 @@ class RouteConfig:
     via: Literal["sip", "xmpp", "apex"] = _choice("sip", "sip", "xmpp", "apex")
     """Protocol spoken with the next hop."""
     next_hop: str = field(default="", metadata={"kind": "next-hop", "may_be_missing": True})
-    """``tls://HOST[:PORT]``, ``tcp://…`` or, for SIP, ``udp://…``. Not written: found by DNS."""
+    """``tls://HOST[:PORT]``, ``tcp://…`` or, for SIP, ``udp://…``; for SIP also a list, tried in order. Not written: found by DNS."""
     transit: tuple[str, ...] = _of("peer-domains", ())
     """Foreign domains whose messages may pass through here to this one, ``*`` for all; messages of our own people always may."""
+    as_: str = _optional("domain")
+    """What the next hop calls the domain, where that is another name than here: written on what goes there, understood of what
+    comes from there. Not written: the same."""
+    user: str = _optional("text")
+    """For SIP: name by which we sign in at the next hop, when it asks (digest); it is told to nobody else."""
+    password_file: Path | None = field(default=None, metadata={"kind": "path"})
+    """The password of ``user``, the file's first line."""
+    realm: str = _optional("text")
+    """The realm in the next hop's challenges; no other is answered. Not written: what it calls the domain."""
+    register: tuple[Address, ...] = _of("addresses", ())
+    """For SIP: addresses, as the next hop calls them, to be registered there as ours, where it sends only to who is registered."""
+    keep_alive: float = field(default=60.0, metadata={"kind": "seconds-or-off"})
+    """For SIP: how often the next hop is asked whether it is there (OPTIONS), so that one that is not is known before a message
+    waits for it; ``"off"``: never."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +243,21 @@ class PeerConfig:
     """Addresses or networks by which it is known instead of by a certificate; whoever can send from there is believed."""
     speaks_for: tuple[str, ...] = _of("peer-domains", ())
     """Domains it speaks for besides ``name``; ``*`` for every domain but ours."""
+    asserted_identity: bool = _flag(False)
+    """For SIP: believe P-Asserted-Identity of it, as who the sender is (RFC 3325); only of a domain it speaks for."""
+
+
+@dataclass(frozen=True, slots=True)
+class MapConfig:
+    """``[[map]]``: a person or a domain that a server beside this one calls by another name. Names inside messages stay as they are;
+    who has lost a name to somebody else is not known there at all."""
+
+    address: Address | str = field(default="", metadata={"kind": "name"})
+    """Here: ``alice@example.org``, or a domain."""
+    on: str = _of("domain", "")
+    """On which link: the domain of a ``[[route]]`` or of a component."""
+    is_: Address | str = field(default="", metadata={"kind": "name"})
+    """There: ``1001@pbx.example.org``, or a domain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -489,6 +523,8 @@ class Config:
     """Every ``[[peer]]``."""
     federation: FederationConfig
     """How other domains are found."""
+    maps: tuple[MapConfig, ...]
+    """Every ``[[map]]``."""
     store: StoreConfig
     """Engine and place of the store."""
     policy: PolicyConfig
@@ -540,7 +576,7 @@ LISTS: dict[str, type[Any]] = {
     "policy.protection": ProtectionConfig,
 }
 #: Lists of tables of their own, by name.
-TABLES: dict[str, type[Any]] = {"route": RouteConfig, "peer": PeerConfig}
+TABLES: dict[str, type[Any]] = {"route": RouteConfig, "peer": PeerConfig, "map": MapConfig}
 #: Sections that are one table, by name.
 SECTIONS: dict[str, type[Any]] = {
     "server": ServerConfig,

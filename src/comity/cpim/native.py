@@ -1,20 +1,17 @@
 """Between native content and message/cpim objects: what every ``mapping.py`` shares.
 
 Place on the path: step 4 makes an object of a native message, once (``wrap``); step 8 finds the text a plain client can
-show (``plain_text``, ``readable_part``). Reports (RFC 5438) are made here too.
+show (``plain_text``, ``readable_part``). What a native message asks to be told goes into its object (``imdn.py``).
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from html import escape as escape_xml
-from typing import Literal
 
 from comity.cpim.address import Address
-from comity.cpim.compose import compose, timestamp
+from comity.cpim.compose import compose
 from comity.cpim.entity import (
     CPIM_TYPE,
     content_object,
@@ -24,15 +21,12 @@ from comity.cpim.entity import (
     signed_part,
     split_entity,
 )
+from comity.cpim.imdn import asking
 from comity.cpim.message import DEFAULT, CpimLimits, CpimMessage
 from comity.cpim.operations import MimeObject
 from comity.errors import MalformedMessage
 
 _CPIM_BLOCK = b"Content-Type: message/cpim\r\n"
-_REPORT_TYPE = "message/imdn+xml"
-Disposition = Literal["failed", "delivered", "stored"]
-"""What a notification says became of a message (RFC 5438 section 8); stored: it waits, a processing notification."""
-_NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +54,7 @@ def wrap(
     subjects: Sequence[tuple[str, str]] = (),
     language: str = "",
     content_headers: Sequence[tuple[str, str]] = (),
+    asks: Sequence[str] = (),
 ) -> MimeObject:
     """Make the message/cpim object of a native message (GW-1).
 
@@ -73,6 +68,7 @@ def wrap(
         subjects: (language, text) pairs.
         language: of the content, as a language tag; "" if not known.
         content_headers: further MIME headers the content came with, Content-Transfer-Encoding included.
+        asks: what the sender wants to be told, in the words of ``imdn.WISHES``.
 
     Raises:
         LocalProtocolError: something cannot be expressed in message/cpim.
@@ -85,6 +81,7 @@ def wrap(
         date_time=when,
         subject=subjects,
         message_id=message_id,
+        headers=asking(asks),
         content_type=content_type,
         content_headers=extra,
         keep_encoding=True,
@@ -150,86 +147,3 @@ def _readable(obj: MimeObject, depth: int, limits: CpimLimits) -> str | None:
         return None
     decoded = _decode_text(obj)
     return decoded[0] if decoded else None
-
-
-def is_report(obj: MimeObject, *, limits: CpimLimits = DEFAULT) -> bool:
-    """True for a disposition notification (RFC 5438 section 11.1.8), about which no further report is ever made."""
-    if obj.media_type != CPIM_TYPE:
-        return obj.media_type == _REPORT_TYPE
-    try:
-        octets = decode_transfer(obj)
-        if b"imdn+xml" not in octets.lower():
-            return False
-        return content_object(CpimMessage.parse(octets, limits=limits, lenient=True)).media_type == _REPORT_TYPE
-    except MalformedMessage:
-        return False
-
-
-def disposition_report(
-    failed: MimeObject,
-    *,
-    sender: Address,
-    recipient: Address,
-    when: datetime,
-    message_id: str,
-    failed_id: str = "",
-    failed_when: datetime | None = None,
-    reporter: Address | None = None,
-    status: Disposition = "failed",
-    limits: CpimLimits = DEFAULT,
-) -> MimeObject:
-    """Make the disposition notification about an object (RFC 5438 sections 7.2.1, 8.2 and 11).
-
-    Args:
-        failed: the object that could not be delivered, or was; nothing of its content is repeated.
-        sender: its source, to whom the report goes.
-        recipient: whom it was for.
-        when: now, aware.
-        message_id: of the report itself.
-        failed_id: the failed object's identifier where it shows none (encrypted); the one inside counts first.
-        failed_when: when it was sent, where it does not show that; default ``when``.
-        reporter: who reports; default the recipient, as RFC 5438 has it.
-        status: what became of it.
-        limits: for reading ``failed``.
-    """
-    subject, about_id, about_when = "", failed_id, timestamp(failed_when or when)
-    try:
-        view = CpimMessage.parse(decode_transfer(failed), limits=limits) if failed.media_type == CPIM_TYPE else None
-    except MalformedMessage:
-        view = None
-    if view is not None:
-        about_id = view.message_id or about_id
-        about_when = view.date_time_text if view.date_time else about_when
-        subject = view.subject()
-    document = _document(about_id, about_when, recipient.uri, subject, status)
-    octets = compose(
-        from_=(reporter or recipient).uri,
-        to=sender.uri,
-        content=document.encode("utf-8"),
-        date_time=when,
-        message_id=message_id,
-        content_type=_REPORT_TYPE,
-        content_headers=[("Content-Disposition", "notification")],
-    )
-    return MimeObject(_CPIM_BLOCK, octets)
-
-
-def _document(about_id: str, about_when: str, recipient: str, subject: str, status: Disposition) -> str:
-    kind = "processing" if status == "stored" else "delivery"
-    lines = [
-        '<?xml version="1.0" encoding="UTF-8"?>',
-        '<imdn xmlns="urn:ietf:params:xml:ns:imdn">',
-        f"<message-id>{_xml_text(about_id)}</message-id>",
-        f"<datetime>{_xml_text(about_when)}</datetime>",
-        f"<recipient-uri>{_xml_text(recipient)}</recipient-uri>",
-        f"<original-recipient-uri>{_xml_text(recipient)}</original-recipient-uri>",
-        f"<subject>{_xml_text(subject)}</subject>" if subject else "",
-        f"<{kind}-notification><status><{status}/></status></{kind}-notification>",
-        "</imdn>",
-    ]
-    return "".join(line + "\r\n" for line in lines if line)
-
-
-def _xml_text(text: str) -> str:
-    """Escape text for an element; what XML 1.0 cannot hold at all becomes U+FFFD."""
-    return escape_xml(_NOT_IN_XML.sub("�", text), quote=False)

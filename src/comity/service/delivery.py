@@ -19,8 +19,11 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
+from comity.cpim.delivered import TEXT_FORMS
+from comity.cpim.imdn import PROCESSING
 from comity.cpim.operations import (
     PASSED_ON,
+    Fate,
     MessageOperation,
     Reason,
     Response,
@@ -41,6 +44,7 @@ from comity.service.interfaces import Clock, Contact, Deliverer, Delivery, Item,
 from comity.service.pending import Pending, Report, Reporter
 from comity.service.policy import check_link
 from comity.service.routing import (
+    DNS,
     HERE,
     HOPS,
     INBOXES,
@@ -217,10 +221,14 @@ class Inbox:
         True while the end is not durable: ``certain`` follows."""
         pending.offered[channel] = False
         if not pending.is_done:
-            via = pending.via or channel.contact.binding
-            outcome = Outcome("delivered", self.engine.clock.when(), via, response.form)
-            receipt = self.engine.receipt(pending, response) if pending.operation.context.wants_receipt else None
-            self.end(pending, outcome, handed_over(pending.operation.trans_id, response.form), receipt)
+            if response.form in TEXT_FORMS and not response.at:
+                response = replace(response, at=self.engine.node)
+            outcome = self.engine.outcome_of(channel.contact, response, pending.via)
+            context = pending.operation.context
+            is_asked = context.wants_receipt or (context.asks and channel.contact.confirms)
+            receipt = self.engine.receipt(pending, response) if is_asked else None
+            answer = handed_over(pending.operation.trans_id, response.form, response.at)
+            self.end(pending, outcome, answer, receipt)
         return bool(pending.seq) and not pending.is_certain
 
     def refused(self, pending: Pending, channel: Channel, response: Response) -> None:
@@ -417,8 +425,10 @@ class DeliveryEngine:
 
     def hop_returned(self, binding: str, domains: Collection[str]) -> None:
         """A next hop can be reached again (see ``Service.hop_returned``)."""
-        for lane in [lane for lane in self._inboxes if lane.startswith(f"{HOPS}{binding}:")]:
-            if "*" in domains or domain_of_hop(lane) in domains:
+        for lane, inbox in list(self._inboxes.items()):
+            # A lane keeps the name it began with (G-30), and that of a domain found by DNS names no protocol.
+            by = {channel.contact.binding for channel in inbox.channels.values() if channel.contact.is_hop}
+            if by & {binding, DNS} and ("*" in domains or domain_of_hop(lane) in domains):
                 self.wake(lane)
 
     def dropped(self, lane: str, seq: int) -> None:
@@ -459,7 +469,14 @@ class DeliveryEngine:
         return self._attempt(hop, pending, number)
 
     def _attempt(self, contact: Contact, pending: Pending, number: int) -> asyncio.Future[Response]:
-        envelope = pending.envelope
+        envelope, report = pending.envelope, pending.operation.context.report
+        if contact.is_hop and report is not None and report.fate is not Fate.FAILED:
+            wanted = pending.operation.context.wants_receipt
+            if wanted != contact.binding:  # the way to its domain changed while it waited (G-30)
+                text = "The next server is not reached by the protocol that asked for the receipt."
+                other: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+                other.set_result(failure(pending.operation.trans_id, Reason.NO_ROUTE, text))
+                return other
         if pending.operation.requirements and (refusal := check_link(pending.operation, contact)) is not None:
             refused: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
             refused.set_result(refusal)
@@ -486,6 +503,12 @@ class DeliveryEngine:
             report = self._report(pending, response)
         inbox.end(pending, outcome, replace(response, trans_id=pending.operation.trans_id), report)
 
+    def outcome_of(self, contact: Contact, response: Response, via: str = "") -> Outcome:
+        """How a message ended that this contact took, by ``via`` where its own name does not say it."""
+        is_protected = contact.is_protected if response.is_protected is None else response.is_protected
+        form, at = response.form, response.at
+        return Outcome("delivered", self.clock.when(), via or contact.binding, form, out_tls=is_protected, at=at)
+
     def receipt(self, pending: Pending, response: Response) -> Report | None:
         """What tells a sender who asked that it was delivered; who took it over with that wish tells her itself."""
         return None if response.form == PASSED_ON else self._report(pending, response)
@@ -503,7 +526,11 @@ class DeliveryEngine:
                 waiter.set_result(response)
 
     def stored(self, pending: Pending) -> None:
-        """Nobody is reachable: "indeterminant" now, a report later if it fails (OPS-6)."""
+        """Nobody is reachable: "indeterminant" now, a report later if it fails (OPS-6); who wants to know is told that it waits."""
+        if PROCESSING in pending.operation.context.asks.split():
+            report = self._report(pending, indeterminant(pending.operation.trans_id))
+            if report is not None:
+                self.ends.tell(report)
         self.answer(pending, indeterminant(pending.operation.trans_id))
 
     def forget(self, inbox: Inbox) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import time
 from collections.abc import Iterable
+
+_SPINE = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 
 
 def new_spine_id() -> str:
@@ -15,6 +18,11 @@ def new_spine_id() -> str:
     value[8] = 0x80 | value[8] & 0x3F
     text = value.hex()
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def is_spine_id(text: str) -> bool:
+    """True for what ``new_spine_id`` may have made."""
+    return _SPINE.fullmatch(text) is not None
 
 
 def dedup_key(secret: bytes, fields: Iterable[str]) -> str:

@@ -18,6 +18,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from comity.cpim.address import Address
+from comity.cpim.names import Names
 from comity.cpim.operations import MessageOperation, Response, SubscribeOperation
 from comity.cpim.protection import Finding
 
@@ -325,6 +326,9 @@ class Contact:
     """True if the link it is reached by is under TLS; only such a one gets what must stay under TLS."""
     is_hop: bool = False
     """True for the next hop to another domain's users (``Routes``): it is always there, and takes what is for any of them."""
+    confirms: bool = False
+    """True where taking a message is the protocol's own word that it was delivered (APEX: statusResponse 250 says no more);
+    elsewhere only a receipt of the device is (IMDN-9)."""
 
 
 class Registrar(Protocol):
@@ -367,6 +371,10 @@ class Peers(Protocol):
 
         ``"*"`` among them: an intermediary trusted to speak for every domain but ours (RFC 3340 section 4.5.2)."""
 
+    def asserts(self, host: str, names: Sequence[str]) -> bool:
+        """Whether it is believed that a request's sender is whom P-Asserted-Identity names (RFC 3325); of a domain it speaks
+        for all the same. The arguments are those of ``proved``."""
+
 
 class Routes(Protocol):
     """Where messages to other domains go; implemented by ``service/routes.py`` from ``[[route]]``."""
@@ -379,6 +387,17 @@ class Routes(Protocol):
 
     def may_pass(self, source: str, domain: str) -> bool:
         """Whether a message from one foreign domain may pass through here to another (``[[route]] transit``)."""
+
+
+class Maps(Protocol):
+    """What people are called on a link where that differs from what they are called here; implemented by ``service/maps.py`` from
+    ``[[route]] as`` and ``[[map]]``."""
+
+    def towards(self, via: str, domain: str) -> Names:
+        """The names on the link by which ``domain`` (ours for it, A-labels) is reached."""
+
+    def of(self, via: str, domains: frozenset[str]) -> Names:
+        """The names on a link whose other end proved to speak for ``domains`` (``Peers.proved``)."""
 
 
 # --- the service as bindings see it ---------------------------------------------------------------------------
@@ -401,7 +420,11 @@ class Origin:
     marks: tuple[Mark, ...] = ()
     """Values to commit with the message, such as the stream's ``h``."""
     domains: frozenset[str] = frozenset()
-    """Domains that a peer server proved to speak for (``Peers.proved``); empty for a person's own session."""
+    """Domains that a peer server proved to speak for (``Peers.proved``), as the core calls them (``Names.proved``); empty for a
+    person's own session."""
+    wire: tuple[Address, ...] = ()
+    """What sender and recipient are called on the link, where that is not what the operation calls them; an object may name
+    them by either (GW-4)."""
 
     def speaks_for(self, domain: str) -> bool:
         """True for a peer server's own domain; ask only about domains that are not ours."""
@@ -438,6 +461,9 @@ class Service(Protocol):
 
     @property
     def routes(self) -> Routes: ...
+
+    @property
+    def maps(self) -> Maps: ...
 
     @property
     def clock(self) -> Clock: ...
@@ -495,15 +521,15 @@ class Service(Protocol):
         """A next hop that took a message over says how it ended (success, or a failure): its sender is told as if it had happened
         here. True once that is durable; False if there is no such message, or its way did not lead to one of ``domains``."""
 
-    def reject(self, delivery_id: str, contact: Contact, response: Response) -> None:
-        """A device that took a delivery refuses it afterwards (an XMPP error stanza): report it to the sender."""
-
     def hop_returned(self, binding: str, domains: Collection[str]) -> None:
         """A next hop can be reached again: what waits for it is tried now instead of after its pause.
 
         Args:
             binding: who speaks with it.
             domains: those it leads to, A-labels; ``*``: all that this binding has something for."""
+
+    def reject(self, delivery_id: str, contact: Contact, response: Response) -> None:
+        """A device that took a delivery refuses it afterwards (an XMPP error stanza): report it to the sender."""
 
     async def settle(
         self, fingerprints: Sequence[str], sender: Address, recipient: Address, response: Response

@@ -10,8 +10,8 @@ import os
 from datetime import datetime
 
 from comity.cpim.address import Address
+from comity.cpim.imdn import DISPLAY, POSITIVE, PROCESSING, disposition_report, is_report
 from comity.cpim.message import CpimMessage, new_message_id
-from comity.cpim.native import Disposition, disposition_report, is_report
 from comity.cpim.operations import Context, Fate, MessageOperation, Reason, Report, Response, Status
 from comity.service.envelope import Envelope, pack, unpack
 from comity.service.ids import dedup_key, new_spine_id
@@ -19,11 +19,15 @@ from comity.service.interfaces import Origin, Record
 from comity.service.routing import inbox_lane
 
 FATES = {Status.SUCCESS: Fate.DELIVERED, Status.FAILURE: Fate.FAILED, Status.INDETERMINANT: Fate.DELAYED}
-_STATUS: dict[Fate, Disposition] = {Fate.DELIVERED: "delivered", Fate.FAILED: "failed", Fate.DELAYED: "stored"}
+_STATUS = {Fate.DELIVERED: "delivered", Fate.FAILED: "failed", Fate.DELAYED: "stored", Fate.DISPLAYED: "displayed"}
+FATE_OF = {"delivered": Fate.DELIVERED, "displayed": Fate.DISPLAYED, "failed": Fate.FAILED}
+"""What a recipient's notification says; "processed" and "stored" are no recipient's to say (RFC 5438 section 7.2.1)."""
+_WISH = {Fate.DELIVERED: POSITIVE, Fate.DISPLAYED: DISPLAY, Fate.DELAYED: PROCESSING}
 WORDS = {
     Fate.DELIVERED: "It was delivered.",
     Fate.FAILED: "It could not be delivered.",
     Fate.DELAYED: "It is still on its way.",
+    Fate.DISPLAYED: "It was displayed.",
 }
 REPORTER = "comity"
 """Local part of the address that speaks for the server; no account may have it."""
@@ -61,7 +65,15 @@ def dedup_keys(
     if view is not None and view.message_id and view.from_ is not None and not operation.is_wrapped:
         fields = ("cpim", view.from_.uri, view.message_id, recipient, operation.object.fingerprint)
         keys.append(dedup_key(secret, (*fields, *required)))
+    if view is not None and operation.is_wrapped and operation.context.asks:
+        keys.append(about_key(secret, view.message_id, operation.destination))
     return tuple(keys)
+
+
+def about_key(secret: bytes, message_id: str, recipient: Address) -> str:
+    """Under which a notification finds the message it is about, of those whose object was made here: such a Message-ID was never
+    used before, and its recipient alone may speak of it (T21)."""
+    return dedup_key(secret, ("about", message_id, recipient.key))
 
 
 def envelope_of(
@@ -76,6 +88,7 @@ def envelope_of(
         asserted_by=asserted_by,
         message_id="" if view is None else view.message_id or "",
         note=note,
+        date_time=view.date_time_text if view is not None and operation.context.asks else "",
     )
 
 
@@ -94,22 +107,34 @@ def record_of(
     )
 
 
+def _is_asked(context: Context, fate: Fate) -> bool:
+    """Whether the sender wants to be told that; of a receipt her protocol has, or of a notification (RFC 5438 section 7.1.1.3)."""
+    return (bool(context.wants_receipt) and fate is not Fate.DISPLAYED) or _WISH[fate] in context.asks.split()
+
+
 def report_operation(
-    operation: MessageOperation, failed_id: str, response: Response, when: datetime, domain: str = ""
+    operation: MessageOperation,
+    envelope: Envelope,
+    response: Response,
+    when: datetime,
+    *,
+    domain: str = "",
+    fate: Fate | None = None,
 ) -> MessageOperation | None:
     """The report to the sender, as an operation from the server; None where none may be made.
 
     Args:
         operation: the one it is about; its object may be empty if its octets are gone already.
-        failed_id: that object's Message-ID as the envelope kept it.
+        envelope: which kept the object's Message-ID and time.
         response: how it ended; indeterminant: it has not yet.
         when: now, UTC.
         domain: ours, in whose name it is made; "": the sender's own.
+        fate: what a device said of it; None: what the response says.
     """
     if operation.context.transient or operation.context.report is not None or is_report(operation.object):
         return None
-    fate = FATES[response.status]
-    if fate is not Fate.FAILED and not operation.context.wants_receipt:
+    fate = fate or FATES[response.status]
+    if fate is not Fate.FAILED and not _is_asked(operation.context, fate):
         return None
     reason = response.reason or Reason.INTERNAL
     text = response.text or (SENTENCES.get(reason, WORDS[fate]) if fate is Fate.FAILED else WORDS[fate])
@@ -120,7 +145,8 @@ def report_operation(
         recipient=operation.destination,
         when=when,
         message_id=new_message_id(os.urandom(12)),
-        failed_id=failed_id,
+        about_id=envelope.message_id,
+        about_time=envelope.date_time,
         reporter=reporter,
         status=_STATUS[fate],
     )
@@ -128,8 +154,11 @@ def report_operation(
         thread=operation.context.thread,
         resource=operation.context.source_resource,
         kind=operation.context.kind,
-        report=Report(reason, text, operation.destination, operation.context.native_id, fate),
-        wants_receipt="" if fate is Fate.FAILED else operation.context.wants_receipt,
+        report=Report(
+            reason, text, operation.destination, operation.context.native_id, fate, response.form, response.at
+        ),
+        wants_receipt="" if fate is Fate.FAILED else operation.context.wants_receipt or envelope.in_protocol,
+        asks=operation.context.asks,
     )
     return MessageOperation(reporter, operation.source, new_spine_id(), thing, context=context, is_wrapped=True)
 
@@ -141,5 +170,7 @@ def report_record(
     origin = Origin(report.source, "comity", "", True)
     packed = envelope_of(report, origin, None, report.source.domain)
     fate = Fate.FAILED if report.context.report is None else report.context.report.fate
-    key = dedup_key(secret, ("report", about) if fate is Fate.FAILED else ("report", about, fate.value))
-    return record_of(report, packed, expires, (key,), lane), unpack(packed)
+    keys = [dedup_key(secret, ("report", about) if fate is Fate.FAILED else ("report", about, fate.value))]
+    if fate is Fate.DELIVERED and POSITIVE in report.context.asks.split():
+        keys.append(dedup_key(secret, ("report", about)))  # one notification of a kind: not "failed" after it (IMDN-6)
+    return record_of(report, packed, expires, tuple(keys), lane), unpack(packed)

@@ -20,8 +20,10 @@ from typing import Literal
 
 from comity.cpim.address import Address
 from comity.cpim.entity import is_secured
+from comity.cpim.imdn import Imdn, notification_in, wishes_of
 from comity.cpim.message import CpimMessage
 from comity.cpim.operations import (
+    Fate,
     MessageOperation,
     Reason,
     Response,
@@ -29,8 +31,9 @@ from comity.cpim.operations import (
     failure,
     handed_over,
     indeterminant,
+    success,
 )
-from comity.errors import AddressError, NoRouteError, StoreError
+from comity.errors import AddressError, MalformedMessage, NoRouteError, StoreError
 from comity.failpoints import failpoint
 from comity.service import policy
 from comity.service.delays import Delays
@@ -45,7 +48,7 @@ from comity.service.envelope import (
     unpack_outcome,
 )
 from comity.service.former import Here, Nowhere, contact_for
-from comity.service.ids import new_spine_id
+from comity.service.ids import is_spine_id, new_spine_id
 from comity.service.interfaces import (
     Accepted,
     Accounts,
@@ -59,6 +62,7 @@ from comity.service.interfaces import (
     Found,
     Full,
     Item,
+    Maps,
     Mark,
     Op,
     Origin,
@@ -71,7 +75,16 @@ from comity.service.interfaces import (
     Store,
     Timer,
 )
-from comity.service.messaging import dedup_keys, envelope_of, record_of, report_operation, report_record
+from comity.service.maps import LinkMaps
+from comity.service.messaging import (
+    FATE_OF,
+    about_key,
+    dedup_keys,
+    envelope_of,
+    record_of,
+    report_operation,
+    report_record,
+)
 from comity.service.peers import KnownPeers
 from comity.service.pending import Pending, Report
 from comity.service.policy import Limits
@@ -113,6 +126,8 @@ class Submission:
     """What a look at its signature left to say (see ``protection.py``)."""
     hop: Contact | None = None
     """The next hop towards the recipient's domain, where that is not ours."""
+    notice: Imdn | None = None
+    """What it says of another message, if it is a disposition notification."""
 
     def say(self, value: Accepted | Response) -> None:
         """Answer, unless the caller gave up and cancelled."""
@@ -134,6 +149,7 @@ class Pipeline:
         protection: Protection | None = None,
         peers: Peers | None = None,
         routes: Routes | None = None,
+        maps: Maps | None = None,
     ) -> None:
         self.accounts = accounts
         self.clock = clock
@@ -142,6 +158,7 @@ class Pipeline:
         self.protection = protection or Protection()
         self.peers: Peers = peers or KnownPeers(())
         self.routes: Routes = routes or StaticRoutes()
+        self.maps: Maps = maps or LinkMaps()
         self.presence: PresenceService | None = None
         """Set by ``server.py`` before ``start``."""
         self.inbox: Inbox | None = None
@@ -217,18 +234,35 @@ class Pipeline:
         refusal = refusal or policy.check_size(operation, self.limits)
         view: CpimMessage | None = None
         if refusal is None:
-            view, refusal = policy.check_object(operation, self.clock.when(), self.limits)
+            view, refusal = policy.check_object(operation, self.clock.when(), self.limits, origin.wire)
         if refusal is None and operation.requirements:
             refusal = policy.check_requirements(operation, origin)
-        note = ""
+        note, notice = "", None
+        if refusal is None and view is not None:
+            operation, notice, refusal = self._asked(operation, view)
         if refusal is None and not self.protection.is_idle:
             note, refusal = self.protection.look(operation, self.clock.when())
-        submission = Submission(operation, origin, view, loop.create_future(), loop.create_future(), note=note, hop=hop)
+        waits = loop.create_future(), loop.create_future()
+        submission = Submission(operation, origin, view, *waits, note=note, hop=hop, notice=notice)
         if refusal is not None:
             self._refuse(submission, refusal)
         else:
             self._resolve(submission)
         return submission.answer
+
+    def _asked(
+        self, operation: MessageOperation, view: CpimMessage
+    ) -> tuple[MessageOperation, Imdn | None, Response | None]:
+        """The operation with what its object asks to be told; what that says of another message; or why it cannot be read (I-07)."""
+        try:
+            notice = notification_in(view)
+        except MalformedMessage as error:
+            text = f"The disposition notification is malformed: {error}."
+            return operation, None, failure(operation.trans_id, Reason.SYNTAX, text)
+        asks = " ".join(sorted(wishes_of(view)))
+        if asks != operation.context.asks:
+            operation = replace(operation, context=replace(operation.context, asks=asks))
+        return operation, notice, None
 
     def _folded(self, operation: MessageOperation, origin: Origin) -> tuple[MessageOperation, Origin]:
         """Our own users are named without regard to case (ADDR-4); the object keeps what it says."""
@@ -274,7 +308,7 @@ class Pipeline:
         if waiting is not None:
             waiting.append(submission)
             return
-        known = self._known(submission)
+        known = self._known(submission) if submission.notice is None else None
         if known is not None:
             self._accept(submission, known)
             return
@@ -289,6 +323,9 @@ class Pipeline:
         waiting = self._resolving[principal]
         try:
             while waiting:
+                if waiting[0].notice is not None and await self._is_told(waiting[0], waiting[0].notice):
+                    self._drop(waiting.pop(0))
+                    continue
                 destination = waiting[0].operation.destination
                 known = self._known(waiting[0])
                 exists = await self.accounts.exists(destination) if known is None else known
@@ -299,6 +336,28 @@ class Pipeline:
                 text = "The recipient cannot be looked up now."
                 refusal = failure(submission.operation.trans_id, Reason.OVERLOAD, text, retry_after=30)
                 self._refuse(submission, refusal)
+
+    async def _is_told(self, submission: Submission, notice: Imdn) -> bool:
+        """Tell the sender of a message what a notification of its recipient says, in her own protocol, once, if she asked (T21).
+
+        False if it is about none whose sender is to be told by us: between programs that speak of objects it is one more object.
+        """
+        name, operation = notice.message_id.partition("@")[0], submission.operation
+        is_ours = is_spine_id(name)  # given by us, as identifier of a stanza or a SIP request
+        key = name if is_ours else about_key(self._secret, notice.message_id, operation.source)
+        for found in await self._store.find(key, 1):
+            about = operation_alone(unpack(found.envelope))
+            people = about.destination.key, about.source.key
+            if people != (operation.source.key, operation.destination.key) or (is_ours and found.id != name):
+                continue
+            fate, response = FATE_OF.get(notice.status), success("")
+            if fate is Fate.FAILED:
+                response = failure("", Reason.CONTENT, "The recipient's program says that it could not be delivered.")
+            report = None if fate is None else self._report_of(found, response, fate)
+            if report is not None:
+                self.delivery.ends.tell(report)
+            return True
+        return is_ours  # of no message of these two: nobody is told (I-01, I-10)
 
     # --- step 7: one record, then "yes" --------------------------------------------------------------------------
 
@@ -409,7 +468,7 @@ class Pipeline:
             outcome.set_result(indeterminant(trans_id))
             return
         if ended.outcome == "delivered":
-            outcome.set_result(handed_over(trans_id, ended.form))
+            outcome.set_result(handed_over(trans_id, ended.form, ended.at))
         else:
             reason = Reason(ended.reason) if ended.reason else Reason.INTERNAL
             outcome.set_result(failure(trans_id, reason, ended.text))
@@ -420,7 +479,7 @@ class Pipeline:
 
     # --- after "yes": failure, expiry, later refusal ----------------------------------------------------------------
 
-    def _report(self, pending: Pending, response: Response) -> Report | None:
+    def _report(self, pending: Pending, response: Response, fate: Fate | None = None) -> Report | None:
         """Make the report that tells the sender of a failure after "yes" (OPS-13, GW-12), or of what else she asked to be told;
         delivery.py stores it."""
         operation = pending.operation
@@ -428,7 +487,7 @@ class Pipeline:
         if not self.accounts.serves(domain):
             hop, recipient = self.routes.hop(domain), operation.destination.domain
             domain = recipient if self.accounts.serves(recipient) else self.node
-        report = report_operation(operation, pending.envelope.message_id, response, self.clock.when(), domain)
+        report = report_operation(operation, pending.envelope, response, self.clock.when(), domain=domain, fate=fate)
         lane = None if report is None else self._lane_of_report(report, hop)
         if report is None or lane is None:
             return None
@@ -465,16 +524,18 @@ class Pipeline:
         """The report about a message that still waits after the time its sender gave (``Fate.DELAYED``)."""
         return self._report_of(found, indeterminant(""))
 
-    def _report_of(self, found: Found, response: Response) -> Report | None:
+    def _report_of(self, found: Found, response: Response, fate: Fate | None = None) -> Report | None:
         """The report about a message of which only the row is at hand, perhaps without its octets."""
         envelope = unpack(found.envelope)
         pending = Pending(found.id, found.seq, found.accepted, operation_alone(envelope), envelope)
-        return self._report(pending, response)
+        return self._report(pending, response, fate)
 
     async def admit_subscription(self, operation: SubscribeOperation, origin: Origin) -> Response | None:
         """See ``Service.admit_subscription``."""
         own = replace(operation, watcher=self._own(operation.watcher), target=self._own(operation.target))
-        refusal = policy.check_watcher(own, replace(origin, principal=self._own(origin.principal)))
+        is_ours = self.accounts.serves(own.watcher.domain)
+        by = replace(origin, principal=self._own(origin.principal))
+        refusal = policy.check_watcher(own, by, is_ours=is_ours)
         if refusal is None and self.accounts.serves(own.target.domain):
             refusal = await self.protection.prove(operation, own.target, self.clock.when())
         return refusal
@@ -518,6 +579,10 @@ class Pipeline:
             return True
         return False
 
+    def hop_returned(self, binding: str, domains: Collection[str]) -> None:
+        """See ``Service.hop_returned``."""
+        self.delivery.hop_returned(binding, domains)
+
     def reject(self, delivery_id: str, contact: Contact, response: Response) -> None:
         """A device refuses what it took (see ``Service.reject``)."""
         self._run(self._reject(delivery_id, contact, response))
@@ -527,10 +592,6 @@ class Pipeline:
             report = self._report_of(found, response)
             if report is not None:
                 self.delivery.ends.tell(report)
-
-    def hop_returned(self, binding: str, domains: Collection[str]) -> None:
-        """See ``Service.hop_returned``."""
-        self.delivery.hop_returned(binding, domains)
 
     async def settle(
         self, fingerprints: Sequence[str], sender: Address, recipient: Address, response: Response

@@ -29,7 +29,7 @@ class Route:
     via: str
     """Binding that speaks with the next hop."""
     next_hop: str = ""
-    """URL; "": found by DNS."""
+    """URL, or several in order, apart by spaces; "": found by DNS."""
     transit: frozenset[str] = frozenset()
     """Foreign domains whose messages may pass through here by this route; ``*``: all."""
 
@@ -67,7 +67,7 @@ class StaticRoutes:
             resource=domain,
             window=HOP_WINDOW,
             data=route.next_hop.encode(),
-            is_protected=not route.next_hop.startswith(("udp:", "tcp:")),
+            is_protected=not any(url.startswith(("udp:", "tcp:")) for url in route.next_hop.split()),
             is_hop=True,
         )
 

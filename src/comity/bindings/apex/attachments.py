@@ -135,6 +135,7 @@ class Attachments:
             priority=-1 if endpoint.subaddress else 0,
             window=self._ground.config.in_flight,
             is_protected=connection.is_tls,
+            confirms=True,
         )
 
     async def _present(self, attachment: Attachment) -> None:

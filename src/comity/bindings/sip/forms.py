@@ -9,8 +9,9 @@ from enum import Enum
 
 from comity.bindings.sip.headers import TOKEN
 from comity.cpim.entity import content_object, cpim_view, is_secured
+from comity.cpim.imdn import NEGATIVE, is_report
 from comity.cpim.native import plain_text, readable_part
-from comity.cpim.operations import MessageOperation, MimeObject, unfold
+from comity.cpim.operations import Fate, MessageOperation, MimeObject, unfold
 from comity.cpim.protection import needs_whole
 from comity.errors import MalformedMessage
 
@@ -22,9 +23,10 @@ class Form(Enum):
     TEXT = "text"
     READABLE = "text-of-signed"
     NATIVE = "native"
-    """The content inside as it is, for what every SIP client speaks (composing states)."""
+    """The content inside as it is, for what every SIP client speaks (composing states, receipts of phones)."""
 
 
+PROTOCOL = "sip"
 #: What an XMPP program says beside texts (RFC 3923 section 10): typing states, receipts, reactions.
 XMPP_XML = "application/xmpp+xml"
 
@@ -38,6 +40,8 @@ def choose_form(operation: MessageOperation, *, takes_cpim: bool, only_text: boo
         only_text: the device comes to harm by an object, or hides it, where others refuse it.
     """
     obj = operation.object
+    if operation.context.sealed:
+        return None
     if takes_cpim:
         return Form.OBJECT
     if needs_whole(operation.requirements):
@@ -47,8 +51,13 @@ def choose_form(operation: MessageOperation, *, takes_cpim: bool, only_text: boo
         return None
     if operation.context.transient:
         return Form.NATIVE
-    if operation.context.report is not None:
-        return Form.TEXT
+    report = operation.context.report
+    if report is not None:
+        # Who asked, asked in an object: she gets one. A failure is told in words to everybody else (GW-12).
+        is_asked = report.fate is not Fate.FAILED or NEGATIVE in operation.context.asks.split()
+        return Form.OBJECT if is_asked else Form.TEXT
+    if operation.context.native_protocol == PROTOCOL and is_report(obj):
+        return Form.NATIVE  # a phone's own receipt for a message of a phone, as both of them know it
     if is_secured(obj):
         return Form.READABLE if only_text else Form.OBJECT
     if plain_text(obj) is None:
@@ -74,6 +83,8 @@ def body_of(operation: MessageOperation, form: Form) -> Body | None:
         return object_headers(inner), inner.octets, "", ""
     if operation.context.report is not None:
         report = operation.context.report
+        if report.fate is not Fate.FAILED:
+            return None
         text = f"Your message to {report.recipient.local}@{report.recipient.domain} was not delivered. {report.text}"
         return _PLAIN, text.encode("utf-8", "replace"), "", "en"
     plain = plain_text(obj)

@@ -6,12 +6,12 @@ Place on the path: steps 4 and 8 of list subscriptions, for ``lists.py``. The fi
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
 
+from comity.bindings.sip.coding import ACCEPT_ENCODING, coding_of, decoded, is_known
 from comity.bindings.sip.mapping import Refusal
 from comity.bindings.sip.message import SipRequest
 from comity.cpim.operations import MimeObject
@@ -104,15 +104,12 @@ def read_list(request: SipRequest) -> list[tuple[str, str]] | Refusal:
     """URI and name of each entry, in order, nested lists flattened and each URI once.
 
     COMPAT Linphone compresses the body (deflate); that is taken up to the size a plain one may have."""
-    body = request.body
-    coding = (request.value("content-encoding") or "identity").strip().lower()
-    if coding == "deflate":
-        inflated = _inflated(body)
-        if inflated is None:
-            return Refusal(400, "Bad Content-Encoding")
-        body = inflated
-    elif coding != "identity":
-        return Refusal(415, headers=(("Accept-Encoding", "identity, deflate"),))
+    if not is_known(coding_of(request)):
+        return Refusal(415, headers=(("Accept-Encoding", ACCEPT_ENCODING),))
+    try:
+        body = decoded(request, BODY_LIMITS.octets).body
+    except RemoteProtocolError as error:
+        return Refusal(int(error.hint), "Bad Content-Encoding")
     try:
         root = parse_document(body, BODY_LIMITS)
     except RemoteProtocolError as error:
@@ -130,13 +127,3 @@ def read_list(request: SipRequest) -> list[tuple[str, str]] | Refusal:
                 display = child.find(f"{{{LISTS}}}display-name")
                 found.setdefault(child.get("uri").strip(), display.text.strip() if display else "")
     return list(found.items())
-
-
-def _inflated(body: bytes) -> bytes | None:
-    """zlib's format, as RFC 9110 section 8.4.1.2 has it; None if it is none or longer than a list may be."""
-    reader = zlib.decompressobj()
-    try:
-        text = reader.decompress(body, BODY_LIMITS.octets + 1)
-    except zlib.error:
-        return None
-    return text if reader.eof and len(text) <= BODY_LIMITS.octets else None

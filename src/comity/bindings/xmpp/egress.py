@@ -14,13 +14,20 @@ from typing import Final
 from comity.bindings.xmpp import wire
 from comity.bindings.xmpp.e2e import E2E, OCTETS, wrap_entity, wrap_octets
 from comity.bindings.xmpp.extensions import (
+    ASKED,
     BODY,
     DELAY,
     EME,
+    FORM_ELEMENT,
+    HINTS,
     HISTORY,
     HOPS,
     KINDS,
+    MARKABLE,
+    MARKERS,
     PROTOCOL,
+    RECEIPTS,
+    REQUEST,
     STANZA_ID,
     SUBJECT,
     THREAD,
@@ -32,11 +39,24 @@ from comity.bindings.xmpp.extensions import (
 )
 from comity.bindings.xmpp.protection import protection_element
 from comity.bindings.xmpp.reasons import condition_for
+from comity.bindings.xmpp.typing import state_of
 from comity.bindings.xmpp.wire import CLIENT, MESSAGE
 from comity.cpim.address import to_jid
+from comity.cpim.composing import composing_in
 from comity.cpim.entity import is_secured
+from comity.cpim.history import HistoryEntry, tls_word
+from comity.cpim.imdn import DISPLAY, POSITIVE, is_report
 from comity.cpim.native import plain_text, readable_part
-from comity.cpim.operations import Context, HistoryEntry, MessageOperation, MimeObject, Reason, Response, failure
+from comity.cpim.operations import (
+    Context,
+    Fate,
+    MessageOperation,
+    MimeObject,
+    Reason,
+    Report,
+    Response,
+    failure,
+)
 from comity.cpim.protection import needs_whole
 from comity.errors import AddressError, RemoteProtocolError
 from comity.xml import XML_LANG, Element, is_xml_text, parse_document
@@ -77,8 +97,11 @@ def operation_to_stanza(
         stanza = Element(MESSAGE, _addresses(operation, bare_to, delivery_id))
     except AddressError as error:
         return failure(operation.trans_id, Reason.SYNTAX, f"an address cannot be written as a JID: {error.reason}")
-    if operation.context.report is not None:
-        return Outgoing(_report(operation, stanza), "text")
+    report = operation.context.report
+    if report is not None and report.fate is not Fate.FAILED:
+        return _receipt(operation, report, bare_to, delivery_id)
+    if report is not None:
+        return Outgoing(_report(operation, report, stanza), "text")
     if needs_whole(operation.requirements):
         form = _add_whole(operation, stanza, features)
     else:
@@ -89,6 +112,8 @@ def operation_to_stanza(
     if not form:
         text = "The recipient's program cannot take this kind of content."
         return failure(operation.trans_id, Reason.CONTENT, text)
+    if form.startswith("text"):
+        stanza.children += _requests(operation.context)
     stanza.append(Element(f"{{{STANZA_ID}}}stanza-id", {"by": bare_to, "id": delivery_id}))
     if is_delayed:
         stanza.append(Element(f"{{{DELAY}}}delay", {"from": domain, "stamp": _stamp(accepted)}))
@@ -106,17 +131,31 @@ def _addresses(operation: MessageOperation, bare_to: str, delivery_id: str) -> d
     attributes = {
         "from": f"{sender}/{context.source_resource}" if context.source_resource else sender,
         "to": f"{bare_to}/{context.resource}" if context.resource else bare_to,
-        "id": context.native_id if is_ours and context.native_id else delivery_id,
+        "id": context.native_id if is_ours and context.native_id else f"{ASKED if context.asks else ''}{delivery_id}",
     }
     if context.kind in KINDS and context.kind != "normal":
         attributes["type"] = context.kind
     return {key: value for key, value in attributes.items() if is_xml_text(value)}
 
 
+def _requests(context: Context) -> list[Element]:
+    """What asks an XMPP program for a receipt or marker, as the sender of another protocol asked for notifications (IMDN-13)."""
+    if context.native_protocol == PROTOCOL:
+        return []  # hers stands among the extensions
+    wishes = context.asks.split()
+    return [Element(name) for wish, name in ((POSITIVE, REQUEST), (DISPLAY, MARKABLE)) if wish in wishes]
+
+
 def _add_content(operation: MessageOperation, stanza: Element, features: frozenset[str] | None) -> str:
     """Fill the stanza; returns the form, "" if nothing this device could take would carry the object."""
     obj, context = operation.object, operation.context
+    if is_report(obj) and not (features or frozenset()) & {E2E, OCTETS}:
+        return ""  # for programs that speak of objects: an old one would show an empty message
     native = native_children(context) if context.native_protocol == PROTOCOL else []
+    if context.transient and (status := composing_in(obj)) is not None:
+        stanza.attributes.setdefault("type", "chat")  # XEP-0085 section 5.1 knows no other
+        stanza.children += native or [state_of(status)]
+        return "object"
     if obj.media_type == XMPP_XML and context.native_protocol == PROTOCOL and not native:
         children = xmpp_xml_children(obj)
         stanza.children += children
@@ -223,6 +262,8 @@ def history_element(history: Iterable[HistoryEntry]) -> Element:
     for entry in history:
         attributes = {"node": entry.node, "in": entry.in_protocol, "out": entry.out_protocol}
         attributes["time"] = _stamp(entry.when)
+        if word := tls_word(entry):
+            attributes["tls"] = word
         if entry.note and is_xml_text(entry.note):
             attributes["note"] = entry.note
         hops.append(Element(f"{{{HISTORY}}}hop", attributes))
@@ -239,10 +280,32 @@ def _stamp(when: datetime) -> str:
     return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
 
 
-def _report(operation: MessageOperation, stanza: Element) -> Element:
+def form_told(account: str, recipient: str, key: str, response: Response) -> Element:
+    """Our own server's word to the device that asked (``extensions.FORM``): in which form its message was delivered."""
+    said = {"id": key, "to": recipient, "form": response.form}
+    if response.at:
+        said["at"] = response.at
+    domain = account.partition("/")[0].rpartition("@")[2]
+    return Element(MESSAGE, {"from": domain, "to": account, "type": "headline"}, [Element(FORM_ELEMENT, said)])
+
+
+_RECEIPTS: Final = {Fate.DELIVERED: f"{{{RECEIPTS}}}received", Fate.DISPLAYED: f"{{{MARKERS}}}displayed"}
+
+
+def _receipt(operation: MessageOperation, report: Report, bare_to: str, delivery_id: str) -> Outgoing | Response:
+    """What became of a message whose sender asked, as an XMPP program knows it (XEP-0184, XEP-0333; IMDN-13)."""
+    name = _RECEIPTS.get(report.fate)
+    if name is None or not report.native_id or not is_xml_text(report.native_id):
+        return failure(operation.trans_id, Reason.CONTENT, "There is no word for this in the sender's protocol.")
+    attributes = {"from": to_jid(report.recipient), "to": bare_to, "id": delivery_id}
+    if operation.context.kind == "chat":
+        attributes["type"] = "chat"
+    stanza = Element(MESSAGE, attributes, [Element(name, {"id": report.native_id})])
+    return Outgoing(stanza.append(Element(f"{{{HINTS}}}store")), "text")
+
+
+def _report(operation: MessageOperation, report: Report, stanza: Element) -> Element:
     """A failure report as the error stanza an XMPP program knows (GW-12)."""
-    report = operation.context.report
-    assert report is not None
     condition, kind, detail = condition_for(report.reason.value)
     stanza.attributes["type"] = "error"
     stanza.attributes["from"] = to_jid(report.recipient)

@@ -7,7 +7,7 @@ object found in a stanza is carried as it is; one is made only from a native bod
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from comity.bindings.xmpp import wire
@@ -22,6 +22,7 @@ from comity.bindings.xmpp.egress import (
     xmpp_xml_children,
 )
 from comity.bindings.xmpp.extensions import (
+    ASKED,
     BODY,
     CHAT_STATES,
     DELAY,
@@ -30,30 +31,38 @@ from comity.bindings.xmpp.extensions import (
     HISTORY,
     HOPS,
     KINDS,
+    MARKABLE,
     NO_COPY,
     PASSING,
     PRIVATE,
     PROTECTION,
     PROTOCOL,
+    REQUEST,
     STANZA_ID,
     SUBJECT,
     THREAD,
+    TOLD,
     XMPP_XML,
     detail_element,
     is_server_only,
     language_tag,
+    sealed_by,
     shown,
 )
 from comity.bindings.xmpp.protection import read_protection
 from comity.bindings.xmpp.reasons import condition_for, reason_for_condition
+from comity.bindings.xmpp.typing import status_of
 from comity.bindings.xmpp.wire import CLIENT
 from comity.cpim.address import Address, from_jid
+from comity.cpim.compose import timestamp
+from comity.cpim.composing import COMPOSING_TYPE
 from comity.cpim.entity import split_entity
+from comity.cpim.history import MOST_HISTORY, HistoryEntry, read_entry
+from comity.cpim.imdn import DISPLAY, POSITIVE, Imdn, is_report, notification
 from comity.cpim.native import wrap
 from comity.cpim.operations import (
     INITIAL_MAX_FORWARDS,
     Context,
-    HistoryEntry,
     MessageOperation,
     MimeObject,
     Reason,
@@ -114,6 +123,8 @@ def stanza_to_operation(
         return Refusal("not-acceptable", "this message holds a character that cannot be carried")
     if made is None:
         return Refusal("bad-request", "nothing in this message can be carried")
+    if is_report(made.object) and made.is_wrapped:
+        context = replace(context, resource="")  # it is for the sender of a message, whichever device she has
     return MessageOperation(
         source,
         destination,
@@ -134,6 +145,7 @@ class _Made:
     is_native: bool = False
     is_wrapped: bool = False
     is_passing: bool = False
+    sealed: str = ""
     subject: str = ""
     language: str = ""
 
@@ -150,6 +162,7 @@ def _with(context: Context, stanza: Element, made: _Made) -> Context:
         no_copies=context.no_copies,
         # RFC 6121 section 8.5.2.1.3: a headline is not kept for later either.
         transient=made.is_passing or context.kind == "headline",
+        sealed=made.sealed,
         native_protocol=PROTOCOL if made.native or made.is_native else "",
         native=made.native,
     )
@@ -166,9 +179,23 @@ def _object_of(stanza: Element, source: Address, destination: Address, when: dat
         # A body beside an object is a copy for old programs, or says that they cannot read it: never the message.
         beside = [other for other in extensions if other.namespace not in (CLIENT, EME) and other is not carriers[0]]
         return _Made(split_entity(entity), _native(beside))
+    if sealed := sealed_by(extensions):
+        # Whatever is in the body is said to who cannot decrypt it: it is not the message (issue 7, part 7).
+        whole = _native_only(extensions)
+        return None if whole is None else replace(whole, sealed=sealed)
     bodies = [child for child in extensions if child.name == BODY]
     subjects = [child for child in extensions if child.name == SUBJECT]
     if not bodies and not subjects:
+        told = _told(extensions)
+        if told is not None:
+            imdn = Imdn(told[0], timestamp(when), told[1], recipient=source.uri, original_recipient=source.uri)
+            made = notification(imdn, from_=source, to=destination, when=when, message_id=message_id)
+            return _Made(made, is_wrapped=True)
+        status = status_of(extensions)
+        if status is not None and _is_passing(extensions):
+            made = wrap(source, destination, status.document(), COMPOSING_TYPE, when=when, message_id=message_id)
+            beside = [child for child in extensions if child.name != THREAD]
+            return _Made(made, _native(beside), is_native=True, is_wrapped=True, is_passing=True)
         return _native_only([child for child in extensions if child.name != THREAD])
     body = _default_body(bodies, stanza.language)
     language = language_tag((body.language if body is not None else "") or stanza.language)
@@ -183,11 +210,27 @@ def _object_of(stanza: Element, source: Address, destination: Address, when: dat
         message_id=message_id,
         subjects=pairs,
         language=language,
+        asks=_asks(extensions) if stanza.get("id") else (),
     )
     beside = [c for c in extensions if c.name not in (SUBJECT, THREAD) and c is not body]
     return _Made(
         obj, _native(beside), is_native=True, is_wrapped=True, subject=pairs[0][1] if pairs else "", language=language
     )
+
+
+def _told(extensions: list[Element]) -> tuple[str, str] | None:
+    """(message, status) of a receipt or marker for a message that came by another protocol; None for those among XMPP programs."""
+    for child in extensions:
+        status, id = TOLD.get(child.name), child.get("id")
+        if status is not None and id.startswith(ASKED):
+            return id.removeprefix(ASKED) or "?", status
+    return None
+
+
+def _asks(extensions: list[Element]) -> list[str]:
+    """What the sender's program wants to be told, in the words of RFC 5438 (IMDN-13)."""
+    names = {child.name for child in extensions}
+    return [wish for name, wish in ((REQUEST, POSITIVE), (MARKABLE, DISPLAY)) if name in names]
 
 
 def _default_body(bodies: list[Element], stream_language: str) -> Element | None:
@@ -221,9 +264,14 @@ def _native_only(children: list[Element]) -> _Made | None:
     if not children:
         return None
     octets = b"<xmpp xmlns='jabber:client'><message>" + _native(children) + b"</message></xmpp>"
-    wants_storing = any(child.namespace == HINTS and child.local == "store" for child in children)
-    is_passing = all(child.namespace in PASSING for child in children) and not wants_storing
+    is_passing = _is_passing(children)
     return _Made(MimeObject.of(f"{XMPP_XML}; charset=utf-8", octets), is_native=True, is_passing=is_passing)
+
+
+def _is_passing(children: list[Element]) -> bool:
+    """True for what says nothing once the moment has passed."""
+    wants_storing = any(child.namespace == HINTS and child.local == "store" for child in children)
+    return all(child.namespace in PASSING or child.name == THREAD for child in children) and not wants_storing
 
 
 def read_history(stanza: Element) -> tuple[HistoryEntry, ...]:
@@ -235,9 +283,11 @@ def read_history(stanza: Element) -> tuple[HistoryEntry, ...]:
             when = datetime.fromisoformat(hop.get("time"))
         except ValueError:
             continue
-        if when.tzinfo is not None:
-            entries.append(HistoryEntry(hop.get("node"), hop.get("in"), hop.get("out"), when, hop.get("note")))
-    return tuple(entries)
+        protocols = hop.get("in"), hop.get("out")
+        entry = read_entry(hop.get("node"), protocols, when, hop.get("note"), hop.get("tls"))
+        if entry is not None:
+            entries.append(entry)
+    return tuple(entries[:MOST_HISTORY])
 
 
 def read_hops(stanza: Element) -> int:
