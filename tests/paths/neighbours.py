@@ -37,8 +37,11 @@ class Way:
 class Servers:
     """One server a domain, with its people and its ways."""
 
-    def __init__(self, directory: Path, people: Mapping[str, tuple[Address, ...]], ways: Sequence[Way]) -> None:
-        self._at = {domain: ServerProcess(directory / domain, FAST, (domain,), people[domain]) for domain in people}
+    def __init__(
+        self, directory: Path, people: Mapping[str, tuple[Address, ...]], ways: Sequence[Way], limits: str = ""
+    ) -> None:
+        limits = f"{FAST}\n{limits}"
+        self._at = {domain: ServerProcess(directory / domain, limits, (domain,), people[domain]) for domain in people}
         trust = directory / "trust.pem"
         trust.write_bytes(b"".join(server.authority.read_bytes() for server in self._at.values()))
         for domain, server in self._at.items():
@@ -78,10 +81,10 @@ class Servers:
 class Neighbours(Servers):
     """Alice and Carol at ``a``, Bob at ``b``; one protocol between them."""
 
-    def __init__(self, directory: Path, via: Via = "sip", transport: Transport = "tls") -> None:
+    def __init__(self, directory: Path, via: Via = "sip", transport: Transport = "tls", *, limits: str = "") -> None:
         to_b = Way("a.test", "b.test", "b.test", via, transport=transport)
         ways = [to_b, Way("b.test", "a.test", "a.test", via, transport=transport)]
-        super().__init__(directory, {"a.test": (ALICE, CAROL), "b.test": (BOB,)}, ways)
+        super().__init__(directory, {"a.test": (ALICE, CAROL), "b.test": (BOB,)}, ways, limits)
 
     @property
     def a(self) -> ServerProcess:

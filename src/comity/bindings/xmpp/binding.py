@@ -29,6 +29,7 @@ from comity.bindings.xmpp.ground import Ground
 from comity.bindings.xmpp.jid import Jid
 from comity.bindings.xmpp.neighbours import Neighbours
 from comity.bindings.xmpp.personal import Personal
+from comity.bindings.xmpp.presence_abroad import PresenceAbroad
 from comity.bindings.xmpp.rates import Rates
 from comity.bindings.xmpp.roster import ContactLists
 from comity.bindings.xmpp.servers import Servers
@@ -81,6 +82,7 @@ class XmppBinding:
         self._carbons = Carbons(ground)
         self._streams = streams = Streams(ground, self._availability, self._delivery, self._carbons)
         self._neighbours = Neighbours(ground, self._ways(), self)
+        self._presence_abroad = PresenceAbroad(ground, self._neighbours)
         self._exempt = [ipaddress.ip_network(network) for network in config.plaintext_from]
         self._dummy_key = random(32)
         self._is_empty = asyncio.Event()
@@ -123,6 +125,7 @@ class XmppBinding:
         service.follow(self._carbons.taken)
         if service.presence is not None:
             service.presence.attach(self.name, self)
+            self._presence_abroad.start(service.presence)
         await self._neighbours.start(network)
 
     def new_session(self, link: Link, role: str) -> XmppStream:
