@@ -423,8 +423,10 @@ class DeliveryEngine:
 
     def hop_returned(self, binding: str, domains: Collection[str]) -> None:
         """A next hop can be reached again (see ``Service.hop_returned``)."""
-        for lane in [lane for lane in self._inboxes if lane.startswith(f"{HOPS}{binding}:")]:
-            if "*" in domains or domain_of_hop(lane) in domains:
+        for lane in [lane for lane in self._inboxes if lane.startswith(HOPS)]:
+            # A domain's messages may stand in the lane of a former route, or of one that DNS says.
+            is_anybodys = "*" in domains and lane.startswith(f"{HOPS}{binding}:")
+            if is_anybodys or domain_of_hop(lane) in domains:
                 self.wake(lane)
 
     def dropped(self, lane: str, seq: int) -> None:
