@@ -130,7 +130,10 @@ class Components:
         target = replace(targets[0], server_name=host.host)
         self._check(target)
         link = await self._network.connect(self._neighbours.binding, target, role=role)
-        problem = await self._ends.pop(link)
+        try:
+            problem = await self._ends[link]
+        finally:
+            del self._ends[link]
         if problem:
             raise DeliveryError(problem)
 
