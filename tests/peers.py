@@ -25,6 +25,7 @@ PACKAGES = {
     "erl": "erlang-base",
     "sipp": "sip-tester",
     "nats-server": "nats-server",
+    "nsd": "nsd",
     "baresip": "baresip-core",
     "linphone-daemon": "linphone-cli",
     "linphonec": "linphone-cli",

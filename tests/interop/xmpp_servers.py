@@ -16,7 +16,7 @@ from comity.client import Client, connect
 from comity.cpim.address import Address
 from comity.testing.dns import DnsServer
 from tests.interop.authority import Authority
-from tests.interop.presence_servers import _filled, _wait_for
+from tests.interop.presence_servers import filled, wait_for
 from tests.interop.program import Program, free_port
 from tests.peers import need_program
 
@@ -234,11 +234,11 @@ class ProsodyServer(StockServer):
             (folder / f"{account}.dat").write_text(f'return {{ ["password"] = "{PASSWORD}"; }};\n')
         lines = [f'Component "{name}"\n  component_secret = "{secret}"' for name, secret in self.components.items()]
         config = self.folder / "prosody.cfg.lua"
-        config.write_text(_filled(_PROSODY, {**self.values, "HOSTS": "\n".join(lines), "MODULES": self.modules}))
+        config.write_text(filled(_PROSODY, {**self.values, "HOSTS": "\n".join(lines), "MODULES": self.modules}))
         argv = [program, "-F", "--config", str(config)]
         self._running = Program("prosody", argv, self.folder / "home", terminal=False)
         for port in (self.port, self.c2s):
-            _wait_for(self._running, port)
+            wait_for(self._running, port)
 
 
 class EjabberdServer(StockServer):
@@ -255,7 +255,7 @@ class EjabberdServer(StockServer):
         combined.write_bytes(self.certificate.read_bytes() + self.key.read_bytes())
         shown = ", ".join(f'"{name}": {{password: "{secret}"}}' for name, secret in self.components.items())
         values = {**self.values, "COMBINED": str(combined), "COMPONENTS": shown}
-        (folder / "ejabberd.yml").write_text(_filled(_EJABBERD, values))
+        (folder / "ejabberd.yml").write_text(filled(_EJABBERD, values))
         server = f"{{nameserver, {{127,0,0,1}}, {self._names.port}}}.\n"
         asks = f'{{resolv_conf, ""}}.\n{{hosts_file, ""}}.\n{server}{{lookup, [dns]}}.\n'  # in this order
         (folder / "inetrc").write_text(asks)
@@ -274,4 +274,4 @@ class EjabberdServer(StockServer):
             argv += ["-eval", f"ejabberd_auth:try_register({words})."]
         self._running = Program("ejabberd", argv, folder / "home", terminal=False, env=environment)
         for port in (self.port, self.c2s):
-            _wait_for(self._running, port)
+            wait_for(self._running, port)

@@ -124,6 +124,7 @@ class XmppBinding:
         """Remember the service."""
         self._ground.start(service)
         service.follow(self._carbons.taken)
+        service.follow(self._ground.typing.taken)
         if service.presence is not None:
             service.presence.attach(self.name, self)
             self._presence_abroad.start(service.presence)
