@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 from comity.admin.init import init_certificates
 from comity.config import Config, PeerConfig, check, load, read
 from comity.config.machine import covers, file_system_of
-from comity.config.sections import SECTIONS
+from comity.config.sections import SECTIONS, ComponentConfig
 from comity.errors import ConfigError, ConfigErrors
 
+SECRET = '\nsecret = "s3cret"'
 MINIMAL = '[server]\ndomains = ["example.org"]\n'
 
 
@@ -85,14 +86,21 @@ class TestDefaults:
             [xmpp]
             client = []
             server = ["tcp://0.0.0.0"]
+            component_listen = ["tcp://127.0.0.1"]
             [[xmpp.component]]
             domain = "sip.example.org"
             secret = "s"
+            serves = ["example.net"]
             [[xmpp.component]]
             domain = "two.example.org"
             host = "xmpp.example.org"
             port = 5348
+            tls = true
             secret = "t"
+            serves = ["example.com", "*"]
+            [[xmpp.accept]]
+            domain = "IRC.example.org"
+            secret = "u"
             [apex]
             listen = ["tcp://127.0.0.1"]
             [web]
@@ -139,6 +147,10 @@ class TestDefaults:
         ]
         assert config.xmpp.client == ()
         assert [(c.host, c.port) for c in config.xmpp.component] == [("127.0.0.1", 5347), ("xmpp.example.org", 5348)]
+        assert [c.served for c in config.xmpp.component] == [("example.net",), ("example.com", "*")]
+        assert ComponentConfig("sip.example.org").served == ("example.org",)
+        assert [(a.domain, a.secret) for a in config.xmpp.accept] == [("irc.example.org", "u")]
+        assert [item.url for item in config.xmpp.component_listen] == ["tcp://127.0.0.1:5347"]
         assert config.policy.plaintext_from == (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
         assert [(route.domain, route.next_hop, route.transit) for route in config.routes] == [
             ("*", "udp://10.0.0.9:5060", ("*",)),
@@ -163,7 +175,7 @@ class TestDefaults:
         for kind in SECTIONS.values():
             assert kind.__doc__
             for item in fields(kind):
-                assert item.metadata.get("kind") or item.name in ("component", "protection"), item.name
+                assert item.metadata.get("kind") or item.name in ("component", "accept", "protection"), item.name
 
 
 #: (text, key that must be named, words of the cure or problem); the text is written below MINIMAL.
@@ -235,8 +247,12 @@ MISTAKES = [
     ('[store]\nengine = "nats"', "store.url", 'needs url = "tls://HOST:4222"'),
     ('[store]\nengine = "nats"\nurl = "http://x"', "store.url", 'Write url = "tls://HOST:4222"'),
     ('[store]\nurl = "tls://x:4222"', "store.url", 'write engine = "nats"'),
-    ('[[route]]\ndomain = "a.example"\nvia = "sip"', "route[0].next_hop", "is missing"),
-    ('[[route]]\ndomain = "a.example"\nvia = "sip"', "route[0].next_hop", "found by DNS for now"),
+    ("[federation]\ndns = true\norder = []", "federation.order", "names no protocol"),
+    ('[federation]\norder = ["smtp"]', "federation.order[0]", "There is"),
+    ("[federation]\ntargets = 0", "federation.targets", "from 1 to 16"),
+    ('[federation]\nnetworks = ["0.0.0.0/0"]', "federation.networks[0]", "the whole Internet"),
+    ('[federation]\nnameservers = ["dns.example"]', "federation.nameservers[0]", "Write its IP address"),
+    ('[federation]\nnameservers = "127.0.0.1"', "federation.nameservers", "not a list of DNS servers"),
     (
         '[[route]]\ndomain = "a.example"\nvia = "xmpp"\nnext_hop = "tls://a"',
         "route[0].via",
@@ -284,6 +300,40 @@ MISTAKES = [
     ('[route]\ndomain = "a.example"', "route", "Write [[route]] with two brackets"),
     ('[[xmpp.component]]\ndomain = "a.example"\nsecret = ""', "xmpp.component[0].secret", "Write the secret"),
     ('[[xmpp.component]]\ndomain = "a.example"', "xmpp.component[0].secret", "is missing"),
+    (f'[[xmpp.component]]\ndomain = "a.example"{SECRET}', "xmpp.component[0].domain", "leads nowhere"),
+    (
+        f'[[xmpp.component]]\ndomain = "example.org"{SECRET}\n[[xmpp.component]]\ndomain = "Example.org"{SECRET}',
+        "xmpp.component[1].domain",
+        "Keep one",
+    ),
+    (
+        f'[[xmpp.component]]\ndomain = "example.org"{SECRET}\nserves = ["example.org"]',
+        "xmpp.component[0].serves",
+        "not of the other one",
+    ),
+    (
+        f'[[xmpp.component]]\ndomain = "example.org"{SECRET}\nhost = "10.0.0.2"',
+        "xmpp.component[0].host",
+        "without TLS, and is not this machine",
+    ),
+    (
+        f'[[xmpp.component]]\ndomain = "example.org"{SECRET}\nhost = "xmpp.example"',
+        "xmpp.component[0].host",
+        "plaintext_from",
+    ),
+    (f'[[xmpp.accept]]\ndomain = "a.example"{SECRET}', "xmpp.accept[0]", "no port for components"),
+    (
+        f'[xmpp]\ncomponent_listen = ["tcp://127.0.0.1"]\n[[xmpp.accept]]\ndomain = "example.org"{SECRET}',
+        "xmpp.accept[0].domain",
+        "served by something else",
+    ),
+    (
+        f'[xmpp]\ncomponent_listen = ["tcp://127.0.0.1"]\n'
+        f'[[xmpp.accept]]\ndomain = "a.example"{SECRET}\n[[xmpp.accept]]\ndomain = "a.example"{SECRET}',
+        "xmpp.accept[1].domain",
+        "Keep one",
+    ),
+    ('[xmpp]\ncomponent_listen = ["tcp://0.0.0.0"]', "xmpp.component_listen[0]", "unencrypted traffic"),
     ('[[xmpp.component]]\ndomain = "a.b"\nsecret = "x"\nport = 0', "xmpp.component[0].port", "from 1 to 65535"),
     ("[limits]\nhop = 5", "limits.hop", 'Did you mean "hops"?'),
     ("[limits]\nhops = 0", "limits.hops", "from 1 to 255"),
@@ -347,7 +397,7 @@ class TestMistakes:
         assert lines["server.mode"] == "3"
         assert lines["policy.sip_md5"] == "6"
         assert lines["route[1].via"] == "9"
-        assert len(found) == 7
+        assert len(found) == 5
 
     def test_two_udp_and_tcp_listeners_share_a_port(self, tmp_path: Path) -> None:
         text = MINIMAL + '[sip]\nlisten = ["udp://127.0.0.1:5060", "tcp://127.0.0.1:5060", "tcp://[::1]:5060"]\n'

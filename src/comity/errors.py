@@ -12,6 +12,7 @@
     │   └── StoreDamaged           the store's file fails its own checks; nothing is overwritten
     ├── SecurityError              a key, certificate or signature operation cannot be carried out
     └── DeliveryError              a next hop could not be reached or answered nonsense
+        └── NoRouteError           there is no such next hop, and trying again will not change that
 
 Expected outcomes (refused, unknown, queued, looped) are values: a ``Response`` with a reason. Exceptions
 are for broken peers, broken callers and broken disks. Each carries its facts as attributes and builds
@@ -127,3 +128,7 @@ class SecurityError(ComityError):
 
 class DeliveryError(ComityError):
     """A next hop could not be reached or answered nonsense."""
+
+
+class NoRouteError(DeliveryError):
+    """There is no such domain, it does not offer the service, or only addresses that must not be dialled: final."""

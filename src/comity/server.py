@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 
 from cryptography import x509
 
@@ -22,12 +23,13 @@ from comity.admin.records import EnvelopeRecords
 from comity.bindings.apex.binding import ApexBinding
 from comity.bindings.apex.config import ApexConfig
 from comity.bindings.apex.config import ListenAddress as ApexAddress
-from comity.bindings.base import Binding
+from comity.bindings.base import Binding, Listener
 from comity.bindings.sip.binding import SipBinding
-from comity.bindings.sip.config import SipConfig
+from comity.bindings.sip.config import SipConfig, TrunkConfig
 from comity.bindings.xmpp.binding import XmppBinding
-from comity.bindings.xmpp.config import ListenAddress, XmppConfig
-from comity.config import Config
+from comity.bindings.xmpp.config import HostConfig, ListenAddress, XmppConfig
+from comity.config import Config, warnings_about
+from comity.config.sections import RouteConfig
 from comity.cpim.address import Address
 from comity.cpim.message import DEFAULT, CpimLimits
 from comity.cpim.protection import read_requirements
@@ -37,11 +39,16 @@ from comity.net.driver import LoopClock
 from comity.net.https import HttpsServer
 from comity.net.limits import NetLimits
 from comity.net.network import AsyncNetwork
+from comity.net.outbound import OutboundPolicy
+from comity.net.resolver import Resolver
 from comity.net.tls import TlsContexts, TlsFiles
 from comity.secure.inspector import SignatureInspector
 from comity.secure.replay import StoredReplayCache
 from comity.service.credentials import FailureGuard, StoreAccounts
+from comity.service.finding import HopFinder
 from comity.service.interfaces import Store
+from comity.service.maps import LinkMaps
+from comity.service.maps import Rule as MapRule
 from comity.service.peers import KnownPeers, Peer
 from comity.service.pipeline import Pipeline
 from comity.service.policy import Limits
@@ -95,8 +102,10 @@ class Server:
             StoreError: the store cannot be opened; StoreDamaged if its file fails its checks.
         """
         config, clock = self.config, LoopClock()
+        for warning in warnings_about(config):
+            log.warning("%s", warning)
         try:
-            self._tls = TlsContexts(config.tls.certificate, config.tls.key, config.tls.trust)
+            self._tls = TlsContexts(config.tls.certificate, config.tls.key, config.tls.trust, has_peers=True)
             self._store = store = await open_store(config)
             accounts = _accounts(config, store)
             node = config.server.domains[0]
@@ -106,12 +115,12 @@ class Server:
                 protection=protection,
                 peers=_peers(config),
                 routes=_routes(config),
+                maps=_maps(config),
             )
-            self._network = network = AsyncNetwork(
-                clock, limits=_net_limits(config), tls=self._tls, lag=lambda: pipeline.lag
-            )
+            self._network = network = _network(config, clock, self._tls, lambda: pipeline.lag)
+            pipeline.delivery.finder = HopFinder(network, config.federation.order)
             self._bindings = [SipBinding(_sip_config(config)), XmppBinding(_xmpp_config(config))]
-            if config.apex.listen or any(route.via == "apex" for route in config.routes):
+            if config.apex.listen or _calls_relays(config):
                 self._bindings.append(ApexBinding(_apex_config(config)))
             desk: PresenceDesk
             if config.policy.presence:
@@ -120,6 +129,8 @@ class Server:
                     accounts,
                     clock,
                     pipeline.admit_subscription,
+                    hop=pipeline.routes.hop,
+                    find=partial(pipeline.find_hops, kind="pres"),
                     limits=_presence_limits(config),
                     keeping=keeping_limits(config),
                 )
@@ -193,7 +204,21 @@ class Server:
         await asyncio.to_thread(self._tls.reload, TlsFiles(tls.certificate, tls.key, tls.trust))
         failpoint("server.reload")
         log.info("%s is shown to who connects from now on; it ends %s", tls.certificate, _day(self._tls.expires))
-        kept = ("server", "sip", "xmpp", "apex", "xcap", "limits", "policy", "security", "store", "routes", "peers")
+        kept = (
+            "server",
+            "sip",
+            "xmpp",
+            "apex",
+            "xcap",
+            "limits",
+            "policy",
+            "security",
+            "store",
+            "routes",
+            "peers",
+            "federation",
+            "maps",
+        )
         changed = [name for name in kept if getattr(config, name) != getattr(self.config, name)]
         if changed:
             log.warning("[%s] changed; restart to use it", "], [".join(changed))
@@ -236,15 +261,59 @@ def _accounts(config: Config, store: Store) -> StoreAccounts:
     return StoreAccounts(store, config.server.domains, guard)
 
 
+def _network(config: Config, clock: LoopClock, tls: TlsContexts, lag: Callable[[], float]) -> AsyncNetwork:
+    federation = config.federation
+    resolver = Resolver(clock, federation.nameservers, hosts=None) if federation.nameservers else None
+    return AsyncNetwork(
+        clock,
+        limits=_net_limits(config),
+        tls=tls,
+        resolver=resolver,
+        outbound=OutboundPolicy(federation.networks),
+        lag=lag,
+        most_targets=federation.targets,
+    )
+
+
+def _calls_relays(config: Config) -> bool:
+    """True if relays of APEX may have to be called, whether we listen or not."""
+    is_found = config.federation.dns and "apex" in config.federation.order
+    return is_found or any(route.via == "apex" for route in config.routes)
+
+
 def _peers(config: Config) -> KnownPeers:
-    peers = [Peer(peer.name, peer.address, frozenset(peer.speaks_for)) for peer in config.peers]
+    peers = [Peer(peer.name, peer.address, frozenset(peer.speaks_for), peer.asserted_identity) for peer in config.peers]
     return KnownPeers(config.server.domains, peers)
 
 
 def _routes(config: Config) -> StaticRoutes:
-    return StaticRoutes(
-        [Route(route.domain, route.via, route.next_hop, frozenset(route.transit)) for route in config.routes]
-    )
+    written = [Route(route.domain, route.via, route.next_hop, frozenset(route.transit)) for route in config.routes]
+    return StaticRoutes([*written, *_component_routes(config)], finds=config.federation.dns)
+
+
+def _component_routes(config: Config) -> list[Route]:
+    """What components imply: the domains of a server that we are attached to, and those of what is attached to us."""
+    routes: list[Route] = []
+    for component in config.xmpp.component:
+        next_hop = _url("tls" if component.tls else "tcp", component.host, component.port)
+        routes += [Route(domain, "xmpp", next_hop, frozenset({component.domain})) for domain in component.served]
+    is_protected = all(listener.transport == "tls" for listener in config.xmpp.component_listen)
+    next_hop = "tls://attached" if is_protected else "tcp://attached"
+    # What is attached to us is as much a part of this server as its accounts: whoever may write to us may write to it.
+    routes += [Route(accept.domain, "xmpp", next_hop, frozenset({"*"})) for accept in config.xmpp.accept]
+    return routes
+
+
+def _maps(config: Config) -> LinkMaps:
+    via = {component.domain: "xmpp" for component in config.xmpp.component}
+    via |= {route.domain: route.via for route in config.routes}
+    rules = [MapRule(route.via, route.domain, route.domain, route.as_) for route in config.routes if route.as_]
+    for rule in config.maps:
+        core = rule.address
+        if isinstance(core, Address) and core.domain in config.server.domains:
+            core = core.folded()  # as the pipeline has our own people
+        rules.append(MapRule(via[rule.on], rule.on, core, rule.is_))
+    return LinkMaps(rules)
 
 
 def _rules(config: Config) -> dict[str, Rule]:
@@ -306,6 +375,34 @@ def _sip_config(config: Config) -> SipConfig:
         header_count=limits.sip_header_count,
         uri_octets=limits.sip_uri,
         method_octets=limits.sip_method,
+        trunks=tuple(_trunk(index, config) for index, route in enumerate(config.routes) if _is_trunk(route)),
+    )
+
+
+def _is_trunk(route: RouteConfig) -> bool:
+    return route.via == "sip" and bool(route.next_hop) and route.domain != "*"
+
+
+def _trunk(index: int, config: Config) -> TrunkConfig:
+    route = config.routes[index]
+    password = ""
+    if route.password_file is not None:
+        try:
+            password = route.password_file.read_text(encoding="utf-8").partition("\n")[0].rstrip("\r")
+        except (OSError, UnicodeDecodeError) as error:
+            cure = "Write the password into its first line, and let the server's user read it."
+            raise ConfigError(
+                f"route[{index}].password_file", f"{route.password_file} cannot be read.", cure
+            ) from error
+    return TrunkConfig(
+        route.domain,
+        route.as_ or route.domain,
+        route.next_hop,
+        route.user,
+        password,
+        route.realm,
+        tuple(f"{address.local}@{address.domain}" for address in route.register),
+        route.keep_alive,
     )
 
 
@@ -313,10 +410,14 @@ def _xmpp_config(config: Config) -> XmppConfig:
     limits = config.limits
     return XmppConfig(
         domains=config.server.domains,
-        client=tuple(
-            ListenAddress(listener.transport, listener.host, listener.port)
-            for listener in config.xmpp.client
-            if listener.transport != "udp"
+        client=_addresses(config.xmpp.client),
+        server=_addresses(config.xmpp.server),
+        dialback=config.policy.dialback,
+        component=_addresses(config.xmpp.component_listen),
+        accept={accept.domain: accept.secret for accept in config.xmpp.accept},
+        hosts=tuple(
+            HostConfig(one.domain, one.host, one.port, one.secret, has_tls=one.tls, serves=frozenset(one.served))
+            for one in config.xmpp.component
         ),
         software_version=__version__,
         plaintext_from=tuple(str(network) for network in config.policy.plaintext_from),
@@ -327,6 +428,7 @@ def _xmpp_config(config: Config) -> XmppConfig:
         pre_auth_time=limits.pre_auth_time,
         pre_auth_octets=limits.pre_auth_octets,
         stanza=limits.client_stanza,
+        server_stanza=limits.server_stanza,
         depth=limits.xml_depth,
         elements=limits.xml_elements,
         attributes=limits.xml_attributes,
@@ -338,6 +440,7 @@ def _xmpp_config(config: Config) -> XmppConfig:
         sm_resume=limits.sm_resume,
         user_messages=float(limits.user_messages),
         user_message_burst=limits.user_message_burst,
+        peer_messages=float(limits.peer_messages),
         # A presence stanza is often one of two where a phone sends one PUBLISH: what is told of them is half of that.
         presence_changes=limits.user_publications / 2,
         presence_burst=max(1, limits.user_publication_burst // 2),
@@ -347,6 +450,10 @@ def _xmpp_config(config: Config) -> XmppConfig:
         contacts=limits.contacts,
         in_flight=limits.in_flight,
     )
+
+
+def _addresses(listeners: Sequence[Listener]) -> tuple[ListenAddress, ...]:
+    return tuple(ListenAddress(one.transport, one.host, one.port) for one in listeners if one.transport != "udp")
 
 
 def _apex_config(config: Config) -> ApexConfig:

@@ -17,7 +17,15 @@ from comity.admin.init import init, init_certificates
 from comity.admin.template import configuration_text
 from comity.config import check, load, read
 from comity.config.machine import certificate_names
-from comity.config.sections import SECTIONS, ComponentConfig, Limits, PeerConfig, ProtectionConfig, RouteConfig
+from comity.config.sections import (
+    SECTIONS,
+    AcceptConfig,
+    ComponentConfig,
+    Limits,
+    PeerConfig,
+    ProtectionConfig,
+    RouteConfig,
+)
 from comity.errors import ConfigError
 
 
@@ -108,7 +116,7 @@ class TestTemplate:
             if kind is not Limits:
                 for item in fields(kind):
                     assert re.search(rf"^(# )?(\[\[{name}\.)?{item.name}(\]\]| =)", text, re.M), f"{name}.{item.name}"
-        for kind in (ComponentConfig, PeerConfig, ProtectionConfig, RouteConfig):
+        for kind in (AcceptConfig, ComponentConfig, PeerConfig, ProtectionConfig, RouteConfig):
             for item in fields(kind):
                 assert re.search(rf"^# {item.name} =", text, re.M), item.name
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -53,6 +54,16 @@ def test_an_object_passes_three_servers_and_each_says_so(ring: Servers, source: 
             ("b.test", "sip", "apex"),
             ("c.test", "apex", sink),
         ]
+        links = [(hop.in_tls, hop.out_tls) for hop in received.history]
+        # A phone over TCP is in the clear; everything else here is under TLS.
+        assert links == [(source != "sip", True), (True, True), (True, sink != "sip")]
+        assert received.asserted_by == "a.test"
+        trace = json.loads(ring["c.test"].run("trace", thing.fingerprint, "--json", "-c", str(ring["c.test"].config)))
+        assert [(step["node"], step["in_tls"], step["out_tls"]) for step in trace] == [
+            (hop.node, *link) for hop, link in zip(received.history, links, strict=True)
+        ]
+        assert trace[-1]["outcome"] == "delivered (object whole)"
+        assert trace[-1]["asserted_by"] == "a.test"
 
     run(story())
 

@@ -181,8 +181,13 @@ class Workload:
         seen = look(received.object)
         if sender == REPORTER:
             level = "failed" if seen.is_failure else "unknown"
-            person.write("report", id=seen.about, level=level, note=f"from={sender} wire={received.id}")
-            self._failed(seen.about)
+            about = seen.about
+            if received.report is not None and place_of(about)[0] not in self.lanes:
+                about = (
+                    received.report.native_id
+                )  # a bare text has no Message-ID its sender knows: her Call-ID names it
+            person.write("report", id=about, level=level, note=f"from={sender} wire={received.id}")
+            self._failed(about)
             return
         conv, k = place_of(seen.id)
         level = "late" if received.is_delayed else ""

@@ -23,7 +23,7 @@ OTHER_PEER = replace(PEER, domains=frozenset({"y.test"}))
 @pytest.mark.parametrize(("origin", "is_hers"), [(HER_SESSION, True), (EVE, False), (PEER, True), (OTHER_PEER, False)])
 def test_only_her_own_session_or_her_domain(origin: Origin, is_hers: bool, duration: int) -> None:
     """SEC-31, SEC-33: subscribe and unsubscribe alike; a peer of y.test does not subscribe somebody of a.test."""
-    refusal = check_watcher(replace(ASKED, duration=duration), origin)
+    refusal = check_watcher(replace(ASKED, duration=duration), origin, is_ours=False)
     assert (refusal is None) is is_hers
     if refusal is not None:
         assert refusal.reason is Reason.DENIED
@@ -31,7 +31,7 @@ def test_only_her_own_session_or_her_domain(origin: Origin, is_hers: bool, durat
 
 def test_a_peer_speaks_for_its_domains_and_not_as_its_own_name() -> None:
     """Its principal has the watcher's name, its domains do not hold hers."""
-    assert check_watcher(ASKED, replace(OTHER_PEER, principal=HER_SESSION.principal)) is not None
+    assert check_watcher(ASKED, replace(OTHER_PEER, principal=HER_SESSION.principal), is_ours=False) is not None
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_a_peer_speaks_for_its_domains_and_not_as_its_own_name() -> None:
     ],
 )
 def test_what_is_no_subscription_is_refused(changed: SubscribeOperation) -> None:
-    refusal = check_watcher(changed, HER_SESSION)
+    refusal = check_watcher(changed, HER_SESSION, is_ours=False)
     assert refusal is not None
     assert refusal.reason is Reason.SYNTAX
 

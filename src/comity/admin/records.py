@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from comity.admin.requests import Step
-from comity.cpim.operations import PASSED_ON
+from comity.cpim.delivered import PASSED_ON, in_words
+from comity.cpim.history import HistoryEntry
 from comity.errors import StoreError
-from comity.service.envelope import DROPPED, Envelope, Outcome, pack_outcome, unpack, unpack_outcome
+from comity.service.envelope import DROPPED, Envelope, Outcome, history_of, pack_outcome, unpack, unpack_outcome
 from comity.service.interfaces import Found
 from comity.service.routing import HOPS
 
@@ -33,26 +34,45 @@ class EnvelopeRecords:
             ended = None if found.outcome is None else unpack_outcome(found.outcome)
         except StoreError as error:
             return [Step(self._node, "", found.lane, _iso(found.accepted), found.fingerprint, f"unreadable: {error}")]
-        steps = [
-            Step(hop.node, hop.in_protocol, hop.out_protocol, hop.when.isoformat(), found.fingerprint, "passed on")
-            for hop in envelope.history
+        return [
+            *(_step(hop, found.fingerprint) for hop in history_of(envelope)),
+            self._own_step(found, envelope, ended),
         ]
-        steps.append(self._own_step(found, envelope, ended))
-        return steps
 
     def _own_step(self, found: Found, envelope: Envelope, ended: Outcome | None) -> Step:
-        out, outcome = "", f"waits in {found.lane}" if found.lane.startswith(HOPS) else "stored"
+        out, out_tls, form = "", None, ""
+        outcome = f"waits in {found.lane}" if found.lane.startswith(HOPS) else "stored"
         if ended is not None:
-            out, outcome = ended.out, ended.outcome
+            out, out_tls, outcome = ended.out, ended.out_tls, ended.outcome
             if ended.form == PASSED_ON:  # what became of it then is told by the next server
-                return Step(self._node, envelope.in_protocol, out, _iso(found.accepted), found.fingerprint, "passed on")
-            detail = ended.form or ": ".join(part for part in (ended.reason, ended.text) if part)
-            outcome += f" ({detail})" if detail else ""
-        return Step(self._node, envelope.in_protocol, out, _iso(found.accepted), found.fingerprint, outcome)
+                outcome = "passed on"
+            else:
+                form = ended.form
+                detail = in_words(form, ended.at) or ": ".join(part for part in (ended.reason, ended.text) if part)
+                outcome += f" ({detail})" if detail else ""
+        return Step(
+            self._node,
+            envelope.in_protocol,
+            out,
+            _iso(found.accepted),
+            found.fingerprint,
+            outcome,
+            envelope.is_protected,
+            out_tls,
+            form,
+            envelope.note,
+            envelope.asserted_by,
+        )
 
     def dropped(self, when: datetime) -> bytes:
         """The outcome of a message that an operator ended."""
         return pack_outcome(Outcome("dropped", when, text=DROPPED))
+
+
+def _step(hop: HistoryEntry, fingerprint: str) -> Step:
+    """What a node before us wrote of itself."""
+    way = hop.in_protocol, hop.out_protocol, hop.when.isoformat()
+    return Step(hop.node, *way, fingerprint, "passed on", hop.in_tls, hop.out_tls, note=hop.note)
 
 
 def _iso(seconds: float) -> str:

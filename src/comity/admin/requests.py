@@ -242,6 +242,14 @@ class Step:
     time: str
     sha256: str
     outcome: str
+    in_tls: bool | None = None
+    """Whether the link in was under TLS; None: the node did not say."""
+    out_tls: bool | None = None
+    form: str = ""
+    """What was handed over: object, text, text-of-signed; "" for other outcomes."""
+    note: str = ""
+    asserted_by: str = ""
+    """On our own step: who vouches for the sender where no signature does."""
 
 
 @dataclass(frozen=True, slots=True)

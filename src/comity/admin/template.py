@@ -61,12 +61,24 @@ client = ["tcp://0.0.0.0:5222", "tls://0.0.0.0:5223"]
 # For other XMPP servers; both sides show a certificate.
 # server = ["tcp://0.0.0.0:5269"]
 
-# Beside an XMPP server of yours, as its component (XEP-0114): one block for each. The secret is the one you wrote
-# in that server's configuration; keep this file readable by its owner only.
+# For components of others that attach to us (XEP-0114), such as a bridge to another network: see [[xmpp.accept]].
+# component_listen = ["tcp://127.0.0.1:5347"]
+
+# Beside an XMPP server of yours, as its component (XEP-0114): one block for each. The domain is one of [server] domains
+# above, or one that a [[route]] below leads on to; the secret is the one you wrote in that server's configuration; keep
+# this file readable by its owner only. "serves" are the domains whose people reach us through that server. Without tls
+# only on this machine or in a network of plaintext_from.
 # [[xmpp.component]]
-# domain = "sip.example.org"
+# domain = "pbx.example.org"
 # host = "127.0.0.1"
 # port = 5347
+# tls = false
+# secret = "…"
+# serves = ["chat.example.org"]
+
+# A component that may attach to us; it speaks for its own domain only.
+# [[xmpp.accept]]
+# domain = "irc.example.org"
 # secret = "…"
 
 
@@ -92,6 +104,17 @@ client = ["tcp://0.0.0.0:5222", "tls://0.0.0.0:5223"]
 # via = "sip"
 # next_hop = "tls://10.0.0.2:5061"
 # transit = ["example.net"]
+
+
+# Domains without a block above: found by DNS, always under TLS. `comity dns example.org` prints the records that others find you by.
+# Their servers prove themselves by certificates of the authorities in [tls] trust; for the open Internet that is the file
+# with the system's, /etc/ssl/certs/ca-certificates.crt.
+# [federation]
+# dns = true
+# order = ["xmpp", "sip", "apex"]
+# targets = 8
+# networks = ["192.168.1.0/24"]
+# nameservers = ["127.0.0.1"]
 
 
 # Other servers that may send here. One whose certificate [tls] trust vouches for needs no block to speak for the domains in

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from comity.service.interfaces import Delivery, Service
 
 Transport = Literal["udp", "tcp", "tls"]
+TlsCheck = Literal["name", "chain", "nothing"]
+"""How the other side's certificate is judged. Of a server we call: by the authorities and its name; by the authorities alone, its names
+are the binding's to look at; not at all. Of who calls us: as the configuration has it for everybody; asked for, and by the authorities
+if shown; not asked for."""
 HostPort = tuple[str, int]
 
 
@@ -85,6 +90,12 @@ class TlsInfo:
     """DER of the peer's certificate if it showed one that verified, else None."""
     names: tuple[str, ...] = ()
     """dNSName entries of that certificate."""
+    service_names: tuple[str, ...] = ()
+    """Its SRVName entries (RFC 4985), such as ``_xmpp-server.example.org``."""
+    xmpp_names: tuple[str, ...] = ()
+    """Its XmppAddr entries (RFC 6120 section 13.7.1.4)."""
+    ends: datetime | None = None
+    """When it ends (aware UTC)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +125,7 @@ class Link(Protocol):
         Call it after every verb called on the session outside ``handle_event``; never blocks.
         Several calls in one turn of the loop cost one write."""
 
-    def start_tls(self) -> None:
+    def start_tls(self, check: TlsCheck = "name") -> None:
         """Become a TLS server on this connection (STARTTLS).
 
         What the session queued before the call goes out in the clear, what it queues afterwards waits for the
@@ -141,7 +152,7 @@ class Link(Protocol):
 class ClientLink(Link, Protocol):
     """What a link made by ``Network.connect`` can do besides."""
 
-    def start_tls_client(self, server_name: str) -> None:
+    def start_tls_client(self, server_name: str, check: TlsCheck = "name") -> None:
         """Become a TLS client (STARTTLS) expecting a certificate for ``server_name``.
 
         What the session queued before the call goes out in the clear, what it queues afterwards waits for the
@@ -158,6 +169,8 @@ class Listener:
     port: int
     role: str = ""
     """The binding's own word for what is spoken here ("client", "server", "component"); "" if it has one only."""
+    check: TlsCheck = "name"
+    """Of who connects, when ``transport`` is "tls"."""
 
     @property
     def url(self) -> str:
@@ -176,6 +189,7 @@ class Target:
     port: int
     server_name: str = ""
     """The name the certificate must hold when transport is "tls"."""
+    check: TlsCheck = "name"
 
 
 class Network(Protocol):
@@ -204,6 +218,21 @@ class Network(Protocol):
         self, prefix: str, domain: str, port: int, transport: Transport, *, is_trusted: bool = False
     ) -> Sequence[Target]:
         """Targets by SRV records under ``prefix`` ("_apex-mesh._tcp"), else by address at ``port``. Raises DeliveryError."""
+
+    async def hop_targets(self, protocol: str, domain: str, next_hop: str) -> Sequence[Target]:
+        """Targets for a hop, to be tried in this order before every new connection; remembered for their TTL.
+
+        Args:
+            protocol: "sip", "xmpp" or "apex".
+            domain: the hop's domain (``Contact.resource``); what a certificate has to name unless the operator named a host.
+            next_hop: ``Contact.data`` as text: a URL of the operator's, who may name any address; "" for the protocol's own
+                records in DNS; ``srv:_im._sip`` for those under a label of RFC 3861.
+
+        A target's ``server_name`` is what its certificate has to name, also where TLS comes later ("tcp" for XMPP and APEX).
+
+        Raises:
+            NoRouteError: there is no such domain, it does not offer this, or no permitted address: final.
+            DeliveryError: DNS cannot say now."""
 
     def datagram_link(self, binding: Binding, near: HostPort | None = None) -> Link | None:
         """The bound datagram socket of ``binding`` to send from (the one bound to ``near`` if given)."""

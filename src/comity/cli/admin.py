@@ -191,7 +191,10 @@ def account_remove(address: str, config_path: Path, as_json: bool) -> None:
 @config_option
 @as_json
 def trace(name: str, config_path: Path, as_json: bool) -> None:
-    """Show the path of one message: node, protocol in and out, time, SHA-256, outcome.
+    """Show the path of one message: node, protocol in and out, which links were under TLS, time, SHA-256, outcome.
+
+    What stands above this server's own line is what the nodes before it said of themselves. The outcome names the form that was
+    delivered: the object whole, or its text only and where the object ended.
 
     ID is the spine ID, the first eight or more digits of the object's SHA-256, a Call-ID or an XMPP id.
 
@@ -203,10 +206,18 @@ def trace(name: str, config_path: Path, as_json: bool) -> None:
     for step in steps:
         step["in"] = step.pop("in_")
     columns = ("node", "in", "out", "time", "sha256", "outcome")
+    more = ("in_tls", "out_tls", "form", "note", "asserted_by")
     if as_json:
-        print_json([{column: step[column] for column in columns} for step in steps])
+        print_json([{column: step[column] for column in (*columns, *more)} for step in steps])
         return
-    print_table(columns, [[step[column] for column in columns] for step in steps], "Nothing is known of it.")
+    for step in steps:
+        step["tls"] = " ".join(_WITH_TLS[step[end]].format(end.partition("_")[0]) for end in ("in_tls", "out_tls"))
+    shown = ("node", "in", "out", "tls", "time", "sha256", "outcome")
+    print_table(shown, [[step[column] for column in shown] for step in steps], "Nothing is known of it.")
+
+
+_WITH_TLS = {True: "{}:yes", False: "{}:no", None: "{}:?"}
+"""Of one link."""
 
 
 @click.group(cls=Group)

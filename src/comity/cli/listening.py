@@ -22,8 +22,8 @@ from comity.cli.messages import SignIn, Via, connected, sign_in_options, signing
 from comity.cli.output import NEGATIVE, as_json, fail, print_json, printable
 from comity.client import Received
 from comity.cpim.address import Address
+from comity.cpim.history import HistoryEntry, in_words
 from comity.cpim.native import readable_part
-from comity.cpim.operations import HistoryEntry
 from comity.secure import (
     Action,
     Identity,
@@ -145,6 +145,8 @@ class Listener:
                 f"{mark}{printable(str(received.from_))}: {shown}  "
                 f"[{phrase(verdict, contact)}; sha256 {verdict.sha256[:16]}]"
             )
+            if _is_worth_showing(received.history):
+                click.echo(f"    by {printable(in_words(received.history))}")
         if is_refused:  # the sender may mend it and send it again
             self._replay.drop()
         else:
@@ -229,6 +231,11 @@ def _fields(received: Received, verdict: Verdict, text: str | None, contact: str
     }
 
 
-def _hop(entry: HistoryEntry) -> dict[str, str]:
-    when = entry.when.isoformat()
-    return {"node": entry.node, "in": entry.in_protocol, "out": entry.out_protocol, "time": when, "note": entry.note}
+def _is_worth_showing(history: tuple[HistoryEntry, ...]) -> bool:
+    """More than our own server had it, or it passed a link without TLS."""
+    return len(history) > 1 or any(False in (entry.in_tls, entry.out_tls) for entry in history)
+
+
+def _hop(entry: HistoryEntry) -> dict[str, object]:
+    said = {"node": entry.node, "in": entry.in_protocol, "out": entry.out_protocol, "time": entry.when.isoformat()}
+    return {**said, "note": entry.note, "in_tls": entry.in_tls, "out_tls": entry.out_tls}

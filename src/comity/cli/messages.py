@@ -35,6 +35,7 @@ from comity.cli.output import NEGATIVE, as_json, fail, print_json, printable, re
 from comity.client import Client, ClientError, connect, terse, text_object
 from comity.cpim.address import Address
 from comity.cpim.compose import PLAIN
+from comity.cpim.delivered import in_words
 from comity.cpim.operations import MimeObject, Requirement, Response, Status
 from comity.cpim.protection import read_requirements
 from comity.secure import Identity, KeyStore, canonical_text
@@ -234,10 +235,13 @@ def send(
     reason = response.reason.value if response.reason else ""
     if as_json:
         facts = {"sha256": obj.fingerprint, "status": response.status.value, "reason": reason}
-        print_json({**facts, "text": response.text, "form": response.form})
+        told = {"form": response.form, "at": response.at, "delivered": in_words(response.form, response.at)}
+        print_json({**facts, "text": response.text, **told})
     else:
         form = f" ({response.form})" if response.form else ""
         click.echo(f"sha256   {obj.fingerprint}\noutcome  {response.status.value}{form}")
+        if delivered := in_words(response.form, response.at):
+            click.echo(f"form     {printable(delivered)}")
     if is_refused:
         fail(hinted(f"Refused: {': '.join(part for part in (reason, response.text) if part)}"), NEGATIVE)
 
@@ -269,7 +273,7 @@ async def _send(
     """Send the first form that there is room for; what was sent, and what the server said."""
     async with connected(sign_in, receive=False) as client:
         obj = next((form for form in forms if client.has_room(form, recipient, requirements)), forms[0])
-        return obj, await client.send(obj, recipient, from_=claimed, requirements=requirements)
+        return obj, await client.send(obj, recipient, from_=claimed, requirements=requirements, asks=True)
 
 
 @asynccontextmanager

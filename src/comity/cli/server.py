@@ -25,7 +25,7 @@ from comity.admin.init import init as make
 from comity.admin.init import init_certificates
 from comity.cli import logs
 from comity.cli.output import WRONG, Group, as_json, config_option, print_json
-from comity.config import Config, check, load, read
+from comity.config import Config, check, load, read, warnings_about
 from comity.config.values import domain_problem
 from comity.errors import ComityError
 
@@ -130,10 +130,13 @@ def config_check(config_path: Path, as_json: bool) -> None:
       comity config check -c house/comity.toml
     """
     mistakes = check(config_path)
+    warnings = [] if mistakes else warnings_about(read(config_path))
     if as_json:
         print_json([{"key": m.key, "problem": m.problem, "cure": m.cure, "where": m.where} for m in mistakes])
     elif not mistakes:
         click.echo(f"{config_path} is good.")
+        for warning in warnings:
+            click.echo(f"warning: {warning}", err=True)
     if mistakes:
         if not as_json:
             click.echo("\n".join(str(mistake) for mistake in mistakes), err=True)

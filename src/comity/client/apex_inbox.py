@@ -21,7 +21,7 @@ from comity.bindings.apex.endpoint import Endpoint
 from comity.bindings.apex.reasons import CODES
 from comity.bindings.apex.session import ApexSession
 from comity.bindings.base import Link
-from comity.client.base import Mailbox, Received
+from comity.client.base import Mailbox, Received, asserter
 from comity.cpim.address import Address
 from comity.cpim.message import new_message_id
 from comity.cpim.operations import Reason
@@ -102,7 +102,7 @@ class Inbox:
             operation.object,
             operation.source,
             own,
-            history[0].node if history else operation.source.domain,
+            asserter(operation.source, own, history),
             arrived is not None and datetime.now(UTC) - arrived > DELAYED,
             arrived,
             history,

@@ -14,6 +14,7 @@ from comity.bindings.apex.reasons import error_to_response
 from comity.client.apex_inbox import MOST_REMEMBERED
 from comity.client.base import Mailbox, Received
 from comity.cpim.address import Address
+from comity.cpim.delivered import read_words
 from comity.cpim.operations import MimeObject, Reason, Report, Response, success
 
 
@@ -60,7 +61,10 @@ class Reports:
                 continue
             self._sent.pop(response.trans_id, None)
             is_success = reply.code < 300
-            outcome = success(sent.key) if is_success else error_to_response(sent.key, reply.code, reply.text)
+            if is_success:
+                outcome = success(sent.key, *read_words(reply.text))
+            else:
+                outcome = error_to_response(sent.key, reply.code, reply.text)
             if sent.is_waited_for:
                 if not sent.report.done():
                     sent.report.set_result(outcome)

@@ -122,6 +122,14 @@ def check_requirements(
     return None
 
 
+def asserter(sender: Address, own: Address, history: Sequence[HistoryEntry]) -> str:
+    """Who vouches for a sender where no signature does: for one of another domain that domain, as our server has it proved; else
+    our own server, whose entry is the last. What nodes before it wrote is nobody's word but theirs."""
+    if sender.domain != own.domain:
+        return sender.domain
+    return history[-1].node if history else own.domain
+
+
 class MessageClient(Protocol):
     """What a signed-in client does about messages; see ``comity.client.connect``."""
 
@@ -133,6 +141,7 @@ class MessageClient(Protocol):
         from_: Address | None = None,
         key: str = "",
         requirements: Collection[Requirement] = (),
+        asks: bool = False,
     ) -> asyncio.Future[Response]:
         """Send an object; the future gives what the server said, SUCCESS or INDETERMINANT meaning "yes".
 
@@ -142,6 +151,8 @@ class MessageClient(Protocol):
             from_: another sender than the one signed in, to see it refused.
             key: identifier for the wire; the same again marks a repeat of the same message.
             requirements: what every hop must keep, this one to begin with: nothing is sent where it cannot be (T11).
+            asks: wait a moment for word of the form in which it was delivered (``Response.form`` and ``at``) where the
+                protocol's own answer has none: an XMPP stream acknowledges what the server took.
         """
 
     def has_room(self, obj: MimeObject, to: Address, requirements: Collection[Requirement] = ()) -> bool:

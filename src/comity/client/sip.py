@@ -30,7 +30,7 @@ from comity.bindings.sip.protection import OPTION as PROTECTION
 from comity.bindings.sip.reports import REPORTER, parse_report
 from comity.bindings.sip.session import SipSession
 from comity.bindings.sip.settings import SessionSettings
-from comity.client.base import ClientError, Mailbox, Options, Received, SignedIn, check_requirements
+from comity.client.base import ClientError, Mailbox, Options, Received, SignedIn, asserter, check_requirements
 from comity.client.presence import HasPresence
 from comity.client.sip_presence import SipPresence
 from comity.cpim.address import Address, to_sip_uri
@@ -51,6 +51,8 @@ COMPACT = {"From": "f", "To": "t", "Call-ID": "i", "Content-Type": "c", "Subject
 CREDENTIALS = 230
 """Octets of an Authorization by SHA-256 with a nonce of 32, without user, realm and URI."""
 METHODS = frozenset({"MESSAGE", "NOTIFY", "OPTIONS"})
+REFUSED = (401, 403, 407)
+"""After any other answer our credentials were let through: the next challenge is a new one and no refusal."""
 EXPIRES = 3600
 DELAYED = timedelta(seconds=10)
 """A message that our server took longer ago than this waited for us."""
@@ -195,6 +197,7 @@ class SipClient(HasPresence, SignedIn):
         from_: Address | None = None,
         key: str = "",
         requirements: Collection[Requirement] = (),
+        asks: bool = False,
     ) -> asyncio.Future[Response]:
         """See ``Client.send``."""
         key = key or _token(12)
@@ -216,7 +219,7 @@ class SipClient(HasPresence, SignedIn):
             return indeterminant(key)
         if answer.status_code == 420 and operation.requirements:
             return failure(key, Reason.PROTECTION, "The server does not know what the message requires.")
-        return status_to_response(key, answer, Form.OBJECT)
+        return status_to_response(key, answer, Form.OBJECT, is_server=True)
 
     def _request(self, operation: MessageOperation, key: str) -> SipRequest:
         request = operation_to_request(
@@ -265,7 +268,7 @@ class SipClient(HasPresence, SignedIn):
             answer = await self._once(request, cseq_step=0)
         except LocalProtocolError as error:
             raise ClientError(f"{error}; sign in by TLS or TCP") from error
-        if answer.status_code < 300:
+        if answer.status_code not in REFUSED:
             self._digest.accepted()
         return answer
 
@@ -279,7 +282,7 @@ class SipClient(HasPresence, SignedIn):
         while True:
             answer = await self._once(request, cseq_step=1 if is_again else 0)
             if answer.status_code not in (401, 407):
-                if answer.status_code < 300:
+                if answer.status_code not in REFUSED:
                     self._digest.accepted()
                 return answer
             if not self._digest.take_challenge(answer, self._options.address.domain):
@@ -324,7 +327,7 @@ class SipClient(HasPresence, SignedIn):
         if isinstance(made, Refusal):
             self._respond(event.id, made.status_code, made.text, made.headers)
             return
-        first = made.history[0].node if made.history else self._options.address.domain
+        first = asserter(made.source, self._options.address, made.history)
         # The Request-URI is our contact address; who we are is what we signed in as.
         arrived = _date(event.request)
         is_delayed = arrived is not None and datetime.now(UTC) - arrived > DELAYED

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from comity.config.conflicts import warnings_about
 from comity.config.machine import machine_mistakes
 from comity.config.reader import read
 from comity.config.sections import (
     ApexConfig,
     ComponentConfig,
     Config,
+    FederationConfig,
     Limits,
     PeerConfig,
     PolicyConfig,
@@ -36,6 +38,7 @@ __all__ = [
     "ComponentConfig",
     "Config",
     "ConfigErrors",
+    "FederationConfig",
     "Limits",
     "PeerConfig",
     "PolicyConfig",
@@ -52,6 +55,7 @@ __all__ = [
     "check",
     "load",
     "read",
+    "warnings_about",
 ]
 
 

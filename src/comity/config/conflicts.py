@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 
 from comity.bindings.base import Listener
+from comity.config.components import component_mistakes
 from comity.config.sections import Config, Limits
 from comity.config.values import is_loopback, shown, split_url
+from comity.cpim.address import Address
 from comity.errors import ConfigError
 
 
@@ -28,8 +30,29 @@ def mistakes_between(config: Config, earlier: list[ConfigError]) -> Iterator[Con
     yield from _double_routes(config)
     yield from _own_domains(config)
     yield from _peer_mistakes(config, earlier)
+    yield from _map_mistakes(config)
+    yield from _trunk_mistakes(config)
+    yield from component_mistakes(config, earlier)
     yield from _protection_mistakes(config, earlier)
+    if config.federation.dns and not config.federation.order:
+        where = config.where("federation.order")
+        yield ConfigError("federation.order", "names no protocol.", 'Write order = ["xmpp", "sip"].', where=where)
     yield from _limit_mistakes(config)
+
+
+def warnings_about(config: Config) -> list[ConfigError]:
+    """What works and is not wise."""
+    found: list[ConfigError] = []
+    federation = config.federation
+    if federation.targets == 1:
+        problem = "gives up a domain when the first of its servers does not answer."
+        cure = "RFC 3861 asks for at least two: write targets = 2 or more, or remove it."
+        found.append(ConfigError("federation.targets", problem, cure, where=config.where("federation.targets")))
+    if federation.dns and config.tls.trust is None:
+        problem = "lets us reach other domains, but none of their servers can prove itself here: nobody can answer."
+        cure = 'Name the authorities to believe: below [tls], trust = "/etc/ssl/certs/ca-certificates.crt".'
+        found.append(ConfigError("federation.dns", problem, cure, where=config.where("federation.dns")))
+    return found
 
 
 def _shared_ports(config: Config) -> Iterator[ConfigError]:
@@ -49,9 +72,9 @@ def _overlap(one: str, other: str) -> bool:
 
 
 def _open_plaintext(config: Config) -> Iterator[ConfigError]:
-    """Plain SIP and HTTP outside loopback need a network that is exempt by name (reliability.md section 6.1)."""
+    """Plain SIP, HTTP and components' streams outside loopback need a network that is exempt by name (reliability.md section 6.1)."""
     for key, listener in config.listeners():
-        is_plain = listener.transport != "tls" and key.startswith(("sip.", "web."))
+        is_plain = listener.transport != "tls" and key.startswith(("sip.", "web.", "xmpp.component_listen"))
         if is_plain and not is_loopback(listener.host) and not config.policy.plaintext_from:
             problem = f"{listener.url} would take unencrypted traffic from anywhere, because plaintext_from is empty."
             cure = (
@@ -113,10 +136,62 @@ def _peer_mistakes(config: Config, earlier: list[ConfigError]) -> Iterator[Confi
             yield ConfigError(key, "can prove itself by nothing.", cure, where=config.where(key))
     has_udp = any(listener.transport == "udp" for listener in config.sip.listen)
     for index, route in enumerate(config.routes):
-        if route.next_hop.startswith("udp:") and not has_udp:
+        if "udp:" in route.next_hop and not has_udp:
             key = f"route[{index}].next_hop"
             cure = 'Add one to listen below [sip], as in "udp://127.0.0.1:5060", or use tls://.'
             yield ConfigError(key, "needs a UDP socket of ours to send from.", cure, where=config.where(key))
+
+
+def _map_mistakes(config: Config) -> Iterator[ConfigError]:
+    """Each name on a link is one person's or domain's, and ours have one where theirs are called like ours."""
+    links = {route.domain: f"route[{index}]" for index, route in enumerate(config.routes)}
+    links |= {component.domain: "xmpp.component" for component in config.xmpp.component}
+    named: dict[tuple[str, Address | str], str] = {}
+    called: dict[tuple[str, Address | str], str] = {}
+    rules: list[tuple[str, str, Address | str, Address | str]] = [
+        (f"route[{index}].as", route.domain, route.domain, route.as_)
+        for index, route in enumerate(config.routes)
+        if route.as_
+    ]
+    rules += [(f"map[{index}]", rule.on, rule.address, rule.is_) for index, rule in enumerate(config.maps)]
+    for key, on, core, wire in rules:
+        if not (on and core and wire):
+            continue
+        where = config.where(key)
+        if isinstance(core, Address) != isinstance(wire, Address):
+            cure = "Write two addresses, or two domains."
+            yield ConfigError(key, "calls a person by a domain, or a domain by a person.", cure, where=where)
+        if on not in links or on == "*":
+            cure = "Write the domain of a [[route]] or a component."
+            yield ConfigError(f"{key}.on", f'"{on}" is no link of this server.', cure, where=where)
+        for taken, name, problem in ((named, core, "has two names"), (called, wire, "is the name of two")):
+            if (on, name) in taken:
+                problem = f"{shown(str(name))} {problem} on this link: see {taken[on, name]}."
+                yield ConfigError(key, problem, "Keep one of the two.", where=where)
+            taken.setdefault((on, name), key)
+    for (on, wire), key in called.items():
+        if wire in config.server.domains and (on, wire) not in named:
+            problem = f'"{wire}" is a domain of this server, which has no name of its own on that link.'
+            cure = f'Give it one: [[map]] address = "{wire}", on = "{on}", is = "xmpp.{wire}".'
+            yield ConfigError(key, problem, cure, where=config.where(key))
+
+
+def _trunk_mistakes(config: Config) -> Iterator[ConfigError]:
+    """What only a SIP trunk has, and what belongs together there."""
+    for index, route in enumerate(config.routes):
+        name = f"route[{index}]"
+        if bool(route.user) != (route.password_file is not None):
+            missing = "password_file" if route.user else "user"
+            cure = 'Write both, user = "comity" and password_file = "trunk.password", or neither.'
+            yield ConfigError(f"{name}.{missing}", "is missing.", cure, where=config.where(name))
+        written = [("user", route.user), ("realm", route.realm), ("register", route.register)]
+        for key, value in written:
+            if value and route.via != "sip":
+                cure = "Remove it, or reach the domain by SIP."
+                yield ConfigError(f"{name}.{key}", "is for SIP alone.", cure, where=config.where(f"{name}.{key}"))
+        if (route.user or route.register) and (route.domain == "*" or not route.next_hop):
+            cure = "Give each server to sign in at a route of its own with a next_hop."
+            yield ConfigError(name, "signs in nowhere in particular.", cure, where=config.where(name))
 
 
 def _protection_mistakes(config: Config, earlier: list[ConfigError]) -> Iterator[ConfigError]:

@@ -27,7 +27,17 @@ from comity.config.sections import (
     ServerConfig,
     line_of,
 )
-from comity.config.values import SIZES, TIMES, canonical_domain, domain_problem, network, shown, split_url, with_unit
+from comity.config.values import (
+    SIZES,
+    TIMES,
+    canonical_domain,
+    domain_problem,
+    host_port,
+    network,
+    shown,
+    split_url,
+    with_unit,
+)
 from comity.cpim.address import Address
 from comity.errors import AddressError, ConfigError, ConfigErrors
 
@@ -114,8 +124,8 @@ class _Reader:
             if name not in known:
                 self._unknown_top(name, value)
         sections = {name: self._section(name, kind, document.get(name, {})) for name, kind in SECTIONS.items()}
-        routes, peers = (tuple(self._tables(name, kind, document.get(name, []))) for name, kind in TABLES.items())
-        config = Config(path=self.path, routes=routes, peers=peers, lines=self.lines, **sections)
+        routes, peers, maps = (tuple(self._tables(name, kind, document.get(name, []))) for name, kind in TABLES.items())
+        config = Config(path=self.path, routes=routes, peers=peers, maps=maps, lines=self.lines, **sections)
         self.mistakes.extend(mistakes_between(config, self.mistakes))
         if self.mistakes:
             raise ConfigErrors(str(self.path), self.mistakes)
@@ -162,7 +172,7 @@ class _Reader:
         if not isinstance(raw, list) or not all(isinstance(item, dict) for item in raw):
             self.say(name, "is not a list of sections.", f"Write [[{name}]] with two brackets for each.")
             return
-        known = {f.name: f for f in fields(kind)}
+        known = {f.name.removesuffix("_"): f for f in fields(kind)}
         for index, item in enumerate(raw):
             full = f"{name}[{index}]"
             values: dict[str, Any] = {}
@@ -170,7 +180,7 @@ class _Reader:
                 if key not in known:
                     self.say(f"{full}.{key}", "is not a key of this section.", closest(key, list(known)))
                 elif (result := self._value(f"{full}.{key}", value, known[key])) is not _WRONG:
-                    values[key] = result
+                    values[known[key].name] = result
             missing = [key for key, spec in known.items() if spec.default == "" and key not in item]
             for key in missing:
                 if "may_be_missing" not in known[key].metadata:
@@ -181,18 +191,15 @@ class _Reader:
 
     def _fits_route(self, full: str, written: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
         via: str = values.get("via", "sip")
-        if via == "xmpp":
-            cure = 'Use via = "sip" or via = "apex" for now.'
-            self.say(f"{full}.via", "cannot be spoken between servers yet: it comes with federation.", cure)
-            return False
         if "next_hop" not in written:
-            if via != "apex":
-                cure = 'Only APEX servers are found by DNS for now: write next_hop = "tls://HOST:PORT".'
-                self.say(f"{full}.next_hop", "is missing.", cure)
-            return via == "apex"
+            return True
         if "next_hop" not in values:
             return False
-        scheme = values["next_hop"].partition("://")[0]
+        schemes = [url.partition("://")[0] for url in values["next_hop"].split()]
+        scheme = next((scheme for scheme in schemes if scheme not in _NEXT_HOPS[via]), schemes[0])
+        if values["next_hop"].count(" ") and via != "sip":
+            self.say(f"{full}.next_hop", f"is a list, and {via} takes one.", 'Write "tls://HOST:PORT".')
+            return False
         if scheme in _NEXT_HOPS[via]:
             return True
         allowed = " or ".join(f"{s}://" for s in _NEXT_HOPS[via])
@@ -213,7 +220,9 @@ class _Reader:
     def _read_secret(self, key: str, value: object, spec: Mapping[str, Any]) -> Any:
         if isinstance(value, str) and value:
             return value
-        return self.say(key, "is empty or not text.", "Write the secret of the XMPP server's component in quotes.")
+        return self.say(
+            key, "is empty or not text.", "Write the secret that the XMPP server and its component share, in quotes."
+        )
 
     def _read_flag(self, key: str, value: object, spec: Mapping[str, Any]) -> Any:
         if isinstance(value, bool):
@@ -292,11 +301,36 @@ class _Reader:
         return "*" if value == "*" else self._read_domain(key, value, spec)
 
     def _read_next_hop(self, key: str, value: object, spec: Mapping[str, Any]) -> Any:
+        if isinstance(value, list) and value:
+            found = [self._read_next_hop(f"{key}[{index}]", item, spec) for index, item in enumerate(value)]
+            return _WRONG if _WRONG in found else " ".join(found)
         parts = split_url(value)
         if parts and parts[0] in ("udp", "tcp", "tls"):
             return value
         cure = 'Write it as "tls://sip.example.net:5061", or as "tcp://10.0.0.2:912" for APEX.'
         return self.say(key, f"{shown(value)} is not the address of a next hop.", cure)
+
+    def _read_seconds_or_off(self, key: str, value: object, spec: Mapping[str, Any]) -> Any:
+        return 0.0 if value == "off" else self._read_seconds(key, value, spec)
+
+    def _read_name(self, key: str, value: object, spec: Mapping[str, Any]) -> Any:
+        is_person = isinstance(value, str) and "@" in value
+        return self._read_address(key, value, spec) if is_person else self._read_domain(key, value, spec)
+
+    def _read_address(self, key: str, value: object, spec: Mapping[str, Any]) -> Any:
+        cure = 'Write it like "1001@pbx.example.org".'
+        try:
+            if isinstance(value, str) and value.isprintable():
+                return Address.im(*value.removeprefix("im:").rsplit("@", 1)) if "@" in value else Address.parse(value)
+        except AddressError as error:
+            return self.say(key, f"{shown(value)} is no address: {error.reason}.", cure)
+        return self.say(key, f"{shown(value)} is no address.", cure)
+
+    def _read_addresses(self, key: str, value: object, spec: Mapping[str, Any]) -> Any:
+        if not isinstance(value, list):
+            return self.say(key, f"{shown(value)} is not a list of addresses.", 'Write ["1001@pbx.example.org"].')
+        found = [self._read_address(f"{key}[{index}]", item, spec) for index, item in enumerate(value)]
+        return tuple(address for address in found if address is not _WRONG)
 
     def _read_networks(self, key: str, value: object, spec: Mapping[str, Any]) -> Any:
         if not isinstance(value, list):
@@ -316,10 +350,29 @@ class _Reader:
                 networks.append(found)
         return tuple(networks)
 
+    def _read_nameservers(self, key: str, value: object, spec: Mapping[str, Any]) -> Any:
+        if not isinstance(value, list):
+            return self.say(key, f"{shown(value)} is not a list of DNS servers.", 'Write ["192.168.1.1"].')
+        found: list[tuple[str, int]] = []
+        for index, item in enumerate(value):
+            if (address := host_port(item, 53)) is None:
+                cure = 'Write its IP address, as in "192.168.1.1" or "127.0.0.1:5353".'
+                self.say(f"{key}[{index}]", f"{shown(item)} is not the address of a DNS server.", cure)
+            else:
+                found.append(address)
+        return tuple(found)
+
     def _read_peer_domains(self, key: str, value: object, spec: Mapping[str, Any]) -> Any:
         if not isinstance(value, list):
             return self.say(key, f"{shown(value)} is not a list.", 'Write ["example.net"], or ["*"] for all.')
         found = [self._read_route_domain(f"{key}[{index}]", item, spec) for index, item in enumerate(value)]
+        return tuple(domain for domain in found if domain is not _WRONG)
+
+    def _read_named_domains(self, key: str, value: object, spec: Mapping[str, Any]) -> Any:
+        """Like ``peer-domains``, but each by its name."""
+        if not isinstance(value, list):
+            return self.say(key, f"{shown(value)} is not a list.", 'Write ["example.net"].')
+        found = [self._read_domain(f"{key}[{index}]", item, spec) for index, item in enumerate(value)]
         return tuple(domain for domain in found if domain is not _WRONG)
 
     def _read_listeners(self, key: str, value: object, spec: Mapping[str, Any]) -> Any:
@@ -327,7 +380,7 @@ class _Reader:
             scheme, port = next(iter(spec["ports"].items()))
             cure = f'Write a list: ["{scheme}://127.0.0.1:{port}"], or [] to switch it off.'
             return self.say(key, f"{shown(value)} is not a list of addresses.", cure)
-        role = key.rpartition(".")[2] if key.startswith("xmpp.") else ""
+        role = key.rpartition(".")[2].removesuffix("_listen") if key.startswith("xmpp.") else ""
         found = [self._listener(f"{key}[{i}]", item, spec["ports"], role) for i, item in enumerate(value)]
         return tuple(listener for listener in found if listener is not _WRONG)
 

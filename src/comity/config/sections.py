@@ -1,7 +1,7 @@
 """What may be written in ``comity.toml``: one frozen dataclass a section, one documented field a key.
 
 Place on the path: before it. The reader walks these fields and nothing else, so a key exists exactly if it stands
-here; ``metadata["kind"]`` says how its text is read. Relative paths count from the directory of the file.
+here (without the ``_`` that keeps some from being words of Python); ``metadata["kind"]`` says how its text is read. Relative paths count from the directory of the file.
 Sizes are octets (``"64 KiB"`` may be written), durations seconds (``"72 h"``).
 """
 
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from comity.bindings.base import Listener
+from comity.cpim.address import Address
 
 Network = IPv4Network | IPv6Network
 
@@ -24,6 +25,7 @@ HOUR = 3600.0
 SIP_PORTS = {"udp": 5060, "tcp": 5060, "tls": 5061}
 XMPP_CLIENT_PORTS = {"tcp": 5222, "tls": 5223}
 XMPP_SERVER_PORTS = {"tcp": 5269, "tls": 5270}
+XMPP_COMPONENT_PORTS = {"tcp": 5347, "tls": 5348}
 APEX_PORTS = {"tcp": 913, "tls": 914}
 WEB_PORTS = {"http": 8080, "https": 8443}
 XCAP_PORTS = {"https": 8444}
@@ -57,6 +59,10 @@ def _listeners(ports: Mapping[str, int], *default: Listener) -> Any:
 
 def _words(*choices: str, default: tuple[str, ...] = ()) -> Any:
     return field(default=default, metadata={"kind": "words", "choices": choices})
+
+
+def _optional(kind: str) -> Any:
+    return field(default="", metadata={"kind": kind, "may_be_missing": True})
 
 
 def _of(kind: str, default: object) -> Any:
@@ -107,13 +113,34 @@ class ComponentConfig:
     """``[[xmpp.component]]``: Comity as a component of an XMPP server (XEP-0114)."""
 
     domain: str = _of("domain", "")
-    """Name under which the XMPP server knows us."""
+    """Name under which the XMPP server knows us: one of our domains, or one that a ``[[route]]`` leads on to."""
     host: str = _of("text", "127.0.0.1")
-    """Host of the XMPP server's component port."""
+    """Host of the XMPP server's component port. Without ``tls`` it is this machine, or in a network of ``plaintext_from``: whoever
+    can read the connection reads every message, and who can write into it speaks for all of that server's people."""
     port: int = field(default=5347, metadata={"kind": "count", "low": 1, "high": 65535})
     """Component port of the XMPP server."""
+    tls: bool = _flag(False)
+    """TLS from the first octet, with a certificate for ``host``; for servers that offer it."""
     secret: str = field(default="", repr=False, metadata={"kind": "secret"})
     """The shared secret; a file with a secret in it should be readable by its owner only."""
+    serves: tuple[str, ...] = _of("peer-domains", ())
+    """Domains whose people write to us through that server, and are written to through it; ``*`` for every domain that has no
+    ``[[route]]``. Not written: the domain above ``domain``."""
+
+    @property
+    def served(self) -> tuple[str, ...]:
+        """What ``serves`` says, also where it was not written."""
+        return self.serves or (self.domain.partition(".")[2],)
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptConfig:
+    """``[[xmpp.accept]]``: an external component that may attach to us (XEP-0114), such as a bridge to another network."""
+
+    domain: str = _of("domain", "")
+    """Its domain; it speaks for nobody else. None of ``[server] domains``."""
+    secret: str = field(default="", repr=False, metadata={"kind": "secret"})
+    """What it proves itself by; whoever knows it speaks for the domain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +157,10 @@ class XmppConfig:
     """For other XMPP servers; off unless written."""
     component: tuple[ComponentConfig, ...] = ()
     """XMPP servers to join as a component."""
+    component_listen: tuple[Listener, ...] = _listeners(XMPP_COMPONENT_PORTS)
+    """For external components of ours; off unless written. ``tcp://`` outside loopback needs ``plaintext_from``."""
+    accept: tuple[AcceptConfig, ...] = ()
+    """Components that may attach there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,9 +196,40 @@ class RouteConfig:
     via: Literal["sip", "xmpp", "apex"] = _choice("sip", "sip", "xmpp", "apex")
     """Protocol spoken with the next hop."""
     next_hop: str = field(default="", metadata={"kind": "next-hop", "may_be_missing": True})
-    """``tls://HOST[:PORT]``, ``tcp://…`` or, for SIP, ``udp://…``. Not written, for APEX: found by DNS."""
+    """``tls://HOST[:PORT]``, ``tcp://…`` or, for SIP, ``udp://…``; for SIP also a list, tried in order. Not written: found by DNS."""
     transit: tuple[str, ...] = _of("peer-domains", ())
     """Foreign domains whose messages may pass through here to this one, ``*`` for all; messages of our own people always may."""
+    as_: str = _optional("domain")
+    """What the next hop calls the domain, where that is another name than here: written on what goes there, understood of what
+    comes from there. Not written: the same."""
+    user: str = _optional("text")
+    """For SIP: name by which we sign in at the next hop, when it asks (digest); it is told to nobody else."""
+    password_file: Path | None = field(default=None, metadata={"kind": "path"})
+    """The password of ``user``, the file's first line."""
+    realm: str = _optional("text")
+    """The realm in the next hop's challenges; no other is answered. Not written: what it calls the domain."""
+    register: tuple[Address, ...] = _of("addresses", ())
+    """For SIP: addresses, as the next hop calls them, to be registered there as ours, where it sends only to who is registered."""
+    keep_alive: float = field(default=60.0, metadata={"kind": "seconds-or-off"})
+    """For SIP: how often the next hop is asked whether it is there (OPTIONS), so that one that is not is known before a message
+    waits for it; ``"off"``: never."""
+
+
+@dataclass(frozen=True, slots=True)
+class FederationConfig:
+    """``[federation]``: how domains are reached that have no ``[[route]]``; not at all unless ``dns`` is written."""
+
+    dns: bool = _flag(False)
+    """Find the servers of other domains by DNS (RFC 3861, RFC 3263, ``_xmpp-server._tcp``, ``_apex-mesh._tcp``), always under TLS."""
+    order: tuple[str, ...] = _words("xmpp", "sip", "apex", default=("xmpp", "sip", "apex"))
+    """Protocols to reach other domains by, best first; the one that a message came by goes before them."""
+    targets: int = _count(8, 16)
+    """Addresses tried for one domain until its messages wait. RFC 3861 asks for two at least."""
+    networks: tuple[Network, ...] = _of("networks", ())
+    """Private networks to which names found in DNS may lead, such as those of a test; without it strangers' records never lead
+    inside, and never to a listener of ours."""
+    nameservers: tuple[tuple[str, int], ...] = _of("nameservers", ())
+    """DNS servers to ask, ``ADDRESS`` or ``ADDRESS:PORT``. Not written: the system's, and ``/etc/hosts`` before them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +243,21 @@ class PeerConfig:
     """Addresses or networks by which it is known instead of by a certificate; whoever can send from there is believed."""
     speaks_for: tuple[str, ...] = _of("peer-domains", ())
     """Domains it speaks for besides ``name``; ``*`` for every domain but ours."""
+    asserted_identity: bool = _flag(False)
+    """For SIP: believe P-Asserted-Identity of it, as who the sender is (RFC 3325); only of a domain it speaks for."""
+
+
+@dataclass(frozen=True, slots=True)
+class MapConfig:
+    """``[[map]]``: a person or a domain that a server beside this one calls by another name. Names inside messages stay as they are;
+    who has lost a name to somebody else is not known there at all."""
+
+    address: Address | str = field(default="", metadata={"kind": "name"})
+    """Here: ``alice@example.org``, or a domain."""
+    on: str = _of("domain", "")
+    """On which link: the domain of a ``[[route]]`` or of a component."""
+    is_: Address | str = field(default="", metadata={"kind": "name"})
+    """There: ``1001@pbx.example.org``, or a domain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +317,9 @@ class PolicyConfig:
     scram_iterations: int = _count(100_000, 10_000_000, 65_536)
     """Work a guess at a stolen key costs, for passwords set from now on; Pidgin and all that has Cyrus SASL refuse more
     than 65536."""
+    dialback: tuple[str, ...] = _of("named-domains", ())
+    """Domains whose XMPP servers may prove themselves by dialback (XEP-0220) instead of a certificate; that is only as sure as DNS is.
+    Others must show a certificate that names them."""
     messages: bool = _flag(True)
     """Carry messages; false for presence alone."""
     presence: bool = _flag(True)
@@ -441,6 +521,10 @@ class Config:
     """Every ``[[route]]``, in the order of the file."""
     peers: tuple[PeerConfig, ...]
     """Every ``[[peer]]``."""
+    federation: FederationConfig
+    """How other domains are found."""
+    maps: tuple[MapConfig, ...]
+    """Every ``[[map]]``."""
     store: StoreConfig
     """Engine and place of the store."""
     policy: PolicyConfig
@@ -463,6 +547,7 @@ class Config:
             "sip.listen": self.sip.listen,
             "xmpp.client": self.xmpp.client,
             "xmpp.server": self.xmpp.server,
+            "xmpp.component_listen": self.xmpp.component_listen,
             "apex.listen": self.apex.listen,
             "web.listen": self.web.listen,
             "xcap.listen": self.xcap.listen,
@@ -485,9 +570,13 @@ def line_of(lines: Mapping[str, int], key: str) -> int:
 
 
 #: Lists of tables inside a section, by name.
-LISTS: dict[str, type[Any]] = {"xmpp.component": ComponentConfig, "policy.protection": ProtectionConfig}
+LISTS: dict[str, type[Any]] = {
+    "xmpp.component": ComponentConfig,
+    "xmpp.accept": AcceptConfig,
+    "policy.protection": ProtectionConfig,
+}
 #: Lists of tables of their own, by name.
-TABLES: dict[str, type[Any]] = {"route": RouteConfig, "peer": PeerConfig}
+TABLES: dict[str, type[Any]] = {"route": RouteConfig, "peer": PeerConfig, "map": MapConfig}
 #: Sections that are one table, by name.
 SECTIONS: dict[str, type[Any]] = {
     "server": ServerConfig,
@@ -497,6 +586,7 @@ SECTIONS: dict[str, type[Any]] = {
     "apex": ApexConfig,
     "web": WebConfig,
     "xcap": XcapConfig,
+    "federation": FederationConfig,
     "store": StoreConfig,
     "policy": PolicyConfig,
     "security": SecurityConfig,

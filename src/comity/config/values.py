@@ -81,3 +81,15 @@ def split_url(value: object) -> tuple[str, str, int | None] | None:
     if not parts.hostname or parts.path not in ("", "/") or parts.query or parts.fragment or "@" in parts.netloc:
         return None
     return parts.scheme, parts.hostname, port
+
+
+def host_port(value: object, default: int) -> tuple[str, int] | None:
+    """Read ``ADDRESS`` or ``ADDRESS:PORT``, the address of IPv6 with a port in brackets; None if it is neither."""
+    try:
+        return (str(ip_address(value)), default) if isinstance(value, str) else None
+    except ValueError:
+        parts = split_url(f"dns://{value}")
+    try:
+        return None if parts is None else (str(ip_address(parts[1])), parts[2] or default)
+    except ValueError:
+        return None

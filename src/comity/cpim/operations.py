@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from enum import Enum
 from functools import cached_property
 
 from comity.cpim.address import Address
+from comity.cpim.delivered import PASSED_ON as PASSED_ON  # noqa: PLC0414  part of the operation's vocabulary
+from comity.cpim.history import HistoryEntry as HistoryEntry  # noqa: PLC0414  part of the operation's vocabulary
+from comity.cpim.history import extended as extended  # noqa: PLC0414  part of the operation's vocabulary
 
 #: RFC 3860 section 3.4.2 asks for an initial value over 100.
 INITIAL_MAX_FORWARDS = 128
@@ -146,36 +148,6 @@ def unfold(header_block: bytes) -> list[str]:
     return [" ".join(pieces) for pieces in lines]
 
 
-@dataclass(frozen=True, slots=True)
-class HistoryEntry:
-    """One "received line" of the transport-history layer, outside the signed octets (GW-8, SEED-54)."""
-
-    node: str
-    """Domain name of the node that handled the message."""
-    in_protocol: str
-    out_protocol: str
-    when: datetime
-    """Aware, UTC."""
-    note: str = ""
-
-
-MOST_HISTORY = 64
-"""History entries carried; above it the oldest middle ones become one (GW-8)."""
-_MERGED = " nodes in one"
-
-
-def extended(history: tuple[HistoryEntry, ...], entry: HistoryEntry) -> tuple[HistoryEntry, ...]:
-    """The history with one entry more: the first always stays, and the last ones."""
-    if len(history) < MOST_HISTORY:
-        return (*history, entry)
-    oldest, last = history[1], history[-MOST_HISTORY + 2]
-    before = len(history) - MOST_HISTORY + 2
-    if oldest.note.endswith(_MERGED) and (count := oldest.note.removesuffix(_MERGED)).isdecimal():
-        before += int(count) - 1
-    merged = replace(oldest, out_protocol=last.out_protocol, note=f"{before}{_MERGED}")
-    return (history[0], merged, *history[-MOST_HISTORY + 3 :], entry)
-
-
 class Fate(Enum):
     """What a report says became of a message."""
 
@@ -201,6 +173,10 @@ class Report:
     native_id: str = ""
     """The identifier the sender's own protocol gave the failed message, as in its context."""
     fate: Fate = Fate.FAILED
+    form: str = ""
+    """Of what was delivered (``Response.form``)."""
+    at: str = ""
+    """The node at which the object ended, where the form is a text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +201,9 @@ class Context:
     """Worth nothing later (typing states): never stored for an offline recipient, never reported."""
     no_copies: bool = False
     """The sender wants no copies of it on other devices, its own or the recipient's."""
+    sealed: str = ""
+    """Name of the encryption that only programs of the sender's protocol read (OMEMO): the object is that protocol's own, whatever
+    text stands in it is a notice to who cannot decrypt it, and is never handed over as the message."""
     native_protocol: str = ""
     native: bytes = b""
     """What only a device of ``native_protocol`` understands, serialised by that binding (XMPP extensions)."""
@@ -340,6 +319,12 @@ class Response:
     """On success, what was handed over: "object", "text" (plain text of an unsecured object),
     "text-of-signed" (readable part of a signed object and a statement of what was not proved), "passed-on" (the whole object,
     to a next hop that will report to the sender itself)."""
+    is_unsent: bool = False
+    """On failure: nothing of the message can have reached the other side, so that another way may be tried at once."""
+    at: str = ""
+    """On success, the node at which the object ended, where ``form`` is a text and a next hop said so; else the service knows."""
+    is_protected: bool | None = None
+    """On success, whether it left under TLS, where the binding knows better than ``Contact.is_protected``."""
 
     @property
     def is_temporary(self) -> bool:
@@ -347,18 +332,14 @@ class Response:
         return self.status is Status.FAILURE and self.reason in TEMPORARY_REASONS
 
 
-PASSED_ON = "passed-on"
-"""``Response.form`` of what a next hop took over together with the duty to report."""
-
-
-def success(trans_id: str, form: str = "") -> Response:
+def success(trans_id: str, form: str = "", at: str = "") -> Response:
     """The operation was carried out."""
-    return Response(trans_id, Status.SUCCESS, form=form)
+    return Response(trans_id, Status.SUCCESS, form=form, at=at)
 
 
-def handed_over(trans_id: str, form: str) -> Response:
+def handed_over(trans_id: str, form: str, at: str = "") -> Response:
     """What to tell a sender of a message that was taken in this form: who passes it on cannot know its end."""
-    return indeterminant(trans_id) if form == PASSED_ON else success(trans_id, form)
+    return indeterminant(trans_id) if form == PASSED_ON else success(trans_id, form, at)
 
 
 def indeterminant(trans_id: str) -> Response:
@@ -369,3 +350,8 @@ def indeterminant(trans_id: str) -> Response:
 def failure(trans_id: str, reason: Reason, text: str = "", retry_after: int | None = None) -> Response:
     """The operation was not carried out, for ``reason``."""
     return Response(trans_id, Status.FAILURE, reason, text, retry_after)
+
+
+def unsent(trans_id: str, text: str, reason: Reason = Reason.TIMEOUT) -> Response:
+    """The next hop could not be reached at all: not one octet of the message left (``Response.is_unsent``)."""
+    return Response(trans_id, Status.FAILURE, reason, text, is_unsent=True)

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Concatenate, ParamSpec
 
-from comity.bindings.base import Binding, DatagramSession, Peer, Session
+from comity.bindings.base import Binding, DatagramSession, Peer, Session, TlsCheck
 from comity.errors import LocalProtocolError
 from comity.net.limits import Tally
 from comity.service.interfaces import Clock, Timer
@@ -85,7 +85,7 @@ class SessionDriver(ABC):
         if not self._is_running and self._flush_handle is None and self._current() is not None:
             self._flush_handle = self._loop.call_soon(self._flush_now)
 
-    def start_tls(self) -> None:
+    def start_tls(self, check: TlsCheck = "name") -> None:
         """Refuse: only a stream can start TLS."""
         raise LocalProtocolError(f"a {self.peer.transport} link cannot start TLS")
 

@@ -14,8 +14,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from comity.bindings.base import Binding, HostPort, Link, Listener, Peer, Target, Transport
-from comity.errors import ConfigError, DeliveryError
+from comity.bindings.base import Binding, HostPort, Link, Listener, Peer, Target, TlsCheck, Transport
+from comity.errors import ConfigError, DeliveryError, NoRouteError
+from comity.net.finding import Finder, Kind
 from comity.net.intake import Intake
 from comity.net.limits import Gate, NetLimits, Tally
 from comity.net.listener import StreamListener
@@ -64,6 +65,7 @@ class AsyncNetwork:
         resolver: names to addresses; made from the system's configuration when first needed if None.
         outbound: what may be dialled; its ``own`` is set to this network's listeners.
         lag: seconds for which the service's oldest message has been waiting for its commit.
+        most_targets: addresses tried for one foreign domain.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class AsyncNetwork:
         resolver: Resolver | None = None,
         outbound: OutboundPolicy | None = None,
         lag: Callable[[], float] = lambda: 0.0,
+        most_targets: int = 8,
     ) -> None:
         self.limits = limits or NetLimits()
         self.tally = Tally(clock, logger)
@@ -84,6 +87,8 @@ class AsyncNetwork:
         self._clock = clock
         self._tls = tls
         self._resolver = resolver
+        self._finder: Finder | None = None
+        self._most_targets = most_targets
         self._outbound = outbound or OutboundPolicy()
         self._outbound.own = lambda: [bound.address for bound in self.bound]
         self._listeners: list[StreamListener] = []
@@ -155,7 +160,7 @@ class AsyncNetwork:
             self.tally.note("Connection lost while being accepted", f"{host}: {error}")
             self._discard(sock, host)
             return
-        server = self.server_tls() if listener.transport == "tls" else None
+        server = self.server_tls(listener.check) if listener.transport == "tls" else None
         pipe = None if server is None else TlsPipe(server.context, end_point=server.server_end_point)
         peer = Peer("tcp", (local[0], local[1]), address)
         link = StreamLink(self, binding, self._clock, peer, listener.role, tls=pipe)
@@ -250,7 +255,7 @@ class AsyncNetwork:
         server = self.server_tls()
         try:
             if client:
-                return TlsPipe(self.client_context(), server_name=target.server_name or target.host)
+                return TlsPipe(self.client_context(target.check), server_name=target.server_name or target.host)
         except TlsFailure as error:
             raise DeliveryError(f"no TLS to {target.host}: {error}") from error
         if server is None:
@@ -299,12 +304,29 @@ class AsyncNetwork:
         targets = await self.resolver.service(prefix, domain, port, transport)
         return targets if is_trusted else self.permitted(targets)
 
+    async def hop_targets(self, protocol: str, domain: str, next_hop: str) -> Sequence[Target]:
+        """Targets for a hop; see ``Network``."""
+        return await self.finder.targets(protocol, domain, next_hop)
+
+    async def find(
+        self, domain: str, kind: Kind, protocols: Sequence[str], asker: str = ""
+    ) -> Sequence[tuple[str, str]]:
+        """The protocols a foreign domain is reached by; see ``service.finding.Directory``."""
+        return await self.finder.find(domain, kind, protocols, asker)
+
+    @property
+    def finder(self) -> Finder:
+        """Finds the servers of foreign domains."""
+        if self._finder is None:
+            self._finder = Finder(self.resolver, self.permitted, self._clock, self._most_targets)
+        return self._finder
+
     def permitted(self, targets: Sequence[Target]) -> Sequence[Target]:
-        """Leave out what must not be dialled. Raises DeliveryError if nothing is left (U-03)."""
+        """Leave out what must not be dialled. Raises NoRouteError if nothing is left (U-03)."""
         refusals = [self._outbound.refusal(target.host, target.port) for target in targets]
         kept = [target for target, refusal in zip(targets, refusals, strict=True) if not refusal]
         if not kept:
-            raise DeliveryError(f"no permitted route: {'; '.join(dict.fromkeys(refusals))}")
+            raise NoRouteError(f"no permitted route: {'; '.join(dict.fromkeys(refusals))}")
         return kept
 
     @property
@@ -323,15 +345,15 @@ class AsyncNetwork:
 
     # --- LinkOwner -----------------------------------------------------------------------------------------
 
-    def server_tls(self) -> ServerTls | None:
+    def server_tls(self, check: TlsCheck = "name") -> ServerTls | None:
         """What to speak TLS with as a server, as it is now."""
-        return None if self._tls is None else self._tls.server
+        return None if self._tls is None else self._tls.servers.get(check)
 
-    def client_context(self) -> ssl.SSLContext:
+    def client_context(self, check: TlsCheck = "name") -> ssl.SSLContext:
         """What to speak TLS with as a client, as it is now."""
         if self._tls is None:
             self._tls = TlsContexts()
-        return self._tls.client
+        return self._tls.clients[check]
 
     def link_authenticated(self, link: TcpLink) -> None:
         """Stop counting an accepted link as a stranger's."""

@@ -13,13 +13,16 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import dns.asyncresolver
 import dns.exception
+import dns.message
 import dns.name
 import dns.nameserver
 import dns.rdata
@@ -32,7 +35,7 @@ import dns.rdtypes.IN.SRV
 import dns.resolver
 
 from comity.bindings.base import HostPort, Target, Transport
-from comity.errors import DeliveryError
+from comity.errors import DeliveryError, NoRouteError
 from comity.service.interfaces import Clock
 
 QUERY_SECONDS = 5.0
@@ -43,6 +46,10 @@ EDNS_PAYLOAD = 1232
 MOST_RECORDS = 16
 MOST_TARGETS = 16
 """Records and addresses used of one answer, however many it holds (U-05)."""
+MOST_ALIASES = 8
+"""CNAME records followed from one name (U-05)."""
+MOST_QUESTIONS = 64
+"""Questions under way at once, each with a socket of its own: a silent server must not use up all of them."""
 MOST_ENTRIES = 4096
 STALE_SECONDS = 3600.0
 NEGATIVE_SECONDS = 60.0
@@ -58,6 +65,20 @@ NAPTR_SERVICES: dict[str, Transport] = {"SIPS+D2T": "tls", "SIP+D2T": "tcp", "SI
 """RFC 3263 section 4.1; D2S and SIPS+D2U are not supported here and so discarded."""
 
 
+_ENDS: ContextVar[list[float] | None] = ContextVar("_ENDS", default=None)
+
+
+@contextmanager
+def noting_ends() -> Iterator[list[float]]:
+    """Note when each answer ends that is used meanwhile, so that what follows from them is not remembered for longer (ADDR-16)."""
+    ends: list[float] = []
+    token = _ENDS.set(ends)
+    try:
+        yield ends
+    finally:
+        _ENDS.reset(token)
+
+
 @dataclass(frozen=True, slots=True)
 class _Answer:
     """The records of one name and type; empty if there are none."""
@@ -65,6 +86,8 @@ class _Answer:
     records: tuple[dns.rdata.Rdata, ...]
     fetched: float
     ttl: float
+    canonical: dns.name.Name
+    """The name at the end of its CNAME records; the name itself if there are none."""
 
 
 class Resolver:
@@ -89,6 +112,7 @@ class Resolver:
         self._uniform = uniform
         self._cache: dict[tuple[dns.name.Name, dns.rdatatype.RdataType], _Answer] = {}
         self._asking: dict[tuple[dns.name.Name, dns.rdatatype.RdataType], asyncio.Task[_Answer]] = {}
+        self._free = asyncio.Semaphore(MOST_QUESTIONS)
         self._hosts = {} if hosts is None else _read_hosts(hosts)
         self._resolver = self._make(nameservers)
 
@@ -128,7 +152,7 @@ class Resolver:
         host = host.removeprefix("[").removesuffix("]")
         if service == "sips":
             if transport == "udp":
-                raise DeliveryError(f"{host} cannot be reached: SIPS does not go over UDP (RFC 3261 section 26.2.2)")
+                raise NoRouteError(f"{host} cannot be reached: SIPS does not go over UDP (RFC 3261 section 26.2.2)")
             transport = "tls" if transport == "tcp" else transport
         literal = _literal(host)
         if literal is not None or port is not None:
@@ -152,8 +176,13 @@ class Resolver:
             return [Target(transport, literal, port, domain if transport == "tls" else "")]
         return await self._by_srv(f"{prefix}.{domain}", domain, port, transport)
 
-    async def _by_naptr(self, service: str, host: str) -> list[Target]:
-        applicable = [
+    async def has_sips(self, host: str) -> bool:
+        """True if ``host`` says by NAPTR or SRV records where it takes SIP under TLS. Raises DeliveryError."""
+        return bool(await self._naptrs("sips", host) or await self.services(SRV_PREFIXES["tls"], host))
+
+    async def _naptrs(self, service: str, host: str) -> list[tuple[int, int, Transport, dns.name.Name]]:
+        """Order, preference, transport and name of the SRV records, of those that apply."""
+        return [
             (record.order, record.preference, NAPTR_SERVICES[name], record.replacement)
             for record in await self._records(_name(host), "NAPTR")
             if isinstance(record, dns.rdtypes.IN.NAPTR.NAPTR)
@@ -162,6 +191,9 @@ class Resolver:
             and (name := record.service.decode("ascii", "replace").upper()) in NAPTR_SERVICES
             and (service == "sip" or name.startswith("SIPS"))
         ]
+
+    async def _by_naptr(self, service: str, host: str) -> list[Target]:
+        applicable = await self._naptrs(service, host)
         if not applicable:
             return await self._by_any_srv(service, host)
         # RFC 2915 section 2: once an order has a match, higher ones must not be considered.
@@ -175,7 +207,7 @@ class Resolver:
             except DeliveryError as problem:
                 error = problem
         if not targets:
-            raise error or DeliveryError(f"{host} offers no SIP service")
+            raise error or NoRouteError(f"{host} offers no SIP service")
         return targets[:MOST_TARGETS]
 
     async def _by_any_srv(self, service: str, host: str) -> list[Target]:
@@ -198,22 +230,54 @@ class Resolver:
 
     async def _by_records(self, records: Sequence[dns.rdata.Rdata], host: str, transport: Transport) -> list[Target]:
         """Order SRV records, then look up the address of each; those without one are left out."""
-        usable = [record for record in records if isinstance(record, dns.rdtypes.IN.SRV.SRV)]
-        if len(usable) == 1 and usable[0].target == dns.name.root:
-            raise DeliveryError(f"{host} says it does not offer this service (RFC 2782)")
-        ordered = self.order([record for record in usable if record.target != dns.name.root])[:MOST_RECORDS]
+        usable = [(transport, record) for record in records if isinstance(record, dns.rdtypes.IN.SRV.SRV)]
+        return await self.targets_of(usable, host, host.rstrip(".") if transport == "tls" else "")
+
+    async def targets_of(
+        self, services: Sequence[tuple[Transport, dns.rdtypes.IN.SRV.SRV]], host: str, server_name: str
+    ) -> list[Target]:
+        """Put SRV records in their order, whatever transport each stands for (XEP-0368), and look up their addresses.
+
+        Raises:
+            NoRouteError: ``host`` says that it offers none of this, or no server of it has an address.
+            DeliveryError: their addresses cannot be looked up now.
+        """
+        offered = {id(record): transport for transport, record in services if record.target != dns.name.root}
+        if not offered:
+            raise NoRouteError(f"{host} says it does not offer this service (RFC 2782)")
+        ordered = self.order([record for _, record in services if id(record) in offered])[:MOST_RECORDS]
         found = await asyncio.gather(*(self._addresses(record.target) for record in ordered), return_exceptions=True)
-        server_name = host.rstrip(".") if transport == "tls" else ""
         targets: list[Target] = []
         for record, addresses in zip(ordered, found, strict=True):
             if not isinstance(addresses, BaseException):
+                transport = offered[id(record)]
                 targets += [Target(transport, address, record.port, server_name) for address in addresses]
             elif not isinstance(addresses, DeliveryError):
                 raise addresses
         if not targets:
             problems = [error for error in found if isinstance(error, DeliveryError)]
-            raise problems[0] if problems else DeliveryError(f"the servers of {host} have no address")
+            problems.sort(key=lambda error: isinstance(error, NoRouteError))  # what may be better later is said first
+            raise problems[0] if problems else NoRouteError(f"the servers of {host} have no address")
         return targets[:MOST_TARGETS]
+
+    async def services(self, prefix: str, domain: str) -> list[dns.rdtypes.IN.SRV.SRV]:
+        """The SRV records at ``prefix.domain``. Raises DeliveryError."""
+        records = await self._records(_name(f"{prefix}.{domain}"), "SRV")
+        return [record for record in records if isinstance(record, dns.rdtypes.IN.SRV.SRV)]
+
+    async def texts(self, name: str, kind: str) -> list[str]:
+        """The records of any kind as a zone file has them, names with their final dot. Raises DeliveryError."""
+        return [record.to_text() for record in await self._records(_name(name), kind)]
+
+    async def canonical(self, domain: str) -> str:
+        """The name that ``domain`` is an alias of (CNAME), else itself; A-labels. Raises DeliveryError."""
+        name = _name(domain)
+        canonical = (await self._answer(name, "A")).canonical
+        return domain if canonical == name else canonical.to_text(omit_final_dot=True).lower()
+
+    async def addresses(self, domain: str) -> list[str]:
+        """The addresses of ``domain``, none if it has none. Raises DeliveryError."""
+        return (await self._addresses(_name(domain)))[:MOST_TARGETS]
 
     def order(self, records: Sequence[dns.rdtypes.IN.SRV.SRV]) -> list[dns.rdtypes.IN.SRV.SRV]:
         """Put SRV records in the order to try them: by priority, then drawn by weight (RFC 2782, "Usage rules")."""
@@ -235,7 +299,7 @@ class Resolver:
     async def _by_address(self, host: str, port: int, transport: Transport) -> list[Target]:
         addresses = await self._addresses(_name(host))
         if not addresses:
-            raise DeliveryError(f"{host} has no address in DNS")
+            raise NoRouteError(f"{host} has no address in DNS")
         server_name = host.rstrip(".") if transport == "tls" else ""
         return [Target(transport, address, port, server_name) for address in addresses[:MOST_TARGETS]]
 
@@ -260,11 +324,15 @@ class Resolver:
         return found
 
     async def _records(self, name: dns.name.Name, kind: str) -> tuple[dns.rdata.Rdata, ...]:
+        return (await self._answer(name, kind)).records
+
+    async def _answer(self, name: dns.name.Name, kind: str) -> _Answer:
         """Records of ``name``, from the cache while their TTL lasts; simultaneous questions are asked once."""
         key = (name, dns.rdatatype.from_text(kind))
         known = self._cache.get(key)
         if known is not None and self._clock.now() < known.fetched + known.ttl:
-            return known.records
+            _note(known)
+            return known
         task = self._asking.get(key)
         if task is None:
             task = asyncio.get_running_loop().create_task(self._ask(*key))
@@ -274,30 +342,41 @@ class Resolver:
             answer = await asyncio.shield(task)
         except DeliveryError:
             if known is not None and self._clock.now() < known.fetched + known.ttl + STALE_SECONDS:
-                return known.records
+                _note(known)
+                return known
             raise
-        return answer.records
+        _note(answer)
+        return answer
 
     async def _ask(self, name: dns.name.Name, kind: dns.rdatatype.RdataType) -> _Answer:
         text = name.to_text(omit_final_dot=True)
         try:
-            answer = await self._resolver.resolve(name, kind, raise_on_no_answer=False, search=False)
-        except dns.resolver.NXDOMAIN:
-            return self._remember(name, kind, (), NEGATIVE_SECONDS)
+            async with self._free:
+                answer = await self._resolver.resolve(name, kind, raise_on_no_answer=False, search=False)
+        except dns.resolver.NXDOMAIN as error:
+            return self._remember(name, kind, (), _negative_ttl(error, name), error.canonical_name)
         except (dns.resolver.LifetimeTimeout, dns.exception.Timeout) as error:
             raise DeliveryError(f"DNS did not answer for {text} within {QUERY_SECONDS * TRIES:g} s") from error
         except dns.resolver.NoNameservers as error:
             raise DeliveryError(f"no DNS server could answer for {text}") from error
         except (dns.exception.DNSException, OSError) as error:
             raise DeliveryError(f"DNS for {text} failed: {error}") from error
+        chain = answer.chaining_result
+        if len(chain.cnames) > MOST_ALIASES:
+            raise DeliveryError(f"{text} is an alias of an alias, more than {MOST_ALIASES} times")
         if answer.rrset is None:
-            return self._remember(name, kind, (), NEGATIVE_SECONDS)
-        return self._remember(name, kind, tuple(answer.rrset), float(answer.rrset.ttl))
+            return self._remember(name, kind, (), min(NEGATIVE_SECONDS, chain.minimum_ttl), chain.canonical_name)
+        return self._remember(name, kind, tuple(answer.rrset), float(chain.minimum_ttl), chain.canonical_name)
 
     def _remember(
-        self, name: dns.name.Name, kind: dns.rdatatype.RdataType, records: tuple[dns.rdata.Rdata, ...], ttl: float
+        self,
+        name: dns.name.Name,
+        kind: dns.rdatatype.RdataType,
+        records: tuple[dns.rdata.Rdata, ...],
+        ttl: float,
+        canonical: dns.name.Name,
     ) -> _Answer:
-        answer = _Answer(records, self._clock.now(), min(ttl, LONGEST_SECONDS))
+        answer = _Answer(records, self._clock.now(), min(ttl, LONGEST_SECONDS), canonical)
         self._cache.pop((name, kind), None)
         while len(self._cache) >= MOST_ENTRIES:
             self._cache.pop(next(iter(self._cache)))
@@ -305,12 +384,27 @@ class Resolver:
         return answer
 
 
+def _note(answer: _Answer) -> None:
+    ends = _ENDS.get()
+    if ends is not None:
+        ends.append(answer.fetched + answer.ttl)
+
+
+def _negative_ttl(error: dns.resolver.NXDOMAIN, name: dns.name.Name) -> float:
+    """How long "there is no such name" holds (RFC 2308): as the SOA record says, at most a minute."""
+    response: dns.message.QueryMessage = error.response(name)  # type: ignore[no-untyped-call]  # dnspython: no annotations
+    try:
+        return min(NEGATIVE_SECONDS, response.resolve_chaining().minimum_ttl)
+    except dns.exception.DNSException:
+        return NEGATIVE_SECONDS
+
+
 def _name(text: str) -> dns.name.Name:
     """Make an absolute DNS name of A-labels."""
     try:
         return dns.name.from_text(text.encode("ascii").decode("ascii"))
     except (dns.exception.DNSException, UnicodeError) as error:
-        raise DeliveryError(f"{text[:128]!r} is not a host name") from error
+        raise NoRouteError(f"{text[:128]!r} is not a host name") from error
 
 
 def _literal(host: str) -> str | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import socket
 
-from comity.bindings.base import Binding, Peer, TlsInfo
+from comity.bindings.base import Binding, Peer, TlsCheck, TlsInfo
 from comity.errors import DeliveryError, LocalProtocolError
 from comity.net.tcp import LinkOwner, TcpLink, address_text
 from comity.net.tls import TlsFailure, TlsPipe
@@ -49,17 +49,17 @@ class StreamLink(TcpLink):
         """Octets accepted that the kernel has not taken yet, those that wait for the handshake included."""
         return super().unsent + self._held_octets
 
-    def start_tls(self) -> None:
+    def start_tls(self, check: TlsCheck = "name") -> None:
         """Become a TLS server: what is queued now goes out in the clear, all that follows under TLS."""
-        server = self._owner.server_tls()
+        server = self._owner.server_tls(check)
         if server is None:
             raise LocalProtocolError("there is no certificate to start TLS with")
         self._switch(TlsPipe(server.context, end_point=server.server_end_point))
 
-    def start_tls_client(self, server_name: str) -> None:
+    def start_tls_client(self, server_name: str, check: TlsCheck = "name") -> None:
         """Become a TLS client expecting a certificate for ``server_name``."""
         try:
-            self._switch(TlsPipe(self._owner.client_context(), server_name=server_name))
+            self._switch(TlsPipe(self._owner.client_context(check), server_name=server_name))
         except TlsFailure as error:
             raise LocalProtocolError(str(error)) from error
 

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol, cast
 
-from comity.bindings.base import Binding, HostPort, Peer, Session
+from comity.bindings.base import Binding, HostPort, Peer, Session, TlsCheck
 from comity.errors import DeliveryError
 from comity.failpoints import failpoint
 from comity.net.driver import SessionDriver
@@ -56,10 +56,10 @@ class LinkOwner(Protocol):
     @property
     def intake(self) -> Intake: ...
 
-    def server_tls(self) -> ServerTls | None:
+    def server_tls(self, check: TlsCheck = "name") -> ServerTls | None:
         """What to speak TLS with as a server, as it is now."""
 
-    def client_context(self) -> ssl.SSLContext:
+    def client_context(self, check: TlsCheck = "name") -> ssl.SSLContext:
         """What to speak TLS with as a client, as it is now."""
 
     def link_authenticated(self, link: TcpLink) -> None: ...

@@ -16,14 +16,20 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
+from typing import TypedDict
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from comity.bindings.base import TlsInfo
+from comity.bindings.base import TlsCheck, TlsInfo
 from comity.errors import ConfigError
+
+_CHECKS: tuple[TlsCheck, ...] = ("name", "chain", "nothing")
+_SRV_NAME = x509.ObjectIdentifier("1.3.6.1.5.5.7.8.7")
+_XMPP_ADDR = x509.ObjectIdentifier("1.3.6.1.5.5.7.8.5")
 
 logger = logging.getLogger(__name__)
 
@@ -59,13 +65,16 @@ def server_end_point(certificate: bytes) -> bytes:
     return hashlib.new(name, certificate).digest()
 
 
-def make_server_context(certificate: Path, key: Path, trust: Path | None = None) -> ssl.SSLContext:
+def make_server_context(
+    certificate: Path, key: Path, trust: Path | None = None, check: TlsCheck = "name"
+) -> ssl.SSLContext:
     """Make a server's context from PEM files; blocks on the file system.
 
     Args:
         certificate: the server's certificate followed by those of its issuers.
         key: its private key, not encrypted.
         trust: a PEM file or directory of CAs; clients may then show a certificate, which must verify against it.
+        check: "chain": they are asked for one also without ``trust``, by the system's CAs; "nothing": they never are.
 
     Raises:
         ConfigError: a file is missing, unreadable, not PEM, or the key belongs to another certificate.
@@ -75,24 +84,33 @@ def make_server_context(certificate: Path, key: Path, trust: Path | None = None)
     context.num_tickets = 0
     _harden(context)
     _load_chain(context, certificate, key)
+    if check == "nothing":
+        return context
     if trust is not None:
         _load_trust(context, trust)
+        context.verify_mode = ssl.CERT_OPTIONAL
+    elif check == "chain":
+        context.load_default_certs(ssl.Purpose.CLIENT_AUTH)
         context.verify_mode = ssl.CERT_OPTIONAL
     return context
 
 
 def make_client_context(
-    trust: Path | None = None, certificate: Path | None = None, key: Path | None = None
+    trust: Path | None = None, certificate: Path | None = None, key: Path | None = None, check: TlsCheck = "name"
 ) -> ssl.SSLContext:
     """Make a client's context that demands a certificate valid for the server's name; blocks on the file system.
 
     Args:
         trust: CAs to trust instead of the system's.
         certificate: shown to a server that asks for one, with its ``key``.
+        check: "chain" leaves its names to the caller, "nothing" all of it.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     _harden(context)
-    if trust is None:
+    context.check_hostname = check == "name"
+    if check == "nothing":
+        context.verify_mode = ssl.CERT_NONE
+    elif trust is None:
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
     else:
         _load_trust(context, trust)
@@ -174,19 +192,38 @@ class TlsContexts:
 
     Args:
         certificate, key, trust: see ``TlsFiles``.
+        has_peers: other servers are judged in their own way: contexts for every ``TlsCheck``, not only for "name".
 
     Raises:
         ConfigError: the files cannot be used.
     """
 
-    def __init__(self, certificate: Path | None = None, key: Path | None = None, trust: Path | None = None) -> None:
+    def __init__(
+        self,
+        certificate: Path | None = None,
+        key: Path | None = None,
+        trust: Path | None = None,
+        *,
+        has_peers: bool = False,
+    ) -> None:
+        self._checks = _CHECKS if has_peers else _CHECKS[:1]
         self._files = TlsFiles(certificate, key, trust)
-        self.server: ServerTls | None = None
-        """For connections accepted from now on; those made earlier keep theirs."""
+        self.servers: dict[TlsCheck, ServerTls] = {}
+        """For connections accepted from now on; those made earlier keep theirs. None without a certificate."""
         self.expires: datetime | None = None
         """When our certificate ends (aware UTC)."""
-        self.client: ssl.SSLContext
+        self.clients: dict[TlsCheck, ssl.SSLContext]
         self._load(self._files, is_first=True)
+
+    @property
+    def server(self) -> ServerTls | None:
+        """For everybody but other servers."""
+        return self.servers.get("name")
+
+    @property
+    def client(self) -> ssl.SSLContext:
+        """For servers that are judged by their name."""
+        return self.clients["name"]
 
     def reload(self, files: TlsFiles | None = None) -> None:
         """Read the files again, or others; on ConfigError everything stays as it was. Blocks on the file system."""
@@ -195,11 +232,13 @@ class TlsContexts:
         self._files = files
 
     def _load(self, files: TlsFiles, *, is_first: bool) -> None:
-        server = None
+        servers: dict[TlsCheck, ServerTls] = {}
         expires = None
         if files.certificate is not None and files.key is not None:
             before = _readable("tls.certificate", files.certificate)
-            context = make_server_context(files.certificate, files.key, files.trust)
+            contexts = {
+                check: make_server_context(files.certificate, files.key, files.trust, check) for check in self._checks
+            }
             certificate = x509.load_pem_x509_certificate(before)
             expires = certificate.not_valid_after_utc
             if expires <= datetime.now(UTC):
@@ -207,13 +246,16 @@ class TlsContexts:
                 if not is_first:
                     raise ConfigError("tls.certificate", problem, "The one in use stays; renew the file.")
                 logger.warning("tls.certificate: %s Peers will refuse it; renew it and reload.", problem)
-            server = ServerTls(context, server_end_point(certificate.public_bytes(Encoding.DER)))
-        client = make_client_context(files.trust, files.certificate, files.key)
-        if files.certificate is not None and server is not None and before != files.certificate.read_bytes():
+            end_point = server_end_point(certificate.public_bytes(Encoding.DER))
+            servers = {check: ServerTls(context, end_point) for check, context in contexts.items()}
+        clients = {
+            check: make_client_context(files.trust, files.certificate, files.key, check) for check in self._checks
+        }
+        if files.certificate is not None and servers and before != files.certificate.read_bytes():
             # The channel binding would be another certificate's than the one shown.
             problem = f"the file {files.certificate} was written while it was read."
             raise ConfigError("tls.certificate", problem, "Reload when it is whole.")
-        self.server, self.client, self.expires = server, client, expires
+        self.servers, self.clients, self.expires = servers, clients, expires
 
 
 class TlsPipe:
@@ -290,13 +332,15 @@ class TlsPipe:
     def info(self) -> TlsInfo:
         """What the finished handshake proved."""
         peer = self._object.getpeercert(binary_form=True)
+        proved = self._object.getpeercert()  # empty if nobody looked whether it verifies
         cipher = self._object.cipher()
         return TlsInfo(
             version=self._object.version() or "",
             cipher=cipher[0] if cipher else "",
             server_end_point=self._end_point if self.is_server else server_end_point(peer or b""),
-            peer_certificate=peer,
-            names=_names(self._object.getpeercert()),
+            peer_certificate=peer if proved else None,
+            names=_names(proved),
+            **_other_names(peer if proved else None),
         )
 
 
@@ -305,6 +349,40 @@ def _names(certificate: Mapping[str, object] | None) -> tuple[str, ...]:
     entries = (certificate or {}).get("subjectAltName", ())
     assert isinstance(entries, tuple)
     return tuple(value for kind, value in entries if kind == "DNS")
+
+
+class _Others(TypedDict, total=False):
+    service_names: tuple[str, ...]
+    xmpp_names: tuple[str, ...]
+    ends: datetime
+
+
+@lru_cache(maxsize=1024)
+def _other_names(certificate: bytes | None) -> _Others:
+    """What ``TlsInfo`` says of a certificate besides its dNSNames."""
+    if certificate is None:
+        return {}
+    try:
+        parsed = x509.load_der_x509_certificate(certificate)
+        names = parsed.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        others = names.get_values_for_type(x509.OtherName)
+    except (ValueError, UnsupportedAlgorithm, x509.ExtensionNotFound, x509.DuplicateExtension):
+        return {}  # it names nobody, then
+    return {
+        "service_names": tuple(_string(other.value) for other in others if other.type_id == _SRV_NAME),
+        "xmpp_names": tuple(_string(other.value) for other in others if other.type_id == _XMPP_ADDR),
+        "ends": parsed.not_valid_after_utc,
+    }
+
+
+def _string(der: bytes) -> str:
+    """An IA5String or UTF8String of less than 128 octets; "" for anything else."""
+    if len(der) < 2 or der[0] not in (0x0C, 0x16) or der[1] != len(der) - 2 or der[1] > 127:
+        return ""
+    try:
+        return der[2:].decode("utf-8")
+    except UnicodeDecodeError:
+        return ""
 
 
 def _reason(error: ssl.SSLError) -> str:

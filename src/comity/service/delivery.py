@@ -14,14 +14,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
+from comity.cpim.delivered import TEXT_FORMS
 from comity.cpim.imdn import PROCESSING
 from comity.cpim.operations import (
     PASSED_ON,
+    Fate,
     MessageOperation,
     Reason,
     Response,
@@ -35,11 +37,24 @@ from comity.failpoints import failpoint
 from comity.service.channel import Channel
 from comity.service.ends import AGAIN, Ends
 from comity.service.envelope import Envelope, Outcome, operation_of_item
+from comity.service.finding import HopFinder
+from comity.service.former import FormerLanes
 from comity.service.hops import HopChannel
 from comity.service.interfaces import Clock, Contact, Deliverer, Delivery, Item, Store
 from comity.service.pending import Pending, Report, Reporter
 from comity.service.policy import check_link
-from comity.service.routing import HOPS, INBOXES, RECEIPTS, contacts_for, inbox_lane, receipt_lane
+from comity.service.routing import (
+    DNS,
+    HERE,
+    HOPS,
+    INBOXES,
+    NOWHERE,
+    RECEIPTS,
+    contacts_for,
+    domain_of_hop,
+    inbox_lane,
+    receipt_lane,
+)
 
 log = logging.getLogger(__name__)
 
@@ -206,11 +221,14 @@ class Inbox:
         True while the end is not durable: ``certain`` follows."""
         pending.offered[channel] = False
         if not pending.is_done:
-            outcome = Outcome("delivered", self.engine.clock.when(), channel.contact.binding, response.form)
+            if response.form in TEXT_FORMS and not response.at:
+                response = replace(response, at=self.engine.node)
+            outcome = self.engine.outcome_of(channel.contact, response, pending.via)
             context = pending.operation.context
             is_asked = context.wants_receipt or (context.asks and channel.contact.confirms)
             receipt = self.engine.receipt(pending, response) if is_asked else None
-            self.end(pending, outcome, handed_over(pending.operation.trans_id, response.form), receipt)
+            answer = handed_over(pending.operation.trans_id, response.form, response.at)
+            self.end(pending, outcome, answer, receipt)
         return bool(pending.seq) and not pending.is_certain
 
     def refused(self, pending: Pending, channel: Channel, response: Response) -> None:
@@ -218,7 +236,7 @@ class Inbox:
         pending.offered[channel] = False
         pending.refusal = response
         if not pending.is_done and not any(pending.offered.values()):
-            self.engine.fail(self, pending, response, channel.contact.binding)
+            self.engine.fail(self, pending, response, pending.via or channel.contact.binding)
 
     def lost(self, pending: Pending, channel: Channel) -> None:
         """A device left before it answered: the message waits for the next one."""
@@ -302,6 +320,9 @@ class DeliveryEngine:
         self.node = node
         self.is_stopping = False
         self.deliverers: dict[str, Deliverer] = {}
+        self.former = FormerLanes(self.take_up)
+        self.finder: HopFinder | None = None
+        """Finds hops that no route names; set by ``server.py`` before ``start``."""
         self.ends = Ends(store, clock, report)
         self._report = report
         self._inboxes: dict[str, Inbox] = {}
@@ -357,7 +378,7 @@ class DeliveryEngine:
 
     def open_hop(self, lane: str, hop: Contact) -> None:
         """Something is about to go into a hop's lane: it is in memory, or empty, since ``load`` took up all others."""
-        if lane not in self._inboxes:
+        if lane not in self._inboxes and not self.former.is_waiting(lane):
             inbox = self._inboxes[lane] = Inbox(self, lane)
             inbox.open(hop)
 
@@ -370,18 +391,22 @@ class DeliveryEngine:
                 if channel.contact.binding == binding:
                     self.take_up(lane, channel.contact)
 
-    async def load(self, hop_of: Callable[[str], Contact | None]) -> None:
-        """Take up the lanes that belong to no registered device; ``hop_of`` gives a lane's hop."""
+    async def load(self, taker_of: Callable[[str], Contact]) -> None:
+        """Take up the lanes that belong to no registered device; ``taker_of`` gives who takes what is in a hop's lane now."""
         self._receipts.update([info.lane for info in await self.store.lanes(RECEIPTS)])
-        for info in await self.store.lanes(HOPS):
-            hop = hop_of(info.lane)
-            if hop is None:
-                log.warning("%d messages wait in %s, and no [[route]] leads there now", info.pending, info.lane)
-            else:
-                self.take_up(info.lane, hop)
+        for info in sorted(await self.store.lanes(HOPS), key=lambda info: info.oldest):
+            taker = taker_of(info.lane)
+            if taker.binding in (NOWHERE, HERE):
+                log.warning("%d messages wait in %s, and no route leads there now", info.pending, info.lane)
+            self.former.begin(info.lane, taker)
+
+    def lane_of(self, hop: Contact) -> str:
+        """Where what goes to a hop has to stand: in its own lane, or behind what waits in a former one (G-30)."""
+        return self.former.lane_of(hop)
 
     def sweep(self) -> None:
         """Forget the hops and the lanes of receipts in which nothing is."""
+        self.former.sweep(lambda lane: lane not in self._inboxes or self._inboxes[lane].is_idle)
         for lane in [lane for lane in self._inboxes if not lane.startswith(INBOXES)]:
             if self._inboxes[lane].is_idle:
                 del self._inboxes[lane]
@@ -397,6 +422,14 @@ class DeliveryEngine:
         inbox = self._inboxes.get(lane)
         if inbox is not None:
             inbox.wake()
+
+    def hop_returned(self, binding: str, domains: Collection[str]) -> None:
+        """A next hop can be reached again (see ``Service.hop_returned``)."""
+        for lane, inbox in list(self._inboxes.items()):
+            # A lane keeps the name it began with (G-30), and that of a domain found by DNS names no protocol.
+            by = {channel.contact.binding for channel in inbox.channels.values() if channel.contact.is_hop}
+            if by & {binding, DNS} and ("*" in domains or domain_of_hop(lane) in domains):
+                self.wake(lane)
 
     def dropped(self, lane: str, seq: int) -> None:
         """A record was ended by another hand: what is in memory of it goes no further."""
@@ -417,14 +450,33 @@ class DeliveryEngine:
     def attempt(self, channel: Channel, pending: Pending, number: int) -> asyncio.Future[Response]:
         """One attempt at one device; what raises becomes that attempt's failure."""
         try:
-            return self._attempt(channel, pending, number)
+            finder, hop = self.finder, channel.contact
+            if finder is None or not finder.is_wanted(hop):
+                return self._attempt(hop, pending, number)
+            operation = pending.operation
+            only = operation.context.wants_receipt if operation.context.report is not None else ""
+            attempt = partial(self._attempt_found, pending, number)
+            asker = pending.envelope.in_protocol
+            work = finder.carry(hop, operation.trans_id, asker, only, attempt)
+            return asyncio.get_running_loop().create_task(work)
         except Exception as error:  # a message that cannot be put in this hop's form must not stop its lane (F-POISON)
             failed: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
             failed.set_exception(error)
             return failed
 
-    def _attempt(self, channel: Channel, pending: Pending, number: int) -> asyncio.Future[Response]:
-        contact, envelope = channel.contact, pending.envelope
+    def _attempt_found(self, pending: Pending, number: int, hop: Contact) -> asyncio.Future[Response]:
+        pending.via = hop.binding
+        return self._attempt(hop, pending, number)
+
+    def _attempt(self, contact: Contact, pending: Pending, number: int) -> asyncio.Future[Response]:
+        envelope, report = pending.envelope, pending.operation.context.report
+        if contact.is_hop and report is not None and report.fate is not Fate.FAILED:
+            wanted = pending.operation.context.wants_receipt
+            if wanted != contact.binding:  # the way to its domain changed while it waited (G-30)
+                text = "The next server is not reached by the protocol that asked for the receipt."
+                other: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+                other.set_result(failure(pending.operation.trans_id, Reason.NO_ROUTE, text))
+                return other
         if pending.operation.requirements and (refusal := check_link(pending.operation, contact)) is not None:
             refused: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
             refused.set_result(refusal)
@@ -450,6 +502,12 @@ class DeliveryEngine:
         if pending.seq and not any(not waiter.done() for waiter in pending.waiters):
             report = self._report(pending, response)
         inbox.end(pending, outcome, replace(response, trans_id=pending.operation.trans_id), report)
+
+    def outcome_of(self, contact: Contact, response: Response, via: str = "") -> Outcome:
+        """How a message ended that this contact took, by ``via`` where its own name does not say it."""
+        is_protected = contact.is_protected if response.is_protected is None else response.is_protected
+        form, at = response.form, response.at
+        return Outcome("delivered", self.clock.when(), via or contact.binding, form, out_tls=is_protected, at=at)
 
     def receipt(self, pending: Pending, response: Response) -> Report | None:
         """What tells a sender who asked that it was delivered; who took it over with that wish tells her itself."""

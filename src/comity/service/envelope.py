@@ -32,6 +32,8 @@ class _Report(msgspec.Struct, array_like=True):
     recipient: str
     native_id: str
     fate: str = Fate.FAILED.value
+    form: str = ""
+    at: str = ""
 
 
 class _Hop(msgspec.Struct, array_like=True):
@@ -40,6 +42,8 @@ class _Hop(msgspec.Struct, array_like=True):
     out_protocol: str
     when: datetime
     note: str
+    in_tls: bool | None = None
+    out_tls: bool | None = None
 
 
 class Envelope(msgspec.Struct, array_like=True):
@@ -99,11 +103,22 @@ def pack(
             is_protected,
             asserted_by,
             message_id,
-            [_Hop(h.node, h.in_protocol, h.out_protocol, h.when, h.note) for h in operation.history],
+            [
+                _Hop(h.node, h.in_protocol, h.out_protocol, h.when, h.note, h.in_tls, h.out_tls)
+                for h in operation.history
+            ],
             hints,
             None
             if report is None
-            else _Report(report.reason.value, report.text, report.recipient.uri, report.native_id, report.fate.value),
+            else _Report(
+                report.reason.value,
+                report.text,
+                report.recipient.uri,
+                report.native_id,
+                report.fate.value,
+                report.form,
+                report.at,
+            ),
             sorted(requirement.value for requirement in operation.requirements),
             note,
             date_time,
@@ -143,7 +158,8 @@ def operation_with(envelope: Envelope, thing: MimeObject) -> MessageOperation:
     try:
         if kept is not None:
             recipient = Address.parse(kept.recipient)
-            report = Report(Reason(kept.reason), kept.text, recipient, kept.native_id, Fate(kept.fate))
+            reason, fate = Reason(kept.reason), Fate(kept.fate)
+            report = Report(reason, kept.text, recipient, kept.native_id, fate, kept.form, kept.at)
         return MessageOperation(
             Address.parse(envelope.source),
             Address.parse(envelope.destination),
@@ -151,12 +167,20 @@ def operation_with(envelope: Envelope, thing: MimeObject) -> MessageOperation:
             thing,
             envelope.max_forwards,
             Context(**envelope.context, report=report),
-            tuple(HistoryEntry(h.node, h.in_protocol, h.out_protocol, h.when, h.note) for h in envelope.history),
+            history_of(envelope),
             # A word this version does not know raises: such a row is parked and reported, never sent on without it.
             requirements=frozenset(map(Requirement, envelope.requirements)),
         )
     except (AddressError, TypeError, ValueError) as error:
         raise StoreError(f"a stored envelope holds what cannot be: {error}") from error
+
+
+def history_of(envelope: Envelope) -> tuple[HistoryEntry, ...]:
+    """The nodes a message had passed when it came here."""
+    return tuple(
+        HistoryEntry(h.node, h.in_protocol, h.out_protocol, h.when, h.note, h.in_tls, h.out_tls)
+        for h in envelope.history
+    )
 
 
 DROPPED: Final = "Dropped by the operator."
@@ -173,6 +197,10 @@ class Outcome(msgspec.Struct, omit_defaults=True):
     form: str = ""
     reason: str = ""
     text: str = ""
+    out_tls: bool | None = None
+    """Whether the link it left by was under TLS."""
+    at: str = ""
+    """The node at which its object ended, where only the text went on."""
 
 
 _outcome_encoder = msgspec.json.Encoder()

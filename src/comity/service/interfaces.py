@@ -12,12 +12,13 @@ re-read unacknowledged rows, never "after the highest seen". Lease time is the s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from comity.cpim.address import Address
+from comity.cpim.names import Names
 from comity.cpim.operations import MessageOperation, Response, SubscribeOperation
 from comity.cpim.protection import Finding
 
@@ -370,16 +371,33 @@ class Peers(Protocol):
 
         ``"*"`` among them: an intermediary trusted to speak for every domain but ours (RFC 3340 section 4.5.2)."""
 
+    def asserts(self, host: str, names: Sequence[str]) -> bool:
+        """Whether it is believed that a request's sender is whom P-Asserted-Identity names (RFC 3325); of a domain it speaks
+        for all the same. The arguments are those of ``proved``."""
+
 
 class Routes(Protocol):
     """Where messages to other domains go; implemented by ``service/routes.py`` from ``[[route]]``."""
 
     def hop(self, domain: str) -> Contact | None:
         """The next hop towards a domain that is not ours (A-labels): ``is_hop``, ``binding`` speaks with it, ``resource`` is the domain,
-        ``data`` the ``[[route]] next_hop`` as UTF-8, "" to find it by DNS. None: that domain cannot be reached from here."""
+        ``data`` the ``[[route]] next_hop`` as UTF-8, "" to find it by DNS. None: that domain cannot be reached from here.
+
+        A domain without a route, found by DNS, has the binding "dns", which is none: ``Service.find_hops`` says which it is."""
 
     def may_pass(self, source: str, domain: str) -> bool:
         """Whether a message from one foreign domain may pass through here to another (``[[route]] transit``)."""
+
+
+class Maps(Protocol):
+    """What people are called on a link where that differs from what they are called here; implemented by ``service/maps.py`` from
+    ``[[route]] as`` and ``[[map]]``."""
+
+    def towards(self, via: str, domain: str) -> Names:
+        """The names on the link by which ``domain`` (ours for it, A-labels) is reached."""
+
+    def of(self, via: str, domains: frozenset[str]) -> Names:
+        """The names on a link whose other end proved to speak for ``domains`` (``Peers.proved``)."""
 
 
 # --- the service as bindings see it ---------------------------------------------------------------------------
@@ -402,7 +420,11 @@ class Origin:
     marks: tuple[Mark, ...] = ()
     """Values to commit with the message, such as the stream's ``h``."""
     domains: frozenset[str] = frozenset()
-    """Domains that a peer server proved to speak for (``Peers.proved``); empty for a person's own session."""
+    """Domains that a peer server proved to speak for (``Peers.proved``), as the core calls them (``Names.proved``); empty for a
+    person's own session."""
+    wire: tuple[Address, ...] = ()
+    """What sender and recipient are called on the link, where that is not what the operation calls them; an object may name
+    them by either (GW-4)."""
 
     def speaks_for(self, domain: str) -> bool:
         """True for a peer server's own domain; ask only about domains that are not ours."""
@@ -441,6 +463,9 @@ class Service(Protocol):
     def routes(self) -> Routes: ...
 
     @property
+    def maps(self) -> Maps: ...
+
+    @property
     def clock(self) -> Clock: ...
 
     @property
@@ -476,6 +501,16 @@ class Service(Protocol):
     def reached(self, operation: MessageOperation) -> Sequence[Contact]:
         """The contacts an operation goes to as things stand."""
 
+    async def find_hops(self, domain: str, *, asker: str = "", kind: Literal["im", "pres"] = "im") -> Sequence[Contact]:
+        """The next hops to a domain that is not ours, to be tried in this order: its route's, or those that DNS says.
+
+        Args:
+            domain: A-labels.
+            asker: the protocol that what is to be sent came by; it goes first where the domain speaks it.
+            kind: messages or presence.
+
+        Raises NoRouteError if nothing leads there, DeliveryError if DNS cannot say now."""
+
     def mark(self, mark: Mark) -> asyncio.Future[list[Result]]:
         """Set a mark without a message; carried out in the order of the calls to this and ``submit``."""
 
@@ -485,6 +520,13 @@ class Service(Protocol):
     async def told(self, delivery_id: str, domains: frozenset[str], response: Response) -> bool:
         """A next hop that took a message over says how it ended (success, or a failure): its sender is told as if it had happened
         here. True once that is durable; False if there is no such message, or its way did not lead to one of ``domains``."""
+
+    def hop_returned(self, binding: str, domains: Collection[str]) -> None:
+        """A next hop can be reached again: what waits for it is tried now instead of after its pause.
+
+        Args:
+            binding: who speaks with it.
+            domains: those it leads to, A-labels; ``*``: all that this binding has something for."""
 
     def reject(self, delivery_id: str, contact: Contact, response: Response) -> None:
         """A device that took a delivery refuses it afterwards (an XMPP error stanza): report it to the sender."""

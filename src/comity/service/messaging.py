@@ -154,7 +154,9 @@ def report_operation(
         thread=operation.context.thread,
         resource=operation.context.source_resource,
         kind=operation.context.kind,
-        report=Report(reason, text, operation.destination, operation.context.native_id, fate),
+        report=Report(
+            reason, text, operation.destination, operation.context.native_id, fate, response.form, response.at
+        ),
         wants_receipt="" if fate is Fate.FAILED else operation.context.wants_receipt or envelope.in_protocol,
         asks=operation.context.asks,
     )

@@ -29,6 +29,8 @@ class Peer:
     """Where it is known by its address instead of by a certificate."""
     speaks_for: frozenset[str] = frozenset()
     """Domains it speaks for besides its name; ``*``: all but ours."""
+    asserts: bool = False
+    """P-Asserted-Identity of it is believed."""
 
 
 class KnownPeers:
@@ -51,6 +53,14 @@ class KnownPeers:
             if peer.name in domains or _is_within(host, peer):
                 found |= {peer.name, *peer.speaks_for}
         return frozenset(found - self._own - NOBODYS)
+
+    def asserts(self, host: str, names: Sequence[str]) -> bool:
+        """See ``Peers.asserts``."""
+        believed = [peer for peer in self._peers if peer.asserts]
+        if not believed:
+            return False
+        domains = {_domain(name) for name in names}
+        return any(peer.name in domains or _is_within(host, peer) for peer in believed)
 
 
 def _domain(name: str) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from comity.cpim.operations import HistoryEntry, MessageOperation, Response, extended
 from comity.service.envelope import Envelope
 from comity.service.interfaces import Add, Contact, Result
+from comity.service.routing import HERE
 
 if TYPE_CHECKING:
     from comity.service.channel import Channel
@@ -35,6 +36,7 @@ class Pending:
         "refusal",
         "seq",
         "takers",
+        "via",
         "waiters",
     )
 
@@ -55,19 +57,26 @@ class Pending:
         self.is_certain = False
         """Its end is durable."""
         self.refusal: Response | None = None
-        self._egress: dict[str, MessageOperation] = {}
+        self.via = ""
+        """The protocol it went by last, where the hop's own name does not say it."""
+        self._egress: dict[tuple[str, bool], MessageOperation] = {}
 
     def egress(self, node: str, contact: Contact, when: datetime) -> MessageOperation:
         """The operation as it leaves for ``contact``: our history entry appended, the object as it is (GW-8); one hop less if
         it leaves for another node (T2)."""
-        operation = self._egress.get(contact.binding)
+        if contact.binding == HERE:
+            return self.operation
+        key = contact.binding, contact.is_protected
+        operation = self._egress.get(key)
         if operation is None:
-            entry = HistoryEntry(node, self.envelope.in_protocol, contact.binding, when, self.envelope.note)
+            envelope = self.envelope
+            links = envelope.is_protected, contact.is_protected
+            entry = HistoryEntry(node, envelope.in_protocol, contact.binding, when, envelope.note, *links)
             if contact.is_hop:
                 operation = self.operation.forwarded(entry)
             else:
                 operation = replace(self.operation, history=extended(self.operation.history, entry))
-            self._egress[contact.binding] = operation
+            self._egress[key] = operation
         return operation
 
 

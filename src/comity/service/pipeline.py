@@ -13,9 +13,10 @@ import asyncio
 import logging
 import os
 from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Collection, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Literal
 
 from comity.cpim.address import Address
 from comity.cpim.entity import is_secured
@@ -32,7 +33,7 @@ from comity.cpim.operations import (
     indeterminant,
     success,
 )
-from comity.errors import AddressError, MalformedMessage, StoreError
+from comity.errors import AddressError, MalformedMessage, NoRouteError, StoreError
 from comity.failpoints import failpoint
 from comity.service import policy
 from comity.service.delays import Delays
@@ -46,6 +47,7 @@ from comity.service.envelope import (
     unpack,
     unpack_outcome,
 )
+from comity.service.former import Here, Nowhere, contact_for
 from comity.service.ids import is_spine_id, new_spine_id
 from comity.service.interfaces import (
     Accepted,
@@ -54,11 +56,13 @@ from comity.service.interfaces import (
     Clock,
     Contact,
     Deliverer,
+    Delivery,
     Done,
     Follower,
     Found,
     Full,
     Item,
+    Maps,
     Mark,
     Op,
     Origin,
@@ -71,6 +75,7 @@ from comity.service.interfaces import (
     Store,
     Timer,
 )
+from comity.service.maps import LinkMaps
 from comity.service.messaging import (
     FATE_OF,
     about_key,
@@ -88,7 +93,7 @@ from comity.service.presence.interfaces import PresenceService
 from comity.service.protection import Protection
 from comity.service.registrar import ContactRegistrar
 from comity.service.routes import StaticRoutes
-from comity.service.routing import HOPS, contacts_for, domain_of_hop, hop_lane, inbox_lane, receipt_lane
+from comity.service.routing import DNS, HERE, HOPS, NOWHERE, contacts_for, domain_of_hop, inbox_lane, receipt_lane
 
 log = logging.getLogger(__name__)
 
@@ -144,6 +149,7 @@ class Pipeline:
         protection: Protection | None = None,
         peers: Peers | None = None,
         routes: Routes | None = None,
+        maps: Maps | None = None,
     ) -> None:
         self.accounts = accounts
         self.clock = clock
@@ -152,6 +158,7 @@ class Pipeline:
         self.protection = protection or Protection()
         self.peers: Peers = peers or KnownPeers(())
         self.routes: Routes = routes or StaticRoutes()
+        self.maps: Maps = maps or LinkMaps()
         self.presence: PresenceService | None = None
         """Set by ``server.py`` before ``start``."""
         self.inbox: Inbox | None = None
@@ -175,17 +182,26 @@ class Pipeline:
         """Load the contacts and take up what is stored; call before any listener opens."""
         self.is_first_life = await self._store.get("setting", _DEDUP) is None
         self._secret = await self.secret(_DEDUP)
-        self.delivery.deliverers.update(deliverers)
+        moving = Here(self._store, self.accounts, self.limits, lambda: self._secret, self._moved)
+        self.delivery.deliverers.update({**deliverers, NOWHERE: Nowhere(), HERE: moving})
         await self.registrar.load()
         await self.delays.load()
         await self.protection.load(self._store)
         self.registrar.on_present = self.delivery.present
         self.registrar.on_absent = self.delivery.absent
         failpoint("service.recovery")
-        await self.delivery.load(lambda lane: self.routes.hop(domain_of_hop(lane)))
+        await self.delivery.load(self._taker)
         for contact in self.registrar.all_contacts():
             self.delivery.present(contact)
         self._expire_later()
+
+    def _taker(self, lane: str) -> Contact:
+        domain = domain_of_hop(lane)
+        is_ours = self.accounts.serves(domain)
+        return contact_for(lane, None if is_ours else self.routes.hop(domain), is_ours=is_ours)
+
+    def _moved(self, lane: str, id: str, seq: int, delivery: Delivery, envelope: Envelope) -> None:
+        self.delivery.accept(lane, id, seq, delivery.operation, envelope)
 
     async def stop(self) -> None:
         """Begin nothing new; what is accepted stays in the store."""
@@ -218,7 +234,7 @@ class Pipeline:
         refusal = refusal or policy.check_size(operation, self.limits)
         view: CpimMessage | None = None
         if refusal is None:
-            view, refusal = policy.check_object(operation, self.clock.when(), self.limits)
+            view, refusal = policy.check_object(operation, self.clock.when(), self.limits, origin.wire)
         if refusal is None and operation.requirements:
             refusal = policy.check_requirements(operation, origin)
         note, notice = "", None
@@ -360,7 +376,9 @@ class Pipeline:
                 self._drop(submission)
                 return
         submission.envelope = envelope_of(operation, origin, view, asserted_by, submission.note)
-        lane = inbox_lane(operation.destination.key) if submission.hop is None else hop_lane(submission.hop)
+        lane = (
+            inbox_lane(operation.destination.key) if submission.hop is None else self.delivery.lane_of(submission.hop)
+        )
         if operation.context.transient:
             self._deliver(submission, lane, operation.trans_id, 0)
             submission.say(Accepted(operation.trans_id, submission.outcome))
@@ -450,7 +468,7 @@ class Pipeline:
             outcome.set_result(indeterminant(trans_id))
             return
         if ended.outcome == "delivered":
-            outcome.set_result(handed_over(trans_id, ended.form))
+            outcome.set_result(handed_over(trans_id, ended.form, ended.at))
         else:
             reason = Reason(ended.reason) if ended.reason else Reason.INTERNAL
             outcome.set_result(failure(trans_id, reason, ended.text))
@@ -484,7 +502,7 @@ class Pipeline:
         """Where a report has to stand; None if there is no way to who should get it."""
         wants, key = report.context.wants_receipt, report.destination.key
         if hop is not None:
-            return hop_lane(hop) if wants in ("", hop.binding) else None
+            return self.delivery.lane_of(hop) if wants in ("", hop.binding) or hop.binding == DNS else None
         if not self.accounts.serves(report.destination.domain):
             log.warning("nobody can be told of a message of %s: there is no route to its domain", key)
             return None
@@ -515,7 +533,9 @@ class Pipeline:
     async def admit_subscription(self, operation: SubscribeOperation, origin: Origin) -> Response | None:
         """See ``Service.admit_subscription``."""
         own = replace(operation, watcher=self._own(operation.watcher), target=self._own(operation.target))
-        refusal = policy.check_watcher(own, replace(origin, principal=self._own(origin.principal)))
+        is_ours = self.accounts.serves(own.watcher.domain)
+        by = replace(origin, principal=self._own(origin.principal))
+        refusal = policy.check_watcher(own, by, is_ours=is_ours)
         if refusal is None and self.accounts.serves(own.target.domain):
             refusal = await self.protection.prove(operation, own.target, self.clock.when())
         return refusal
@@ -523,6 +543,15 @@ class Pipeline:
     def follow(self, follower: Follower) -> None:
         """See ``Service.follow``."""
         self._followers.append(follower)
+
+    async def find_hops(self, domain: str, *, asker: str = "", kind: Literal["im", "pres"] = "im") -> Sequence[Contact]:
+        """See ``Service.find_hops``."""
+        hop, finder = self.routes.hop(domain), self.delivery.finder
+        if hop is None:
+            raise NoRouteError(f"there is no route to {domain}")
+        if finder is None or not finder.is_wanted(hop):
+            return (hop,)
+        return await finder.hops(hop, asker, kind)
 
     def reached(self, operation: MessageOperation) -> Sequence[Contact]:
         """See ``Service.reached``."""
@@ -549,6 +578,10 @@ class Pipeline:
                 await is_durable
             return True
         return False
+
+    def hop_returned(self, binding: str, domains: Collection[str]) -> None:
+        """See ``Service.hop_returned``."""
+        self.delivery.hop_returned(binding, domains)
 
     def reject(self, delivery_id: str, contact: Contact, response: Response) -> None:
         """A device refuses what it took (see ``Service.reject``)."""

@@ -7,6 +7,7 @@ check that fails gives the reason (OPS-4). Sender binding (C-20, S-06, X-46) can
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -99,9 +100,12 @@ def check_size(operation: MessageOperation, limits: Limits) -> Response | None:
 
 
 def check_object(
-    operation: MessageOperation, when: datetime, limits: Limits
+    operation: MessageOperation, when: datetime, limits: Limits, wire: Sequence[Address] = ()
 ) -> tuple[CpimMessage | None, Response | None]:
     """The message/cpim inside, where it can be seen, is well-formed, the sender's, and for the recipient.
+
+    Args:
+        wire: what sender and recipient are called on the link it came by (``Origin.wire``).
 
     Returns:
         The view (None for an object whose CPIM is hidden or absent) and the refusal, if any.
@@ -118,18 +122,19 @@ def check_object(
     except MalformedMessage as error:
         return None, failure(trans_id, Reason.SYNTAX, f"The message/cpim object is malformed: {error}.")
     assert view.from_ is not None
-    if not _names(view.from_.uri, operation.source):
+    senders, recipients = (operation.source, *wire[:1]), (operation.destination, *wire[1:])
+    if not any(_names(view.from_.uri, sender) for sender in senders):
         return view, failure(trans_id, Reason.DENIED, "The object's From is not the one who signed in.")
-    if _signed_by_other(view, operation.source, limits):
+    if _signed_by_other(view, senders, limits):
         return view, failure(trans_id, Reason.DENIED, "The message signed inside this one is not the sender's.")
-    if not any(_names(to.uri, operation.destination) for to in (*view.to, *view.cc)):
+    if not any(_names(to.uri, recipient) for recipient in recipients for to in (*view.to, *view.cc)):
         return view, failure(trans_id, Reason.DENIED, "The recipient is not in the object's To or cc.")
     if view.date_time is not None and view.date_time > when + limits.future:
         return view, failure(trans_id, Reason.TIMESTAMP, "The object's DateTime lies in the future.")
     return view, None
 
 
-def _signed_by_other(view: CpimMessage, sender: Address, limits: Limits) -> bool:
+def _signed_by_other(view: CpimMessage, senders: Sequence[Address], limits: Limits) -> bool:
     """True for a message signed by somebody else in an envelope of the sender's: programs would mix the two up (M-06).
 
     Whoever wants to show it to others attaches it, as one part of a multipart.
@@ -143,7 +148,9 @@ def _signed_by_other(view: CpimMessage, sender: Address, limits: Limits) -> bool
         inner = cpim_view(content, limits=limits.cpim)
     except MalformedMessage:
         return False  # what lies deeper and cannot be read is opaque (C-31)
-    return inner is not None and (inner.from_ is None or not _names(inner.from_.uri, sender))
+    if inner is None:
+        return False
+    return inner.from_ is None or not any(_names(inner.from_.uri, sender) for sender in senders)
 
 
 def _header_fault(thing: MimeObject) -> str:
@@ -179,8 +186,14 @@ def check_link(operation: MessageOperation, contact: Contact) -> Response | None
     return None
 
 
-def check_watcher(operation: SubscribeOperation, origin: Origin) -> Response | None:
-    """Subscribe and unsubscribe come from the watcher's own session or her authenticated domain (SEC-31, SEC-33, T19)."""
+def check_watcher(operation: SubscribeOperation, origin: Origin, *, is_ours: bool) -> Response | None:
+    """Subscribe and unsubscribe come from the watcher's own session or her authenticated domain (SEC-31, SEC-33, T19).
+
+    Args:
+        operation: names who wants it.
+        origin: says who handed it in.
+        is_ours: the watcher is of one of our domains, for which no other server ever speaks.
+    """
     for name, address in (("watcher", operation.watcher), ("target", operation.target)):
         if address.scheme != "pres":
             return failure(operation.trans_id, Reason.SYNTAX, f"The {name} of a subscription is a pres: address.")
@@ -188,7 +201,7 @@ def check_watcher(operation: SubscribeOperation, origin: Origin) -> Response | N
         return failure(operation.trans_id, Reason.SYNTAX, "The duration of a subscription is not negative.")
     watcher = operation.watcher.with_scheme("im")
     if origin.domains:
-        is_hers = watcher.domain in origin.domains
+        is_hers = not is_ours and origin.speaks_for(watcher.domain)
     else:
         is_hers = watcher.key == origin.principal.with_scheme("im").key
     if not is_hers:

@@ -18,7 +18,8 @@ def contacts_for(operation: MessageOperation, contacts: Iterable[Contact]) -> li
     report = operation.context.report
     if report is not None and report.fate is not Fate.FAILED:
         # Only those who asked know what to make of it; whoever they are, each of them gets it.
-        return [contact for contact in live if contact.binding == operation.context.wants_receipt]
+        wanted = operation.context.wants_receipt
+        return [contact for contact in live if contact.binding == wanted or contact.is_hop]  # a hop answers for itself
     wanted = operation.context.resource
     if wanted:
         named = [contact for contact in live if contact.resource == wanted]
@@ -26,6 +27,11 @@ def contacts_for(operation: MessageOperation, contacts: Iterable[Contact]) -> li
             return named
     return [contact for contact in live if contact.priority >= 0]
 
+
+DNS = "dns"
+"""``Contact.binding`` of a hop whose protocol DNS says (``finding.py``)."""
+NOWHERE, HERE = "nowhere", "here"
+"""``Contact.binding`` for what waits for a domain that nothing leads to any more, or that is ours now (``former.py``)."""
 
 INBOXES, HOPS, RECEIPTS = "inbox/", "hop/", "receipt/"
 """How the names of lanes begin."""

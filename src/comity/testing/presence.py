@@ -5,17 +5,19 @@ Place on the path: around steps 5 to 7 of subscribe and notify, for tests of the
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from comity.cpim.address import Address
-from comity.cpim.operations import EndReason, NotifyOperation, Response, SubscribeOperation
+from comity.cpim.operations import EndReason, NotifyOperation, Response, SubscribeOperation, success
 from comity.cpim.presence import Note, PresenceDocument
 from comity.cpim.presence_state import Availability, PresenceState, document_state, state_document, tuple_id_of
-from comity.service.interfaces import Origin, Store
+from comity.service.interfaces import Contact, Origin, Store
 from comity.service.presence.interfaces import (
+    Ask,
     ContactItem,
     Content,
     Decision,
@@ -29,6 +31,7 @@ from comity.service.presence.interfaces import (
 from comity.service.presence.keeping import KeepingLimits
 from comity.service.presence.service import AccountPresence
 from comity.service.presence.watching import PresenceLimits
+from comity.service.routes import Route
 from comity.store.clock import StoreClock
 from comity.store.memory import MemoryStore
 from comity.testing.clock import FakeClock
@@ -120,8 +123,67 @@ class RecordingEdge:
         return told
 
 
+@dataclass
+class RecordingAbroad:
+    """An ``Abroad`` that writes down what it is asked to carry, and answers as the test says."""
+
+    answer_with: Response = field(default_factory=lambda: success(""))
+    """What becomes of each errand."""
+    carried: list[tuple[str, str, str]] = field(default_factory=list)
+    """(what, of whom, to whom)."""
+    held: list[asyncio.Future[Response]] | None = None
+    """Not None: errands are not answered but stand here."""
+    asks: list[Ask] = field(default_factory=list)
+    directed: list[NotifyOperation] = field(default_factory=list)
+
+    def _carry(self, what: str, account: Address, other: Address) -> asyncio.Future[Response]:
+        self.carried.append((what, account.local, f"{other.local}@{other.domain}"))
+        done: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+        if self.held is None:
+            done.set_result(self.answer_with)
+        else:
+            self.held.append(done)
+        return done
+
+    def ask(self, operation: SubscribeOperation, ask: Ask, hop: Contact) -> asyncio.Future[Response]:
+        """Write it down."""
+        assert operation.duration
+        self.asks.append(ask)
+        return self._carry("ask", operation.watcher, operation.target)
+
+    def withdraw(self, operation: SubscribeOperation, hop: Contact) -> asyncio.Future[Response]:
+        """Write it down."""
+        assert not operation.duration
+        return self._carry("withdraw", operation.watcher, operation.target)
+
+    def answer(self, account: Address, watcher: Address, is_granted: bool, hop: Contact) -> asyncio.Future[Response]:
+        """Write it down."""
+        return self._carry("grant" if is_granted else "refuse", account, watcher)
+
+    def watch(self, account: Address, target: Address, hop: Contact) -> asyncio.Future[Response]:
+        """Write it down."""
+        return self._carry("watch", account, target)
+
+    def unwatch(self, account: Address, target: Address, hop: Contact) -> None:
+        """Write it down."""
+        self.carried.append(("unwatch", account.local, f"{target.local}@{target.domain}"))
+
+    def direct(self, operation: NotifyOperation, hop: Contact) -> asyncio.Future[Response]:
+        """Write it down."""
+        self.directed.append(operation)
+        return self._carry("direct", operation.target, operation.watcher)
+
+    def take(self) -> list[tuple[str, str, str]]:
+        """What was carried since the last call."""
+        carried, self.carried = self.carried, []
+        return carried
+
+
 class PresenceBench(Bench):
-    """A pipeline and its presence service over a memory store, with alice, bob and carol at a.test."""
+    """A pipeline and its presence service over a memory store, with alice, bob and carol at a.test.
+
+    Routes lead to other domains; ``abroad`` stands for all their servers.
+    """
 
     def __init__(
         self,
@@ -131,21 +193,25 @@ class PresenceBench(Bench):
         *,
         keeping: KeepingLimits | None = None,
         accounts: Iterable[str] = (),
+        routes: Sequence[Route] = (),
     ) -> None:
         clock = clock or FakeClock()
-        super().__init__(store or MemoryStore(StoreClock(lambda: clock.when().timestamp(), clock.now)), clock=clock)
+        store = store or MemoryStore(StoreClock(lambda: clock.when().timestamp(), clock.now))
+        super().__init__(store, clock=clock, routes=routes)
         if accounts:
             self.accounts = MemoryAccounts(list(accounts))
             self.pipeline.accounts = self.accounts
         self._limits, self._keeping = limits, keeping
+        self.abroad = RecordingAbroad()
         self.presence = self._new_presence()
         self.sip, self.xmpp = RecordingEdge(self.clock), RecordingEdge(self.clock)
         self._ids = itertools.count(1)
 
     def _new_presence(self) -> AccountPresence:
         admit = self.pipeline.admit_subscription
+        hop = self.pipeline.routes.hop
         self.pipeline.presence = presence = AccountPresence(
-            self.store, self.accounts, self.clock, admit, limits=self._limits, keeping=self._keeping
+            self.store, self.accounts, self.clock, admit, hop=hop, limits=self._limits, keeping=self._keeping
         )
         return presence
 
@@ -159,6 +225,8 @@ class PresenceBench(Bench):
         await self.presence.start()
         self.presence.attach("sip", self.sip)
         self.presence.attach("xmpp", self.xmpp)
+        for name in ("sip", "xmpp"):
+            self.presence.attach_abroad(name, self.abroad)
 
     async def crash(self) -> None:
         """The process ends at once and another one starts over the same store; edges and clock stay."""
@@ -166,6 +234,26 @@ class PresenceBench(Bench):
         self.presence = self._new_presence()
         await self._start_presence()
         await settle()
+
+    def peer(self, domain: str, binding: str = "xmpp") -> Origin:
+        """Another domain's server."""
+        principal = Address("im", "", domain)
+        return Origin(principal, binding, "192.0.2.1", True, domains=frozenset({domain}))
+
+    def hear(
+        self,
+        account: str,
+        presentity: str,
+        word: str = "available",
+        note: str = "",
+        *,
+        key: str = "desk",
+        lease: int | None = None,
+    ) -> Response | None:
+        """Another domain tells an account how one of its people is; ``word`` "": of that device nothing more."""
+        who, whom = Address.parse(account), Address.parse(presentity)
+        statement = Statement(self.document(presentity, word, note, key or "all"), keeps_ids=True) if word else None
+        return self.presence.heard(who, whom, statement, self.peer(whom.domain), key=key, lease=lease)
 
     def origin(self, uri: str, binding: str = "sip") -> Origin:
         """Somebody's own signed-in session."""

@@ -11,7 +11,7 @@ from comity.bindings.apex.binding import ApexBinding
 from comity.bindings.apex.config import ApexConfig
 from comity.bindings.apex.elements import Ok, Option
 from comity.bindings.apex.endpoint import Endpoint
-from comity.bindings.base import HostPort, Link, Peer, Target, TlsInfo, Transport
+from comity.bindings.base import HostPort, Link, Peer, Target, TlsCheck, TlsInfo, Transport
 from comity.cpim.address import Address
 from comity.cpim.native import wrap
 from comity.cpim.operations import Context, MessageOperation, MimeObject, Response
@@ -43,7 +43,7 @@ class RelayLink(MemoryLink):
         self.node = node
         self.other: RelayLink | None = None
 
-    def start_tls_client(self, server_name: str) -> None:
+    def start_tls_client(self, server_name: str, check: TlsCheck = "name") -> None:
         assert self.other is not None
         if server_name not in self.other.node.names:
             self.node.internet.refused.append(server_name)
@@ -54,7 +54,7 @@ class RelayLink(MemoryLink):
         for link in (self, self.other):
             link.flush()
 
-    def start_tls(self) -> None:
+    def start_tls(self, check: TlsCheck = "name") -> None:
         """What was queued goes out in the clear; the client's part does the rest for both."""
         assert self.session is not None
         self.written += b"".join(self.session.data_to_send(self.node.clock.now()))
@@ -158,6 +158,10 @@ class Node:
         if not found:
             raise DeliveryError(f"{domain} has no relay")
         return [Target(transport, host, port) for host in found]
+
+    async def hop_targets(self, protocol: str, domain: str, next_hop: str) -> Sequence[Target]:
+        assert protocol == "apex"
+        return await self.resolve_service("_apex-mesh._tcp", domain, 912, "tcp")
 
     def datagram_link(self, binding: object, near: HostPort | None = None) -> Link | None:
         return None

@@ -295,7 +295,7 @@ class TestOptions:
         assert read(data(whole(), Option(STATUS_REQUEST))) == Error(501, "a statusRequest needs a transID")
 
     def test_history_is_a_relays_word_and_written_anew(self) -> None:
-        entry = HistoryEntry("b.test", "apex", "apex", WHEN, 'a "note" & <more>')
+        entry = HistoryEntry("b.test", "apex", "apex", WHEN, 'a "note" & <more>', True, False)
         said = history_option([entry], 4)
         assert operation(data(whole(), said)).history == ()
         op = operation(data(whole(), said), is_relay=True)

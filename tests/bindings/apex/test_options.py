@@ -13,7 +13,6 @@ from comity.bindings.apex.options import (
     DATA_HOPPING,
     DATA_TIMING,
     HISTORY,
-    MAX_HISTORY,
     PROTECTION,
     Asked,
     Place,
@@ -23,6 +22,7 @@ from comity.bindings.apex.options import (
     read_options,
 )
 from comity.bindings.apex.rates import Rates
+from comity.cpim.history import MOST_HISTORY
 from comity.cpim.operations import HistoryEntry
 
 WHEN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -80,7 +80,7 @@ def test_history_is_bounded_and_what_cannot_be_read_is_left_out() -> None:
     """GW-8."""
     entries = [HistoryEntry(f"n{k}.test", "sip", "apex", WHEN + timedelta(seconds=k)) for k in range(70)]
     read = read_history(history_option(entries, 1))
-    assert read == tuple(entries[-MAX_HISTORY:])
+    assert read == tuple(entries[-MOST_HISTORY:])
     hops = "<hop node='a' in='sip' out='apex' time='yesterday'/><hop node='b' in='sip' out='apex' time='2026-01-02T03:04:05Z'/>"
     option = Option(external=HISTORY, content=f"<history xmlns='{HISTORY}'>{hops}</history>".encode())
     assert [entry.node for entry in read_history(option)] == ["b"]

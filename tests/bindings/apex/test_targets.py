@@ -42,12 +42,15 @@ async def found(domain: str, next_hop: str = "") -> list[Target]:
 @run_async
 async def test_srv_records_say_where_the_relays_are_in_the_order_of_their_priority() -> None:
     """ADDR-17: ``_apex-mesh._tcp``; the first one that answers is used, the others are for when it does not."""
-    assert await found("b.test") == [Target("tcp", "198.51.100.1", 2912), Target("tcp", "198.51.100.2", 1912)]
+    assert await found("b.test") == [
+        Target("tcp", "198.51.100.1", 2912, "b.test"),
+        Target("tcp", "198.51.100.2", 1912, "b.test"),
+    ]
 
 
 @run_async
 async def test_domain_without_srv_is_called_at_its_address_and_the_port_of_apex_mesh() -> None:
-    assert await found("plain.test") == [Target("tcp", "198.51.100.3", 912)]
+    assert await found("plain.test") == [Target("tcp", "198.51.100.3", 912, "plain.test")]
 
 
 @pytest.mark.parametrize("domain", ["10.0.0.1", "[10.0.0.1]"])
@@ -55,7 +58,7 @@ async def test_domain_without_srv_is_called_at_its_address_and_the_port_of_apex_
 async def test_domain_literal_is_called_directly(domain: str) -> None:
     """ADDR-17; RFC 3340 section 3.1: the address of the literal, the port that IANA gave apex-mesh, no DNS."""
     async with DnsServer(ZONE) as dns:
-        assert list(await Way.of(domain).targets(network(dns), 912)) == [Target("tcp", "10.0.0.1", 912)]
+        assert list(await Way.of(domain).targets(network(dns), 912)) == [Target("tcp", "10.0.0.1", 912, "10.0.0.1")]
         assert dns.asked == []
 
 

@@ -29,7 +29,7 @@ from comity.bindings.apex.endpoint import Endpoint
 from comity.bindings.apex.service_wire import read_service
 from comity.bindings.apex.session import ApexSession
 from comity.bindings.apex.signing_in import SessionOptions
-from comity.bindings.base import HostPort, Link, Peer, Session, Target, TlsInfo
+from comity.bindings.base import HostPort, Link, Peer, Session, Target, TlsCheck, TlsInfo
 from comity.cpim.address import Address
 from comity.cpim.native import wrap
 from comity.cpim.operations import MessageOperation, MimeObject, Response
@@ -137,7 +137,7 @@ class MemoryLink:
             self.session.handle_timer(now)
             self.pump()
 
-    def start_tls(self) -> None:
+    def start_tls(self, check: TlsCheck = "name") -> None:
         assert self.session is not None
         # What is queued goes in the clear.
         self.in_clear = self.written + b"".join(self.session.data_to_send(self.world.clock.now()))
@@ -411,6 +411,9 @@ class NoNetwork:
         raise NotImplementedError
 
     async def resolve_service(self, *args: object, **named: object) -> Sequence[Target]:
+        raise NotImplementedError
+
+    async def hop_targets(self, *args: object, **named: object) -> Sequence[Target]:
         raise NotImplementedError
 
     def datagram_link(self, binding: object, near: HostPort | None = None) -> Link | None:

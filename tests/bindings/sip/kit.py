@@ -8,17 +8,20 @@ from collections.abc import Callable, Coroutine, Sequence
 from functools import wraps
 from typing import Literal, ParamSpec, Self
 
-from comity.bindings.base import Binding, HostPort, Link, Peer, Target, TlsInfo, Transport
+from comity.bindings.base import Binding, HostPort, Link, Peer, Target, TlsCheck, TlsInfo, Transport
 from comity.bindings.sip.binding import SipBinding
 from comity.bindings.sip.config import SipConfig
 from comity.bindings.sip.digest import DigestClient, ha1
 from comity.bindings.sip.events import Event, RequestFailed, RequestReceived, RequestTimedOut, ResponseReceived
+from comity.bindings.sip.exchange import literal_target
+from comity.bindings.sip.exchange import next_hop as split_next_hop
 from comity.bindings.sip.message import SipRequest, SipResponse
 from comity.bindings.sip.session import SipSession
 from comity.bindings.sip.settings import SessionSettings
 from comity.cpim.address import Address
 from comity.errors import DeliveryError
 from comity.service.interfaces import Credentials, Guard
+from comity.service.maps import LinkMaps, Rule
 from comity.service.peers import KnownPeers
 from comity.service.peers import Peer as PeerServer
 from comity.service.pipeline import Pipeline
@@ -100,7 +103,7 @@ class FakeLink:
             for data in self.session.data_to_send(now):
                 self.world.to_phone(self.peer.remote, data)
 
-    def start_tls(self) -> None:
+    def start_tls(self, check: TlsCheck = "name") -> None:
         raise AssertionError("SIP has no STARTTLS")
 
     def authenticated(self) -> None:
@@ -160,6 +163,12 @@ class FakeNetwork:
     ) -> Sequence[Target]:
         raise AssertionError("SIP has rules of its own")
 
+    async def hop_targets(self, protocol: str, domain: str, next_hop: str) -> Sequence[Target]:
+        transport, host, port = split_next_hop(next_hop)
+        if (literal := literal_target(transport, host, port, domain)) is not None:
+            return [literal]
+        return await self.resolve("sip", host, port, transport, is_trusted=True)
+
     def datagram_link(self, binding: Binding, near: HostPort | None = None) -> Link | None:
         return self.world.udp if near in (None, NEAR_UDP) else None
 
@@ -171,6 +180,7 @@ class World:
     people: tuple[str, ...] = ("alice", "bob", "carol")
     routes: Sequence[Route] = ()
     peers: Sequence[PeerServer] = ()
+    maps: Sequence[Rule] = ()
 
     def __init__(self, **options: object) -> None:
         self.clock = FakeClock()
@@ -195,6 +205,7 @@ class World:
             *(self.store, self.accounts, self.clock, self.domain),
             peers=KnownPeers((self.domain,), self.peers),
             routes=StaticRoutes(self.routes),
+            maps=LinkMaps(self.maps),
         )
         self.network = FakeNetwork(self)
         self.phones: dict[HostPort, Phone] = {}
@@ -271,6 +282,8 @@ class Phone:
         self.lost: list[str] = []
         self.answers: list[int] = []
         """Status codes for the next requests; 200 when empty, 0 to stay silent."""
+        self.answer_headers: dict[int, list[tuple[str, str]]] = {}
+        """What answers of a code bear."""
         self.digest = DigestClient(user, password, realm=world.domain, peer="server", random=counting())
         self.second: SipSession | None = None
         self.link: FakeLink | None = None
@@ -321,7 +334,8 @@ class Phone:
             self.received.append(event.request)
             status_code = self.answers.pop(0) if self.answers else 200
             if status_code:
-                session.respond(event.id, status_code, self.world.clock.now())
+                headers = self.answer_headers.get(status_code, ())
+                session.respond(event.id, status_code, self.world.clock.now(), headers=headers)
         elif isinstance(event, ResponseReceived):
             self.responses[event.id] = event.response
         elif isinstance(event, RequestTimedOut | RequestFailed):

@@ -14,11 +14,13 @@ from comity.bindings.sip.session import SipSession
 from comity.cpim.address import Address
 from comity.cpim.presence_rules import EVERYTHING, Permissions, SubHandling
 from comity.service.interfaces import Origin
+from comity.service.peers import KnownPeers
 from comity.service.pipeline import Pipeline
 from comity.service.presence.interfaces import ContactItem, Decision
 from comity.service.presence.keeping import KeepingLimits
 from comity.service.presence.service import AccountPresence
 from comity.service.presence.watching import PresenceLimits
+from comity.service.routes import StaticRoutes
 from comity.store.clock import StoreClock
 from comity.store.memory import MemoryStore
 from tests.bindings.sip.kit import NEAR_UDP, FakeLink, Phone, World
@@ -57,7 +59,12 @@ class PresenceWorld(World):
         super().__init__(**options)
         self.limits, self.keeping = limits, keeping
         self.store = MemoryStore(StoreClock(lambda: self.clock.when().timestamp(), self.clock.now))
-        self.pipeline = Pipeline(self.store, self.accounts, self.clock, self.domain)
+        self.pipeline = self.new_pipeline()
+
+    def new_pipeline(self) -> Pipeline:
+        """The service over the store as it is."""
+        peers, routes = KnownPeers((self.domain,), self.peers), StaticRoutes(self.routes)
+        return Pipeline(self.store, self.accounts, self.clock, self.domain, peers=peers, routes=routes)
 
     async def start(self) -> Self:
         """Start, or start again after a crash: the store and the phones stay."""
@@ -66,6 +73,7 @@ class PresenceWorld(World):
             self.accounts,
             self.clock,
             self.pipeline.admit_subscription,
+            hop=self.pipeline.routes.hop,
             limits=self.limits,
             keeping=self.keeping,
         )
@@ -80,7 +88,7 @@ class PresenceWorld(World):
         """The process ends at once and another one starts over the same store."""
         self.presence.stop()
         self.binding = SipBinding(self.config, random=secrets.token_bytes)  # no branch is used again
-        self.pipeline = Pipeline(self.store, self.accounts, self.clock, self.domain)
+        self.pipeline = self.new_pipeline()
         await self.start()
         await self.settle()
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import cycle
 
 import pytest
 from hypothesis import given, settings
@@ -221,6 +223,8 @@ class TestHistory:
     @given(entries)
     def test_history_survives_the_header(self, entries: list[HistoryEntry]) -> None:
         """GW-8."""
+        links = cycle([(None, None), (True, True), (True, False), (False, True), (False, False)])
+        entries = [replace(entry, in_tls=tls[0], out_tls=tls[1]) for entry, tls in zip(entries, links, strict=False)]
         headers = history_headers(tuple(entries))
         assert len(headers) <= 8
         read = parse_datagram(request(b"", "text/plain", *headers).to_bytes())

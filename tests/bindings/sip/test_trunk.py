@@ -425,7 +425,7 @@ class TestReports:
         [request] = outside.requests
         assert str(request.from_.uri) == "sip:comity@a.test"
         assert request.value("comity-report") == (
-            'internal;to="im:alice@a.test";text="It was delivered.";fate=delivered;about="t1"'
+            'internal;to="im:alice@a.test";text="It was delivered.";fate=delivered;form=object;about="t1"'
         )
 
 

@@ -70,7 +70,7 @@ class TestOwnDevices:
             world = await start()
             await login(world, "juliet@example.com/x")
             await world.binding.drain()
-            assert not world.presence._presentities.need(JULIET).publications
+            assert not world.presence._presentities.need(JULIET, JULIET).publications
 
         run(story())
 
@@ -253,9 +253,9 @@ class TestOtherProtocols:
             document = state_document(JULIET, "desk", PresenceState(State.AVAILABLE), world.clock.when())
             origin = Origin(JULIET, "sip", "h", True)
             assert isinstance(world.presence.publish(JULIET, Statement(document), origin, key="x"), Published)
-            assert len(world.presence._presentities.need(JULIET).publications) == 2
+            assert len(world.presence._presentities.need(JULIET, JULIET).publications) == 2
             await juliet.tell("<presence type='unavailable'/>")
-            assert len(world.presence._presentities.need(JULIET).publications) == 1
+            assert len(world.presence._presentities.need(JULIET, JULIET).publications) == 1
 
         run(story())
 

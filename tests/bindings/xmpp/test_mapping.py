@@ -329,7 +329,8 @@ class TestEgress:
 
     def test_delay_and_history_are_said(self) -> None:
         """XEP-0203, GW-8."""
-        entries = (HistoryEntry("a.test", "sip", "xmpp", WHEN), HistoryEntry("b.test", "xmpp", "xmpp", WHEN, "n"))
+        first = HistoryEntry("a.test", "sip", "xmpp", WHEN, in_tls=False, out_tls=True)
+        entries = (first, HistoryEntry("b.test", "xmpp", "xmpp", WHEN, "n"))
         op = MessageOperation(ALICE, BOB, "t", text_object(), history=entries)
         made = egress(op, delayed=True)
         assert isinstance(made, Outgoing)
@@ -341,6 +342,7 @@ class TestEgress:
             ("a.test", "sip", "xmpp", ""),
             ("b.test", "xmpp", "xmpp", "n"),
         ]
+        assert [(e.in_tls, e.out_tls) for e in got] == [(False, True), (None, None)]
         assert all(abs(e.when - WHEN) < timedelta(milliseconds=1) for e in got)
 
     def test_identifiers_are_constant_over_attempts(self) -> None:

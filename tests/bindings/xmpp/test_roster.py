@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from comity.bindings.xmpp.mapping import Refusal
 from comity.bindings.xmpp.roster import MAX_GROUPS, MAX_NAME, RosterSet, item_element, read_set, subscription_of
+from comity.bindings.xmpp.session import XmppServerSession
 from comity.bindings.xmpp.wire import CONDITION_TYPES
 from comity.cpim.address import Address
 from comity.errors import StoreError
@@ -355,6 +356,7 @@ class TestVersions:
 def offered(world: World) -> list[Element]:
     """The stream features of a client that has signed in."""
     session = world.binding.new_session(world.link(), "client")
+    assert isinstance(session, XmppServerSession)
     session._account = object()  # type: ignore[assignment]  # any: features depend on whether there is one
     return list(session._features().elements())
 

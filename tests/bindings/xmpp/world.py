@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 
 from comity import sasl
-from comity.bindings.base import HostPort, Link, Peer, Session, Target, TlsInfo
+from comity.bindings.base import HostPort, Link, Peer, Session, Target, TlsCheck, TlsInfo
 from comity.bindings.xmpp import events
 from comity.bindings.xmpp.binding import XmppBinding
 from comity.bindings.xmpp.config import XmppConfig
@@ -107,7 +107,7 @@ class MemoryLink:
             self.session.handle_timer(now)
             self.pump()
 
-    def start_tls(self) -> None:
+    def start_tls(self, check: TlsCheck = "name") -> None:
         self.peer = Peer(self.peer.transport, self.peer.local, self.peer.remote, TLS)
 
     def authenticated(self) -> None:
@@ -309,6 +309,9 @@ class NoNetwork:
         raise NotImplementedError
 
     async def resolve_service(self, *args: object, **named: object) -> Sequence[Target]:
+        raise NotImplementedError
+
+    async def hop_targets(self, *args: object, **named: object) -> Sequence[Target]:
         raise NotImplementedError
 
     def datagram_link(self, binding: object, near: HostPort | None = None) -> Link | None:

@@ -35,6 +35,7 @@ from comity.bindings.apex.report import Wanted
 from comity.bindings.apex.wire import read_option_content, write_option_content
 from comity.cpim.address import Address
 from comity.cpim.composing import composing_in
+from comity.cpim.delivered import sealed_words
 from comity.cpim.entity import CPIM_TYPE, SECURED, content_object, decode_transfer
 from comity.cpim.message import CpimMessage
 from comity.cpim.native import wrap
@@ -316,7 +317,9 @@ def operation_to_data(
     if operation.context.transient and composing_in(operation.object) is not None:
         return failure(operation.trans_id, Reason.CONTENT, "The recipient's application knows nothing of typing.")
     if operation.object.media_type == XMPP_XML:
-        return failure(operation.trans_id, Reason.CONTENT, "The recipient's application cannot take an XMPP stanza.")
+        sealed = operation.context.sealed
+        text = sealed_words(sealed) if sealed else "The recipient's application cannot take an XMPP stanza."
+        return failure(operation.trans_id, Reason.CONTENT, text)
     native = _unpack(operation.context)
     try:
         originator = _originator(operation)

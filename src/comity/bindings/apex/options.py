@@ -15,7 +15,8 @@ from typing import Final, Literal
 from comity.bindings.apex.elements import DataHopping, DataTiming, Error, Option
 from comity.bindings.apex.grammar import AGAINST_POLICY, NOT_VALID, WireError, document
 from comity.bindings.apex.wire import read_option_content
-from comity.cpim.operations import HistoryEntry, Requirement
+from comity.cpim.history import MOST_HISTORY, HistoryEntry, read_entry, tls_word
+from comity.cpim.operations import Requirement
 from comity.cpim.protection import read_requirements
 from comity.xml import escape_attribute, is_xml_text
 
@@ -29,7 +30,6 @@ PROTECTION: Final = "urn:comity:protection:0"
 #: What only relays say, and each says anew.
 RELAYS_OWN: Final = frozenset({HISTORY, PROTECTION})
 #: Most history entries read or written (GW-8).
-MAX_HISTORY: Final = 64
 MAX_HOPS: Final = 255
 
 Place = Literal["attach", "bind", "data", "originator", "recipient"]
@@ -143,16 +143,16 @@ def read_history(option: Option) -> tuple[HistoryEntry, ...]:
             when = datetime.fromisoformat(hop.get("time"))
         except ValueError:
             continue
-        said = hop.get("node"), hop.get("in"), hop.get("out"), hop.get("note")
-        if when.tzinfo is None or len(said[0]) > 255 or len(said[1]) > 16 or len(said[2]) > 16:
-            continue
-        entries.append(HistoryEntry(*said[:3], when.astimezone(UTC), said[3][:128]))
-    return tuple(entries[:MAX_HISTORY])
+        protocols = hop.get("in"), hop.get("out")
+        entry = read_entry(hop.get("node"), protocols, when, hop.get("note"), hop.get("tls"))
+        if entry is not None:
+            entries.append(entry)
+    return tuple(entries[:MOST_HISTORY])
 
 
 def history_option(history: Sequence[HistoryEntry], trans_id: int) -> Option:
     """The transport history: for every relay, and nobody needs to understand it (GW-8)."""
-    hops = "".join(map(_hop, history[-MAX_HISTORY:]))
+    hops = "".join(map(_hop, history[-MOST_HISTORY:]))
     content = f"<history xmlns='{HISTORY}'>{hops}</history>".encode()
     return Option(external=HISTORY, target_hop="all", trans_id=trans_id, content=content)
 
@@ -160,6 +160,8 @@ def history_option(history: Sequence[HistoryEntry], trans_id: int) -> Option:
 def _hop(entry: HistoryEntry) -> str:
     stamp = entry.when.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     said = [("node", entry.node), ("in", entry.in_protocol), ("out", entry.out_protocol), ("time", stamp)]
+    if word := tls_word(entry):
+        said.append(("tls", word))
     if entry.note and is_xml_text(entry.note):
         said.append(("note", entry.note))
     return "<hop " + " ".join(f'{name}="{escape_attribute(value)}"' for name, value in said) + "/>"

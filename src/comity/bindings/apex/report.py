@@ -26,6 +26,7 @@ from comity.bindings.apex.interfaces import Relay
 from comity.bindings.apex.options import DATA_TIMING, Asked
 from comity.bindings.apex.reasons import CODES
 from comity.bindings.apex.wire import write_option_content
+from comity.cpim.delivered import in_words
 from comity.cpim.operations import Fate, Reason, Report
 from comity.errors import AddressError
 from comity.service.interfaces import Origin
@@ -131,7 +132,7 @@ def responses(report: Report, new_trans_id: Callable[[], int]) -> list[Said]:
     wanted = Wanted.read(report.native_id)
     if wanted is None:
         return []
-    text = report.text[:_MOST_TEXT] if report.fate is Fate.FAILED else ""
+    text = report.text[:_MOST_TEXT] if report.fate is Fate.FAILED else in_words(report.form, report.at)
     said: list[Said] = []
     for trans_id, code in wanted.answers(report).items():
         options: tuple[Option, ...] = ()

@@ -52,6 +52,7 @@ from comity.bindings.apex.report import NAME as REPORT
 from comity.bindings.apex.service_wire import read_service, write_service
 from comity.bindings.apex.wire import write_option_content
 from comity.cpim.address import Address
+from comity.cpim.delivered import read_words
 from comity.cpim.operations import INITIAL_MAX_FORWARDS, HistoryEntry, Response, indeterminant, success
 from comity.errors import AddressError, RemoteProtocolError
 from comity.service.interfaces import Contact, Origin
@@ -284,7 +285,7 @@ class ServiceData:
             hopping = Option(DATA_HOPPING, "", "all", must_understand=True, trans_id=self._new_trans_id())
         content = write_option_content(DataHopping(left, asked.hopping.report_errors))
         service = self._relay.service
-        entry = HistoryEntry(service.node, PROTOCOL, PROTOCOL, service.clock.when())
+        entry = HistoryEntry(service.node, PROTOCOL, PROTOCOL, service.clock.when())  # its links are not looked at
         history = history_option((*asked.history, entry), self._new_trans_id())
         return (*kept, replace(hopping, content=content), history)
 
@@ -373,7 +374,7 @@ def _kept(options: Sequence[Option]) -> tuple[Option, ...]:
 def _response(reply: Reply) -> Response:
     """What a status reply means (T6)."""
     if reply.code // 100 == 2:
-        return success("")
+        return success("", *read_words(reply.text))
     return indeterminant("") if reply.code // 100 == 3 else error_to_response("", reply.code, reply.text)
 
 

@@ -26,18 +26,20 @@ class Way:
         server_name: what its certificate has to name.
         transport: "tls" from the first octet, or "tcp" with the TLS profile.
         host, port: the route's; "" and None to go by the domain alone.
+        label: where the records of the domain stand, if not at ``_apex-mesh._tcp`` (``srv:_im._apex``).
     """
 
     server_name: str
     transport: Literal["tcp", "tls"] = "tcp"
     host: str = ""
     port: int | None = None
+    label: str = ""
 
     @classmethod
     def of(cls, domain: str, next_hop: str = "") -> Way:
         """The way to a domain by ``[[route]] next_hop``, or by DNS. Raises DeliveryError."""
-        if not next_hop:
-            return cls(domain.removeprefix("[").removesuffix("]"))
+        if not next_hop or next_hop.startswith("srv:"):
+            return cls(domain.removeprefix("[").removesuffix("]"), label=next_hop)
         try:
             url = urlsplit(next_hop)
             host, port = url.hostname or "", url.port
@@ -59,7 +61,7 @@ class Way:
     async def targets(self, network: Network, port: int) -> Sequence[Target]:
         """Addresses to try in order; ``port`` is the one of apex-mesh. Raises DeliveryError."""
         if not self.host:
-            return await network.resolve_service(PREFIX, self.server_name, port, "tcp")
+            return await network.hop_targets("apex", self.server_name, self.label)
         transport: Transport = self.transport
         if _is_literal(self.host):
             return [Target(transport, self.host, self.port or port, self.server_name)]

@@ -19,6 +19,7 @@ from ipaddress import ip_address, ip_network
 from urllib.parse import urlsplit
 
 from comity.bindings.base import HostPort, Link, Listener, Network, Transport
+from comity.bindings.sip.abroad import SipAbroad
 from comity.bindings.sip.authentication import Authentication
 from comity.bindings.sip.coding import ACCEPT_ENCODING
 from comity.bindings.sip.config import SipConfig
@@ -26,6 +27,8 @@ from comity.bindings.sip.connections import Connections
 from comity.bindings.sip.delivery import DeviceDelivery
 from comity.bindings.sip.digest import DigestServer
 from comity.bindings.sip.events import MalformedReceived, PacketDropped, RequestReceived
+from comity.bindings.sip.exchange import Exchanges
+from comity.bindings.sip.keeping import Keeper
 from comity.bindings.sip.lists import EXTENSIONS as LIST_EXTENSIONS
 from comity.bindings.sip.mapping import (
     ACCEPT,
@@ -47,6 +50,7 @@ from comity.bindings.sip.submission import Submission
 from comity.bindings.sip.subscriptions import request_to_subscription
 from comity.bindings.sip.trunk import Trunk
 from comity.bindings.sip.uri import SipUri
+from comity.bindings.sip.ways import Ways
 from comity.bindings.sip.wire import Limits
 from comity.cpim.address import Address
 from comity.cpim.operations import Response
@@ -110,7 +114,11 @@ class SipBinding:
         self._registrar = Registrar(self, self._authentication, rules)
         self.connections = Connections(self)
         self._out = DeviceDelivery(self)
+        self.exchanges = Exchanges(self)
+        self.keeper = Keeper(self)
         self.trunk = Trunk(self)
+        self.ways = Ways(self)
+        self.abroad = SipAbroad(self)
         self._publishing = Publishing(self)
         self._notifier = Notifier(self)
         self._may_speak_plainly = lru_cache(maxsize=4096)(self._is_plaintext_network)
@@ -124,10 +132,13 @@ class SipBinding:
         self._service, self._network = service, network
         if service.presence is not None:
             extensions = self._settings.extensions | LIST_EXTENSIONS
-            self._settings = replace(self._settings, methods=METHODS | PRESENCE_METHODS, extensions=extensions)
+            methods = METHODS | PRESENCE_METHODS | {"NOTIFY"}
+            self._settings = replace(self._settings, methods=methods, extensions=extensions)
             self._notifier.start(service.presence)
+            self.abroad.start(service.presence)
         self._out.start(service, network)
         await self._authentication.start()
+        self.keeper.start()
 
     def new_session(self, link: Link, role: str) -> SipSession:
         """Make the session of a link; ``role`` is its transport ("udp", "tcp", "tls")."""
@@ -169,7 +180,7 @@ class SipBinding:
 
     def _take_own(self, link: Link, event: object) -> None:
         """Take an event about a request of ours."""
-        if not (self.trunk.take_event(link, event) or self._notifier.take_event(link, event)):
+        if not (self.exchanges.take_event(link, event) or self._notifier.take_event(link, event)):
             self._out.take(link, event)
 
     def deliver(self, delivery: Delivery) -> asyncio.Future[Response]:
@@ -178,7 +189,8 @@ class SipBinding:
     async def drain(self) -> None:
         """Refuse new requests and wait until every MESSAGE has its answer and every delivery its end."""
         self._is_draining = True
-        while self._tasks or self._submission.is_busy or self._out.is_busy or self.trunk.is_busy:  # noqa: ASYNC110 - four ends, once in a lifetime
+        self.keeper.stop()
+        while self._tasks or self._submission.is_busy or self._out.is_busy or self.exchanges.is_busy:  # noqa: ASYNC110 - four ends, once in a lifetime
             await asyncio.sleep(0.02)
 
     # --- for the parts -----------------------------------------------------------------------------------
@@ -221,6 +233,20 @@ class SipBinding:
         """True unless a Route leads elsewhere (S-46)."""
         return self._submission.is_for_us(received)
 
+    def is_here(self, uri: SipUri, state: LinkState) -> bool:
+        """True if a URI names the very place at which a request came in, or another listener of ours."""
+        local = state.link.peer.local
+        hosts = {listener.host for listener in self._listeners} | {local[0]}
+        if ip_address(local[0]).is_loopback:
+            hosts.add("localhost")
+        # A socket bound to every address does not know which of them a phone calls its proxy; nothing is ever sent
+        # by a Route, so any address literal with our port will do.
+        is_any = ip_address(local[0]).is_unspecified
+        host, port = uri.bare_host.lower(), uri.port or (5061 if state.transport == "tls" else 5060)
+        is_named = host in hosts or any(host.endswith(f".{domain}") for domain in self.config.domains)
+        is_named = is_named or (is_any and _is_literal(host))
+        return (is_named and port == local[1]) or (host, port) in {(one.host, one.port) for one in self._listeners}
+
     def run(self, work: Coroutine[None, None, None]) -> None:
         """Do something that waits, beside everything else."""
         task = asyncio.get_running_loop().create_task(work)
@@ -258,6 +284,9 @@ class SipBinding:
         if received.request.method == "OPTIONS":
             self._take_options(received)
             return
+        if received.request.method == "NOTIFY":
+            self._take_notify(received)
+            return
         waiting = self._waiting.get(received.flow)
         if waiting is not None:
             if len(waiting) < MOST_WAITING:
@@ -271,6 +300,13 @@ class SipBinding:
         task = asyncio.get_running_loop().create_task(self._work(received.flow))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _take_notify(self, received: Request) -> None:
+        """What a peer server tells about its people; nobody else has anything to tell (SEC-36)."""
+        try:
+            self.abroad.take_notify(received)
+        except RemoteProtocolError as error:
+            self.respond(received, int(error.hint or "400"), reason=error.reason, forget=True)
 
     def _refuse_early(self, received: Request) -> int | None:
         """Status code to refuse with, 0 for silence, None to go on."""
@@ -312,7 +348,7 @@ class SipBinding:
             if received.request.method == "REGISTER":
                 await self._registrar.take(received)
                 return
-            if self._take_from_peer(received):
+            if self._take_from_peer(received) or await self._watch_from_peer(received):
                 return
             realm = who.realm(received)
             if realm is None:
@@ -365,6 +401,15 @@ class SipBinding:
         self._submission.take_from_peer(received, domains)
         return True
 
+    async def _watch_from_peer(self, received: Request) -> bool:
+        """Take a SUBSCRIBE that a peer server hands in for a user of its own; False if the watcher is to prove who it is."""
+        is_asked = received.request.method == "SUBSCRIBE" and self.service.presence is not None
+        watcher = self.trunk.sender(received) if is_asked else None
+        if watcher is None:
+            return False
+        await self._notifier.take_from_peer(received, watcher)
+        return True
+
     async def _take_from(self, received: Request, principal: Address) -> None:
         """Hand an authenticated request to who answers it."""
         method, presence = received.request.method, self.service.presence
@@ -408,6 +453,7 @@ class SipBinding:
         is_ours = isinstance(uri, SipUri) and (
             (self.service.accounts.serves(uri.host) and can_be_user(uri))
             or any(uri.bare_host == one.host for one in self._listeners)
+            or self.is_here(uri, received.state)
         )
         if not is_ours:
             self.respond(received, 404, forget=True)
@@ -422,6 +468,14 @@ class SipBinding:
             ("Supported", f"{OPTION}, {PROTECTION}"),
         ]
         self.respond(received, 200, headers=headers, forget=True)
+
+
+def _is_literal(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def parse_listener(url: str) -> Listener:

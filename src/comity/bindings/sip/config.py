@@ -2,7 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class TrunkConfig:
+    """What is said of one next hop besides its address; the server fills it from ``[[route]]``."""
+
+    domain: str
+    """The domain it leads to, A-labels."""
+    wire: str
+    """What the next hop calls that domain."""
+    next_hop: str = ""
+    """As in ``[[route]]``: URLs in order, apart by spaces."""
+    user: str = ""
+    """Name to sign in by; "": its challenges are not answered."""
+    password: str = field(default="", repr=False)
+    realm: str = ""
+    """The one realm to sign in to; "": ``wire``."""
+    register: tuple[str, ...] = ()
+    """Addresses as it calls them (``1001@pbx.test``), to be registered there as ours."""
+    keep_alive: float = 0.0
+    """Seconds between two looks whether it is there; 0: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,3 +91,5 @@ class SipConfig:
     method_octets: int = 64
     connect_idle: float = 120.0
     """A connection we opened to a device is closed after so long without a delivery."""
+    trunks: tuple[TrunkConfig, ...] = ()
+    """Next hops of which more is known than their address."""

@@ -234,6 +234,11 @@ class DigestClient:
             return True
         return False
 
+    @property
+    def nonce(self) -> str:
+        """Of the present challenge, "" before any."""
+        return "" if self._challenge is None else self._challenge.get("nonce")
+
     def accepted(self) -> None:
         """A request with our credentials was let through: a later challenge is a new one, not a refusal."""
         self._is_fresh = False

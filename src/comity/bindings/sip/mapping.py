@@ -19,12 +19,13 @@ from comity.bindings.sip.headers import clean_text, quoted, unquoted
 from comity.bindings.sip.history import history_headers, parse_history
 from comity.bindings.sip.message import SipRequest, SipResponse, long_name
 from comity.bindings.sip.protection import parse_protection, protection_headers
-from comity.bindings.sip.reports import report_headers
+from comity.bindings.sip.reports import form_headers, parse_form, report_headers
 from comity.bindings.sip.uri import SipUri
 from comity.cpim.address import Address, from_sip_uri, to_sip_uri
 from comity.cpim.composing import COMPOSING_TYPE
 from comity.cpim.entity import CPIM_TYPE, SECURED, content_type_params
 from comity.cpim.imdn import IMDN_TYPE
+from comity.cpim.names import Names
 from comity.cpim.native import wrap
 from comity.cpim.operations import (
     Context,
@@ -107,6 +108,8 @@ PHRASES: dict[tuple[int, str], Reason] = {
 }
 #: Answers to a whole object after which a device is asked to show its text instead.
 NOT_UNDERSTOOD = frozenset({406, 415, 420, 488})
+#: Those of them that speak of the type, and will the next time too (420 is about what the message requires).
+TYPE_REFUSED = frozenset({406, 415, 488})
 
 _LANGUAGE = re.compile(r"[A-Za-z]{1,8}(?:-[A-Za-z0-9]{1,8})*")
 _CALL_ID = re.compile(r"[A-Za-z0-9\-.!%*_+~:@]{1,128}")
@@ -122,19 +125,34 @@ class Refusal:
     headers: tuple[tuple[str, str], ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """How the envelope of a peer server's request is read."""
+
+    names: Names
+    """What people are called on its link."""
+    source: str = ""
+    """URI of the sender where another header than From says it."""
+    destination: Address | None = None
+    """The recipient, as the link calls them, where the Request-URI is a Contact of ours."""
+
+
 # --- step 4: in -------------------------------------------------------------------------------------------------
 
 
-def request_to_operation(request: SipRequest, *, when: datetime, message_id: str) -> MessageOperation | Refusal:
+def request_to_operation(
+    request: SipRequest, *, when: datetime, message_id: str, edge: Edge | None = None
+) -> MessageOperation | Refusal:
     """Make the message operation of a MESSAGE request (RFC 3428 section 7, T4).
 
     Args:
         request: passed by the session; its sender is not authenticated here.
         when: time of receipt, aware UTC.
         message_id: for the object, should one have to be made.
+        edge: for a request of a peer server.
     """
     try:
-        return _operation(request, when, message_id)
+        return _operation(request, when, message_id, edge)
     except RemoteProtocolError as error:
         return Refusal(int(error.hint) if error.hint.isdigit() else 400, error.reason)
     except AddressError as error:
@@ -143,15 +161,27 @@ def request_to_operation(request: SipRequest, *, when: datetime, message_id: str
         return Refusal(400, "the content cannot be expressed in message/cpim")
 
 
-def _operation(request: SipRequest, when: datetime, message_id: str) -> MessageOperation | Refusal:
+def envelope_of(request: SipRequest, edge: Edge | None) -> tuple[Address, str, Address, str]:
+    """Sender and recipient as the request names them, each with the device it names ("gr"). Raises AddressError."""
+    source, source_gr = address_of((edge and edge.source) or str(request.from_.uri))
+    if edge is not None and edge.destination is not None:
+        return source, source_gr, edge.destination, ""
+    return source, source_gr, *address_of(request.uri_text)
+
+
+def _operation(request: SipRequest, when: datetime, message_id: str, edge: Edge | None) -> MessageOperation | Refusal:
     if not is_known(coding_of(request)):
         return Refusal(415, headers=(("Accept-Encoding", ACCEPT_ENCODING),))
     request = decoded(request)
     if request.max_forwards == 0:
         # "the gateway MUST NOT forward" (RFC 3860 section 3.4.2): to whatever device, it would be one hop more.
         return Refusal(483)
-    source, source_gr = address_of(str(request.from_.uri))
-    destination, gr = address_of(request.uri_text)
+    source, source_gr, destination, gr = envelope_of(request, edge)
+    if edge is not None and not edge.names.is_plain:
+        sender, recipient = edge.names.to_core(source), edge.names.to_core(destination)
+        if sender is None or recipient is None:
+            return Refusal(403 if sender is None else 404)
+        source, destination = sender, recipient
     content_type = request.content_type
     if not content_type:
         if request.body:
@@ -333,7 +363,7 @@ def operation_to_request(
 def response_to_status(response: Response) -> tuple[int, str, list[tuple[str, str]]]:
     """Status code, reason phrase ("" for the usual one) and headers of an operation's response (T1)."""
     if response.status is Status.SUCCESS:
-        return 200, "", []
+        return 200, "", form_headers(response.form, response.at)
     if response.status is Status.INDETERMINANT:
         return 202, "", []
     status_code, phrase = STATUS_CODES[response.reason or Reason.INTERNAL]
@@ -360,9 +390,12 @@ def reason_of(status_code: int, phrase: str = "") -> Reason:
     return told or _BY_CLASS.get(status_code // 100, Reason.INTERNAL)
 
 
-def status_to_response(trans_id: str, answer: SipResponse, form: Form) -> Response:
-    """The response of an operation from a device's final answer."""
+def status_to_response(trans_id: str, answer: SipResponse, form: Form, *, is_server: bool = False) -> Response:
+    """The response of an operation from a final answer: a device's, or a server's, which may have handed it on as a text."""
     if answer.status_code < 300:
+        said, at = parse_form(answer) if is_server else ("", "")
+        if form is Form.OBJECT and said:
+            return success(trans_id, said, at)
         return success(trans_id, form.value if form is not Form.NATIVE else "text")
     retry_after: int | None = None
     text = (answer.value("retry-after") or "").partition(";")[0].partition("(")[0].strip()

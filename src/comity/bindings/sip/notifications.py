@@ -42,6 +42,8 @@ class Kept:
     """The listener it came to."""
     partial: bool = False
     """The watcher takes differences (RFC 5263)."""
+    peer: str = ""
+    """Domain of the peer server that asked for a user of its own; "" for our own users."""
 
     def encode(self) -> bytes:
         return json.dumps(asdict(self), separators=(",", ":")).encode("utf-8", "surrogateescape")

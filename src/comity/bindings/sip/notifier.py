@@ -59,6 +59,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: Seconds until a peer server that could not be reached is tried again.
+PEER_RETRY = 15.0
 #: As long as the lines of a NOTIFY that change can be.
 CHANGING = b"CSeq: 2147483647 NOTIFY\r\nSubscription-State: terminated;reason=deactivated;retry-after=999999\r\n"
 
@@ -83,6 +85,8 @@ class Watch:
     transport: str
     remote: HostPort
     local: HostPort
+    peer: str
+    """See ``Kept``."""
     cseq: int
     """Of the last NOTIFY. It begins at the time, so that after a restart it is higher without having been stored."""
     in_flight: tuple[LinkState, str] | None = None
@@ -113,6 +117,7 @@ class Notifier:
         self._pending: dict[tuple[Link, str], Watch] = {}
         """By link and client transaction."""
         self._presence: PresenceService | None = None
+        self._peer_rates = UserRates(config.peer_messages, round(4 * config.peer_messages), config.user_octets)
         self._subscribe = Subscribing(binding, self).subscribe
         self._lists = Lists(binding, self)
 
@@ -140,12 +145,22 @@ class Notifier:
         if refusal is not None:
             self._binding.refuse(received, refusal)
 
-    def _refuse(self, received: Request, principal: Address) -> Refusal | None:
-        if not is_sender(str(received.request.from_.uri), principal):
+    async def take_from_peer(self, received: Request, watcher: Address) -> None:
+        """Take a SUBSCRIBE that a peer server hands in for a user of its own. Raises RemoteProtocolError for what cannot be read."""
+        refusal = self._refuse(received, watcher, watcher.domain)
+        if refusal is None:
+            refusal = await self._subscribe(received, watcher, watcher.domain)
+        if refusal is not None:
+            self._binding.refuse(received, refusal)
+
+    def _refuse(self, received: Request, principal: Address, peer: str = "") -> Refusal | None:
+        if not peer and not is_sender(str(received.request.from_.uri), principal):
             return Refusal(403)
         if not self._binding.is_for_us(received):
             return Refusal(403, "No Relaying")
-        wait = self._rates.take(principal.key, len(received.request.body), self._binding.service.clock.now())
+        size, now = len(received.request.body), self._binding.service.clock.now()
+        wait = self._peer_rates.take(peer, size, now) if peer else 0.0
+        wait = wait or self._rates.take(principal.key, size, now)
         if wait > 0.0:
             return Refusal(503, "Too Many Subscriptions", (("Retry-After", str(ceil(wait))),))
         return None
@@ -173,11 +188,11 @@ class Notifier:
         head = head_of(kept, self._binding.config.max_forwards)
         watch = self._watches.get(subscription.id)
         if watch is None or watch.subscription is not subscription:
-            watch = Watch(subscription, head, kept.transport, kept.remote, kept.local, kept.dialog.local_cseq)
+            watch = Watch(subscription, head, *way_of(kept), kept.dialog.local_cseq)
             self._watches[subscription.id] = watch
         else:
             self._leave(watch)
-            watch.head, watch.transport, watch.remote, watch.local = head, kept.transport, kept.remote, kept.local
+            watch.head, watch.transport, watch.remote, watch.local, watch.peer = head, *way_of(kept)
             watch.cseq = max(watch.cseq, kept.dialog.local_cseq)
             watch.is_datagram_only = False
         self._look_at_partial(watch, kept, is_known=state is None)
@@ -318,6 +333,12 @@ class Notifier:
 
     def _dial(self, watch: Watch, notice: Notice) -> bool:
         """Open a connection to where the SUBSCRIBE came from; False if that is not the watcher's own address."""
+        hop = self._binding.ways.hop(watch.peer) if watch.peer else None
+        if hop is not None:
+            watch.is_dialling, watch.waiting = True, notice
+            # Over TCP its connection is gone; over UDP this is only for what no datagram holds.
+            self._binding.ways.reach(hop, partial(self._peer_reached, watch), is_large=watch.transport == "udp")
+            return True
         uri = None if b"\r\nRoute: " in b"\r\n" + watch.head.fixed else parse_uri(watch.head.target)
         if not isinstance(uri, SipUri):
             return False
@@ -327,6 +348,14 @@ class Notifier:
         watch.is_dialling, watch.waiting = True, notice
         self._binding.connections.reach(target, partial(self._reached, watch))
         return True
+
+    def _peer_reached(self, watch: Watch, state: LinkState | None, address: HostPort | None) -> None:
+        if address is not None:
+            watch.transport, watch.remote = "udp", address
+        elif state is not None:
+            watch.transport, watch.remote, watch.local = state.transport, state.link.peer.remote, state.link.peer.local
+            state.watching.add(watch.subscription.id)  # until it closes this is the way
+        self._reached(watch, state)
 
     def _reached(self, watch: Watch, state: LinkState | None) -> None:
         watch.is_dialling = False
@@ -345,6 +374,7 @@ class Notifier:
         """No connection can be had."""
         state = self._way(watch) if watch.transport == "udp" else None
         if state is None:
+            self._say_later(watch, notice)
             self._settle(watch, notice)
             return
         watch.is_datagram_only = True
@@ -404,6 +434,8 @@ class Notifier:
             watch.silent_since = 0.0
             if event.response.status_code >= 500:
                 self._try_again_later(watch, notice, event.response)
+        else:
+            self._say_later(watch, notice)
         waiting, watch.waiting = watch.waiting, None
         if waiting is None:
             self._settle(watch, notice, is_taken=is_taken)
@@ -425,8 +457,15 @@ class Notifier:
         text = (answer.value("retry-after") or "").partition(";")[0].partition("(")[0].strip()
         wanted = int(text) if text.isascii() and text.isdigit() and len(text) <= 6 else LEAST_RETRY
         if watch.waiting is None and notice.substate is not Substate.TERMINATED:
-            delay = float(min(max(wanted, LEAST_RETRY), MOST_RETRY))
-            self._binding.service.clock.call_later(delay, partial(self._try_again, watch, watch.cseq, notice))
+            self._later(watch, notice, float(min(max(wanted, LEAST_RETRY), MOST_RETRY)))
+
+    def _say_later(self, watch: Watch, notice: Notice) -> None:
+        """A peer server is there again after a while, and its users wait: a phone that is gone asks anew by itself."""
+        if watch.peer and watch.waiting is None and notice.substate is not Substate.TERMINATED:
+            self._later(watch, notice, PEER_RETRY)
+
+    def _later(self, watch: Watch, notice: Notice, delay: float) -> None:
+        self._binding.service.clock.call_later(delay, partial(self._try_again, watch, watch.cseq, notice))
 
     def _try_again(self, watch: Watch, cseq: int, notice: Notice) -> None:
         """Unless something newer was said, or waits for a connection: that it must not overtake (G9)."""
@@ -471,3 +510,8 @@ def flush(links: Iterable[Link]) -> None:
     """Send what was written for each of them."""
     for link in links:
         link.flush()
+
+
+def way_of(kept: Kept) -> tuple[str, HostPort, HostPort, str]:
+    """What of a dialog says how its watcher is reached: transport, the far and the near address, the peer server's domain."""
+    return kept.transport, kept.remote, kept.local, kept.peer

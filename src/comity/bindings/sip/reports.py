@@ -8,14 +8,17 @@ the failed MESSAGE.
 from __future__ import annotations
 
 from comity.bindings.sip.headers import clean_text, find, parse_params, quoted, unquoted
-from comity.bindings.sip.message import SipRequest
+from comity.bindings.sip.message import SipRequest, SipResponse
 from comity.cpim.address import Address
+from comity.cpim.delivered import OBJECT, READABLE, TEXT, checked
 from comity.cpim.operations import Fate, Reason, Report
 from comity.errors import AddressError, RemoteProtocolError
 
 REPORT = "Comity-Report"
 WANTS = "Comity-Wants"
 """``Comity-Wants: receipt``: the server that is asked to take the message over is to say when it was delivered."""
+FORM = "Comity-Form"
+TOLD = frozenset({OBJECT, TEXT, READABLE})
 REPORTER = "comity"
 """Local part of the address by which a server of ours speaks; no account has it."""
 ABOUT = ";tag="
@@ -29,9 +32,29 @@ def report_headers(report: Report) -> list[tuple[str, str]]:
     text = quoted(clean_text(report.text)[:MAX_TEXT])
     value = f"{report.reason.value};to={quoted(report.recipient.uri)};text={text}"
     if report.fate is not Fate.FAILED:
-        value += f";fate={report.fate.value}"
+        value += f";fate={report.fate.value}{_form_params(report.form, report.at)}"
     about = report.native_id.partition(ABOUT)[2]
     return [(REPORT, f"{value};about={quoted(clean_text(about))}" if about else value)]
+
+
+def form_headers(form: str, at: str) -> list[tuple[str, str]]:
+    """``Comity-Form: text-of-signed;at="gw.example"`` in a 200: in which form the recipient's device got the message."""
+    return [(FORM, form + (f";at={quoted(at)}" if at else ""))] if form in TOLD else []
+
+
+def parse_form(answer: SipResponse) -> tuple[str, str]:
+    """(form, node) that an answer names, as far as they are known here."""
+    form, _, rest = (answer.value(FORM.lower()) or "").partition(";")
+    try:
+        return checked(form.strip(), unquoted(find(parse_params(f";{rest}", FORM), "at") or "") if rest else "")
+    except RemoteProtocolError:
+        return "", ""
+
+
+def _form_params(form: str, at: str) -> str:
+    if form not in TOLD:
+        return ""
+    return f";form={form}" + (f";at={quoted(at)}" if at else "")
 
 
 def peers_id(request: SipRequest) -> str:
@@ -59,6 +82,7 @@ def parse_report(request: SipRequest) -> Report | None:
         recipient = Address.parse(unquoted(find(params, "to") or ""))
         text = clean_text(unquoted(find(params, "text") or ""))[:MAX_TEXT]
         fate = Fate(find(params, "fate") or Fate.FAILED.value)
-        return Report(Reason(reason.strip()), text, recipient, request.call_id, fate)
+        form = checked(find(params, "form") or "", unquoted(find(params, "at") or ""))
+        return Report(Reason(reason.strip()), text, recipient, request.call_id, fate, *form)
     except (RemoteProtocolError, AddressError, ValueError):
         return None

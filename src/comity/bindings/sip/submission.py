@@ -13,12 +13,17 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from ipaddress import ip_address
 from math import ceil
 from typing import TYPE_CHECKING
 
 from comity.bindings.base import Link
-from comity.bindings.sip.mapping import Refusal, is_sender, request_to_operation, response_to_status
+from comity.bindings.sip.mapping import (
+    Refusal,
+    envelope_of,
+    is_sender,
+    request_to_operation,
+    response_to_status,
+)
 from comity.bindings.sip.message import SipRequest
 from comity.bindings.sip.protection import came_under_tls
 from comity.bindings.sip.rates import UserRates
@@ -27,6 +32,7 @@ from comity.bindings.sip.requests import Request
 from comity.bindings.sip.uri import SipUri
 from comity.cpim.address import Address
 from comity.cpim.message import new_message_id
+from comity.cpim.names import PLAIN, Names
 from comity.cpim.operations import Fate, MessageOperation, Report, Response
 from comity.service.interfaces import Accepted, Origin, Timer
 
@@ -97,12 +103,21 @@ class Submission:
             self._binding.respond(received, 503, reason="Too Many Messages", headers=headers)
             return
         when = service.clock.when()
-        result = request_to_operation(request, when=when, message_id=new_message_id(self._binding.random(12)))
+        edge = self._binding.trunk.edge(received, domains) if domains else None
+        message_id = new_message_id(self._binding.random(12))
+        result = request_to_operation(request, when=when, message_id=message_id, edge=edge)
         if isinstance(result, Refusal):
             self._binding.respond(received, result.status_code, reason=result.text, headers=result.headers)
             return
-        if domains:
-            result = from_peer(result, request, partial(self._is_theirs, domains))
+        wire: tuple[Address, ...] = ()
+        if edge is not None:
+            result = from_peer(result, request, partial(self._is_theirs, domains), edge.names)
+            if not edge.names.is_plain:
+                called = envelope_of(request, edge)
+                wire = called[0], called[2]
+        else:
+            # A person's own program has no nodes behind it: what it says of a way is not believed (as X-60).
+            result = replace(result, history=())
         fingerprint = hashlib.sha256(request.content_type.encode("utf-8", "surrogateescape") + b"\0" + request.body)
         origin = Origin(
             principal or result.source,
@@ -111,6 +126,7 @@ class Submission:
             came_under_tls(request, received.state.transport),
             ("sip", request.call_id, request.from_.tag, str(request.cseq.number), fingerprint.hexdigest()),
             domains=domains,
+            wire=wire,
         )
         self._answering.add((received.state.link, received.id))
         slow = result.destination.key if domains else ""
@@ -124,24 +140,10 @@ class Submission:
         """True unless a Route leads elsewhere (S-46); a client may name us as its outbound proxy in its own way."""
         if not received.request.values("route"):
             return True
-        local = received.state.link.peer.local
-        hosts = {listener.host for listener in self._binding.listeners()} | {local[0]}
-        if ip_address(local[0]).is_loopback:
-            hosts.add("localhost")
-        # A socket bound to every address does not know which of them a phone calls its proxy; nothing is ever sent
-        # by a Route, so any address literal with our port will do.
-        is_any = ip_address(local[0]).is_unspecified
-        default = 5061 if received.state.transport == "tls" else 5060
         for route in received.request.routes:
             uri = route.uri
             assert isinstance(uri, SipUri), "the session refused others"
-            host, port = uri.bare_host.lower(), uri.port or default
-            is_named = host in hosts or any(host.endswith(f".{domain}") for domain in self._binding.config.domains)
-            is_named = is_named or (is_any and _is_literal(host))
-            is_here = (is_named and port == local[1]) or (host, port) in {
-                (o.host, o.port) for o in self._binding.listeners()
-            }
-            if not is_here and not self._binding.service.accounts.serves(uri.host):
+            if not self._binding.is_here(uri, received.state) and not self._binding.service.accounts.serves(uri.host):
                 return False
         return True
 
@@ -202,36 +204,32 @@ class Submission:
             received.state.link.flush()
 
 
-def from_peer(operation: MessageOperation, request: SipRequest, is_theirs: Callable[[str], bool]) -> MessageOperation:
+def from_peer(
+    operation: MessageOperation, request: SipRequest, is_theirs: Callable[[str], bool], names: Names = PLAIN
+) -> MessageOperation:
     """What a peer server says besides the message: what is worth nothing later, that its sender wants a receipt, that it is a
     report; and the message's name there.
 
     Args:
         is_theirs: whether that server speaks for a domain.
+        names: what people are called on its link.
     """
     is_transient = operation.context.transient or request.expires == 0
     context = replace(operation.context, native_id=peers_id(request), transient=is_transient)
     if "receipt" in request.listed(WANTS.lower()):
         context = replace(context, wants_receipt="sip")
     if operation.source.local == REPORTER:
-        context = replace(context, report=_believed(parse_report(request), is_theirs))
+        context = replace(context, report=_believed(parse_report(request), is_theirs, names))
     return replace(operation, context=context)
 
 
-def _believed(report: Report | None, is_theirs: Callable[[str], bool]) -> Report | None:
+def _believed(report: Report | None, is_theirs: Callable[[str], bool], names: Names) -> Report | None:
     """A peer's report that names no message which it took over from us (``Trunk.take_report`` has those).
 
     Programs show a failure as the recipient's own word, so a peer may say it of people it speaks for alone, and choose no
     identifier of our user's messages. What is no failure waits for devices that asked, and would stand before her messages.
     """
-    if report is None or report.fate is not Fate.FAILED or not is_theirs(report.recipient.domain):
+    recipient = None if report is None else names.to_core(report.recipient)
+    if report is None or recipient is None or report.fate is not Fate.FAILED or not is_theirs(recipient.domain):
         return None
-    return replace(report, native_id="")
-
-
-def _is_literal(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
+    return replace(report, recipient=recipient, native_id="")

@@ -77,15 +77,17 @@ class Subscriber:
         wish: what is wanted.
         random: gives octets for Call-ID and tag.
         t1: estimate of the round trip (RFC 3261 section 17.1.1.1); Timer N is 64 of it.
+        spread: by which part of itself a refresh may come earlier and another try later, so that those that began together part.
     """
 
-    def __init__(self, wish: Wish, *, random: Callable[[int], bytes], t1: float = 0.5) -> None:
+    def __init__(self, wish: Wish, *, random: Callable[[int], bytes], t1: float = 0.5, spread: float = 0.0) -> None:
         self.wish = wish
         self.state = State.INIT
         self.end: End | None = None
         """How the last dialog ended; None while one lives."""
         self._random = random
         self._timer_n_length = 64 * t1
+        self._spread = spread
         self._events: deque[Event] = deque()
         self._dialog: Dialog | None = None
         self._call_id = ""
@@ -117,6 +119,16 @@ class Subscriber:
         return not self._is_over
 
     @property
+    def lasts_until(self) -> float | None:
+        """When the subscription ends unless it is refreshed; None if there is none, or how long it lasts is not known yet."""
+        return self._expires_at
+
+    @property
+    def is_busy(self) -> bool:
+        """True while a SUBSCRIBE waits for its answer."""
+        return self._under_way is not None
+
+    @property
     def is_done(self) -> bool:
         """True if it is over and nothing will be tried again."""
         return self.state is State.TERMINATED and self._retry_at is None
@@ -132,6 +144,11 @@ class Subscriber:
         """Refresh before the time comes, to hear the whole state again (GW-13: at initial presence)."""
         if self._is_live and self._under_way is None and not self._is_over:
             self._send(now, self._duration)
+
+    def hurry(self, now: float) -> None:
+        """Do not wait any longer with the next try: what was in its way is gone."""
+        if self._retry_at is not None:
+            self._retry_at = min(self._retry_at, now)
 
     def anew(self, now: float, contact: str) -> None:
         """Begin again at once in a new dialog: the way to ``wish.contact`` is gone, a new one leads to ``contact``.
@@ -181,6 +198,12 @@ class Subscriber:
             self._send(now, self._duration, is_longer=True)
         else:
             self._refused(sent, response, now)
+
+    def raise_cseq(self, count: int) -> None:
+        """The last request went out again, with a CSeq that much higher, to answer challenges (RFC 3261 section 22.2)."""
+        self._cseq += count
+        if self._dialog is not None:
+            self._dialog.local_cseq += count
 
     def failed(self, id: int, now: float, *, is_timeout: bool = True, reason: str = "") -> None:
         """No final answer came, or the transport failed: RFC 3261 section 12.2.1.2 ends the dialog with it."""
@@ -254,6 +277,10 @@ class Subscriber:
         if request.from_.tag != dialog.remote_tag:
             return 481  # another fork (SIP-24)
         return dialog.take(request)
+
+    def _part(self) -> float:
+        """A part of the spread."""
+        return self._spread * int.from_bytes(self._random(2)[-2:], "big") / 65536 if self._spread else 0.0
 
     @property
     def _is_live(self) -> bool:
@@ -330,7 +357,7 @@ class Subscriber:
             self._expires_at = self._refresh_at = None
             return
         before, self._expires_at = self._expires_at, now + granted
-        refresh_at = now + refresh_in(granted)
+        refresh_at = now + refresh_in(granted) * (1.0 - self._part())
         if self._refresh_at is not None and before is not None and self._expires_at <= before + 1:
             refresh_at = min(refresh_at, self._refresh_at)
         self._refresh_at = refresh_at if self._may_refresh and not self._is_over else None
@@ -402,7 +429,7 @@ class Subscriber:
                 self._tries = 0
             # At once, but only once in a row: a notifier that says so again and again is given time.
             at_once = end.again is Again.NOW and self._tries == 0
-            self._retry_at = now + (0.0 if at_once else pause(self._tries, end.retry_after))
+            self._retry_at = now + (0.0 if at_once else pause(self._tries, end.retry_after) * (1.0 + self._part()))
             self._tries += 1
         self._events.append(Ended(end, self._retry_at))
 

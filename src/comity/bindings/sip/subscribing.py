@@ -33,8 +33,11 @@ class Subscribing:
         self._binding = binding
         self._notifier = notifier
 
-    async def subscribe(self, received: Request, principal: Address) -> Refusal | None:
-        """Subscribe, refresh, fetch or end; answered here unless refused. Raises RemoteProtocolError for what cannot be read."""
+    async def subscribe(self, received: Request, principal: Address, peer: str = "") -> Refusal | None:
+        """Subscribe, refresh, fetch or end; answered here unless refused. Raises RemoteProtocolError for what cannot be read.
+
+        ``peer``: domain of the server that asks for a user of its own, where it is not our user who asks.
+        """
         request, config = received.request, self._binding.config
         event = event_of(request)
         package = None if event is None else event.package
@@ -49,15 +52,20 @@ class Subscribing:
         known = self._in_dialog(received, principal, event) if request.to.tag else None
         if isinstance(known, Refusal):
             return known
-        operation = request_to_subscription(request, None if known is None else known[0].target)
+        target = self._binding.trunk.target(received) if peer and known is None else None
+        operation = request_to_subscription(request, target if known is None else known[0].target)
         if isinstance(operation, Refusal):
             return operation
-        kept = replace(self._notifier.kept(received, event, None if known is None else known[1]), partial=taken.partial)
+        if peer:  # its link may have another name for the watcher
+            operation = replace(operation, watcher=principal.with_scheme("pres"))
+        kept = self._notifier.kept(received, event, None if known is None else known[1])
+        kept = replace(kept, partial=taken.partial, peer=peer)
         origin = Origin(
             principal,
             self._binding.name,
             received.source[0],
             came_under_tls(request, received.state.transport),
+            domains=frozenset({peer} if peer else ()),
         )
         terms = Terms(
             self._binding.name,

@@ -2,8 +2,9 @@
 
 Place on the path: before step 4 and steps 8 to 9, for ``binding.py``. A peer server is one whose TLS certificate or whose address
 proves domains that are not ours (``service.peers``); a MESSAGE from a user of those needs no digest, one in any other name is
-refused as it is from everybody (T1, SEC-33). Out, a hop's message goes to the ``[[route]] next_hop``: the object whole first, its
-text to a server that does not take it; over one connection that stands, with identifiers that stay the same over every attempt.
+refused as it is from everybody (T1, SEC-33). Out, a hop's message goes to the next hop by ``exchange.py``: the object whole first,
+its text to a server that does not take it; with identifiers that stay the same over every attempt. Where people are called otherwise
+on a link, names are turned here (``cpim/names.py``).
 """
 
 from __future__ import annotations
@@ -13,23 +14,40 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from ipaddress import ip_address
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
-from comity.bindings.base import HostPort, Link, Target, Transport
-from comity.bindings.sip.events import RequestFailed, RequestTimedOut, ResponseReceived
+from comity.bindings.sip.exchange import Ended
 from comity.bindings.sip.forms import Form
-from comity.bindings.sip.mapping import NOT_UNDERSTOOD, operation_to_request, status_to_response
+from comity.bindings.sip.headers import NameAddr
+from comity.bindings.sip.mapping import (
+    NOT_UNDERSTOOD,
+    TYPE_REFUSED,
+    Edge,
+    address_of,
+    operation_to_request,
+    status_to_response,
+)
 from comity.bindings.sip.message import SipRequest
 from comity.bindings.sip.reports import WANTS, parse_about, parse_report
-from comity.bindings.sip.requests import LinkState, Request
+from comity.bindings.sip.requests import Request
 from comity.bindings.sip.uri import SipUri
-from comity.cpim.address import to_sip_uri
+from comity.cpim.address import Address, to_sip_uri
+from comity.cpim.delivered import sealed_words
 from comity.cpim.entity import is_secured
-from comity.cpim.operations import PASSED_ON, Fate, Reason, Requirement, Response, failure, success
+from comity.cpim.learned import Learned
+from comity.cpim.names import Names
+from comity.cpim.operations import (
+    PASSED_ON,
+    Fate,
+    MessageOperation,
+    Reason,
+    Requirement,
+    Response,
+    failure,
+    success,
+)
 from comity.cpim.protection import needs_whole
-from comity.errors import DeliveryError, LocalProtocolError, StoreError
+from comity.errors import AddressError, ComityError, StoreError
 from comity.service.interfaces import Delivery
 
 if TYPE_CHECKING:
@@ -37,7 +55,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PORTS = {"tls": 5061, "tcp": 5060, "udp": 5060}
+NOT_WHOLE = "The next server cannot take the message with the protection it requires."
 NOBODY: frozenset[str] = frozenset()
 MOST_TELLING = 256
 """Reports of peers being stored at once; while the disk is full none of them ends."""
@@ -48,8 +66,9 @@ class Attempt:
     """One delivery to a next hop under way."""
 
     delivery: Delivery
+    operation: MessageOperation
+    """As the link calls people."""
     future: asyncio.Future[Response]
-    transport: Transport
     form: Form = Form.OBJECT
     is_second: bool = False
     """True once the text was offered instead of the object."""
@@ -59,7 +78,7 @@ class Attempt:
             self.future.set_result(response)
 
     def fail(self, reason: Reason, text: str) -> None:
-        self.settle(failure(self.delivery.operation.trans_id, reason, text))
+        self.settle(failure(self.operation.trans_id, reason, text))
 
 
 class Trunk:
@@ -67,34 +86,64 @@ class Trunk:
 
     def __init__(self, binding: SipBinding) -> None:
         self._binding = binding
-        self._pending: dict[tuple[Link, str], Attempt] = {}
-        """By link and client transaction."""
-        self._waiting = 0
-        """Deliveries that wait for a look-up or a connection."""
         self._telling = 0
         """Reports of peers that wait until they are durable."""
-        self._proved = lru_cache(maxsize=4096)(self._prove_address)
-
-    @property
-    def is_busy(self) -> bool:
-        """True while a delivery has no end yet."""
-        return bool(self._pending or self._waiting)
+        self.learned = Learned()
+        """What was refused, by hop and recipient."""
+        self._proved = lru_cache(maxsize=4096)(self._prove)
 
     # --- in ----------------------------------------------------------------------------------------------
 
     def domains(self, received: Request) -> frozenset[str]:
-        """Domains that who sent a request proved to speak for; empty for everybody who is no peer server."""
+        """Domains that who sent a request proved to speak for, as the core calls them; empty for everybody who is no peer server."""
         state = received.state
         if state.transport == "udp":
-            return self._proved(received.source[0])
+            return self._proved(received.source[0], ())
         if state.domains is None:
-            tls = state.link.peer.tls
-            names = () if tls is None else tls.names
-            state.domains = self._binding.service.peers.proved(received.source[0], names)
+            state.domains = self._proved(received.source[0], _certified(received))
         return state.domains
 
-    def _prove_address(self, host: str) -> frozenset[str]:
-        return self._binding.service.peers.proved(host, ())
+    def _prove(self, host: str, names: tuple[str, ...]) -> frozenset[str]:
+        service = self._binding.service
+        proved = service.peers.proved(host, names)
+        return service.maps.of("sip", proved).proved(proved)
+
+    def names(self, domains: frozenset[str]) -> Names:
+        """What people are called on a link whose other end proved to speak for ``domains``."""
+        return self._binding.service.maps.of("sip", domains)
+
+    def edge(self, received: Request, domains: frozenset[str]) -> Edge:
+        """How to read the envelope of a peer server's request."""
+        return Edge(self.names(domains), self._asserted(received), self._registered(received, domains))
+
+    def _asserted(self, received: Request) -> str:
+        """Who the sender is by a server that is believed to know (RFC 3325 section 9.1), "" where From says it (S-55)."""
+        values = received.request.values("p-asserted-identity")
+        if not values or not self._binding.service.peers.asserts(received.source[0], _certified(received)):
+            return ""
+        try:
+            found = [
+                NameAddr.parse(part, "P-Asserted-Identity").uri
+                for part in received.request.listed("p-asserted-identity")
+            ]
+        except ComityError:
+            return ""
+        return next((str(uri) for uri in found if isinstance(uri, SipUri)), "")
+
+    def _registered(self, received: Request, domains: frozenset[str]) -> Address | None:
+        """Whom a Request-URI means that is a Contact of ours, registered at that server."""
+        uri = received.request.uri
+        if not isinstance(uri, SipUri) or not self._binding.is_here(uri, received.state):
+            return None
+        return self._binding.keeper.registered(domains, uri.user_text)
+
+    def _sender(self, received: Request, domains: frozenset[str]) -> Address | None:
+        """In whose name a peer server asks, as the core calls them; None: in nobody's that has a name on its link."""
+        try:
+            text = self._asserted(received) or str(received.request.from_.uri)
+            return self.names(domains).to_core(address_of(text)[0].with_scheme("im"))
+        except ComityError:
+            return None
 
     def takes(self, received: Request) -> frozenset[str]:
         """The domains for which a peer server hands in this MESSAGE; empty: it is to prove its sender as everybody does.
@@ -102,21 +151,47 @@ class Trunk:
         What is in the name of a user of ours is a peer's only if it comes back from there: then it is told that it loops.
         """
         domains = self.domains(received)
-        if not domains:
+        if not domains or received.request.from_.uri.scheme not in ("sip", "sips"):
             return NOBODY
-        uri, service = received.request.from_.uri, self._binding.service
-        if not isinstance(uri, SipUri):
+        sender = self._sender(received, domains)
+        if sender is None:
             return NOBODY
-        if service.accounts.serves(uri.host):
+        service = self._binding.service
+        if service.accounts.serves(sender.domain):
             came_back = any(value.startswith(f"{service.node};") for value in received.request.values("comity-history"))
             return domains if came_back else NOBODY
-        if uri.host.lower() not in domains and "*" not in domains:
+        if domains.isdisjoint((sender.domain, "*")):
             return NOBODY
+        self.believe(received)
+        return domains
+
+    def sender(self, received: Request) -> Address | None:
+        """The user of a peer server's in whose name that server asks; None: who asks is to prove itself as everybody does."""
+        domains = self.domains(received)
+        sender = self._sender(received, domains) if domains else None
+        if sender is None or self._binding.service.accounts.serves(sender.domain):
+            return None
+        if domains.isdisjoint((sender.domain, "*")):
+            return None
+        self.believe(received)
+        return sender
+
+    def target(self, received: Request) -> Address | None:
+        """Whom the Request-URI of a peer server's request means, where that is not what it says."""
+        edge = self.edge(received, self.domains(received))
+        if edge.names.is_plain and edge.destination is None:
+            return None
+        try:
+            return edge.names.to_core(edge.destination or address_of(received.request.uri_text)[0].with_scheme("im"))
+        except AddressError:
+            return None
+
+    def believe(self, received: Request) -> None:
+        """Who sent it is no stranger."""
         state = received.state
-        state.session.prove(received.source, service.clock.now())
+        state.session.prove(received.source, self._binding.service.clock.now())
         if state.transport != "udp":
             state.link.authenticated()
-        return domains
 
     def take_report(self, received: Request, domains: frozenset[str]) -> bool:
         """Take a peer's word about a message that it took over from us; False if the request is none."""
@@ -126,7 +201,7 @@ class Trunk:
         if report.fate is Fate.FAILED:
             response = failure("", report.reason, report.text)
         elif report.fate is Fate.DELIVERED:
-            response = success("")
+            response = success("", report.form, report.at)
         else:
             return False
         if self._telling >= MOST_TELLING:
@@ -152,56 +227,50 @@ class Trunk:
     def deliver(self, delivery: Delivery) -> asyncio.Future[Response]:
         """Hand a message to the next hop (see ``Binding.deliver``)."""
         future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
-        transport, host, port = next_hop(delivery.contact.data.decode())
-        attempt = Attempt(delivery, future, transport)
+        attempt = Attempt(delivery, delivery.operation, future)
         if not self._binding.is_started:
             attempt.fail(Reason.TIMEOUT, "The server is starting.")
             return future
-        if delivery.operation.context.transient:
+        names = self._binding.service.maps.towards("sip", delivery.contact.resource)
+        operation = names.operation_to_wire(delivery.operation)
+        if operation is None:
+            attempt.fail(Reason.NO_SUCH_USER, "The sender or the recipient has no name at the next server.")
+            return future
+        attempt.operation = operation
+        if operation.context.transient:
             attempt.form = Form.NATIVE  # what only this protocol's way of saying so keeps from being stored there
-        target = literal_target(transport, host, port, delivery.contact.resource)
-        if target is not None:
-            self._go(attempt, target)
+        if (refusal := self._refusal(attempt)) is not None:
+            attempt.settle(refusal)
         else:
-            self._waiting += 1
-            self._binding.run(self._look_up(attempt, host, port))
+            self._send(attempt)
         return future
 
-    async def _look_up(self, attempt: Attempt, host: str, port: int) -> None:
-        """Find the address of a next hop named by the operator, who may name any (U-08)."""
-        try:
-            targets = await self._binding.network.resolve("sip", host, port, attempt.transport, is_trusted=True)
-            self._go(attempt, targets[0])
-        except DeliveryError as error:
-            log.info("no address of a next hop: %s", error)
-            attempt.fail(Reason.TIMEOUT, "The next server cannot be found now.")
-        except Exception:  # whatever it was, the message must not wait for ever
-            log.exception("a message could not be sent to a next hop")
-            attempt.fail(Reason.INTERNAL, "The message could not be sent to the next server.")
-        finally:
-            self._waiting -= 1
+    def _refusal(self, attempt: Attempt) -> Response | None:
+        """What is known before anything is sent; an object that this recipient's side refused before becomes its text here."""
+        operation, now = attempt.operation, self._binding.service.clock.now()
+        if operation.context.sealed:
+            return failure(operation.trans_id, Reason.CONTENT, sealed_words(operation.context.sealed))
+        if attempt.form is not Form.OBJECT or not self.learned.refuses(_key(attempt), operation.object.media_type, now):
+            return None
+        if needs_whole(operation.requirements):
+            return failure(operation.trans_id, Reason.PROTECTION, NOT_WHOLE)
+        attempt.is_second = True
+        attempt.form = Form.READABLE if is_secured(operation.object) else Form.TEXT
+        return None
 
-    def _go(self, attempt: Attempt, target: Target) -> None:
+    def _send(self, attempt: Attempt) -> None:
         request = self._request(attempt)
         if request is None:
             attempt.fail(Reason.CONTENT, "The next server cannot take this kind of message.")
             return
-        if target.transport == "udp":
-            link = self._binding.network.datagram_link(self._binding)
-            state = None if link is None else self._binding.state_of(link)
-            if state is None:
-                attempt.fail(Reason.TIMEOUT, "There is no UDP socket to send from.")
-                return
-            if not state.session.is_too_large(request):
-                self._send(attempt, request, target, (target.host, target.port), state)
-                return
-            target = replace(target, transport="tcp")  # RFC 3428 section 8: never over UDP
-        self._waiting += 1
-        self._binding.connections.reach(target, partial(self._reached, attempt, request, target))
+        contact = attempt.delivery.contact
+        self._binding.exchanges.send(
+            *(contact.resource, contact.data.decode(), request, partial(self._ended, attempt)),
+            needs_tls=Requirement.TLS in attempt.operation.requirements,
+        )
 
     def _request(self, attempt: Attempt) -> SipRequest | None:
-        delivery, config = attempt.delivery, self._binding.config
-        operation = delivery.operation
+        delivery, config, operation = attempt.delivery, self._binding.config, attempt.operation
         request = operation_to_request(
             operation,
             attempt.form,
@@ -217,83 +286,58 @@ class Trunk:
         headers = [*request.headers, *_wishes(delivery)]
         return SipRequest(request.method, request.uri_text, headers, request.body)
 
-    def _reached(self, attempt: Attempt, request: SipRequest, target: Target, state: LinkState | None) -> None:
-        self._waiting -= 1
-        self._send(attempt, request, target, None, state)
-
-    def _send(
-        self, attempt: Attempt, request: SipRequest, target: Target, address: HostPort | None, state: LinkState | None
-    ) -> None:
-        if state is None:
-            attempt.fail(Reason.TIMEOUT, "The next server cannot be reached.")
+    def _ended(self, attempt: Attempt, ended: Ended) -> None:
+        operation, response = attempt.operation, ended.response
+        if response is None:
+            self._unanswered(attempt, ended)
             return
-        if Requirement.TLS in attempt.delivery.operation.requirements and state.transport != "tls":
-            attempt.fail(Reason.PROTECTION, "The next server cannot be reached under TLS.")
-            return
-        try:
-            id = state.session.send_request(request, self._binding.service.clock.now(), address)
-        except LocalProtocolError as error:
-            log.warning("a MESSAGE could not be sent to %s: %s", target.host, error)
-            reason = Reason.TIMEOUT if state.session.is_closed else Reason.CONTENT
-            attempt.fail(reason, "The message could not be sent to the next server.")
-            return
-        self._pending[state.link, id] = attempt
-        state.link.flush()
-
-    # --- answers -----------------------------------------------------------------------------------------
-
-    def take_event(self, link: Link, event: object) -> bool:
-        """Take an event about a request of ours; False if it is not about one to a next hop."""
-        if not isinstance(event, ResponseReceived | RequestTimedOut | RequestFailed):
-            return False
-        key = link, event.id
-        if key not in self._pending:
-            return False
-        if isinstance(event, ResponseReceived):
-            if event.response.status_code >= 200:
-                self._answered(link, self._pending.pop(key), event)
-            return True
-        attempt = self._pending.pop(key)
-        if isinstance(event, RequestTimedOut):
-            attempt.fail(Reason.TIMEOUT, "The next server did not answer.")
-            if link.peer.transport != "udp":
-                link.abort()  # half open, or as good as: the next attempt opens another
-        else:
-            attempt.fail(Reason.TIMEOUT, "The connection to the next server was lost.")
-        return True
-
-    def _answered(self, link: Link, attempt: Attempt, event: ResponseReceived) -> None:
-        self._binding.connections.rest(link)
-        operation, code = attempt.delivery.operation, event.response.status_code
+        code = response.status_code
+        if code in TYPE_REFUSED and attempt.form is Form.OBJECT:
+            now, accepts = self._binding.service.clock.now(), response.listed("accept")
+            self.learned.refused(_key(attempt), operation.object.media_type, now, accepts)
         if code in NOT_UNDERSTOOD and self._try_text(attempt):
             return
+        is_protected = ended.state is not None and ended.state.transport == "tls"
         if code in NOT_UNDERSTOOD and operation.requirements:
-            attempt.fail(Reason.PROTECTION, "The next server cannot take the message with the protection it requires.")
+            attempt.fail(Reason.PROTECTION, NOT_WHOLE)
         elif code == 202:
             # "Accepted": what becomes of it only that server can say (RFC 3428 section 7).
-            attempt.settle(success(operation.trans_id, PASSED_ON))
+            attempt.settle(replace(success(operation.trans_id, PASSED_ON), is_protected=is_protected))
         elif code == 408:
             attempt.fail(Reason.AWAY, "The recipient's device did not answer.")  # its server did: no trouble with that
         else:
-            attempt.settle(status_to_response(operation.trans_id, event.response, attempt.form))
+            said = status_to_response(operation.trans_id, response, attempt.form, is_server=True)
+            attempt.settle(replace(said, is_protected=is_protected))
+
+    def _unanswered(self, attempt: Attempt, ended: Ended) -> None:
+        is_bare = Requirement.TLS in attempt.operation.requirements
+        if ended.is_unfit:
+            attempt.fail(Reason.PROTECTION if is_bare else Reason.CONTENT, ended.text)
+        else:
+            attempt.fail(Reason.TIMEOUT, ended.text)
 
     def _try_text(self, attempt: Attempt) -> bool:
         """Send the text of an object that the next server did not take; False if that cannot be."""
-        operation = attempt.delivery.operation
+        operation = attempt.operation
         if attempt.is_second or attempt.form is not Form.OBJECT or needs_whole(operation.requirements):
             return False
         attempt.is_second = True
         attempt.form = Form.READABLE if is_secured(operation.object) else Form.TEXT
         if self._request(attempt) is None:
             return False
-        transport, host, port = next_hop(attempt.delivery.contact.data.decode())
-        target = literal_target(transport, host, port, attempt.delivery.contact.resource)
-        if target is not None:
-            self._go(attempt, target)
-        else:
-            self._waiting += 1
-            self._binding.run(self._look_up(attempt, host, port))
+        self._send(attempt)
         return True
+
+
+def _key(attempt: Attempt) -> tuple[str, str]:
+    """Of whom it is remembered what was refused: another recipient behind the same hop may have a better program."""
+    return attempt.delivery.contact.id, attempt.delivery.operation.destination.key
+
+
+def _certified(received: Request) -> tuple[str, ...]:
+    """dNSName entries of the certificate that the other end of a request's link showed."""
+    tls = None if received.state.transport != "tls" else received.state.link.peer.tls
+    return () if tls is None else tls.names
 
 
 def _wishes(delivery: Delivery) -> Sequence[tuple[str, str]]:
@@ -305,22 +349,3 @@ def _wishes(delivery: Delivery) -> Sequence[tuple[str, str]]:
     if context.transient and context.lifetime is None:
         headers.append(("Expires", "0"))
     return headers
-
-
-@lru_cache(maxsize=256)
-def next_hop(url: str) -> tuple[Transport, str, int]:
-    """Transport, host and port of a ``[[route]] next_hop``, which the configuration checked."""
-    parts = urlsplit(url)
-    transports: dict[str, Transport] = {"udp": "udp", "tcp": "tcp", "tls": "tls"}
-    return transports[parts.scheme], parts.hostname or "", parts.port or PORTS[parts.scheme]
-
-
-@lru_cache(maxsize=4096)
-def literal_target(transport: Transport, host: str, port: int, domain: str) -> Target | None:
-    """Where a next hop given as an address is; None if its name has to be looked up. Its certificate must name the domain
-    then (RFC 5922 section 7.1); else the name the operator wrote."""
-    try:
-        ip_address(host)
-    except ValueError:
-        return None
-    return Target(transport, host, port, domain if transport == "tls" else "")

@@ -27,14 +27,19 @@ from comity.bindings.xmpp.devices import Connection
 from comity.bindings.xmpp.directed import Directed
 from comity.bindings.xmpp.ground import Ground
 from comity.bindings.xmpp.jid import Jid
+from comity.bindings.xmpp.neighbours import Neighbours
 from comity.bindings.xmpp.personal import Personal
+from comity.bindings.xmpp.presence_abroad import PresenceAbroad
 from comity.bindings.xmpp.rates import Rates
 from comity.bindings.xmpp.roster import ContactLists
+from comity.bindings.xmpp.servers import Servers
 from comity.bindings.xmpp.session import ServerOptions, XmppServerSession
+from comity.bindings.xmpp.stream import XmppStream
 from comity.bindings.xmpp.streams import Streams
 from comity.bindings.xmpp.submission import Submissions
 from comity.bindings.xmpp.vcard import Cards
 from comity.bindings.xmpp.watching import Watching
+from comity.bindings.xmpp.ways import Ways
 from comity.bindings.xmpp.wire import IQ, MESSAGE, Element
 from comity.cpim.address import Address, from_jid
 from comity.cpim.operations import EndReason, NotifyOperation, Response
@@ -76,6 +81,8 @@ class XmppBinding:
         self._submissions = Submissions(ground, self._blocklists)
         self._carbons = Carbons(ground)
         self._streams = streams = Streams(ground, self._availability, self._delivery, self._carbons)
+        self._neighbours = Neighbours(ground, self._ways(), self)
+        self._presence_abroad = PresenceAbroad(ground, self._neighbours)
         self._exempt = [ipaddress.ip_network(network) for network in config.plaintext_from]
         self._dummy_key = random(32)
         self._is_empty = asyncio.Event()
@@ -103,9 +110,14 @@ class XmppBinding:
         """The service given to ``start``."""
         return self._ground.service
 
+    def _ways(self) -> Sequence[Ways]:
+        """The kinds of ways to other servers; a domain goes by the first that carries it."""
+        return (Servers(self._ground),)
+
     def listeners(self) -> Sequence[Listener]:
-        """The configured client addresses."""
-        return [Listener(a.transport, a.host, a.port, "client") for a in self._ground.config.client]
+        """The configured addresses of clients, other servers and components."""
+        clients = [Listener(a.transport, a.host, a.port, "client") for a in self._ground.config.client]
+        return clients + self._neighbours.listeners()
 
     async def start(self, service: Service, network: Network) -> None:
         """Remember the service."""
@@ -114,9 +126,16 @@ class XmppBinding:
         service.follow(self._ground.typing.taken)
         if service.presence is not None:
             service.presence.attach(self.name, self)
+            self._presence_abroad.start(service.presence)
+        await self._neighbours.start(network)
 
-    def new_session(self, link: Link, role: str) -> XmppServerSession:
-        """A session for a client that just connected."""
+    def new_session(self, link: Link, role: str) -> XmppStream:
+        """A session for a client that just connected, or for a link of another kind."""
+        if self._neighbours.takes(role):
+            return self._neighbours.new_session(link, role)
+        return self._client_session(link)
+
+    def _client_session(self, link: Link) -> XmppServerSession:
         config = self._ground.config
         options = ServerOptions(
             self._ground.domains,
@@ -151,13 +170,19 @@ class XmppBinding:
         return session
 
     def handle_event(self, link: Link, event: object) -> None:
-        """Take one event of a client's session."""
+        """Take one event of a session."""
+        if self._neighbours.owns(link):
+            self._neighbours.handle_event(link, event)
+            return
         connection = self._ground.devices.by_link.get(link)
         if connection is not None:
             self._handlers[type(event)](connection, event)
 
     def link_closed(self, link: Link, error: Exception | None) -> None:
         """The connection is gone: its stream may be resumed, or ends with it."""
+        if self._neighbours.owns(link):
+            self._neighbours.link_closed(link, error)
+            return
         devices = self._ground.devices
         connection = devices.by_link.pop(link, None)
         if connection is None:
@@ -178,6 +203,7 @@ class XmppBinding:
             connection.link.flush()
         if self._submissions.pending:
             await asyncio.wait(self._submissions.pending)
+        await self._neighbours.drain()
         if devices.by_link:
             self._is_empty.clear()
             await self._is_empty.wait()
@@ -185,7 +211,9 @@ class XmppBinding:
             await asyncio.wait(ground.tasks)
 
     def deliver(self, delivery: Delivery) -> asyncio.Future[Response]:
-        """Write a message to a device."""
+        """Write a message to a device, or on a stream to another server."""
+        if delivery.contact.is_hop:
+            return self._neighbours.deliver(delivery)
         return self._delivery.deliver(delivery)
 
     # --- sign-in -----------------------------------------------------------------------------------------------
@@ -266,7 +294,10 @@ class XmppBinding:
             for part in parts:
                 if part.takes(stanza):
                     return part.query(connection, stanza)
-        if is_account or (not to.local and is_ours):
+        if refused is None and not is_ours:
+            if not self._neighbours.send(stanza):
+                self._ground.reply(connection.current, wire.error_reply(stanza, "remote-server-not-found"))
+        elif is_account or (not to.local and is_ours):
             self._own_iq(connection, stanza, is_account=is_account)
         elif refused is None:
             return self._carry(connection, stanza, to)
@@ -317,9 +348,7 @@ class XmppBinding:
                 self._ground.reply(target, stanza)
                 target.link.flush()
                 return
-        is_ours = to.domain in self._ground.domains
-        condition = "service-unavailable" if is_ours else "remote-server-not-found"
-        self._ground.answer(connection, wire.error_reply(stanza, condition))
+        self._ground.answer(connection, wire.error_reply(stanza, "service-unavailable"))
 
     async def _may_ask(self, connection: Connection, stanza: Element, to: Jid) -> bool:
         """True if an answer of that device tells the asker nothing new: that it is there (RFC 6121 section 8.5.3.1)."""

@@ -6,7 +6,8 @@ seconds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 
@@ -21,6 +22,20 @@ class ListenAddress:
 
 
 @dataclass(frozen=True, slots=True)
+class HostConfig:
+    """An XMPP server that we attach to as a component (XEP-0114)."""
+
+    domain: str
+    """Ours there."""
+    host: str
+    port: int
+    secret: str = field(repr=False)
+    has_tls: bool = False
+    serves: frozenset[str] = frozenset()
+    """Domains it may speak for and carry to, A-labels; ``*``: every one but ours."""
+
+
+@dataclass(frozen=True, slots=True)
 class XmppConfig:
     """What the binding needs to know."""
 
@@ -31,6 +46,16 @@ class XmppConfig:
         ListenAddress("tls", "127.0.0.1", 5223),
     )
     """Where clients connect."""
+    server: tuple[ListenAddress, ...] = ()
+    """Where other servers connect."""
+    dialback: tuple[str, ...] = ()
+    """Domains that may be proved by dialback alone (XEP-0220), whatever certificate they show; they are only as sure as DNS is."""
+    component: tuple[ListenAddress, ...] = ()
+    """Where external components connect."""
+    accept: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """The secret of each of them, by its domain."""
+    hosts: tuple[HostConfig, ...] = ()
+    """Servers that we attach to."""
     software_version: str = ""
     """Told to signed-in clients that ask (XEP-0092); "" tells none."""
     has_tls: bool = True
@@ -51,6 +76,8 @@ class XmppConfig:
     """All octets before sign-in together."""
     stanza: int = 256 * 1024
     """Largest stanza; RFC 6120 section 13.12 forbids less than 10,000."""
+    server_stanza: int = 512 * 1024
+    """Largest stanza of another server or a component."""
     depth: int = 64
     """Nesting of elements."""
     elements: int = 4096
@@ -73,6 +100,8 @@ class XmppConfig:
     """Messages a second of one connection, lasting; above it reading pauses."""
     user_message_burst: int = 100
     """Messages taken at once before the rate counts."""
+    peer_messages: float = 500.0
+    """Messages a second of another server or a component, lasting."""
     presence_changes: float = 1.0
     """Of one connection, a second, lasting; more are told later, the last one always (L-08)."""
     presence_burst: int = 10

@@ -48,7 +48,7 @@ class DeviceDelivery:
             domain=self._ground.service.node,
             accepted=delivery.accepted,
             is_delayed=delivery.is_delayed,
-            features=connection.features,
+            features=frozenset() if connection.refuses_objects else connection.features,
         )
         if isinstance(made, Response):
             future.set_result(made)

@@ -18,8 +18,10 @@ from comity.bindings.xmpp.extensions import (
     BODY,
     DELAY,
     EME,
+    FORM_ELEMENT,
     HINTS,
     HISTORY,
+    HOPS,
     KINDS,
     MARKABLE,
     MARKERS,
@@ -42,12 +44,12 @@ from comity.bindings.xmpp.wire import CLIENT, MESSAGE
 from comity.cpim.address import to_jid
 from comity.cpim.composing import composing_in
 from comity.cpim.entity import is_secured
+from comity.cpim.history import HistoryEntry, tls_word
 from comity.cpim.imdn import DISPLAY, POSITIVE, is_report
 from comity.cpim.native import plain_text, readable_part
 from comity.cpim.operations import (
     Context,
     Fate,
-    HistoryEntry,
     MessageOperation,
     MimeObject,
     Reason,
@@ -260,15 +262,31 @@ def history_element(history: Iterable[HistoryEntry]) -> Element:
     for entry in history:
         attributes = {"node": entry.node, "in": entry.in_protocol, "out": entry.out_protocol}
         attributes["time"] = _stamp(entry.when)
+        if word := tls_word(entry):
+            attributes["tls"] = word
         if entry.note and is_xml_text(entry.note):
             attributes["note"] = entry.note
         hops.append(Element(f"{{{HISTORY}}}hop", attributes))
     return Element(f"{{{HISTORY}}}history", {}, hops)
 
 
+def hops_element(max_forwards: int) -> Element:
+    """How many nodes the message may still pass, for another server of ours (T2)."""
+    return Element(HOPS, {"left": str(max_forwards)})
+
+
 def _stamp(when: datetime) -> str:
     """XEP-0082's profile, always UTC."""
     return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+
+
+def form_told(account: str, recipient: str, key: str, response: Response) -> Element:
+    """Our own server's word to the device that asked (``extensions.FORM``): in which form its message was delivered."""
+    said = {"id": key, "to": recipient, "form": response.form}
+    if response.at:
+        said["at"] = response.at
+    domain = account.partition("/")[0].rpartition("@")[2]
+    return Element(MESSAGE, {"from": domain, "to": account, "type": "headline"}, [Element(FORM_ELEMENT, said)])
 
 
 _RECEIPTS: Final = {Fate.DELIVERED: f"{{{RECEIPTS}}}received", Fate.DISPLAYED: f"{{{MARKERS}}}displayed"}

@@ -55,6 +55,22 @@ class SignInFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class HandshakeSucceeded:
+    """A component and its host know the same secret (XEP-0114): stanzas may flow."""
+
+    domain: str
+    """The component's, U-labels."""
+
+
+@dataclass(frozen=True, slots=True)
+class HandshakeFailed:
+    """Somebody showed a wrong secret for a component."""
+
+    domain: str
+    condition: str
+
+
+@dataclass(frozen=True, slots=True)
 class ResourceBound:
     """The stream may carry stanzas now."""
 
@@ -114,6 +130,52 @@ class StanzasAcknowledged:
 
 
 @dataclass(frozen=True, slots=True)
+class DomainProved:
+    """The other server may speak for this domain from now on."""
+
+    domain: str
+    """U-labels."""
+    mechanism: str
+    """EXTERNAL, certificate (named by it beside the one that EXTERNAL was about) or dialback."""
+
+
+@dataclass(frozen=True, slots=True)
+class DialbackWanted:
+    """Ask the server of ``domain`` whether the key is its own, and answer ``dialback_checked``."""
+
+    domain: str
+    to: str
+    """Which of our domains it was shown to."""
+    key: str = field(repr=False)
+    stream_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class DialbackAnswered:
+    """The other server says whether a key is its own."""
+
+    stream_id: str
+    """As asked."""
+    is_valid: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StreamReady:
+    """A stream that we opened carries stanzas from now on."""
+
+    has_acknowledgements: bool
+    """The other server offers stream management, which is on."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRefused:
+    """A stream that we opened will carry nothing."""
+
+    condition: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class StreamEnded:
     """The stream is over; close the connection once everything is written."""
 
@@ -132,6 +194,8 @@ Event = (
     | PasswordCheckWanted
     | SignInSucceeded
     | SignInFailed
+    | HandshakeSucceeded
+    | HandshakeFailed
     | ResourceBound
     | StanzaReceived
     | CountWanted
@@ -139,5 +203,10 @@ Event = (
     | ResumeWanted
     | Resumed
     | StanzasAcknowledged
+    | DomainProved
+    | DialbackWanted
+    | DialbackAnswered
+    | StreamReady
+    | StreamRefused
     | StreamEnded
 )

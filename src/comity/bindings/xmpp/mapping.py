@@ -16,6 +16,7 @@ from comity.bindings.xmpp.egress import (
     UNCHECKED,
     Outgoing,
     history_element,
+    hops_element,
     native_children,
     operation_to_stanza,
     xmpp_xml_children,
@@ -28,6 +29,7 @@ from comity.bindings.xmpp.extensions import (
     EME,
     HINTS,
     HISTORY,
+    HOPS,
     KINDS,
     MARKABLE,
     NO_COPY,
@@ -44,6 +46,7 @@ from comity.bindings.xmpp.extensions import (
     detail_element,
     is_server_only,
     language_tag,
+    sealed_by,
     shown,
 )
 from comity.bindings.xmpp.protection import read_protection
@@ -54,11 +57,12 @@ from comity.cpim.address import Address, from_jid
 from comity.cpim.compose import timestamp
 from comity.cpim.composing import COMPOSING_TYPE
 from comity.cpim.entity import split_entity
+from comity.cpim.history import MOST_HISTORY, HistoryEntry, read_entry
 from comity.cpim.imdn import DISPLAY, POSITIVE, Imdn, is_report, notification
 from comity.cpim.native import wrap
 from comity.cpim.operations import (
+    INITIAL_MAX_FORWARDS,
     Context,
-    HistoryEntry,
     MessageOperation,
     MimeObject,
     Reason,
@@ -141,6 +145,7 @@ class _Made:
     is_native: bool = False
     is_wrapped: bool = False
     is_passing: bool = False
+    sealed: str = ""
     subject: str = ""
     language: str = ""
 
@@ -157,6 +162,7 @@ def _with(context: Context, stanza: Element, made: _Made) -> Context:
         no_copies=context.no_copies,
         # RFC 6121 section 8.5.2.1.3: a headline is not kept for later either.
         transient=made.is_passing or context.kind == "headline",
+        sealed=made.sealed,
         native_protocol=PROTOCOL if made.native or made.is_native else "",
         native=made.native,
     )
@@ -173,6 +179,10 @@ def _object_of(stanza: Element, source: Address, destination: Address, when: dat
         # A body beside an object is a copy for old programs, or says that they cannot read it: never the message.
         beside = [other for other in extensions if other.namespace not in (CLIENT, EME) and other is not carriers[0]]
         return _Made(split_entity(entity), _native(beside))
+    if sealed := sealed_by(extensions):
+        # Whatever is in the body is said to who cannot decrypt it: it is not the message (issue 7, part 7).
+        whole = _native_only(extensions)
+        return None if whole is None else replace(whole, sealed=sealed)
     bodies = [child for child in extensions if child.name == BODY]
     subjects = [child for child in extensions if child.name == SUBJECT]
     if not bodies and not subjects:
@@ -273,9 +283,18 @@ def read_history(stanza: Element) -> tuple[HistoryEntry, ...]:
             when = datetime.fromisoformat(hop.get("time"))
         except ValueError:
             continue
-        if when.tzinfo is not None:
-            entries.append(HistoryEntry(hop.get("node"), hop.get("in"), hop.get("out"), when, hop.get("note")))
-    return tuple(entries)
+        protocols = hop.get("in"), hop.get("out")
+        entry = read_entry(hop.get("node"), protocols, when, hop.get("note"), hop.get("tls"))
+        if entry is not None:
+            entries.append(entry)
+    return tuple(entries[:MOST_HISTORY])
+
+
+def read_hops(stanza: Element) -> int:
+    """How many nodes the message may still pass, as another server of ours says (T2)."""
+    child = stanza.find(HOPS)
+    left = child.get("left") if child is not None else ""
+    return min(int(left), INITIAL_MAX_FORWARDS) if left.isdecimal() and len(left) <= 3 else INITIAL_MAX_FORWARDS
 
 
 # --- failures, both ways -----------------------------------------------------------------------------------------
@@ -315,9 +334,11 @@ __all__ = [
     "Refusal",
     "error_to_response",
     "history_element",
+    "hops_element",
     "native_children",
     "operation_to_stanza",
     "read_history",
+    "read_hops",
     "response_to_error",
     "stanza_to_operation",
     "xmpp_xml_children",

@@ -1,4 +1,4 @@
-"""What every client stream does, whichever side we are: headers, errors, closing, stanzas, stream management.
+"""What every stream does, whosever it is and whichever side we are: headers, errors, closing, stanzas, stream management.
 
 Place on the path: steps 3 and 9. Octets come in, elements are handed to the side's own handler; elements go out
 as octets. Rules: no clock, socket or randomness of its own; the peer's mistakes never raise, they end the
@@ -45,6 +45,8 @@ class XmppStream:
     """
 
     answers_at_once = False
+    content_namespace = wire.CLIENT
+    """What stanzas are in on the wire; to everything behind this class they are in jabber:client (``wire.as_client``)."""
 
     def __init__(self, end_point: EndPoint, random: Callable[[int], bytes], limits: XmlLimits) -> None:
         self._end_point = end_point
@@ -348,15 +350,17 @@ class XmppStream:
         elif self._is_ended:
             return  # said goodbye already: what still comes is dropped (X-75)
         elif isinstance(unit, RootOpened):
-            wire.check_header(unit)
+            wire.check_header(unit, self.content_namespace)
             self._handle_root(unit)
         elif unit.name == f"{{{wire.STREAMS}}}error":
             condition, text = wire.error_of(unit)
             self._out += [wire.STREAM_CLOSE, b""]
             self._is_peer_done = True
             self._end(StreamEnded(condition, text[:500], is_local=False))
-        else:
+        elif self.content_namespace == wire.CLIENT:
             self._handle_element(unit)
+        else:
+            self._handle_element(wire.as_client(unit, self.content_namespace))
 
     def _write_header_if_needed(self) -> None:
         if not self._is_header_sent:

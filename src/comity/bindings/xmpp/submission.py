@@ -16,7 +16,8 @@ from comity.bindings.xmpp import mapping, wire
 from comity.bindings.xmpp.blocking import Blocklists
 from comity.bindings.xmpp.counts import Step
 from comity.bindings.xmpp.devices import Connection
-from comity.bindings.xmpp.extensions import PROTOCOL
+from comity.bindings.xmpp.egress import form_told
+from comity.bindings.xmpp.extensions import PROTOCOL, WANTS_FORM
 from comity.bindings.xmpp.ground import Ground
 from comity.bindings.xmpp.jid import Jid
 from comity.bindings.xmpp.wire import Element
@@ -44,6 +45,11 @@ class _Sent:
     """True for a typing state: no failure of it is ever told."""
     step: Step | None
     """Its part in the count of a resumable stream."""
+
+    @property
+    def wants_form(self) -> bool:
+        """Its sender asked to be told in which form it is delivered."""
+        return self.stanza.find(WANTS_FORM) is not None
 
 
 class Submissions:
@@ -148,19 +154,27 @@ class Submissions:
                 self._answer_failure(connection, stanza, answer)
         elif not sent.is_silent:
             connection.outcomes.add(answer.outcome)
-            answer.outcome.add_done_callback(partial(self._ended, connection, stanza))
+            answer.outcome.add_done_callback(partial(self._ended, connection, stanza, sent.wants_form))
             if not connection.is_live:
                 answer.outcome.cancel()
         connection.handled(sent.index)
         connection.link.flush()
         self._throttle(connection)
 
-    def _ended(self, connection: Connection, stanza: Element, outcome: asyncio.Future[Response]) -> None:
-        """The end of an accepted message is known: a failure is told at once, natively."""
+    def _ended(
+        self, connection: Connection, stanza: Element, wants_form: bool, outcome: asyncio.Future[Response]
+    ) -> None:
+        """The end of an accepted message is known: a failure is told at once, natively; the form to who asked."""
         connection.outcomes.discard(outcome)
         connection = connection.current
-        if not outcome.cancelled() and outcome.result().status is Status.FAILURE:
+        if outcome.cancelled():
+            return
+        if outcome.result().status is Status.FAILURE:
             self._answer_failure(connection, stanza, outcome.result())
+            connection.link.flush()
+        elif wants_form and outcome.result().form and connection.jid is not None:
+            told = form_told(str(connection.jid), stanza.get("to"), stanza.get("id"), outcome.result())
+            self._ground.reply(connection, told)
             connection.link.flush()
 
     def _answer_failure(self, connection: Connection, stanza: Element, response: Response) -> None:
@@ -178,6 +192,8 @@ class Submissions:
             return
         operation = delivery.operation
         response = mapping.error_to_response(stanza, operation.trans_id, is_secured_object=is_secured(operation.object))
+        if response.reason is Reason.CONTENT and connection.features is None:
+            connection.refuses_objects = True  # what it does not know once it will not know the next time
         if response.is_temporary or not connection.refuse_flight(delivery.id, response):
             self._ground.service.reject(delivery.id, delivery.contact, response)
 

@@ -101,17 +101,36 @@ Unit = RootOpened | Element | RootClosed
 
 
 def encode(element: Element) -> bytes:
-    """Octets of a top-level element on a client stream."""
+    """Octets of a top-level element on a stream, of whatever content namespace: see ``as_client``."""
     return serialize(element, CLIENT, PREFIXES)
 
 
-def stream_header(attributes: dict[str, str]) -> bytes:
-    """XML declaration and opening tag of a client stream (RFC 6120 section 4.7)."""
-    return b"<?xml version='1.0'?>" + start_tag(Element(STREAM, attributes), CLIENT, PREFIXES)
+def stream_header(attributes: dict[str, str], namespace: str = CLIENT) -> bytes:
+    """XML declaration and opening tag of a stream with that content namespace (RFC 6120 section 4.7)."""
+    return b"<?xml version='1.0'?>" + start_tag(Element(STREAM, attributes), namespace, PREFIXES)
 
 
-def check_header(opened: RootOpened) -> None:
+def as_client(element: Element, namespace: str) -> Element:
+    """What stands in a stream's own content namespace, called as in a client's (RFC 6120 section 4.8.3); changed in place.
+
+    Nothing else has to know what kind of stream a stanza came by. Going out there is nothing to do: ``encode`` writes what
+    is in jabber:client without a namespace, and so it gets the stream's."""
+    prefix = f"{{{namespace}}}"
+    waiting = [element]
+    while waiting:
+        one = waiting.pop()
+        if one.name.startswith(prefix):
+            one.name = f"{{{CLIENT}}}{one.local}"
+            waiting += one.elements()
+    return element
+
+
+def check_header(opened: RootOpened, namespace: str = CLIENT) -> None:
     """Check names and namespaces of a stream header (RFC 6120 section 4.8).
+
+    Args:
+        opened: the header.
+        namespace: the content namespace expected.
 
     Raises:
         RemoteProtocolError: with the stream error condition as hint.
@@ -122,8 +141,8 @@ def check_header(opened: RootOpened) -> None:
     if root.local != "stream":
         raise RemoteProtocolError("the root is not a stream", hint="bad-format")
     default = opened.namespaces.get("", "")
-    if default not in (CLIENT, ""):
-        raise RemoteProtocolError("the content namespace is not jabber:client", hint="invalid-namespace")
+    if default not in (namespace, ""):
+        raise RemoteProtocolError(f"the content namespace is not {namespace}", hint="invalid-namespace")
 
 
 def stream_error(condition: str, text: str = "", application: Element | None = None) -> Element:
@@ -236,6 +255,7 @@ __all__ = [
     "RootOpened",
     "StreamReader",
     "Unit",
+    "as_client",
     "check_header",
     "child_of_client",
     "encode",

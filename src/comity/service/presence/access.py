@@ -141,6 +141,19 @@ class Access:
             return _confirmed(granted) if is_allowed and granted.sub_handling is SubHandling.CONFIRM else granted
         return EVERYTHING if is_allowed else by_default
 
+    def seen(self, viewer: Address, target: Address) -> Permissions:
+        """What our account sees of somebody of another domain: whatever that domain tells it, if it granted that; ``load`` of the
+        viewer came before, in the same turn."""
+        book = self._relations.loaded(viewer)
+        if book is None:
+            raise LookupError(f"{viewer} was not loaded before what it sees was judged")
+        if not self._blocks.is_idle and self._is_blocked(viewer, target):
+            return POLITE
+        item = book.items.get(target.key)
+        if item is None or not (item.sees or item.asks):
+            return NOTHING
+        return EVERYTHING if item.sees else CONFIRM
+
     def permits(
         self, account: Address, actor: Address, action: str, *, resource: str = "", actor_resource: str = ""
     ) -> bool:

@@ -7,7 +7,7 @@ durable on both sides before it is answered; see ``pairs.py`` for what a stop in
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from comity.cpim.address import Address
@@ -55,6 +55,12 @@ class Decisions:
         self._blocks = blocks
         self._accounts = accounts
         self._reconsider = reconsider
+        self.no_way: Callable[[str], Response | None] = lambda domain: failure(
+            "", Reason.NO_ROUTE, "No server runs that could reach another domain."
+        )
+        """Why another domain cannot be reached; None if there is a way."""
+        self.may_wait: Callable[[Address, Iterable[Address]], bool] = lambda watcher, waiting: True
+        """``PeerQuota.may_wait``."""
 
     # --- the watcher's side --------------------------------------------------------------------------------------
 
@@ -68,6 +74,10 @@ class Decisions:
             return failure(operation.trans_id, Reason.DENIED, "You block that person; unblock first.")
         if len(terms.text.encode()) + len(terms.native) > MOST_ASK:
             return failure(operation.trans_id, Reason.SIZE, f"A request has at most {MOST_ASK} octets.")
+        if not self._accounts.serves(watcher.domain):
+            return await self._ask_from_abroad(watcher, target, self._asked(terms))
+        if not self._accounts.serves(target.domain) and (no_way := self.no_way(target.domain)) is not None:
+            return replace(no_way, trans_id=operation.trans_id)
         done = await self._pairs.act(watcher, target, Act.SUBSCRIBE, ask=self._asked(terms))
         return replace(done, trans_id=operation.trans_id) if isinstance(done, Response) else None
 
@@ -76,8 +86,31 @@ class Decisions:
         refusal = self._check(operation, origin)
         if refusal is not None:
             return refusal
-        done = await self._pairs.act(_im(operation.watcher), _im(operation.target), Act.UNSUBSCRIBE)
+        watcher, target = _im(operation.watcher), _im(operation.target)
+        if not self._accounts.serves(watcher.domain):
+            await self._pairs.came(target, watcher, Act.UNSUBSCRIBE)
+            return None
+        done = await self._pairs.act(watcher, target, Act.UNSUBSCRIBE)
         return replace(done, trans_id=operation.trans_id) if isinstance(done, Response) else None
+
+    async def _ask_from_abroad(self, watcher: Address, target: Address, ask: Ask) -> Response | None:
+        """Only our account's half is here. Of a domain that has too many waiting nothing is said: that would tell who exists."""
+        book = await self._relations.load(target)
+        waiting = [item.contact for item in book.items.values() if item.ask is not None]
+        if self.may_wait(watcher, waiting):
+            await self._pairs.came(target, watcher, Act.SUBSCRIBE, ask)
+        return None
+
+    async def answered(
+        self, account: Address, presentity: Address, is_granted: bool, origin: Origin
+    ) -> Response | None:
+        """See ``PresenceService.answered``. Raises StoreError."""
+        if self._accounts.serves(presentity.domain) or not origin.speaks_for(presentity.domain):
+            return failure("", Reason.DENIED, "That server does not speak for the domain of who answers.")
+        if not self._accounts.serves(account.domain):
+            return failure("", Reason.NO_ROUTE, "That domain is not served here.")
+        await self._pairs.came(account, presentity, Act.SUBSCRIBED if is_granted else Act.UNSUBSCRIBED)
+        return None
 
     async def request(self, account: Address, watcher: Address, terms: Terms) -> SubHandling:
         """Say how a subscription that is made now is handled, and put it to the account if that has to be asked.
@@ -90,13 +123,12 @@ class Decisions:
         return self._access.grant(account, watcher, self._pairs.when()).sub_handling
 
     def _check(self, operation: SubscribeOperation, origin: Origin) -> Response | None:
-        refusal = policy.check_watcher(operation, origin)
+        is_ours = self._accounts.serves(operation.watcher.domain)
+        refusal = policy.check_watcher(operation, origin, is_ours=is_ours)
         if refusal is not None:
             return refusal
-        if not self._accounts.serves(operation.target.domain):
+        if not is_ours and not self._accounts.serves(operation.target.domain):
             return failure(operation.trans_id, Reason.NO_ROUTE, "That domain is not served here.")
-        if not self._accounts.serves(operation.watcher.domain):
-            return failure(operation.trans_id, Reason.NO_ROUTE, "The watcher's domain is not served here.")
         if operation.watcher.key == operation.target.key:
             return failure(operation.trans_id, Reason.SYNTAX, "An account always sees itself.")
         return None

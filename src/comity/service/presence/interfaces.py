@@ -28,7 +28,7 @@ from comity.cpim.address import Address
 from comity.cpim.operations import EndReason, MimeObject, NotifyOperation, Response, SubscribeOperation
 from comity.cpim.presence import PresenceDocument
 from comity.cpim.watchers import SubscriptionEvent, SubscriptionState
-from comity.service.interfaces import Origin
+from comity.service.interfaces import Contact, Origin
 
 Package = Literal["presence", "presence.winfo"]
 """What a subscription is about: the presentity itself, or who watches it (RFC 3857)."""
@@ -320,6 +320,40 @@ class Edge(Protocol):
         """Presence an account sends to one person (``Context.resource``: one device), outside any subscription."""
 
 
+# --- the way out: people of other domains -----------------------------------------------------------------------------
+
+
+class Abroad(Protocol):
+    """A binding as the presence service sees it where the other one is of another domain: it carries there what our account
+    wants and decided, and says what came from there by ``answered``, ``heard`` and the watcher's verbs of ``PresenceService``.
+
+    ``hop`` is ``Routes.hop`` of the other one's domain. Each future gives what became of that one errand: success once the other
+    domain's server took it; a temporary failure (``Response.is_temporary``): the service tries it again; any other failure is
+    final. Nothing raises. Errands of one pair of people come one after the other."""
+
+    def ask(self, operation: SubscribeOperation, ask: Ask, hop: Contact) -> asyncio.Future[Response]:
+        """Our account (``watcher``) asks to see ``target``: the answer is ``PresenceService.answered``, now or in a year. Comes again
+        while there is no answer (a device comes, a restart): do nothing where that is under way. XMPP: ``subscribe``; SIP: SUBSCRIBE,
+        whose dialog is kept as long as the account asks or watches."""
+
+    def withdraw(self, operation: SubscribeOperation, hop: Contact) -> asyncio.Future[Response]:
+        """Our account no longer wants to see ``target`` (duration 0). XMPP: ``unsubscribe``; SIP: SUBSCRIBE with Expires 0."""
+
+    def answer(self, account: Address, watcher: Address, is_granted: bool, hop: Contact) -> asyncio.Future[Response]:
+        """Our account lets ``watcher`` of that domain see it, or refuses that or takes it back. XMPP: ``subscribed`` or
+        ``unsubscribed``; SIP: nothing, since its subscriptions are told by ``Edge`` (``notify``, ``ended``)."""
+
+    def watch(self, account: Address, target: Address, hop: Contact) -> asyncio.Future[Response]:
+        """Somebody of our account, which may see ``target``, looks now: say by ``heard`` how things are, and what changes until
+        ``unwatch``. Comes again when what was heard last is doubted. XMPP: a probe; SIP: SUBSCRIBE, or a refresh of it."""
+
+    def unwatch(self, account: Address, target: Address, hop: Contact) -> None:
+        """Nobody of our account looks any more; it still may see ``target``. XMPP: nothing; SIP: the dialog may end."""
+
+    def direct(self, operation: NotifyOperation, hop: Contact) -> asyncio.Future[Response]:
+        """Presence our account (``target``) sends to one person there, outside any subscription; CONTENT where there is no such thing."""
+
+
 # --- the way up: what bindings ask of the service -----------------------------------------------------------------------
 
 
@@ -395,6 +429,50 @@ class PresenceService(Protocol):
     def attach(self, name: str, edge: Edge) -> None:
         """Called once by each binding at its start. Durable subscriptions of this edge are handed to ``Edge.notify`` within
         60 s after a start (reliability.md section 5.7), their ``data`` as it was kept."""
+
+    def attach_abroad(self, name: str, abroad: Abroad) -> None:
+        """Called once by each binding that reaches other domains, at its start; ``name`` is ``Contact.binding`` of the hops."""
+
+    # -- people of other domains ----------------------------------------------------------------------------------
+    #
+    # A watcher there asks by ``ask`` (once and for good) or ``subscribe`` (for a duration), with an ``Origin`` whose ``domains`` hold
+    # its domain, and goes by ``withdraw``, ``subscribe`` with duration 0, or ``lost``. Whom our accounts watch there:
+
+    async def answered(
+        self, account: Address, presentity: Address, is_granted: bool, origin: Origin
+    ) -> Response | None:
+        """``presentity`` of another domain answered what our ``account`` asked, or takes back what it granted. Durable, and told to the
+        account's devices, when this returns None; ignored if it was not asked (N-07). Failures: DENIED (``origin`` does not speak
+        for that domain), NO_ROUTE (the account's domain is not ours)."""
+
+    def heard(
+        self,
+        account: Address,
+        presentity: Address,
+        statement: Statement | None,
+        origin: Origin,
+        *,
+        key: str = "",
+        lease: int | None = None,
+        natives: Mapping[str, tuple[str, bytes]] | None = None,
+    ) -> Response | None:
+        """Take what ``presentity`` of another domain tells ``account`` of itself; told to whoever of that account watches it.
+
+        Args:
+            account: whom it was told to, and nobody else (T18).
+            presentity: authenticated by ``origin``, which speaks for its domain (else DENIED).
+            statement: None: what was said under ``key`` holds no more; without a key: nothing is known of it any more.
+            origin: the other domain's server.
+            key: names one of its devices (an XMPP resource) where each speaks for itself; "" where a statement is all of it.
+            lease: seconds it may be believed (the rest of a SIP subscription); at most a day, which is the default.
+            natives: parting words, see ``unpublish``.
+
+        What nobody of the account watches, or may not, is dropped; None then too.
+        """
+
+    def doubted(self, domain: str) -> None:
+        """The way to that domain broke or came back: what was heard from there may be old. It is asked about anew (``Abroad.watch``), and
+        holds no more where there is no answer in time."""
 
     # -- the presentity's side ------------------------------------------------------------------------------------
 
@@ -498,5 +576,6 @@ class PresenceService(Protocol):
     def watchers(self, account: Address) -> Sequence[Subscription]:
         """Who watches the account now, whatever the state (RFC 3857)."""
 
-    def seen_by(self, account: Address) -> Sequence[Subscription]:
-        """The active ones among them whose watchers may really see it: nobody who is blocked politely."""
+    def seen_by(self, account: Address, viewer: Address | None = None) -> Sequence[Subscription]:
+        """The active ones among them whose watchers may really see it: nobody who is blocked politely. Of somebody of another domain
+        only those of ``viewer``."""

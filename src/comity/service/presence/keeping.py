@@ -111,6 +111,8 @@ class Keeping:
             if other.key != account.key and await self._store.get(SPACE, row_key(other, account)) is not None:
                 await self.pairs.part(other, account)
         await self.entries.part(account)
+        items = list((await self.relations.load(account)).items.values())
         await self.relations.clear(account)
+        await self.pairs.leave(items)
         await self.blocks.change(account, (), None)
         await self.documents.clear(account)

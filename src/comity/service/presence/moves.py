@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Final
 
 from comity.cpim.access_entries import WATCH
@@ -25,7 +25,7 @@ from comity.service.presence.deadlines import Deadlines
 from comity.service.presence.informing import Informing
 from comity.service.presence.notifier import Notifier
 from comity.service.presence.presentities import Presentities
-from comity.service.presence.presentity import Presentity
+from comity.service.presence.presentity import Presentity, Sight
 from comity.service.presence.subscriptions import Live, Subscriptions
 
 log = logging.getLogger(__name__)
@@ -72,6 +72,8 @@ class Moves:
         self.subscriptions = Subscriptions(store, clock, self._expired)
         self._waiting: Deadlines[Live] = Deadlines(clock, self._give_up, lambda live, _: live.state is _STATE.WAITING)
         self._tasks: set[asyncio.Task[None]] = set()
+        self.on_seen: Callable[[Sight], None] = lambda sight: None
+        """Called when what an account of ours sees of somebody of another domain was judged."""
 
     def stop(self) -> None:
         """Move nothing any more."""
@@ -84,7 +86,9 @@ class Moves:
 
     def grant(self, target: Address, watcher: Address, *, is_new: bool = False) -> Permissions:
         """What the watcher may see as things stand. Raises LookupError."""
-        presentity, now = self._presentities.find(target), self._clock.when()
+        presentity, now = self._presentities.find(target, watcher), self._clock.when()
+        if isinstance(presentity, Sight) or (presentity is None and not self._presentities.is_ours(target)):
+            return self._access.seen(watcher, target)
         if presentity is None:
             return self._access.grant(target, watcher, now, is_new=is_new)
         presentity.look_at_sphere(now)
@@ -102,9 +106,12 @@ class Moves:
 
         Called after the commit and before the answer, with the account loaded.
         """
-        presentity = self._presentities.find(account)
+        presentity = self._presentities.find(account, watcher)
         if presentity is None:
             return
+        self._reconsider(presentity, watcher)
+
+    def _reconsider(self, presentity: Presentity, watcher: Address | None = None) -> None:
         lives = [live for live in presentity.subscriptions if watcher is None or live.watcher.key == watcher.key]
         try:
             if watcher is None:
@@ -115,6 +122,8 @@ class Moves:
         except LookupError:  # its rules left the memory: nobody is told before they are back
             self.hold(presentity)
             return
+        if isinstance(presentity, Sight):
+            self.on_seen(presentity)
         self._notifier.tell(presentity, told, is_urgent=True)
         self._informing.changed(presentity)
         self._presentities.settle(presentity)
@@ -153,7 +162,8 @@ class Moves:
 
     def look_at_rules(self, presentity: Presentity) -> None:
         """See when the rules say something else by themselves."""
-        presentity.rules_change = self._access.next_change(presentity.address, self._clock.when())
+        if not isinstance(presentity, Sight):
+            presentity.rules_change = self._access.next_change(presentity.address, self._clock.when())
 
     def hold(self, presentity: Presentity) -> None:
         """Tell nobody before it was looked up what they may see."""
@@ -164,14 +174,14 @@ class Moves:
 
     async def _look_up(self, presentity: Presentity) -> None:
         try:
-            await self._access.load(presentity.address)
+            await self._access.load(presentity.judged)
         except StoreError as error:
             log.error("what watchers of an account may see cannot be looked up: %s", error)
             presentity.is_loading = False
             self._clock.call_later(AGAIN, lambda: self.hold(presentity) if presentity.is_held else None)
             return
         presentity.is_loading = presentity.is_held = presentity.is_restored = False
-        self.reconsider(presentity.address)
+        self._reconsider(presentity)
         self._informing.resume(presentity)
 
     # --- ends ------------------------------------------------------------------------------------------------------
@@ -204,7 +214,7 @@ class Moves:
 
     def forget_waiting(self, target: Address, watcher: Address) -> None:
         """Who asks again, or wants no answer, no longer waits for one to what he asked before."""
-        presentity = self._presentities.find(target)
+        presentity = self._presentities.find(target, watcher)
         waiting = [one for one in presentity.subscriptions if one.state is _STATE.WAITING] if presentity else []
         for live in waiting:
             if live.watcher.key == watcher.key:
@@ -217,7 +227,7 @@ class Moves:
         self._inform(live)
 
     def _inform(self, live: Live) -> None:
-        presentity = self._presentities.find(live.target)
+        presentity = self._presentities.find(live.target, live.watcher)
         if presentity is not None and presentity.feeds and live.is_begun:
             self._informing.changed(presentity, live if live.state is _STATE.TERMINATED else None)
 

@@ -3,7 +3,8 @@
 Place on the path: step 5, under ``decisions.py`` and ``contacts.py``. An act changes the actor's half, then the other's: two
 rows, two commits, and a stop may come between them. So the first commit also says what is owed to the other half (space
 "relation", ``owed/ACTOR/OTHER/ACT``), the last one takes that away, and ``recover`` delivers at the next start what was
-still owed. Nobody was told yes before, and delivering twice changes nothing: the tables see to it.
+still owed. Nobody was told yes before, and delivering twice changes nothing: the tables see to it. The half of somebody of another
+domain is that domain's: what is owed to it is carried there (``errands.py``).
 
 Whatever the other half says, the presentity's half alone decides what a watcher is shown (``access.py``).
 """
@@ -24,6 +25,7 @@ from comity.service.interfaces import Accounts, Delete, Op, Put
 from comity.service.presence.access import Access, Reconsider
 from comity.service.presence.blocks import Blocks
 from comity.service.presence.edges import Edges
+from comity.service.presence.errands import Errand
 from comity.service.presence.interfaces import Ask, ContactItem, Decision
 from comity.service.presence.relations import (
     SETTLE,
@@ -90,6 +92,8 @@ class Pairs:
         self.when = when
         self._reconsider = reconsider
         self.limits = limits or ListLimits()
+        self.push: Callable[[Errand], None] = lambda errand: None
+        """Carries an act to another domain (``Errands``); where no server runs it stays owed until one does."""
 
     # --- the actor's half ----------------------------------------------------------------------------------------
 
@@ -117,14 +121,13 @@ class Pairs:
         Returns:
             The account's item afterwards, or why nothing was done.
         """
-        is_ours = self._accounts.serves(other.domain)
         owed: dict[Act, Op] = {}
 
         def change(item: ContactItem, book: Book) -> ContactItem | Response:
             after = item
             for act in acts:
                 step = outbound(act, state_of(after), after.is_preapproved)
-                if is_ours and (step.goes_on or is_always_routed):
+                if step.goes_on or is_always_routed:
                     owed[act] = Put(SPACE, _owed_key(account, other, act), b"" if ask is None else pack_ask(ask))
                 after = _stepped(after, step, decision)
             return finish(item, after)
@@ -150,7 +153,10 @@ class Pairs:
     # --- the other half ------------------------------------------------------------------------------------------
 
     async def _deliver(self, account: Address, actor: Address, act: Act, ask: Ask | None) -> None:
-        """Do to ``account``'s half what ``actor`` did, and say so to its devices."""
+        """Do to ``account``'s half what ``actor`` did, and say so to its devices; or carry it to its domain."""
+        if not self._accounts.serves(account.domain):
+            self.push(Errand(actor, account, act, _owed_key(actor, account, act)))
+            return
         settled = [Delete(SPACE, _owed_key(actor, account, act))]
         match act:
             case Act.SUBSCRIBE:
@@ -169,8 +175,50 @@ class Pairs:
         reply = await self.request(account, watcher, ask)
         if reply is None:
             await self._relations.store.commit(settled)
-        else:
+        elif self._accounts.serves(watcher.domain):
             await self._answered(watcher, account, reply, settled)
+        else:
+            await self._owe(account, watcher, reply)
+
+    async def _owe(self, account: Address, other: Address, act: Act) -> None:
+        """Have ``act`` carried to another domain."""
+        await self._relations.store.commit([Put(SPACE, _owed_key(account, other, act), b"")])
+        self.push(Errand(account, other, act, _owed_key(account, other, act)))
+
+    # --- people of other domains -----------------------------------------------------------------------------------
+
+    async def came(self, account: Address, other: Address, act: Act, ask: Ask | None = None) -> None:
+        """Do to our account's half what somebody of another domain did, authenticated. Raises StoreError."""
+        match act:
+            case Act.SUBSCRIBE:
+                await self._subscribe(account, other, ask or Ask(self._relations.store.time()), ())
+            case _ if not await self._accounts.exists(account):
+                pass
+            case Act.UNSUBSCRIBE:
+                if await self._unsubscribe(account, other, ()):
+                    await self._owe(account, other, Act.UNSUBSCRIBED)  # table 7, note 1
+            case Act.SUBSCRIBED | Act.UNSUBSCRIBED:
+                await self._answered(account, other, act, ())
+
+    async def leave(self, items: Iterable[ContactItem]) -> None:
+        """An account kept these and is removed: the other domains hear that nothing is left between it and their people."""
+        for item in items:
+            if self._accounts.serves(item.contact.domain):
+                continue
+            if item.asks or item.sees:
+                await self._owe(item.account, item.contact, Act.UNSUBSCRIBE)
+            if item.decision in _GRANTED:
+                await self._owe(item.account, item.contact, Act.UNSUBSCRIBED)
+
+    async def refused(self, errand: Errand) -> None:
+        """The other domain's server takes an act not at all: a request counts as refused. Raises StoreError."""
+        if errand.what is Act.SUBSCRIBE:
+            await self._answered(errand.account, errand.other, Act.UNSUBSCRIBED, ())
+
+    async def is_wanted(self, errand: Errand) -> bool:
+        """Whether the account's half still says what the act says. Raises StoreError."""
+        assert isinstance(errand.what, Act)
+        return await self._is_backed(errand.account, errand.other, errand.what)
 
     async def request(self, account: Address, watcher: Address, ask: Ask) -> Act | None:
         """Put a watcher's request to the account, or say what it decided already; None while nothing is.
@@ -226,7 +274,9 @@ class Pairs:
         self._tell_changed(before, after)
         return after
 
-    async def _unsubscribe(self, account: Address, watcher: Address, settled: Sequence[Op]) -> None:
+    async def _unsubscribe(self, account: Address, watcher: Address, settled: Sequence[Op]) -> bool:
+        """Returns whether the watcher had anything that ended."""
+
         def change(item: ContactItem, _: Book) -> ContactItem:
             if item.decision is Decision.POLITE:
                 return item  # the account decided not to be bothered by him: that outlives his going
@@ -238,6 +288,7 @@ class Pairs:
         if state_of(before) is not state_of(after):
             self._edges.withdrew(after)
         self._tell_changed(before, after)
+        return state_of(before) is not state_of(after)
 
     async def _answered(self, account: Address, presentity: Address, act: Act, settled: Sequence[Op]) -> None:
         """``presentity`` answered what ``account`` asked; ignored if it asked nothing (N-07)."""
@@ -283,6 +334,8 @@ class Pairs:
             before, after = changed
             if _seen(before) != _seen(after):
                 self._reconsider(account, other)
+            if (before.asks, before.sees) != (after.asks, after.sees) and not self._accounts.serves(other.domain):
+                self._reconsider(other, account)  # of whom nothing is kept here but this
         return changed
 
     def _tell_changed(self, before: ContactItem, after: ContactItem) -> None:
@@ -302,14 +355,11 @@ class Pairs:
             reply = _SAID.get(self._access.grant(account, watcher, self.when()).sub_handling)
             if reply is None:
                 continue
-            owed: list[Op] = []
-            if self._accounts.serves(watcher.domain):
-                owed.append(Put(SPACE, _owed_key(account, watcher, reply), b""))
+            owed = [Put(SPACE, _owed_key(account, watcher, reply), b"")]
             # What its rules or its default give is no decision: only the question goes.
             await self.update(account, watcher, lambda item, _: replace(item, ask=None), first=owed)
             failpoint("presence.between-halves")
-            if owed:
-                await self._deliver(watcher, account, reply, None)
+            await self._deliver(watcher, account, reply, None)
         if is_owed:
             await self._relations.store.commit([Delete(SPACE, settle_key(account))])
 

@@ -11,7 +11,7 @@ from comity.cpim.address import Address
 from comity.errors import AddressError
 from comity.service.interfaces import Accounts, Clock
 from comity.service.presence.deadlines import Deadlines
-from comity.service.presence.presentity import Presentity
+from comity.service.presence.presentity import Presentity, Sight, sight_key
 from comity.service.presence.subscriptions import Live
 
 
@@ -30,6 +30,8 @@ class Presentities:
         self._moments: Deadlines[Presentity] = Deadlines(clock, self._fall_due, self._changes_at)
         self.on_moment: Callable[[Presentity], None] = lambda presentity: None
         """Called when a lease, a validity or a rule ended or began."""
+        self.on_unseen: Callable[[Sight], None] = lambda sight: None
+        """Called when nobody watches somebody of another domain any more."""
 
     def __len__(self) -> int:
         return len(self._known)
@@ -47,28 +49,39 @@ class Presentities:
         except AddressError:  # no account can have that name: resolution says so
             return address
 
-    def find(self, account: Address) -> Presentity | None:
-        """The one with this (own) address, if there is anything to know about it."""
-        return self._known.get(account.key)
+    def is_ours(self, address: Address) -> bool:
+        """True if it is of one of our domains."""
+        return self._accounts.serves(address.domain)
 
-    def need(self, account: Address) -> Presentity:
-        """The one with this (own) address; ``settle`` it afterwards."""
-        presentity = self._known.get(account.key)
+    def find(self, account: Address, viewer: Address | None = None) -> Presentity | None:
+        """The one with this (own) address, as ``viewer`` sees it if it is of another domain; None if there is nothing to know."""
+        found = self._known.get(account.key)
+        if found is not None or viewer is None or self.is_ours(account):
+            return found
+        return self._known.get(sight_key(account, viewer))
+
+    def need(self, account: Address, viewer: Address) -> Presentity:
+        """The one with this (own) address, as ``viewer`` sees it; ``settle`` it afterwards."""
+        presentity = self.find(account, viewer)
         if presentity is None:
-            presentity = self._known[account.key] = Presentity(account)
+            presentity = Presentity(account) if self.is_ours(account) else Sight(account, viewer=viewer)
+            self._known[presentity.key] = presentity
         return presentity
 
     def of(self, live: Live) -> Presentity | None:
         """Whom a subscription is about, if it is registered there."""
-        presentity = self._known.get(live.target.key)
+        presentity = self.find(live.target, live.watcher)
         return presentity if presentity is not None and live in presentity.subscriptions else None
 
     def settle(self, presentity: Presentity) -> None:
         """See to its next moment; forget what nobody needs."""
         if not presentity.subscriptions:
             presentity.unwatched()
+            if isinstance(presentity, Sight):
+                presentity.publications.clear()
+                self.on_unseen(presentity)
             if not presentity.publications:
-                self._known.pop(presentity.address.key, None)
+                self._known.pop(presentity.key, None)
                 return
         moment = presentity.next_moment()
         if moment is None:
@@ -83,10 +96,10 @@ class Presentities:
         self._moments.stop()
 
     def _changes_at(self, presentity: Presentity, at: float) -> bool:
-        return presentity.timer_at == at and self._known.get(presentity.address.key) is presentity
+        return presentity.timer_at == at and self._known.get(presentity.key) is presentity
 
     def _fall_due(self, presentities: list[Presentity]) -> None:
         for presentity in presentities:
             presentity.timer_at = 0.0
-            if self._known.get(presentity.address.key) is presentity:
+            if self._known.get(presentity.key) is presentity:
                 self.on_moment(presentity)

@@ -91,6 +91,16 @@ class Presentity:
     timer_at: float = 0.0
     """Monotonic: its first place among the deadlines; 0 for none."""
 
+    @property
+    def key(self) -> str:
+        """What it is found by."""
+        return self.address.key
+
+    @property
+    def judged(self) -> Address:
+        """The account whose decisions say what its watchers see."""
+        return self.address
+
     def live(self, now: datetime) -> Iterator[Publication]:
         """Publications whose lease is not over."""
         return (one for one in self.publications.values() if now < one.expires)
@@ -134,3 +144,33 @@ class Presentity:
         self.grants.clear()
         self.offline = None
         self.parting = {}
+
+
+@dataclass(slots=True, eq=False)
+class Sight(Presentity):
+    """Somebody of another domain as one account of ours sees it, and nobody else (T18): its publications are what that domain told
+    this account, its subscriptions are this account's."""
+
+    viewer: Address = field(kw_only=True)
+    """``im:``, folded."""
+    is_watched: bool = False
+    """The other domain was asked to tell."""
+    is_asked: bool = False
+    """The other one was asked, or asked again."""
+    doubt_at: float = 0.0
+    """Monotonic: when what it said has to be asked about anew; 0 for never."""
+
+    @property
+    def key(self) -> str:
+        """Of both: each viewer is told something else."""
+        return sight_key(self.address, self.viewer)
+
+    @property
+    def judged(self) -> Address:
+        """The other domain says by its answer what is seen, and the account that got it keeps that."""
+        return self.viewer
+
+
+def sight_key(address: Address, viewer: Address) -> str:
+    """See ``Sight.key``."""
+    return f"{address.key} {viewer.key}"

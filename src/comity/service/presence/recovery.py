@@ -57,15 +57,11 @@ class Recovery:
         now = self._store.time()
         for live in await self._moves.subscriptions.load():
             is_over = live.expires is not None and live.expires <= now
-            # Watchers of other domains are their domains' to end.
-            is_ours = self._accounts.serves(live.watcher.domain)
-            if is_over or not (
-                await self._is_there(live.target) and (not is_ours or await self._is_there(live.watcher))
-            ):
+            if is_over or not (await self._is_there(live.target) and await self._is_there(live.watcher)):
                 self._moves.commit_later(self._moves.subscriptions.end_of(live))
                 continue
             live.is_begun = True
-            presentity = self._presentities.need(live.target)
+            presentity = self._presentities.need(live.target, live.watcher)
             presentity.is_held = presentity.is_restored = True
             presentity.subscriptions[live] = None
             self._moves.subscriptions.add(live)
@@ -78,7 +74,10 @@ class Recovery:
             self._timer = self._clock.call_later(GRACE, self._next)
 
     async def _is_there(self, address: Address) -> bool:
-        """Whether it is an account still: each is asked about once, however many subscriptions it has."""
+        """Whether it is an account still: each is asked about once, however many subscriptions it has. People of other domains are
+        their domains' to end."""
+        if not self._accounts.serves(address.domain):
+            return True
         if address.key not in self._there:
             self._there[address.key] = await self._accounts.exists(address)
         return self._there[address.key]

@@ -11,17 +11,20 @@ a decision and what follows from it: whatever was acknowledged holds for the ver
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from comity.cpim.address import Address
-from comity.cpim.operations import EndReason, NotifyOperation, Reason, Response, SubscribeOperation, failure
+from comity.cpim.operations import EndReason, NotifyOperation, Reason, Response, Status, SubscribeOperation, failure
 from comity.cpim.presence_rules import SubHandling
 from comity.cpim.watchers import SubscriptionState
 from comity.service import policy
-from comity.service.interfaces import Accounts, Clock, Delete, Origin, Store
+from comity.service.interfaces import Accounts, Clock, Contact, Delete, Origin, Store
+from comity.service.presence.errands import Errand, Errands, FindHops, Look
 from comity.service.presence.informing import Informing
 from comity.service.presence.interfaces import (
+    Abroad,
     ContactItem,
     Contacts,
     Decision,
@@ -39,12 +42,16 @@ from comity.service.presence.keeping import Keeping, KeepingLimits
 from comity.service.presence.moves import Moves
 from comity.service.presence.notifier import Notifier
 from comity.service.presence.presentities import Presentities
-from comity.service.presence.presentity import Presentity
+from comity.service.presence.presentity import Presentity, Sight
 from comity.service.presence.publications import Publications
 from comity.service.presence.publications import find as find_publication
+from comity.service.presence.quota import PeerQuota
 from comity.service.presence.recovery import Recovery
+from comity.service.presence.sights import Sights
 from comity.service.presence.subscriptions import NOBODY
 from comity.service.presence.watching import Admit, PresenceLimits, Watching, own
+
+log = logging.getLogger(__name__)
 
 
 class AccountPresence:
@@ -55,6 +62,8 @@ class AccountPresence:
         accounts: who exists.
         clock: time.
         admit: says whose a subscribe is (``Service.admit_subscription``).
+        hop: leads to other domains (``Routes.hop``).
+        find: finds the ways where DNS knows them (``Service.find_hops``, of presence).
         limits: about live state.
         keeping: about what accounts keep.
     """
@@ -66,6 +75,8 @@ class AccountPresence:
         clock: Clock,
         admit: Admit,
         *,
+        hop: Callable[[str], Contact | None] = lambda domain: None,
+        find: FindHops | None = None,
         limits: PresenceLimits | None = None,
         keeping: KeepingLimits | None = None,
     ) -> None:
@@ -96,6 +107,14 @@ class AccountPresence:
             informing=self._informing,
         )
         kept.rights.grant = self._moves.grant
+        self.errands = Errands(store, clock, hop, find)
+        self._quota = PeerQuota(accounts, clock, self.limits.peers)
+        self._quota.subscriptions_of = self._moves.subscriptions.count_of_domain
+        self._sights = Sights(clock, self._presentities, self.errands, self._changed, self.limits.publications)
+        self._moves.on_seen = self._sights.look
+        self.errands.is_wanted, self.errands.refused = self._is_wanted, self._errand_refused
+        kept.pairs.push, kept.decisions.may_wait = self.errands.push, self._quota.may_wait
+        kept.decisions.no_way = self.errands.no_way
         self._watching = Watching(
             store=store,
             accounts=accounts,
@@ -105,6 +124,8 @@ class AccountPresence:
             moves=self._moves,
             notifier=self._notifier,
             informing=self._informing,
+            errands=self.errands,
+            quota=self._quota,
             limits=self.limits,
         )
         self._recovery = Recovery(store, accounts, clock, self._presentities, self._moves)
@@ -128,6 +149,10 @@ class AccountPresence:
         """See ``PresenceService.attach``."""
         self.keeping.edges.attach(name, edge)
 
+    def attach_abroad(self, name: str, abroad: Abroad) -> None:
+        """See ``PresenceService.attach_abroad``."""
+        self.errands.attach(name, abroad)
+
     async def start(self) -> None:
         """Bring the durable subscriptions back; call before any listener opens."""
         await self.keeping.start()
@@ -135,6 +160,8 @@ class AccountPresence:
 
     def stop(self) -> None:
         """Tell nobody any more; what is durable is in the store."""
+        self.errands.stop()
+        self._sights.stop()
         self._recovery.stop()
         self._notifier.stop()
         self._informing.stop()
@@ -157,7 +184,7 @@ class AccountPresence:
         account = self._presentities.own(entity)
         if refusal := self._check_presentity(account, origin):
             return refusal
-        presentity = self._presentities.need(account)
+        presentity = self._presentities.need(account, account)
         answer = self._publications.publish(presentity, statement, _scoped(origin, key), etag, lease)
         self._changed(presentity)
         return answer
@@ -175,7 +202,7 @@ class AccountPresence:
         account = self._presentities.own(entity)
         if refusal := self._check_presentity(account, origin):
             return refusal
-        presentity = self._presentities.need(account)
+        presentity = self._presentities.need(account, account)
         refusal = self._publications.unpublish(presentity, _scoped(origin, key), etag, natives)
         self._changed(presentity)
         return refusal
@@ -191,13 +218,69 @@ class AccountPresence:
     async def direct(self, operation: NotifyOperation, origin: Origin) -> Response | None:
         """See ``PresenceService.direct``."""
         sender, recipient = self._presentities.own(operation.target), self._presentities.own(operation.watcher)
-        if sender.key != self._presentities.own(origin.principal).key:
+        if origin.domains:
+            is_senders = not self._accounts.serves(sender.domain) and origin.speaks_for(sender.domain)
+        else:
+            is_senders = sender.key == self._presentities.own(origin.principal).key
+        if not is_senders:
             return failure(operation.trans_id, Reason.DENIED, "Presence is told by the one it is about.")
         if not self._accounts.serves(recipient.domain):
-            return failure(operation.trans_id, Reason.NO_ROUTE, "That domain is not served here.")
+            return await self._direct_abroad(operation)
         if not self.contacts.is_blocked(recipient, sender):
             self.keeping.edges.directed(operation)
         return None
+
+    async def _direct_abroad(self, operation: NotifyOperation) -> Response | None:
+        """To one person of another domain, now or not at all: it is nothing that waits."""
+        domain = operation.watcher.domain
+        if not self._presentities.is_ours(operation.target) or self.errands.no_way(domain) is not None:
+            return failure(operation.trans_id, Reason.NO_ROUTE, "That domain is not served here.")
+        given = await self.errands.carry(domain, lambda abroad, hop: abroad.direct(operation, hop))
+        return replace(given, trans_id=operation.trans_id) if given.status is Status.FAILURE else None
+
+    # --- people of other domains -------------------------------------------------------------------------------------
+
+    async def answered(
+        self, account: Address, presentity: Address, is_granted: bool, origin: Origin
+    ) -> Response | None:
+        """See ``PresenceService.answered``."""
+        account, presentity = self._presentities.own(account), self._presentities.own(presentity)
+        return self._quota.pace(presentity.domain) or await self.keeping.decisions.answered(
+            account, presentity, is_granted, origin
+        )
+
+    def heard(
+        self,
+        account: Address,
+        presentity: Address,
+        statement: Statement | None,
+        origin: Origin,
+        *,
+        key: str = "",
+        lease: int | None = None,
+        natives: Mapping[str, tuple[str, bytes]] | None = None,
+    ) -> Response | None:
+        """See ``PresenceService.heard``."""
+        account, presentity = self._presentities.own(account), self._presentities.own(presentity)
+        if self._presentities.is_ours(presentity) or not origin.speaks_for(presentity.domain):
+            return failure("", Reason.DENIED, "That server does not speak for the domain of whom it tells.")
+        return self._sights.heard(account, presentity, statement, key=key, lease=lease, natives=natives)
+
+    def doubted(self, domain: str) -> None:
+        """See ``PresenceService.doubted``."""
+        self._sights.doubted(domain)
+
+    async def _is_wanted(self, errand: Errand) -> bool:
+        if errand.what is Look.WATCH:
+            return self._sights.is_wanted(errand)
+        return await self.keeping.pairs.is_wanted(errand)
+
+    async def _errand_refused(self, errand: Errand, response: Response) -> None:
+        log.info("%s takes no %s: %s", errand.other, errand.what.value, response.text, extra={"is_peers": True})
+        if errand.what is Look.WATCH:
+            self._sights.refused(errand)
+        else:
+            await self.keeping.pairs.refused(errand)
 
     def _check_presentity(self, account: Address, origin: Origin) -> Response | None:
         if not self.rights.may_publish(account, origin.principal):
@@ -208,7 +291,9 @@ class AccountPresence:
 
     def _changed(self, presentity: Presentity) -> None:
         """Something about it may be new: tell who would see that."""
-        if presentity.composed is None and presentity.subscriptions:
+        if isinstance(presentity, Sight):
+            self._notifier.tell(presentity)
+        elif presentity.composed is None and presentity.subscriptions:
             if presentity.look_at_sphere(self._clock.when()):
                 presentity.is_held = True  # rules may depend on it: nobody is told before they were asked (ACL-6)
             if presentity.is_held:
@@ -219,6 +304,9 @@ class AccountPresence:
 
     def _moment(self, presentity: Presentity) -> None:
         """A lease, a validity or a rule ended or began."""
+        if isinstance(presentity, Sight):
+            self._sights.moment(presentity)
+            return
         now = self._clock.when()
         self._publications.expire(presentity, now)
         composed = presentity.composed
@@ -235,9 +323,10 @@ class AccountPresence:
         """See ``PresenceService.subscribe``."""
         operation, origin = self._folded(operation, origin)
         if terms.is_standing:
-            refusal = policy.check_watcher(operation, origin)
+            is_ours = self._presentities.is_ours(operation.watcher)
+            refusal = policy.check_watcher(operation, origin, is_ours=is_ours)
         else:
-            refusal = await self._admit(operation, origin)
+            refusal = self._quota.pace(operation.watcher.domain) or await self._admit(operation, origin)
         return refusal or await self._watching.subscribe(operation, origin, terms)
 
     def begin(self, subscription: Subscription) -> None:
@@ -277,9 +366,10 @@ class AccountPresence:
         presentity = self._presentities.find(self._presentities.own(account))
         return tuple(presentity.subscriptions) if presentity else ()
 
-    def seen_by(self, account: Address) -> Sequence[Subscription]:
+    def seen_by(self, account: Address, viewer: Address | None = None) -> Sequence[Subscription]:
         """See ``PresenceService.seen_by``."""
-        presentity = self._presentities.find(self._presentities.own(account))
+        own_address = self._presentities.own
+        presentity = self._presentities.find(own_address(account), None if viewer is None else own_address(viewer))
         live = presentity.subscriptions if presentity else ()
         active = SubscriptionState.ACTIVE
         return [one for one in live if one.state is active and one.granted.sub_handling is SubHandling.ALLOW]
@@ -289,11 +379,15 @@ class AccountPresence:
     async def ask(self, operation: SubscribeOperation, origin: Origin, terms: Terms) -> Response | None:
         """See ``PresenceService.ask``."""
         operation, origin = self._folded(operation, origin)
+        if too_fast := self._quota.pace(operation.watcher.domain):
+            return replace(too_fast, trans_id=operation.trans_id)
         return await self._admit(operation, origin) or await self.keeping.decisions.ask(operation, origin, terms)
 
     async def withdraw(self, operation: SubscribeOperation, origin: Origin) -> Response | None:
         """See ``PresenceService.withdraw``."""
         operation, origin = self._folded(operation, origin)
+        if too_fast := self._quota.pace(operation.watcher.domain):
+            return replace(too_fast, trans_id=operation.trans_id)
         return await self._admit(operation, origin) or await self.keeping.decisions.withdraw(operation, origin)
 
     async def answer(

@@ -83,6 +83,8 @@ class Subscriptions:
         self._expired = expired
         self._by_id: dict[tuple[str, str], Live] = {}
         self._by_watcher: dict[str, dict[Live, None]] = {}
+        self._by_domain: dict[str, int] = {}
+        """How many the watchers of each domain have."""
         self._expiries: Deadlines[Live] = Deadlines(clock, self._fall_due, self._expires_at)
 
     def __len__(self) -> int:
@@ -103,10 +105,15 @@ class Subscriptions:
         """How many this watcher has."""
         return len(self._by_watcher.get(watcher.key, ()))
 
+    def count_of_domain(self, domain: str) -> int:
+        """How many the watchers of a domain have."""
+        return self._by_domain.get(domain, 0)
+
     def add(self, live: Live) -> None:
         """Register; the caller has looked that the id is free."""
         self._by_id[live.edge, live.id] = live
         self._by_watcher.setdefault(live.watcher.key, {})[live] = None
+        self._by_domain[live.watcher.domain] = self._by_domain.get(live.watcher.domain, 0) + 1
         self.schedule(live)
 
     def remove(self, live: Live) -> bool:
@@ -118,6 +125,10 @@ class Subscriptions:
         del of_watcher[live]
         if not of_watcher:
             del self._by_watcher[live.watcher.key]
+        domain = live.watcher.domain
+        self._by_domain[domain] -= 1
+        if not self._by_domain[domain]:
+            del self._by_domain[domain]
         return True
 
     def schedule(self, live: Live) -> None:

@@ -21,12 +21,15 @@ from comity.service import policy
 from comity.service.interfaces import Accounts, Op, Origin, Store
 from comity.service.presence.access import Access
 from comity.service.presence.decisions import Decisions
+from comity.service.presence.errands import Errands
 from comity.service.presence.informing import Informing
 from comity.service.presence.interfaces import Granted, Subscription, Terms
 from comity.service.presence.moves import Moves, event_of, state_of
 from comity.service.presence.notifier import Notifier
 from comity.service.presence.presentities import Presentities
+from comity.service.presence.presentity import Presentity, Sight
 from comity.service.presence.publications import PublicationLimits
+from comity.service.presence.quota import PeerLimits, PeerQuota
 from comity.service.presence.subscriptions import NOBODY, Live
 
 log = logging.getLogger(__name__)
@@ -48,6 +51,8 @@ class PresenceLimits:
     """Of one presentity."""
     requests: int = 50
     """Subscriptions of one watcher that wait for an answer (ACL-27)."""
+    peers: PeerLimits = field(default_factory=PeerLimits)
+    """Of one other domain."""
 
 
 @dataclass(slots=True)
@@ -62,6 +67,8 @@ class _Wish:
     granted: Permissions = _ASKED
     is_known: bool = True
     """There is such a presentity."""
+    is_asked: bool = False
+    """Somebody of another domain was asked just now."""
 
 
 class Watching:
@@ -76,6 +83,8 @@ class Watching:
         moves: the live subscriptions.
         notifier: tells them.
         informing: tells those who are watched.
+        errands: what leads to other domains.
+        quota: how much of all this one other domain may have.
         limits: see there.
     """
 
@@ -90,6 +99,8 @@ class Watching:
         moves: Moves,
         notifier: Notifier,
         informing: Informing,
+        errands: Errands,
+        quota: PeerQuota,
         limits: PresenceLimits,
     ) -> None:
         self._store = store
@@ -101,13 +112,15 @@ class Watching:
         self._subscriptions = moves.subscriptions
         self._notifier = notifier
         self._informing = informing
+        self._errands = errands
+        self._quota = quota
         self._limits = limits
 
     async def subscribe(self, operation: SubscribeOperation, origin: Origin, terms: Terms) -> Granted | Response:
         """See ``PresenceService.subscribe``; admitted already."""
         watcher, target = self._presentities.own(operation.watcher), self._presentities.own(operation.target)
-        if not self._accounts.serves(target.domain):
-            return failure(operation.trans_id, Reason.NO_ROUTE, "That domain is not served here.")
+        if refusal := self._check_domains(watcher, target):
+            return replace(refusal, trans_id=operation.trans_id)
         live = self._subscriptions.find(terms.edge, operation.subscript_id)
         if live is None:
             wish = _Wish(watcher, target, operation, origin, terms)
@@ -116,7 +129,7 @@ class Watching:
             except StoreError as error:
                 log.error("what a watcher may see cannot be looked up: %s", error)
                 answer = _not_now(operation)
-            if isinstance(answer, Response) and (presentity := self._presentities.find(target)) is not None:
+            if isinstance(answer, Response) and (presentity := self._presentities.find(target, watcher)):
                 presentity.asking.discard(watcher.key)
             return answer
         named = replace(operation, watcher=watcher.with_scheme("pres"))
@@ -126,6 +139,14 @@ class Watching:
             return failure(operation.trans_id, Reason.NO_SUCH_USER, "There is no such subscription.")
         return await (self._refresh(live, operation, terms) if operation.duration else self._end(live, operation))
 
+    def _check_domains(self, watcher: Address, target: Address) -> Response | None:
+        """One of the two is ours, and there is a way to the other: no presence passes through here."""
+        if self._accounts.serves(target.domain):
+            return None
+        if not self._accounts.serves(watcher.domain):
+            return failure("", Reason.NO_ROUTE, "That domain is not served here.")
+        return self._errands.no_way(target.domain)
+
     def _check_room(self, wish: _Wish) -> Response | None:
         if wish.operation.duration == 0:
             return None
@@ -133,7 +154,9 @@ class Watching:
         is_full = self._subscriptions.count_of(wish.watcher) >= self._limits.subscriptions
         if is_full and not wish.terms.is_standing:
             return _full(wish, f"At most {self._limits.subscriptions} subscriptions of one user.")
-        presentity = self._presentities.find(wish.target)
+        if refusal := self._quota.room(wish.watcher):
+            return replace(refusal, trans_id=wish.operation.trans_id)
+        presentity = self._presentities.find(wish.target, wish.watcher)
         if presentity is not None and len(presentity.subscriptions) >= self._limits.watchers:
             return _full(wish, f"At most {self._limits.watchers} watchers of one user.")
         return None
@@ -141,6 +164,8 @@ class Watching:
     async def _ask_access(self, wish: _Wish) -> Response | None:
         """What the watcher gets; the refusal if that is nothing."""
         operation, target = wish.operation, wish.target
+        if not self._accounts.serves(target.domain):
+            return await self._ask_abroad(wish)
         known = self._accounts.known(target)
         wish.is_known = await self._accounts.exists(target) if known is None else known
         await self._access.load(target)
@@ -152,11 +177,31 @@ class Watching:
             if self._waiting(wish.watcher) >= self._limits.requests:
                 return _full(wish, f"At most {self._limits.requests} requests of one user wait for an answer.")
             presentity = self._presentities.find(target)
+            if not self._quota.may_wait(wish.watcher, _waiting_for(presentity)):
+                return _full(wish, "Too many people of that domain wait for an answer.")
             if presentity is not None:
                 presentity.asking.add(wish.watcher.key)
             await self._decisions.request(target, wish.watcher, wish.terms)
             await self._access.load(target)
             wish.granted = self._moves.grant(target, wish.watcher)
+        if wish.granted.sub_handling is SubHandling.BLOCK:
+            return _denied(operation)
+        return None
+
+    async def _ask_abroad(self, wish: _Wish) -> Response | None:
+        """The same of somebody of another domain: what that domain said, which our account keeps; it is asked if it said nothing."""
+        operation, target, watcher = wish.operation, wish.target, wish.watcher
+        if wish.terms.package == "presence.winfo":
+            return _denied(operation)
+        await self._access.load(watcher)
+        wish.granted = self._moves.grant(target, watcher)
+        if wish.granted.sub_handling is SubHandling.BLOCK and operation.duration and not wish.terms.is_standing:
+            asked = await self._decisions.ask(operation, wish.origin, wish.terms)
+            if asked is not None:
+                return asked
+            wish.is_asked = True
+            await self._access.load(watcher)
+            wish.granted = self._moves.grant(target, watcher)
         if wish.granted.sub_handling is SubHandling.BLOCK:
             return _denied(operation)
         return None
@@ -194,7 +239,9 @@ class Watching:
             text = "That subscription is being made."  # the same twice at once
             return failure(operation.trans_id, Reason.SUBSCRIPTION_EXISTS, text)
         self._moves.forget_waiting(wish.target, wish.watcher)
-        presentity = self._presentities.need(wish.target)
+        presentity = self._presentities.need(wish.target, wish.watcher)
+        if isinstance(presentity, Sight) and wish.is_asked:
+            presentity.is_asked = True
         live.granted = presentity.shared(live.granted)
         presentity.subscriptions[live] = None
         self._subscriptions.add(live)
@@ -262,7 +309,7 @@ class Watching:
         """See ``PresenceService.begin``."""
         live = own(subscription)
         failpoint("presence.begin")
-        presentity = self._presentities.need(live.target)
+        presentity = self._presentities.need(live.target, live.watcher)
         if not live.is_kept:
             self._say_last(live)
         elif live.package == "presence.winfo":
@@ -279,6 +326,8 @@ class Watching:
             else:
                 self._notifier.tell_one(presentity, live)
         presentity.asking.discard(live.watcher.key)
+        if isinstance(presentity, Sight):
+            self._moves.on_seen(presentity)
         if live.package == "presence" and presentity.feeds:
             self._informing.changed(presentity)
         self._presentities.settle(presentity)
@@ -286,7 +335,7 @@ class Watching:
     def _say_last(self, live: Live) -> None:
         """The one notification of a fetch or an end (RFC 3859 section 3.4.3)."""
         live.state = _STATE.TERMINATED
-        presentity = self._presentities.need(live.target)
+        presentity = self._presentities.need(live.target, live.watcher)
         if live.package == "presence.winfo":
             self._informing.begin(presentity, live)
         elif live.granted.sub_handling < SubHandling.POLITE_BLOCK or presentity.is_held:
@@ -315,6 +364,12 @@ def own(subscription: Subscription) -> Live:
     """The service's own side of a subscription."""
     assert isinstance(subscription, Live), "subscriptions are made by subscribe"
     return subscription
+
+
+def _waiting_for(presentity: Presentity | None) -> list[Address]:
+    if presentity is None:
+        return []
+    return [live.watcher for live in presentity.subscriptions if live.state in (_STATE.PENDING, _STATE.WAITING)]
 
 
 def _full(wish: _Wish, text: str) -> Response:

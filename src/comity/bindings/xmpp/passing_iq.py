@@ -1,0 +1,130 @@
+"""Queries between domains: other servers and their users ask us and ours, ours ask them (RFC 6120 section 10, RFC 6121 section 8.5).
+
+Place on the path: beside it; queries carry no messages. Who may ask whom is as among our own clients: an answer tells nobody what
+presence would not (section 8.5.3.1), and an account that is not there looks like one that is not for the asker (XMPP-8).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from comity.bindings.xmpp import queries, wire
+from comity.bindings.xmpp.ground import Ground
+from comity.bindings.xmpp.jid import Jid
+from comity.bindings.xmpp.ways import Way, a_domain
+from comity.bindings.xmpp.wire import IQ, Element
+from comity.cpim.address import from_jid
+from comity.errors import AddressError
+
+if TYPE_CHECKING:
+    from comity.bindings.xmpp.neighbours import Neighbours
+
+#: Questions of the server itself that wait for their answer.
+MOST_ASKED: Final = 8192
+_TYPES: Final = frozenset({"get", "set", "result", "error"})
+
+Answered = Callable[[Element], None]
+"""Takes the result or the error that answers a question."""
+
+
+class Inquiries:
+    """Queries that cross between domains.
+
+    Args:
+        ground: what the parts of the binding stand on.
+        neighbours: sends what goes to other domains.
+    """
+
+    def __init__(self, ground: Ground, neighbours: Neighbours) -> None:
+        self._ground = ground
+        self._neighbours = neighbours
+        self._asked: OrderedDict[tuple[str, str], Answered] = OrderedDict()
+        """By domain asked (A-labels) and id."""
+
+    # --- the server's own questions ------------------------------------------------------------------------------------
+
+    def expect(self, domain: str, id: str, answered: Answered) -> None:
+        """Call ``answered`` with the answer that comes from ``domain`` (A-labels) to our question ``id``."""
+        self._asked[domain, id] = answered
+        if len(self._asked) > MOST_ASKED:
+            self._asked.popitem(last=False)
+
+    def forget(self, domain: str, id: str) -> None:
+        """Nobody waits for that answer any more."""
+        self._asked.pop((domain, id), None)
+
+    # --- from other servers --------------------------------------------------------------------------------------------
+
+    def received(self, way: Way, stanza: Element, done: Callable[[], None]) -> None:
+        """Take an iq of another server, whose addresses are checked; ``done`` when it is handled."""
+        children = list(stanza.elements())
+        kind = stanza.get("type")
+        if kind not in _TYPES or not stanza.get("id") or (kind in ("get", "set") and len(children) != 1):
+            self._answer(wire.error_reply(stanza, "bad-request", "an iq has an id, a known type and one child"))
+        elif kind in ("result", "error") and self._is_answer(stanza):
+            pass
+        else:
+            self._ground.run(self._pass(stanza, done))
+            return
+        done()
+
+    def _is_answer(self, stanza: Element) -> bool:
+        answered = self._asked.pop((a_domain(stanza.get("from")), stanza.get("id")), None)
+        if answered is None:
+            return False
+        answered(stanza)
+        return True
+
+    async def _pass(self, stanza: Element, done: Callable[[], None]) -> None:
+        try:
+            to = Jid.parse(stanza.get("to"))
+            is_question = stanza.get("type") in ("get", "set")
+            if to.resource and to.local:
+                await self._carry(stanza, to, is_question=is_question)
+            elif is_question and not to.local:
+                self._answer(self._of_server(stanza))
+            elif is_question:
+                self._answer(wire.error_reply(stanza, "service-unavailable"))
+        finally:
+            done()
+
+    def _of_server(self, stanza: Element) -> Element | None:
+        service = self._ground.service
+        return queries.answer_iq(
+            stanza,
+            is_account=False,
+            when=service.clock.when(),
+            version=self._ground.config.software_version,
+            has_presence=service.presence is not None,
+        )
+
+    async def _carry(self, stanza: Element, to: Jid, *, is_question: bool) -> None:
+        """Hand an iq to the device it is for; the error if that is not there, or not there for who asks."""
+        if not is_question or await self._may_ask(stanza, to):
+            target = self._ground.devices.find(to)
+            if target is not None and target.presence is not None and target.is_live:
+                self._ground.reply(target, stanza)
+                target.link.flush()
+                return
+        self._answer(wire.error_reply(stanza, "service-unavailable"))
+
+    async def _may_ask(self, stanza: Element, to: Jid) -> bool:
+        presence = self._ground.presence
+        if presence is None:
+            return False
+        asker = Jid.parse(stanza.get("from"))
+        target = self._ground.devices.find(to)
+        is_shown = target is not None and not {asker, asker.bare}.isdisjoint(target.directed)
+        if not asker.local:
+            return is_shown  # a server sees nobody's presence
+        try:
+            return await presence.may_see(from_jid(str(to))[0].folded(), from_jid(str(asker))[0]) or is_shown
+        except AddressError:
+            return False
+
+    def _answer(self, stanza: Element | None) -> None:
+        if stanza is not None:
+            assert stanza.name == IQ
+            self._neighbours.send(stanza)
