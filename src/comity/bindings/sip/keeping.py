@@ -174,6 +174,7 @@ class Keeper:
     def _back(self, watched: Watched) -> None:
         """It was gone and is there again: what waits goes out, and what it may have forgotten is registered anew."""
         self._binding.service.hop_returned("sip", (watched.trunk.domain,))
+        self._binding.abroad.back(watched.trunk.domain)
         for one in watched.registrations:
             self._register(one)
 
