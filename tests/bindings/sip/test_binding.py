@@ -535,7 +535,7 @@ class TestDevices:
         world = await World().start()
         bob, alice = Phone(world, "bob", BOB), Phone(world, "alice", ALICE, "tcp")
         await bob.register()
-        bob.answers, bob.answer_headers = [415], [("Accept", "text/plain, text/html")]
+        bob.answers, bob.answer_headers = [415], {415: [("Accept", "text/plain, text/html")]}
         assert status(await alice.message("sip:bob@a.test", b"\x89PNG", "image/png")) == 415
         bob.received.clear()
         assert status(await alice.message("sip:bob@a.test", SIGNED, "message/cpim")) == 200

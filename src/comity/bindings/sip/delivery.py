@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import logging
 from base64 import b32encode
+from collections import OrderedDict
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+MOST_DEAF = 4096
 CANNOT_SHOW = "The recipient's device cannot show this kind of message."
 NOT_WHOLE = "The recipient's device cannot take the message with the protection it requires."
 
@@ -69,6 +71,8 @@ class DeviceDelivery:
         self._network: Network | None = None
         self.pending: dict[tuple[Link, str], Attempt] = {}
         """By link and client transaction."""
+        self._deaf: OrderedDict[tuple[str, str], None] = OrderedDict()
+        """Devices that refused a typing state: no other is offered to them (RFC 3994 section 4)."""
         self._dialling = 0
         """Deliveries that wait for a connection."""
         self.learned = Learned()
@@ -91,7 +95,9 @@ class DeviceDelivery:
         attempt = Attempt(delivery, device, future, form or Form.NATIVE)
         if form is Form.OBJECT and self._is_known_to_refuse(delivery):
             form = self._as_text(attempt)
-        if self._network is None:
+        if delivery.operation.context.transient and _name(delivery) in self._deaf:
+            self._cannot_show(attempt)
+        elif self._network is None:
             attempt.fail(Reason.AWAY, "The server is starting.")
         elif form is None:
             self._cannot_show(attempt)
@@ -233,6 +239,10 @@ class DeviceDelivery:
             accepts = event.response.listed("accept")
             obj, now = attempt.delivery.operation.object, self._binding.service.clock.now()
             self.learned.refused(self._key(attempt.delivery), obj.media_type, now, accepts)
+        if attempt.delivery.operation.context.transient and event.response.status_code in NOT_UNDERSTOOD:
+            self._deaf[_name(attempt.delivery)] = None
+            if len(self._deaf) > MOST_DEAF:
+                self._deaf.popitem(last=False)
         if event.response.status_code in NOT_UNDERSTOOD and self._try_text(attempt):
             return
         operation, code = attempt.delivery.operation, event.response.status_code
@@ -257,6 +267,10 @@ class DeviceDelivery:
             return False
         self._try(attempt)
         return True
+
+
+def _name(delivery: Delivery) -> tuple[str, str]:
+    return delivery.contact.aor.key, delivery.contact.id
 
 
 @lru_cache(maxsize=4096)

@@ -47,7 +47,7 @@ from comity.cpim.operations import (
     success,
 )
 from comity.cpim.protection import needs_whole
-from comity.errors import ComityError, StoreError
+from comity.errors import AddressError, ComityError, StoreError
 from comity.service.interfaces import Delivery
 
 if TYPE_CHECKING:
@@ -175,6 +175,16 @@ class Trunk:
             return None
         self.believe(received)
         return sender
+
+    def target(self, received: Request) -> Address | None:
+        """Whom the Request-URI of a peer server's request means, where that is not what it says."""
+        edge = self.edge(received, self.domains(received))
+        if edge.names.is_plain and edge.destination is None:
+            return None
+        try:
+            return edge.names.to_core(edge.destination or address_of(received.request.uri_text)[0].with_scheme("im"))
+        except AddressError:
+            return None
 
     def believe(self, received: Request) -> None:
         """Who sent it is no stranger."""

@@ -39,8 +39,10 @@ from comity.bindings.xmpp.extensions import (
 )
 from comity.bindings.xmpp.protection import protection_element
 from comity.bindings.xmpp.reasons import condition_for
+from comity.bindings.xmpp.typing import state_of
 from comity.bindings.xmpp.wire import CLIENT, MESSAGE
 from comity.cpim.address import to_jid
+from comity.cpim.composing import composing_in
 from comity.cpim.entity import is_secured
 from comity.cpim.history import HistoryEntry, tls_word
 from comity.cpim.imdn import DISPLAY, POSITIVE, is_report
@@ -150,6 +152,10 @@ def _add_content(operation: MessageOperation, stanza: Element, features: frozens
     if is_report(obj) and not (features or frozenset()) & {E2E, OCTETS}:
         return ""  # for programs that speak of objects: an old one would show an empty message
     native = native_children(context) if context.native_protocol == PROTOCOL else []
+    if context.transient and (status := composing_in(obj)) is not None:
+        stanza.attributes.setdefault("type", "chat")  # XEP-0085 section 5.1 knows no other
+        stanza.children += native or [state_of(status)]
+        return "object"
     if obj.media_type == XMPP_XML and context.native_protocol == PROTOCOL and not native:
         children = xmpp_xml_children(obj)
         stanza.children += children

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from comity.bindings.xmpp import mapping, wire
@@ -99,14 +99,29 @@ class Submissions:
             return
         assert connection.account is not None
         is_silent = made.context.transient
+        if is_silent and not self._ground.typing.is_welcome(made):
+            connection.session.stanza_handled(index)
+            return
         step = None if is_silent else connection.step(index)
         is_tls, marks = connection.session.is_tls, () if step is None else step.marks
         origin = Origin(connection.account, PROTOCOL, connection.host, is_tls, dedup_fields(stanza), marks)
         done = self._ground.service.submit(made, origin)
+        self._ground.typing.said(str(connection.jid), made, partial(self._again, connection))
         connection.submitting.add(done)
         self.pending.add(done)
         done.add_done_callback(partial(self._submitted, _Sent(connection, stanza, index, is_silent, step)))
         self._throttle(connection)
+
+    def _again(self, connection: Connection, operation: MessageOperation) -> None:
+        """Say for a device that its user still types; nobody waits for what becomes of that."""
+        connection = connection.current
+        if not connection.is_live or connection.account is None:
+            return
+        operation = replace(operation, trans_id=self._ground.random(12).hex())
+        origin = Origin(connection.account, PROTOCOL, connection.host, connection.session.is_tls)
+        done = self._ground.service.submit(operation, origin)
+        self.pending.add(done)
+        done.add_done_callback(self.pending.discard)
 
     def _is_nowhere(self, operation: MessageOperation) -> bool:
         """RFC 6121 section 8.5.3.2.1: only a chat message for a device that is not there goes to the others."""
