@@ -235,14 +235,14 @@ class DeviceDelivery:
         if attempt is None:
             return
         self._binding.connections.rest(link)
-        if event.response.status_code in TYPE_REFUSED and attempt.form is Form.OBJECT:
-            accepts = event.response.listed("accept")
-            obj, now = attempt.delivery.operation.object, self._binding.service.clock.now()
-            self.learned.refused(self._key(attempt.delivery), obj.media_type, now, accepts)
         if attempt.delivery.operation.context.transient and event.response.status_code in NOT_UNDERSTOOD:
             self._deaf[_name(attempt.delivery)] = None
             if len(self._deaf) > MOST_DEAF:
                 self._deaf.popitem(last=False)
+        if event.response.status_code in TYPE_REFUSED and attempt.form is Form.OBJECT:
+            accepts = event.response.listed("accept")
+            obj, now = attempt.delivery.operation.object, self._binding.service.clock.now()
+            self.learned.refused(self._key(attempt.delivery), obj.media_type, now, accepts)
         if event.response.status_code in NOT_UNDERSTOOD and self._try_text(attempt):
             return
         operation, code = attempt.delivery.operation, event.response.status_code
