@@ -50,7 +50,7 @@ VirtualHost "@DOMAIN@"
 
 _EJABBERD = """
 hosts: ["@DOMAIN@"]
-loglevel: debug
+loglevel: info
 log_rotate_count: 0
 certfiles: ["@COMBINED@"]
 ca_file: "@TRUST@"
@@ -68,6 +68,7 @@ s2s_access: s2s
 outgoing_s2s_families: [ipv4]
 auth_method: internal
 auth_password_format: plain
+disable_sasl_mechanisms: [SCRAM-SHA-1-PLUS, SCRAM-SHA-256-PLUS, SCRAM-SHA-512-PLUS]  # it binds to tls-unique and does not say so
 acl: {local: {user_regexp: ""}}
 access_rules:
   c2s: {allow: all}
@@ -255,7 +256,8 @@ class EjabberdServer(StockServer):
         shown = ", ".join(f'"{name}": {{password: "{secret}"}}' for name, secret in self.components.items())
         values = {**self.values, "COMBINED": str(combined), "COMPONENTS": shown}
         (folder / "ejabberd.yml").write_text(filled(_EJABBERD, values))
-        asks = f"{{lookup, [dns]}}.\n{{nameserver, {{127,0,0,1}}, {self._names.port}}}.\n"
+        server = f"{{nameserver, {{127,0,0,1}}, {self._names.port}}}.\n"
+        asks = f'{{resolv_conf, ""}}.\n{{hosts_file, ""}}.\n{server}{{lookup, [dns]}}.\n'  # in this order
         (folder / "inetrc").write_text(asks)
         (folder / "log").mkdir(exist_ok=True)
         (folder / "spool").mkdir(exist_ok=True)
