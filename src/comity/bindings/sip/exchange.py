@@ -171,10 +171,8 @@ class Exchanges:
         if not usable:
             exchange.end(Ended(text="The next server cannot be reached under TLS.", is_unsent=True, is_unfit=True))
             return
-        living = [target for target in usable if target not in self._dead]
-        if not living:
-            exchange.end(Ended(text="The next server does not answer.", is_unsent=True))
-            return
+        # Where no other is left a dead one is tried too: it may have come back since its keeper asked, and refuses at no cost.
+        living = [target for target in usable if target not in self._dead] or usable
         now = self._binding.service.clock.now()
         exchange.targets = sorted(living, key=lambda target: self._bad.get(target, now) > now)
         self._next(exchange)
