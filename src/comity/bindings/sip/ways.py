@@ -13,7 +13,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from comity.bindings.base import HostPort, Target
-from comity.bindings.sip.exchange import next_hop
 from comity.bindings.sip.requests import LinkState
 from comity.errors import DeliveryError
 from comity.service.interfaces import Contact
@@ -42,7 +41,7 @@ class Ways:
     def contact(self, hop: Contact, user: str) -> str:
         """Where requests from there are to go, with angle brackets: the listener of the same transport, which stands when the
         connection is gone; "gr" since it leads to this very server (RFC 6665 section 4.5.1)."""
-        transport, _, _ = next_hop(hop.data.decode())
+        transport = (hop.data.decode().split() or ["tls:"])[0].partition(":")[0]
         listeners = self._binding.listeners()
         near = next((one for one in listeners if one.transport == transport), None) or next(iter(listeners), None)
         if near is None:
