@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 
 from cryptography import x509
 
@@ -129,6 +130,7 @@ class Server:
                     clock,
                     pipeline.admit_subscription,
                     hop=pipeline.routes.hop,
+                    find=partial(pipeline.find_hops, kind="pres"),
                     limits=_presence_limits(config),
                     keeping=keeping_limits(config),
                 )

@@ -79,7 +79,7 @@ class ServerProcess:
 
     def _configure(self, limits: str) -> dict[tuple[str, str], int]:
         """Write comity.toml with ports that are free now; which they are."""
-        sip, sips, xmpp, xmpps, apex, apexs = free_ports(6)
+        sip, sips, xmpp, xmpps, server, servers, apex, apexs = free_ports(8)
         self.config.write_text(
             f"""[server]
 domains = {json.dumps(self.domains)}
@@ -87,6 +87,7 @@ domains = {json.dumps(self.domains)}
 listen = ["udp://127.0.0.1:{sip}", "tcp://127.0.0.1:{sip}", "tls://127.0.0.1:{sips}"]
 [xmpp]
 client = ["tcp://127.0.0.1:{xmpp}", "tls://127.0.0.1:{xmpps}"]
+server = ["tcp://127.0.0.1:{server}", "tls://127.0.0.1:{servers}"]
 [apex]
 listen = ["tcp://127.0.0.1:{apex}", "tls://127.0.0.1:{apexs}"]
 [limits]
@@ -100,6 +101,8 @@ listen = ["tcp://127.0.0.1:{apex}", "tls://127.0.0.1:{apexs}"]
             ("sip", "tls"): sips,
             ("xmpp", "tcp"): xmpp,
             ("xmpp", "tls"): xmpps,
+            ("server", "tcp"): server,
+            ("server", "tls"): servers,
             ("apex", "tcp"): apex,
             ("apex", "tls"): apexs,
         }
@@ -174,7 +177,7 @@ listen = ["tcp://127.0.0.1:{apex}", "tls://127.0.0.1:{apexs}"]
         """Whatever happened: nothing of it runs on."""
         self.kill()
 
-    def port(self, via: Via, transport: Transport) -> HostPort:
+    def port(self, via: Via | Literal["server"], transport: Transport) -> HostPort:
         """Where to connect."""
         return "127.0.0.1", self._ports[via, transport]
 

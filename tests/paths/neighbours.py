@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from comity.bindings.base import Transport
 from comity.cpim.address import Address
 from tests.paths.kit import ServerProcess, Via
 
@@ -29,13 +30,18 @@ class Way:
     """Domain of the next server."""
     via: Via = "sip"
     transit: tuple[str, ...] = ()
+    transport: Transport = "tls"
+    """"tcp" is STARTTLS for XMPP."""
 
 
 class Servers:
     """One server a domain, with its people and its ways."""
 
-    def __init__(self, directory: Path, people: Mapping[str, tuple[Address, ...]], ways: Sequence[Way]) -> None:
-        self._at = {domain: ServerProcess(directory / domain, FAST, (domain,), people[domain]) for domain in people}
+    def __init__(
+        self, directory: Path, people: Mapping[str, tuple[Address, ...]], ways: Sequence[Way], limits: str = ""
+    ) -> None:
+        limits = f"{FAST}\n{limits}"
+        self._at = {domain: ServerProcess(directory / domain, limits, (domain,), people[domain]) for domain in people}
         trust = directory / "trust.pem"
         trust.write_bytes(b"".join(server.authority.read_bytes() for server in self._at.values()))
         for domain, server in self._at.items():
@@ -44,9 +50,9 @@ class Servers:
             server.config.write_text(text + self._peers(domain, ways), encoding="utf-8")
 
     def _route(self, way: Way) -> str:
-        _, port = self._at[way.by].port(way.via, "tls")
+        _, port = self._at[way.by].port("server" if way.via == "xmpp" else way.via, way.transport)
         transit = f"transit = {list(way.transit)}\n" if way.transit else ""
-        target = f'via = "{way.via}"\nnext_hop = "tls://localhost:{port}"'
+        target = f'via = "{way.via}"\nnext_hop = "{way.transport}://localhost:{port}"'
         return f'[[route]]\ndomain = "{way.to}"\n{target}\n{transit}'
 
     def _peers(self, domain: str, ways: Sequence[Way]) -> str:
@@ -73,11 +79,12 @@ class Servers:
 
 
 class Neighbours(Servers):
-    """Alice and Carol at ``a``, Bob at ``b``; SIP between them."""
+    """Alice and Carol at ``a``, Bob at ``b``; one protocol between them."""
 
-    def __init__(self, directory: Path) -> None:
-        ways = [Way("a.test", "b.test", "b.test"), Way("b.test", "a.test", "a.test")]
-        super().__init__(directory, {"a.test": (ALICE, CAROL), "b.test": (BOB,)}, ways)
+    def __init__(self, directory: Path, via: Via = "sip", transport: Transport = "tls", *, limits: str = "") -> None:
+        to_b = Way("a.test", "b.test", "b.test", via, transport=transport)
+        ways = [to_b, Way("b.test", "a.test", "a.test", via, transport=transport)]
+        super().__init__(directory, {"a.test": (ALICE, CAROL), "b.test": (BOB,)}, ways, limits)
 
     @property
     def a(self) -> ServerProcess:

@@ -197,6 +197,7 @@ class SipClient(HasPresence, SignedIn):
         from_: Address | None = None,
         key: str = "",
         requirements: Collection[Requirement] = (),
+        asks: bool = False,
     ) -> asyncio.Future[Response]:
         """See ``Client.send``."""
         key = key or _token(12)

@@ -191,10 +191,6 @@ class _Reader:
 
     def _fits_route(self, full: str, written: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
         via: str = values.get("via", "sip")
-        if via == "xmpp":
-            cure = 'Use via = "sip" or via = "apex" for now.'
-            self.say(f"{full}.via", "cannot be spoken between servers yet: it comes with federation.", cure)
-            return False
         if "next_hop" not in written:
             return True
         if "next_hop" not in values:
@@ -370,6 +366,13 @@ class _Reader:
         if not isinstance(value, list):
             return self.say(key, f"{shown(value)} is not a list.", 'Write ["example.net"], or ["*"] for all.')
         found = [self._read_route_domain(f"{key}[{index}]", item, spec) for index, item in enumerate(value)]
+        return tuple(domain for domain in found if domain is not _WRONG)
+
+    def _read_named_domains(self, key: str, value: object, spec: Mapping[str, Any]) -> Any:
+        """Like ``peer-domains``, but each by its name."""
+        if not isinstance(value, list):
+            return self.say(key, f"{shown(value)} is not a list.", 'Write ["example.net"].')
+        found = [self._read_domain(f"{key}[{index}]", item, spec) for index, item in enumerate(value)]
         return tuple(domain for domain in found if domain is not _WRONG)
 
     def _read_listeners(self, key: str, value: object, spec: Mapping[str, Any]) -> Any:

@@ -317,7 +317,7 @@ class PolicyConfig:
     scram_iterations: int = _count(100_000, 10_000_000, 65_536)
     """Work a guess at a stolen key costs, for passwords set from now on; Pidgin and all that has Cyrus SASL refuse more
     than 65536."""
-    dialback: tuple[str, ...] = _of("peer-domains", ())
+    dialback: tuple[str, ...] = _of("named-domains", ())
     """Domains whose XMPP servers may prove themselves by dialback (XEP-0220) instead of a certificate; that is only as sure as DNS is.
     Others must show a certificate that names them."""
     messages: bool = _flag(True)

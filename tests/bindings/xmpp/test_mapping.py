@@ -156,7 +156,7 @@ class TestIngress:
     def test_message_without_text_keeps_its_extensions(self, children: str, transient: bool) -> None:
         source = stanza(children, "to='bob@b.test' type='chat'")
         made = ingress(source)
-        assert made.object.media_type == "application/xmpp+xml"
+        assert made.object.media_type == ("message/cpim" if transient else "application/xmpp+xml")
         assert made.context.transient is transient
         out = sent(made)
         assert list(out.elements())[: len(list(source.elements()))] == list(source.elements())

@@ -167,6 +167,8 @@ class Exchanges:
                 found += await self._binding.network.hop_targets("sip", wire, url)
             except DeliveryError as error:
                 trouble = trouble or error
+        # Whom the certificate names is looked at by ``connections.py``: for a SIP domain a wildcard is no name.
+        found = [replace(target, check="chain") if target.transport == "tls" else target for target in found]
         if not found:
             raise trouble or DeliveryError("there is nobody to ask")
         return found
@@ -346,7 +348,7 @@ def literal_target(transport: Transport, host: str, port: int, domain: str) -> T
         ip_address(host)
     except ValueError:
         return None
-    return Target(transport, host, port, domain if transport == "tls" else "")
+    return Target(transport, host, port, domain, "chain") if transport == "tls" else Target(transport, host, port)
 
 
 @lru_cache(maxsize=4096)

@@ -151,13 +151,13 @@ def request_stanza(item: ContactItem) -> Element:
     assert item.ask is not None
     stanza = Element(PRESENCE, {**_between(item), "type": "subscribe"})
     if item.ask.native_protocol == PROTOCOL:
-        stanza.children = _children(item.ask.native)
+        stanza.children = request_children(item.ask.native)
     if not stanza.children and item.ask.text:
         stanza.append(Element(_STATUS, {}, [shown(item.ask.text)]))
     return stanza
 
 
-def _children(octets: bytes) -> list[Element | str]:
+def request_children(octets: bytes) -> list[Element | str]:
     """What ``request_octets`` wrote."""
     document = b"<presence xmlns='jabber:client'>" + octets + b"</presence>"
     try:

@@ -29,6 +29,7 @@ from comity.bindings.xmpp.ground import Ground
 from comity.bindings.xmpp.jid import Jid
 from comity.bindings.xmpp.neighbours import Neighbours
 from comity.bindings.xmpp.personal import Personal
+from comity.bindings.xmpp.presence_abroad import PresenceAbroad
 from comity.bindings.xmpp.rates import Rates
 from comity.bindings.xmpp.roster import ContactLists
 from comity.bindings.xmpp.servers import Servers
@@ -81,6 +82,7 @@ class XmppBinding:
         self._carbons = Carbons(ground)
         self._streams = streams = Streams(ground, self._availability, self._delivery, self._carbons)
         self._neighbours = Neighbours(ground, self._ways(), self)
+        self._presence_abroad = PresenceAbroad(ground, self._neighbours)
         self._exempt = [ipaddress.ip_network(network) for network in config.plaintext_from]
         self._dummy_key = random(32)
         self._is_empty = asyncio.Event()
@@ -121,8 +123,10 @@ class XmppBinding:
         """Remember the service."""
         self._ground.start(service)
         service.follow(self._carbons.taken)
+        service.follow(self._ground.typing.taken)
         if service.presence is not None:
             service.presence.attach(self.name, self)
+            self._presence_abroad.start(service.presence)
         await self._neighbours.start(network)
 
     def new_session(self, link: Link, role: str) -> XmppStream:
@@ -290,7 +294,10 @@ class XmppBinding:
             for part in parts:
                 if part.takes(stanza):
                     return part.query(connection, stanza)
-        if is_account or (not to.local and is_ours):
+        if refused is None and not is_ours:
+            if not self._neighbours.send(stanza):
+                self._ground.reply(connection.current, wire.error_reply(stanza, "remote-server-not-found"))
+        elif is_account or (not to.local and is_ours):
             self._own_iq(connection, stanza, is_account=is_account)
         elif refused is None:
             return self._carry(connection, stanza, to)
@@ -341,9 +348,7 @@ class XmppBinding:
                 self._ground.reply(target, stanza)
                 target.link.flush()
                 return
-        is_ours = to.domain in self._ground.domains
-        condition = "service-unavailable" if is_ours else "remote-server-not-found"
-        self._ground.answer(connection, wire.error_reply(stanza, condition))
+        self._ground.answer(connection, wire.error_reply(stanza, "service-unavailable"))
 
     async def _may_ask(self, connection: Connection, stanza: Element, to: Jid) -> bool:
         """True if an answer of that device tells the asker nothing new: that it is there (RFC 6121 section 8.5.3.1)."""

@@ -12,11 +12,13 @@ from typing import Final
 from comity.bindings.xmpp import wire
 from comity.bindings.xmpp.blocking import Blocklists
 from comity.bindings.xmpp.devices import Connection
+from comity.bindings.xmpp.extensions import PROTOCOL
 from comity.bindings.xmpp.ground import Ground
 from comity.bindings.xmpp.jid import Jid
 from comity.bindings.xmpp.mapping import Refusal, response_to_error
 from comity.bindings.xmpp.notices import notify_to_stanzas
 from comity.bindings.xmpp.presence import stanza_to_notify
+from comity.bindings.xmpp.presence_outward import EDGE
 from comity.bindings.xmpp.watching import subscript_id
 from comity.bindings.xmpp.wire import PRESENCE, Element
 from comity.cpim.address import Address, from_jid, to_jid
@@ -85,7 +87,8 @@ class Directed:
 
     def _hears_anyway(self, watcher: Address, account: Address) -> bool:
         assert self._ground.presence is not None
-        watching = self._ground.presence.find("xmpp", subscript_id(watcher, account))
+        find, id = self._ground.presence.find, subscript_id(watcher, account)
+        watching = find(PROTOCOL, id) or find(EDGE, id)
         return watching is not None and watching.state is SubscriptionState.ACTIVE
 
     def _gone(self, sender: str, to: Jid) -> NotifyOperation:

@@ -18,6 +18,7 @@ from comity.bindings.xmpp.extensions import (
     BODY,
     DELAY,
     EME,
+    FORM_ELEMENT,
     HINTS,
     HISTORY,
     HOPS,
@@ -38,8 +39,10 @@ from comity.bindings.xmpp.extensions import (
 )
 from comity.bindings.xmpp.protection import protection_element
 from comity.bindings.xmpp.reasons import condition_for
+from comity.bindings.xmpp.typing import state_of
 from comity.bindings.xmpp.wire import CLIENT, MESSAGE
 from comity.cpim.address import to_jid
+from comity.cpim.composing import composing_in
 from comity.cpim.entity import is_secured
 from comity.cpim.history import HistoryEntry, tls_word
 from comity.cpim.imdn import DISPLAY, POSITIVE, is_report
@@ -149,6 +152,10 @@ def _add_content(operation: MessageOperation, stanza: Element, features: frozens
     if is_report(obj) and not (features or frozenset()) & {E2E, OCTETS}:
         return ""  # for programs that speak of objects: an old one would show an empty message
     native = native_children(context) if context.native_protocol == PROTOCOL else []
+    if context.transient and (status := composing_in(obj)) is not None:
+        stanza.attributes.setdefault("type", "chat")  # XEP-0085 section 5.1 knows no other
+        stanza.children += native or [state_of(status)]
+        return "object"
     if obj.media_type == XMPP_XML and context.native_protocol == PROTOCOL and not native:
         children = xmpp_xml_children(obj)
         stanza.children += children
@@ -271,6 +278,15 @@ def hops_element(max_forwards: int) -> Element:
 def _stamp(when: datetime) -> str:
     """XEP-0082's profile, always UTC."""
     return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+
+
+def form_told(account: str, recipient: str, key: str, response: Response) -> Element:
+    """Our own server's word to the device that asked (``extensions.FORM``): in which form its message was delivered."""
+    said = {"id": key, "to": recipient, "form": response.form}
+    if response.at:
+        said["at"] = response.at
+    domain = account.partition("/")[0].rpartition("@")[2]
+    return Element(MESSAGE, {"from": domain, "to": account, "type": "headline"}, [Element(FORM_ELEMENT, said)])
 
 
 _RECEIPTS: Final = {Fate.DELIVERED: f"{{{RECEIPTS}}}received", Fate.DISPLAYED: f"{{{MARKERS}}}displayed"}

@@ -46,13 +46,16 @@ from comity.bindings.xmpp.extensions import (
     detail_element,
     is_server_only,
     language_tag,
+    sealed_by,
     shown,
 )
 from comity.bindings.xmpp.protection import read_protection
 from comity.bindings.xmpp.reasons import condition_for, reason_for_condition
+from comity.bindings.xmpp.typing import status_of
 from comity.bindings.xmpp.wire import CLIENT
 from comity.cpim.address import Address, from_jid
 from comity.cpim.compose import timestamp
+from comity.cpim.composing import COMPOSING_TYPE
 from comity.cpim.entity import split_entity
 from comity.cpim.history import MOST_HISTORY, HistoryEntry, read_entry
 from comity.cpim.imdn import DISPLAY, POSITIVE, Imdn, is_report, notification
@@ -142,6 +145,7 @@ class _Made:
     is_native: bool = False
     is_wrapped: bool = False
     is_passing: bool = False
+    sealed: str = ""
     subject: str = ""
     language: str = ""
 
@@ -158,6 +162,7 @@ def _with(context: Context, stanza: Element, made: _Made) -> Context:
         no_copies=context.no_copies,
         # RFC 6121 section 8.5.2.1.3: a headline is not kept for later either.
         transient=made.is_passing or context.kind == "headline",
+        sealed=made.sealed,
         native_protocol=PROTOCOL if made.native or made.is_native else "",
         native=made.native,
     )
@@ -174,6 +179,10 @@ def _object_of(stanza: Element, source: Address, destination: Address, when: dat
         # A body beside an object is a copy for old programs, or says that they cannot read it: never the message.
         beside = [other for other in extensions if other.namespace not in (CLIENT, EME) and other is not carriers[0]]
         return _Made(split_entity(entity), _native(beside))
+    if sealed := sealed_by(extensions):
+        # Whatever is in the body is said to who cannot decrypt it: it is not the message (issue 7, part 7).
+        whole = _native_only(extensions)
+        return None if whole is None else replace(whole, sealed=sealed)
     bodies = [child for child in extensions if child.name == BODY]
     subjects = [child for child in extensions if child.name == SUBJECT]
     if not bodies and not subjects:
@@ -182,6 +191,11 @@ def _object_of(stanza: Element, source: Address, destination: Address, when: dat
             imdn = Imdn(told[0], timestamp(when), told[1], recipient=source.uri, original_recipient=source.uri)
             made = notification(imdn, from_=source, to=destination, when=when, message_id=message_id)
             return _Made(made, is_wrapped=True)
+        status = status_of(extensions)
+        if status is not None and _is_passing(extensions):
+            made = wrap(source, destination, status.document(), COMPOSING_TYPE, when=when, message_id=message_id)
+            beside = [child for child in extensions if child.name != THREAD]
+            return _Made(made, _native(beside), is_native=True, is_wrapped=True, is_passing=True)
         return _native_only([child for child in extensions if child.name != THREAD])
     body = _default_body(bodies, stanza.language)
     language = language_tag((body.language if body is not None else "") or stanza.language)
@@ -250,9 +264,14 @@ def _native_only(children: list[Element]) -> _Made | None:
     if not children:
         return None
     octets = b"<xmpp xmlns='jabber:client'><message>" + _native(children) + b"</message></xmpp>"
-    wants_storing = any(child.namespace == HINTS and child.local == "store" for child in children)
-    is_passing = all(child.namespace in PASSING for child in children) and not wants_storing
+    is_passing = _is_passing(children)
     return _Made(MimeObject.of(f"{XMPP_XML}; charset=utf-8", octets), is_native=True, is_passing=is_passing)
+
+
+def _is_passing(children: list[Element]) -> bool:
+    """True for what says nothing once the moment has passed."""
+    wants_storing = any(child.namespace == HINTS and child.local == "store" for child in children)
+    return all(child.namespace in PASSING or child.name == THREAD for child in children) and not wants_storing
 
 
 def read_history(stanza: Element) -> tuple[HistoryEntry, ...]:

@@ -22,6 +22,10 @@ from comity.cpim.operations import Reason, Response
 from comity.errors import AddressError
 from comity.service.interfaces import Contact, Delivery, Origin
 
+PresenceTaker = Callable[[Element, Origin, Callable[[], None]], None]
+"""Takes a presence stanza of another server: the domain of ``from`` is proved, that of ``to`` is ours, both are prepared JIDs. It calls
+the third when what the stanza says is durable; then it counts as handled."""
+
 
 class Neighbours:
     """All other servers.
@@ -42,9 +46,8 @@ class Neighbours:
         self.inquiries = Inquiries(ground, self)
         """Queries between domains."""
         self._arrivals = Arrivals(ground, self, self._departures)
-        self.on_presence: Callable[[Element, Origin], None] = lambda stanza, origin: None
-        """Takes every presence stanza of another server: the domain of ``from`` is proved, that of ``to`` is ours, both are prepared
-        JIDs. Set by the presence part, which answers by ``send_presence``."""
+        self.on_presence: PresenceTaker = lambda stanza, origin, done: done()
+        """Set by the presence part, which answers by ``send_presence``."""
 
     # --- links -------------------------------------------------------------------------------------------------------
 

@@ -77,10 +77,10 @@ class Arrivals:
             self._ground.run(self._refused(way, stanza, done))
         elif stanza.name == IQ:
             self._neighbours.inquiries.received(way, stanza, done)
-        else:
-            if self._ground.presence is not None:
-                self._neighbours.on_presence(stanza, self._origin(way, stanza))
+        elif self._ground.presence is None:
             done()
+        else:
+            self._neighbours.on_presence(stanza, self._origin(way, stanza), done)
         self._throttle(way)
 
     def _done(self, way: Way, index: int) -> None:

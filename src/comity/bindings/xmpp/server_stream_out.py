@@ -88,6 +88,8 @@ class OutgoingStream(ServerStream):
         """See ``XmppStream.send_stanza``."""
         self._used = self._now
         super().send_stanza(stanza, key)
+        # Whoever sends presence waits for its end too, not only who sends a message.
+        self._is_request_due = self._is_request_due or (self._is_sm_on and key is not None)
 
     # --- time --------------------------------------------------------------------------------------------------------
 

@@ -144,7 +144,8 @@ class Watching:
         tag = _TAG.match(octets)
         if contact.key == connection.account.key or tag is None or b" type='unavailable'" in tag[0]:
             return True
-        return any(one.watcher.key == connection.account.key for one in self._presence.seen_by(contact))
+        account = connection.account
+        return any(one.watcher.key == account.key for one in self._presence.seen_by(contact, account))
 
     def _watch_of(self, connection: Connection) -> Watch | None:
         assert connection.account is not None

@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
 from comity.cpim.address import Address
 from comity.cpim.operations import Reason, Response, SubscribeOperation, failure, success
-from comity.errors import StoreError
+from comity.errors import DeliveryError, NoRouteError, StoreError
 from comity.service.ids import new_spine_id
 from comity.service.interfaces import Clock, Contact, Delete, Store, Timer
 from comity.service.presence.interfaces import Abroad, Ask
@@ -37,6 +38,11 @@ DARK: Final = 240.0
 """Seconds a domain may be out of reach until what was heard from it holds no more."""
 WINDOW: Final = 16
 """Errands to one domain at once, of different people."""
+MOST_PLACES: Final = 4096
+"""Domains whose way is remembered."""
+
+FindHops = Callable[[str], Awaitable[Sequence[Contact]]]
+Place = tuple[Abroad, Contact]
 
 
 class Look(Enum):
@@ -84,13 +90,19 @@ class Errands:
     Args:
         store: where the durable ones stand.
         clock: time.
-        hop: ``Routes.hop``.
+        hop: ``Routes.hop``: whether any way leads to a domain.
+        find: ``Service.find_hops`` for presence: the ways there, where DNS says which; None: ``hop`` is all there is.
     """
 
-    def __init__(self, store: Store, clock: Clock, hop: Callable[[str], Contact | None]) -> None:
+    def __init__(
+        self, store: Store, clock: Clock, hop: Callable[[str], Contact | None], find: FindHops | None = None
+    ) -> None:
         self._store = store
         self._clock = clock
-        self.hop = hop
+        self._hop = hop
+        self._find_hops = find
+        self._places: OrderedDict[str, Place] = OrderedDict()
+        """By domain: the way that was taken last."""
         self._abroad: dict[str, Abroad] = {}
         self._lanes: dict[str, _Lane] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -108,15 +120,47 @@ class Errands:
         for lane in list(self._lanes.values()):
             self._resume(lane)
 
-    def reach(self, domain: str) -> tuple[Abroad, Contact] | Response:
-        """The binding that leads to a domain, and the hop."""
-        hop = self.hop(domain)
-        if hop is None:
+    def no_way(self, domain: str) -> Response | None:
+        """Why nothing can be carried to a domain, ever; None if there is a way, or DNS may know one."""
+        if self._hop(domain) is None:
             return failure("", Reason.NO_ROUTE, "That domain is not served here, and no route leads to it.")
-        abroad = self._abroad.get(hop.binding)
-        if abroad is None:
-            return failure("", Reason.TIMEOUT, f"Presence does not go to that domain by {hop.binding} now.")
-        return abroad, hop
+        return None
+
+    def place(self, domain: str) -> Place | None:
+        """The way to a domain that was taken last."""
+        return self._places.get(domain)
+
+    async def carry(self, domain: str, act: Callable[[Abroad, Contact], asyncio.Future[Response]]) -> Response:
+        """One attempt: by the first way there whose server can be reached."""
+        found = await self._hops(domain)
+        if isinstance(found, Response):
+            return found
+        by = ", ".join(hop.binding for hop in found)
+        refusal = failure("", Reason.TIMEOUT, f"Presence does not go to that domain by {by} now.")
+        for hop in found:
+            abroad = self._abroad.get(hop.binding)
+            if abroad is None:
+                continue
+            response = await self._within(act(abroad, hop))
+            if not response.is_unsent:
+                self._places[domain] = abroad, hop
+                self._places.move_to_end(domain)
+                if len(self._places) > MOST_PLACES:
+                    self._places.popitem(last=False)
+                return response
+            refusal = response
+        return refusal
+
+    async def _hops(self, domain: str) -> Sequence[Contact] | Response:
+        hop = self._hop(domain)
+        if hop is None or self._find_hops is None:
+            return (hop,) if hop is not None else failure("", Reason.NO_ROUTE, "No route leads to that domain.")
+        try:
+            return await self._find_hops(domain)
+        except NoRouteError as error:
+            return failure("", Reason.NO_ROUTE, f"{error}.")
+        except DeliveryError as error:
+            return failure("", Reason.TIMEOUT, f"{error}.")
 
     def push(self, errand: Errand) -> None:
         """Carry it, after what its pair has on its way; durable already if it is to be."""
@@ -215,27 +259,26 @@ class Errands:
         return response
 
     async def _given(self, errand: Errand, ask: Ask) -> Response:
-        found = self.reach(errand.other.domain)
-        if isinstance(found, Response):
-            return found
-        abroad, hop = found
-        account, other = errand.account, errand.other
-        match errand.what:
-            case Act.SUBSCRIBE:
-                given = abroad.ask(self._operation(errand, FOREVER), ask, hop)
-            case Act.UNSUBSCRIBE:
-                given = abroad.withdraw(self._operation(errand, 0), hop)
-            case Act.SUBSCRIBED | Act.UNSUBSCRIBED:
-                given = abroad.answer(account, other, errand.what is Act.SUBSCRIBED, hop)
-            case Look.WATCH:
-                given = abroad.watch(account, other, hop)
-        return await self.within(given)
+        account, other, act = errand.account, errand.other, errand.what
+
+        def give(abroad: Abroad, hop: Contact) -> asyncio.Future[Response]:
+            match act:
+                case Act.SUBSCRIBE:
+                    return abroad.ask(self._operation(errand, FOREVER), ask, hop)
+                case Act.UNSUBSCRIBE:
+                    return abroad.withdraw(self._operation(errand, 0), hop)
+                case Act.SUBSCRIBED | Act.UNSUBSCRIBED:
+                    return abroad.answer(account, other, act is Act.SUBSCRIBED, hop)
+                case Look.WATCH:
+                    return abroad.watch(account, other, hop)
+
+        return await self.carry(other.domain, give)
 
     def _operation(self, errand: Errand, duration: int) -> SubscribeOperation:
         pair = errand.account.with_scheme("pres"), errand.other.with_scheme("pres")
         return SubscribeOperation(*pair, f"{errand.account.key} {errand.other.key}", new_spine_id(), duration)
 
-    async def within(self, given: asyncio.Future[Response]) -> Response:
+    async def _within(self, given: asyncio.Future[Response]) -> Response:
         """What a binding says, or TIMEOUT if it says nothing."""
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 

@@ -576,5 +576,6 @@ class PresenceService(Protocol):
     def watchers(self, account: Address) -> Sequence[Subscription]:
         """Who watches the account now, whatever the state (RFC 3857)."""
 
-    def seen_by(self, account: Address) -> Sequence[Subscription]:
-        """The active ones among them whose watchers may really see it: nobody who is blocked politely."""
+    def seen_by(self, account: Address, viewer: Address | None = None) -> Sequence[Subscription]:
+        """The active ones among them whose watchers may really see it: nobody who is blocked politely. Of somebody of another domain
+        only those of ``viewer``."""

@@ -21,7 +21,7 @@ from comity.cpim.presence_rules import SubHandling
 from comity.cpim.watchers import SubscriptionState
 from comity.service import policy
 from comity.service.interfaces import Accounts, Clock, Contact, Delete, Origin, Store
-from comity.service.presence.errands import Errand, Errands, Look
+from comity.service.presence.errands import Errand, Errands, FindHops, Look
 from comity.service.presence.informing import Informing
 from comity.service.presence.interfaces import (
     Abroad,
@@ -63,6 +63,7 @@ class AccountPresence:
         clock: time.
         admit: says whose a subscribe is (``Service.admit_subscription``).
         hop: leads to other domains (``Routes.hop``).
+        find: finds the ways where DNS knows them (``Service.find_hops``, of presence).
         limits: about live state.
         keeping: about what accounts keep.
     """
@@ -75,6 +76,7 @@ class AccountPresence:
         admit: Admit,
         *,
         hop: Callable[[str], Contact | None] = lambda domain: None,
+        find: FindHops | None = None,
         limits: PresenceLimits | None = None,
         keeping: KeepingLimits | None = None,
     ) -> None:
@@ -105,14 +107,14 @@ class AccountPresence:
             informing=self._informing,
         )
         kept.rights.grant = self._moves.grant
-        self.errands = Errands(store, clock, hop)
+        self.errands = Errands(store, clock, hop, find)
         self._quota = PeerQuota(accounts, clock, self.limits.peers)
         self._quota.subscriptions_of = self._moves.subscriptions.count_of_domain
         self._sights = Sights(clock, self._presentities, self.errands, self._changed, self.limits.publications)
         self._moves.on_seen = self._sights.look
         self.errands.is_wanted, self.errands.refused = self._is_wanted, self._errand_refused
         kept.pairs.push, kept.decisions.may_wait = self.errands.push, self._quota.may_wait
-        kept.decisions.no_way = self._no_way
+        kept.decisions.no_way = self.errands.no_way
         self._watching = Watching(
             store=store,
             accounts=accounts,
@@ -230,13 +232,10 @@ class AccountPresence:
 
     async def _direct_abroad(self, operation: NotifyOperation) -> Response | None:
         """To one person of another domain, now or not at all: it is nothing that waits."""
-        found = self.errands.reach(operation.watcher.domain)
-        if not self._presentities.is_ours(operation.target):
-            found = failure("", Reason.NO_ROUTE, "That domain is not served here.")
-        if isinstance(found, Response):
-            return replace(found, trans_id=operation.trans_id)
-        abroad, hop = found
-        given = await self.errands.within(abroad.direct(operation, hop))
+        domain = operation.watcher.domain
+        if not self._presentities.is_ours(operation.target) or self.errands.no_way(domain) is not None:
+            return failure(operation.trans_id, Reason.NO_ROUTE, "That domain is not served here.")
+        given = await self.errands.carry(domain, lambda abroad, hop: abroad.direct(operation, hop))
         return replace(given, trans_id=operation.trans_id) if given.status is Status.FAILURE else None
 
     # --- people of other domains -------------------------------------------------------------------------------------
@@ -282,10 +281,6 @@ class AccountPresence:
             self._sights.refused(errand)
         else:
             await self.keeping.pairs.refused(errand)
-
-    def _no_way(self, domain: str) -> Response | None:
-        found = self.errands.reach(domain)
-        return found if isinstance(found, Response) and not found.is_temporary else None
 
     def _check_presentity(self, account: Address, origin: Origin) -> Response | None:
         if not self.rights.may_publish(account, origin.principal):
@@ -371,9 +366,10 @@ class AccountPresence:
         presentity = self._presentities.find(self._presentities.own(account))
         return tuple(presentity.subscriptions) if presentity else ()
 
-    def seen_by(self, account: Address) -> Sequence[Subscription]:
+    def seen_by(self, account: Address, viewer: Address | None = None) -> Sequence[Subscription]:
         """See ``PresenceService.seen_by``."""
-        presentity = self._presentities.find(self._presentities.own(account))
+        own_address = self._presentities.own
+        presentity = self._presentities.find(own_address(account), None if viewer is None else own_address(viewer))
         live = presentity.subscriptions if presentity else ()
         active = SubscriptionState.ACTIVE
         return [one for one in live if one.state is active and one.granted.sub_handling is SubHandling.ALLOW]

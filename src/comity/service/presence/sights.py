@@ -147,9 +147,9 @@ class Sights:
 
     def _unwatch(self, sight: Sight) -> None:
         self._forget(sight)
-        found = self._errands.reach(sight.address.domain)
-        if not isinstance(found, Response):
-            abroad, hop = found
+        place = self._errands.place(sight.address.domain)
+        if place is not None:
+            abroad, hop = place
             abroad.unwatch(sight.viewer, sight.address, hop)
 
     def _forget(self, sight: Sight) -> None:

@@ -145,7 +145,7 @@ class Watching:
             return None
         if not self._accounts.serves(watcher.domain):
             return failure("", Reason.NO_ROUTE, "That domain is not served here.")
-        return no_way if isinstance(no_way := self._errands.reach(target.domain), Response) else None
+        return self._errands.no_way(target.domain)
 
     def _check_room(self, wish: _Wish) -> Response | None:
         if wish.operation.duration == 0:
