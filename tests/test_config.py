@@ -253,6 +253,12 @@ MISTAKES = [
     ('[federation]\nnetworks = ["0.0.0.0/0"]', "federation.networks[0]", "the whole Internet"),
     ('[federation]\nnameservers = ["dns.example"]', "federation.nameservers[0]", "Write its IP address"),
     ('[federation]\nnameservers = "127.0.0.1"', "federation.nameservers", "not a list of DNS servers"),
+    (
+        '[[route]]\ndomain = "a.example"\nvia = "xmpp"\nnext_hop = "udp://a"',
+        "route[0].next_hop",
+        "Use tls:// or tcp://",
+    ),
+    ('[policy]\ndialback = ["*"]', "policy.dialback[0]", "Write a domain name alone"),
     ('[[route]]\ndomain = "a.example"\nnext_hop = ""', "route[0].next_hop", 'Write it as "tls://'),
     ('[[route]]\ndomain = "Example.org"\nnext_hop = "tls://a"', "route[0].domain", "domain of this server"),
     ('[[route]]\ndomain = "a.example"\nnext_hop = "tls://a"\ntransit = "*"', "route[0].transit", 'or ["*"] for all'),
