@@ -660,6 +660,11 @@ class Pipeline:
             self.delivery.ends.park(item.record.lane, item, error)
             return
         response = failure(operation.trans_id, Reason.EXPIRED, "It could not be delivered in time.")
+        if item.record.lane.startswith(
+            HOPS
+        ):  # a person who is away is one thing, a server that does not answer another (XMPP-7)
+            text = f"The servers of {operation.destination.domain_u} did not take it in time."
+            response = failure(operation.trans_id, Reason.TIMEOUT, text)
         report = self._report(Pending(item.record.id, item.seq, item.accepted, operation, envelope), response)
         outcome = Outcome("expired", self.clock.when(), reason=Reason.EXPIRED.value, text=response.text)
         self.delivery.finish(item.record.lane, item.seq, outcome, response, report)
