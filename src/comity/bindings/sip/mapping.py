@@ -15,7 +15,7 @@ from ipaddress import ip_address
 
 from comity.bindings.sip.coding import ACCEPT_ENCODING, coding_of, decoded, is_known
 from comity.bindings.sip.conditions import code_of, word_of
-from comity.bindings.sip.forms import PROTOCOL, Form, body_of
+from comity.bindings.sip.forms import Form, body_of
 from comity.bindings.sip.headers import clean_text, quoted, unquoted
 from comity.bindings.sip.history import history_headers, parse_history
 from comity.bindings.sip.message import SipRequest, SipResponse, long_name
@@ -25,7 +25,6 @@ from comity.bindings.sip.uri import SipUri
 from comity.cpim.address import Address, from_sip_uri, to_sip_uri
 from comity.cpim.composing import COMPOSING_TYPE
 from comity.cpim.entity import CPIM_TYPE, SECURED, content_type_params
-from comity.cpim.imdn import IMDN_TYPE
 from comity.cpim.names import Names
 from comity.cpim.native import wrap
 from comity.cpim.operations import (
@@ -215,7 +214,6 @@ def _operation(request: SipRequest, when: datetime, message_id: str, edge: Edge 
         source_resource=source_gr,
         resource=gr,
         native_id=request.call_id,
-        native_protocol=PROTOCOL if media_type == IMDN_TYPE else "",
         lifetime=_lifetime(request, when),
         transient=media_type == COMPOSING_TYPE,
     )
