@@ -50,6 +50,8 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
             "subscriptions",
             "packages",
             "rlmi",
+            "conditions",
+            "fallback",
         )
     ),
     # The same for presence, whose operations are of the presence service.
