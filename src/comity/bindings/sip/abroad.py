@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from math import ceil
 from typing import TYPE_CHECKING, Final
@@ -31,7 +32,7 @@ from comity.bindings.sip.mapping import Refusal, reason_of
 from comity.bindings.sip.message import SipResponse
 from comity.bindings.sip.rates import UserRates
 from comity.bindings.sip.requests import Request
-from comity.bindings.sip.subscriber import Ended, Notified, Pended, RefreshFailed, Send, State, Subscriber
+from comity.bindings.sip.subscriber import Ended, Notified, Pended, RefreshFailed, Send, State, Subscriber, Wish
 from comity.bindings.sip.subscriber_rules import CANCELLING_CODES, HOPELESS_CODES, End, EndCause
 from comity.cpim.address import Address
 from comity.cpim.operations import NotifyOperation, Reason, Response, SubscribeOperation, failure, success
@@ -74,6 +75,7 @@ class SipAbroad:
         """By Call-ID and our tag."""
         self._lanes: dict[str, Lane[Pair]] = {}
         """By the domain that is asked."""
+        self._pres_uris = frozenset(trunk.domain for trunk in binding.config.trunks if trunk.pres_uris)
         self._timers: dict[str, Timer] = {}
         """Of lanes."""
         self._rates = UserRates(NOTIFY_RATE, NOTIFY_BURST, binding.config.user_octets)
@@ -153,10 +155,21 @@ class SipAbroad:
             watcher, wire = names.to_wire(account), names.to_wire(presentity)
             if watcher is None or wire is None:
                 return None
-            wish = wish_of(watcher, wire, self._binding.ways.contact(hop, watcher))
-            machine = Subscriber(wish, random=self._binding.random, t1=self._binding.config.t1, spread=SPREAD)
-            pair = self._pairs[key] = Pair(account, presentity, wire, hop, machine)
+            scheme = "pres" if hop.resource in self._pres_uris else "sip"
+            wish = wish_of(watcher, wire, self._binding.ways.contact(hop, watcher), scheme=scheme)
+            pair = self._pairs[key] = Pair(account, presentity, wire, hop, self._machine(wish))
+        pair.hop = hop
         return pair
+
+    def _machine(self, wish: Wish) -> Subscriber:
+        return Subscriber(wish, random=self._binding.random, t1=self._binding.config.t1, spread=SPREAD)
+
+    def _ask_by_sip(self, pair: Pair) -> None:
+        """Its server knows no ``pres:`` URIs (ADDR-30): the same once more by ``sip:`` ones."""
+        uris = [uri.replace("pres:", "sip:", 1) for uri in (pair.machine.wish.target, pair.machine.wish.watcher)]
+        wish = replace(pair.machine.wish, target=uris[0], watcher=uris[1])
+        pair.machine = self._machine(wish)
+        self._want(pair)
 
     def _look(self, pair: Pair) -> asyncio.Future[Response]:
         """Subscribe, or ask how things are in a dialog that stands; the end of the errand is the answer to that."""
@@ -331,6 +344,8 @@ class SipAbroad:
         if not pair.machine.is_busy:  # else it asked again, as a 423 wants it
             # What may get better is tried again here: the server took the errand, and the others' are not held up by it.
             is_refused = response.status_code in HOPELESS_CODES and not pair.is_ending
+            if response.status_code == 416 and pair.machine.wish.target.startswith("pres:"):
+                is_refused = False
             pair.settle(_refusal(response) if is_refused else success(""))
         self._go_on(pair)
         if is_back:
@@ -456,6 +471,8 @@ class SipAbroad:
     def _ended(self, pair: Pair, end: End, retry_at: float | None) -> None:
         if pair.is_ending:
             self._drop(pair)
+        elif end.status_code == 416 and pair.machine.wish.target.startswith("pres:"):
+            self._ask_by_sip(pair)
         elif end.is_cancelled:
             self._cancelled(pair)
         elif retry_at is None:
