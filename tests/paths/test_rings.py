@@ -14,7 +14,7 @@ import pytest
 from comity.client import Client, Received, text_object
 from comity.cpim.address import Address
 from comity.cpim.operations import MimeObject, Status
-from tests.paths.kit import Via
+from tests.paths.kit import PASSWORD, Via, free_ports
 from tests.paths.neighbours import ALICE, Servers, Way
 from tests.paths.relays import Tap
 from tests.paths.test_neighbours import run
@@ -31,11 +31,19 @@ class Ring(Servers):
 
     def __init__(self, directory: Path, ways: Sequence[Way], change: dict[str, Callable[[bytes], bytes]]) -> None:
         people = {domain: (ALICE,) if domain == "a.test" else () for domain in sorted({way.at for way in ways})}
-        back = [Way(way.at, "a.test", "a.test", "sip", ANY) for way in ways if way.at != "a.test"]
+        back = [Way("b.test", "a.test", "a.test", "sip", ANY)]
         super().__init__(directory, people, [*ways, *back])
         self.taps: dict[str, Tap] = {}
         self._change = change
         self._ways = ways
+
+    def add(self, domain: str, text: str, behind: str = "") -> None:
+        """Add to a server's configuration, at its end or behind these words."""
+        config = self[domain].config
+        before, found, after = (
+            config.read_text("utf-8").partition(behind) if behind else (config.read_text("utf-8"), "", "")
+        )
+        config.write_text(before + found + text + after, encoding="utf-8")
 
     def __enter__(self) -> Ring:
         with ExitStack() as stack:
@@ -93,13 +101,19 @@ def idle(ring: Ring, *domains: str) -> bool:
 
 @pytest.fixture(scope="module")
 def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ring]:
-    """SIP, then APEX, then XMPP."""
+    """XMPP, then SIP, then APEX: c.test is attached to a.test as the component d.test, and believes that b.test knows it."""
     ways = [
-        Way("a.test", "d.test", "b.test", "sip", ANY, "tcp"),
-        Way("b.test", "d.test", "c.test", "apex", ANY, "tcp"),
-        Way("c.test", "d.test", "a.test", "xmpp", ANY, "tcp"),
+        Way("c.test", "d.test", "b.test", "sip", ANY, "tcp"),
+        Way("b.test", "d.test", "a.test", "apex", ANY, "tcp"),
+        Way("a.test", "c.test", "c.test", "sip"),
     ]
-    with Ring(tmp_path_factory.mktemp("three"), ways, {}) as ring:
+    ring = Ring(tmp_path_factory.mktemp("three"), ways, {})
+    [port] = free_ports(1)
+    ring.add("a.test", f'[[xmpp.accept]]\ndomain = "d.test"\nsecret = "{PASSWORD}"\n')
+    ring.add("a.test", f'component_listen = ["tcp://127.0.0.1:{port}"]\n', behind="[xmpp]\n")
+    attached = f'domain = "d.test"\nport = {port}\nsecret = "{PASSWORD}"\nserves = ["a.test"]\n'
+    ring.add("c.test", f"[[xmpp.component]]\n{attached}")
+    with ring:
         yield ring
 
 
