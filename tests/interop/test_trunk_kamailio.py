@@ -236,8 +236,8 @@ async def test_what_goes_in_circles_without_a_history_ends(joined: Joined) -> No
         assert (await says(dave, DAVE, to, "round")).status is not Status.SUCCESS
         [told] = await take(dave)
         assert told.from_ == Address.parse("im:comity@a.test")
-        # Each of the two takes one of 70 hops.
-        assert joined.kamailio.output.count("goes round") - before == 35
+        # Each of the two takes one of 70 hops; some datagrams are sent twice.
+        assert 35 <= joined.kamailio.output.count("goes round") - before <= 70
 
 
 @pytest.mark.parametrize("joined", ["udp"], indirect=True)
