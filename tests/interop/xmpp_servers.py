@@ -65,7 +65,6 @@ listen:
 s2s_use_starttls: required
 s2s_cafile: "@TRUST@"
 s2s_access: s2s
-outgoing_s2s_families: [ipv4]
 auth_method: internal
 auth_password_format: plain
 disable_sasl_mechanisms: [SCRAM-SHA-1-PLUS, SCRAM-SHA-256-PLUS, SCRAM-SHA-512-PLUS]  # it binds to tls-unique and does not say so
@@ -119,12 +118,11 @@ class Names:
 
     def serve(self, domain: str, port: int, tls_port: int = 0) -> None:
         """Publish where a domain's XMPP server takes other servers."""
-        lines = [
-            f"host.{domain}. 60 IN A 127.0.0.1",
-            f"_xmpp-server._tcp.{domain}. 60 IN SRV 10 0 {port} host.{domain}.",
-        ]
+        # COMPAT ejabberd 23.01: asks DNS for SRV, but libc for addresses.
+        lines = [] if self._zone else ["localhost. 60 IN A 127.0.0.1"]
+        lines.append(f"_xmpp-server._tcp.{domain}. 60 IN SRV 10 0 {port} localhost.")
         if tls_port:
-            lines.append(f"_xmpps-server._tcp.{domain}. 60 IN SRV 5 0 {tls_port} host.{domain}.")
+            lines.append(f"_xmpps-server._tcp.{domain}. 60 IN SRV 5 0 {tls_port} localhost.")
         self._zone[domain] = "\n".join(lines)
         zone = "\n".join(self._zone.values())
         self._loop.call_soon_threadsafe(self._server.load, zone)

@@ -207,6 +207,8 @@ class Context:
     native_protocol: str = ""
     native: bytes = b""
     """What only a device of ``native_protocol`` understands, serialised by that binding (XMPP extensions)."""
+    native_is_whole: bool = False
+    """True if ``native`` says all there is to say, and the object says it in words for everybody else (XMPP reactions)."""
     report: Report | None = None
     wants_receipt: str = ""
     """The protocol of the device that asked to be told when the message was delivered: a report with ``Fate.DELIVERED`` goes to

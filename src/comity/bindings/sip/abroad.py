@@ -346,6 +346,16 @@ class SipAbroad:
         self._go_on(pair)
         self._pump(pair.presentity.domain)
 
+    def back(self, domain: str) -> None:
+        """The server of a domain answers again (``keeping.py``): what waits for it waits no longer."""
+        if self._presence is None:
+            return
+        lane = self._lanes.get(domain)
+        if lane is not None:
+            lane.back()
+        self._hurry(domain)
+        self._pump(domain)
+
     def _hurry(self, domain: str) -> None:
         """The server is there again: those whom its silence ended do not wait any longer."""
         now, lane = self._now(), self._lanes.setdefault(domain, Lane())
@@ -370,13 +380,12 @@ class SipAbroad:
         if wait > 0.0:
             self._binding.respond(received, 503, headers=[("Retry-After", str(ceil(wait)))])
             return
-        is_last = (request.value("subscription-state") or "").strip().lower().startswith("terminated")
-        statement = read_notify(request, pair.presentity, pair.wire)
+        # What is not active tells nothing of the presentity, whatever it holds (GW-14).
+        is_silent = (request.value("subscription-state") or "").strip().lower().startswith(("pending", "terminated"))
+        statement = read_notify(request, pair.presentity, pair.wire, is_silent=is_silent)
         if isinstance(statement, Refusal):
-            if not is_last:
-                self._binding.refuse(received, statement)
-                return
-            statement = None  # it is over, whatever else it says
+            self._binding.refuse(received, statement)
+            return
         pair.statement = statement
         status_code, headers = pair.machine.take_notify(request, now)
         self._binding.respond(received, status_code, headers=headers)

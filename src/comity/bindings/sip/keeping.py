@@ -180,6 +180,7 @@ class Keeper:
             log.info("the next hop to %s at %s port %d answers again", domain, target.host, target.port)
             if not was_reachable:
                 self._binding.service.hop_returned("sip", (domain,))
+                self._binding.abroad.back(domain)
             for one in watched.registrations:
                 if one.target == target:
                     self._register(one)

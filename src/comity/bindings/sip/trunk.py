@@ -10,6 +10,7 @@ on a link, names are turned here (``cpim/names.py``).
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -45,6 +46,7 @@ from comity.cpim.operations import (
     Response,
     failure,
     success,
+    unsent,
 )
 from comity.cpim.protection import needs_whole
 from comity.errors import AddressError, ComityError, StoreError
@@ -158,12 +160,18 @@ class Trunk:
             return NOBODY
         service = self._binding.service
         if service.accounts.serves(sender.domain):
-            came_back = any(value.startswith(f"{service.node};") for value in received.request.values("comity-history"))
-            return domains if came_back else NOBODY
+            return domains if self._has_been_here(received) else NOBODY
         if domains.isdisjoint((sender.domain, "*")):
             return NOBODY
         self.believe(received)
         return domains
+
+    def _has_been_here(self, received: Request) -> bool:
+        """A message of a user of ours that went around: by its history, or by its octets where a hop dropped that (G-17)."""
+        service = self._binding.service
+        if any(value.startswith(f"{service.node};") for value in received.request.values("comity-history")):
+            return True
+        return service.has_left(hashlib.sha256(received.request.body).hexdigest())
 
     def sender(self, received: Request) -> Address | None:
         """The user of a peer server's in whose name that server asks; None: who asks is to prove itself as everybody does."""
@@ -313,6 +321,9 @@ class Trunk:
         is_bare = Requirement.TLS in attempt.operation.requirements
         if ended.is_unfit:
             attempt.fail(Reason.PROTECTION if is_bare else Reason.CONTENT, ended.text)
+        elif ended.is_unsent:
+            reason = Reason.NO_ROUTE if ended.is_no_route else Reason.TIMEOUT
+            attempt.settle(unsent(attempt.operation.trans_id, ended.text, reason))
         else:
             attempt.fail(Reason.TIMEOUT, ended.text)
 

@@ -37,6 +37,8 @@ class Ways:
     def hop(self, domain: str) -> Contact | None:
         """The next hop to that domain's people, if they are reached by SIP."""
         hop = self._binding.service.routes.hop(domain)
+        if hop is not None and hop.binding == "dns":
+            return replace(hop, binding=self._binding.name, is_protected=True)  # by SIP's own records then
         return hop if hop is not None and hop.binding == self._binding.name else None
 
     def contact(self, hop: Contact, account: Address) -> str:
