@@ -56,7 +56,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         )
         with server.config.open("a", encoding="utf-8") as config:
             config.write(
-                f'[[xmpp.component]]\ndomain = "sip.x.test"\nport = {host.component_port}\nsecret = "{SECRET}"\n'
+                f'[[xmpp.component]]\ndomain = "sip.x.test"\nport = {host.component_ports["sip.x.test"]}\nsecret = "{SECRET}"\n'
             )
         stack.enter_context(host)
         server.start()
@@ -201,9 +201,11 @@ def test_clients_of_the_host_are_shown_a_gateway(pair: Pair) -> None:
 def test_a_stranger_that_the_host_lets_through_is_refused_and_the_stream_stays(pair: Pair) -> None:
     """K-04, G8: the host may speak for the domains it serves, not for whoever else it relays; told to each, per message."""
 
+    stranger_port = pair.host.component_ports["other.x.test"]
+
     async def story() -> None:
         async with (
-            Guest.component("other.x.test", SECRET, ("127.0.0.1", pair.host.component_port)) as stranger,
+            Guest.component("other.x.test", SECRET, ("127.0.0.1", stranger_port)) as stranger,
             pair.comity.client("sip", ALICE) as alice,
             pair.host.client("juliet", receive=False) as juliet,
         ):
