@@ -343,7 +343,7 @@ class TestSeeingAbroad:
             assert [told.state for told in bench.xmpp.take()] == ["offline"]
             bench.abroad.take()
             bench.abroad.answer_with = success("")
-            bench.presence.doubted("b.test")
+            bench.presence.returned("b.test")
             await settle()
             assert bench.abroad.take() == [("watch", "alice", "romeo@b.test")]
             bench.hear(ALICE, ROMEO)

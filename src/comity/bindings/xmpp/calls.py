@@ -57,6 +57,8 @@ class Line:
     link: Link | None = None
     session: OutgoingStream | None = None
     is_over: bool = False
+    is_orderly: bool = False
+    """It ended because nobody had anything to say."""
 
     def handle(self, event: object) -> None:
         """Take one event of its session."""
@@ -73,6 +75,7 @@ class Line:
         elif isinstance(event, events.StreamRefused):
             self.fail(f"{event.condition}: {event.text}")
         elif isinstance(event, events.StreamEnded):
+            self.is_orderly = event.is_orderly
             self.over(event.text or event.condition or "the stream was closed")
             self.link.close()
         else:
@@ -370,6 +373,8 @@ class Call:
         if self._line is not line:
             return
         self._line = None
+        if not line.is_orderly:
+            self._dialer.neighbours.broken((self.hop.theirs,))
         self._end_question()
         flights, self._flights = self._flights, {}
         for flight in flights.values():
