@@ -20,9 +20,12 @@ PACKAGES = {
     "kamailio": "kamailio",
     "presence_xml.so": "kamailio-presence-modules",
     "prosody": "prosody",
+    "lunbound.so": "lua-unbound",
     "ejabberdctl": "ejabberd",
+    "erl": "erlang-base",
     "sipp": "sip-tester",
     "nats-server": "nats-server",
+    "nsd": "nsd",
     "baresip": "baresip-core",
     "linphone-daemon": "linphone-cli",
     "linphonec": "linphone-cli",
@@ -37,7 +40,7 @@ def need_program(name: str) -> str:
     """Path of a peer program, or of a shared library; without it the test fails in CI and is skipped elsewhere."""
     path: str | None
     if ".so" in name:
-        folders = Path("/usr/lib").glob("*"), Path("/usr/lib").glob("*/kamailio/modules")
+        folders = [Path("/usr/lib").glob(pattern) for pattern in ("*", "*/kamailio/modules", "*/lua/5.*")]
         path = next((str(folder / name) for each in folders for folder in each if (folder / name).exists()), None)
     else:
         path = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")

@@ -82,9 +82,12 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
             *("availability", "capabilities", "carbons", "counts", "ground", "streams"),
             # Presence: SIP's notifier and publications, XMPP's contact list, probes and directed presence.
             *("publishing", "subscribing", "notifier", "notifications", "partial", "listing", "lists", "watchers"),
+            "typing",
             *("roster", "asking", "watching", "directed", "blocking", "personal", "nodes", "vcard"),
             # Other XMPP servers: the switch, the two kinds of ways, what passes between domains.
             *("neighbours", "ways", "servers", "calls", "components", "passing", "passing_iq", "passing_out"),
+            # Whom a certificate names is what TLS proved (``TlsInfo``).
+            *("dialback", "server_stream", "server_stream_out"),
         )
     ),
     # APEX's glue in its parts: attachments, the way up and down, the mesh of relays, the services behind well-known endpoints.
@@ -150,6 +153,9 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
     ("xcap", ("xcap", "cpim", "xml", "errors"), ()),
     # The one place that chooses a store engine by configuration, for the server and for commands without one.
     ("admin.engine", ("admin", "store", "service", "config", "errors"), ()),
+    # What to publish in DNS goes by listeners; the look-up asks as the server does.
+    ("admin.published", ("admin", "config", "bindings.base", "errors"), ()),
+    ("admin.lookup", ("admin", "config", "net", "bindings.base", "errors"), ()),
     ("admin", ("admin", "service", "cpim", "config", "errors"), ("msgspec", "aiohttp", "cryptography")),
     (
         "config",

@@ -66,10 +66,10 @@ class Kamailio:
             shutil.copy(Path("/usr/share/kamailio/dbtext/kamailio") / table, self._folder / "db" / table)
         text = (Path(__file__).parent / "kamailio.cfg").read_text()
         config = self._folder / "kamailio.cfg"
-        config.write_text(_filled(text, self._values | {"MODULES": f"{modules}/"}))
+        config.write_text(filled(text, self._values | {"MODULES": f"{modules}/"}))
         argv = [program, "-DD", "-E", "-m", "64", "-w", str(self._folder), "-Y", str(self._folder / "run")]
         self._program = Program("kamailio", [*argv, "-f", str(config)], self._folder / "home", terminal=False)
-        _wait_for(self._program, self.port)
+        wait_for(self._program, self.port)
 
     def stop(self) -> None:
         """Stop it and its children."""
@@ -99,10 +99,10 @@ class Prosody:
             (folder / f"{account}.dat").write_text(f'return {{ ["password"] = "{PASSWORD}"; }};\n')
         config = self._folder / "prosody.cfg.lua"
         values = {"PORT": str(self.port), "DOMAIN": DOMAIN, "FOLDER": str(self._folder)}
-        config.write_text(_filled(_PROSODY, values))
+        config.write_text(filled(_PROSODY, values))
         argv = [program, "-F", "--config", str(config)]
         self._program = Program("prosody", argv, self._folder / "home", terminal=False)
-        _wait_for(self._program, self.port)
+        wait_for(self._program, self.port)
 
     def stop(self, *, is_crash: bool = False) -> None:
         """Stop it."""
@@ -115,15 +115,15 @@ class Prosody:
         return "" if self._program is None else self._program.output
 
 
-def _filled(text: str, values: dict[str, str]) -> str:
+def filled(text: str, values: dict[str, str]) -> str:
     for name, value in values.items():
         text = text.replace(f"@{name}@", value)
     return text
 
 
-def _wait_for(program: Program, port: int) -> None:
+def wait_for(program: Program, port: int, host: str = "127.0.0.1") -> None:
     def listens() -> bool:
         with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", port)) == 0
+            return probe.connect_ex((host, port)) == 0
 
     program.wait_until(listens, f"port {port} open")

@@ -7,7 +7,7 @@ import re
 import socket
 import ssl
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -85,10 +85,14 @@ class Tap:
     Args:
         address: the server's.
         is_masking: change the name of the history option on the way, both ways.
+        change: what becomes of each piece that goes to the server; it has to come as one, and to keep its length where that is said.
     """
 
-    def __init__(self, address: tuple[str, int], *, is_masking: bool = False) -> None:
+    def __init__(
+        self, address: tuple[str, int], *, is_masking: bool = False, change: Callable[[bytes], bytes] | None = None
+    ) -> None:
         self.address = address
+        self.change = change
         self.is_masking = is_masking
         self.octets = bytearray()
         """Everything that went to the server."""
@@ -123,7 +127,11 @@ class Tap:
                 near, _ = self._listener.accept()
             except OSError:
                 return
-            far = socket.create_connection(self.address)
+            try:
+                far = socket.create_connection(self.address)
+            except OSError:  # the server is not there yet
+                near.close()
+                continue
             self._sockets += [near, far]
             for source, sink, is_heard in ((near, far, True), (far, near, False)):
                 thread = threading.Thread(target=self._carry, args=(source, sink, is_heard), daemon=True)
@@ -136,6 +144,8 @@ class Tap:
             while data := source.recv(65536):
                 if is_heard:
                     self.octets += data
+                if self.change is not None and is_heard:
+                    data = self.change(data)
                 if self.is_masking:
                     data, kept = _masked(kept + data)
                 sink.sendall(data)

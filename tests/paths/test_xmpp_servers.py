@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -10,11 +11,11 @@ import pytest
 
 from comity.client import text_object
 from comity.cpim.address import Address
-from comity.cpim.operations import Status
+from comity.cpim.operations import Reason, Status
 from comity.secure import LocalCa, TrustStore, new_identity, sign, verify
 from tests.paths.kit import Via
-from tests.paths.neighbours import ALICE, BOB, Neighbours
-from tests.paths.test_neighbours import VIAS, listening, run
+from tests.paths.neighbours import ALICE, BOB, CAROL, Neighbours
+from tests.paths.test_neighbours import VIAS, listening, run, texts
 
 NOBODY = Address.parse("im:nobody@b.test")
 
@@ -48,3 +49,102 @@ def test_a_signed_object_crosses_two_servers_untouched(both: Neighbours, source:
         ]
 
     run(story())
+
+
+def test_and_back(both: Neighbours) -> None:
+    """A plain text too: who vouches for its sender is said (GW-1)."""
+
+    async def story() -> None:
+        thing = text_object(BOB, ALICE, "hello Alice")
+        async with both.b.client("xmpp", BOB, receive=False) as bob, both.a.client("sip", ALICE) as alice:
+            await bob.send(thing, ALICE)
+            [received] = await listening(alice, 1)
+        assert received.object.octets == thing.octets
+        assert received.asserted_by == "b.test"
+
+    run(story())
+
+
+@pytest.mark.parametrize("via", VIAS)
+def test_somebody_unknown_there_is_said_to_be_unknown(both: Neighbours, via: Via) -> None:
+    """GW-12: the other server took the message and says afterwards that there is nobody; that is told, once, and nothing waits."""
+
+    async def story() -> None:
+        async with both.a.client(via, ALICE) as alice:
+            answer = await alice.send(text_object(ALICE, NOBODY, "hi"), NOBODY)
+            reason = answer.reason
+            if via != "apex":  # which waits a moment for a report
+                assert answer.status is Status.INDETERMINANT
+                [received] = await listening(alice, 1)
+                assert received.report is not None
+                assert received.report.recipient == NOBODY
+                reason = received.report.reason
+            assert reason is Reason.DENIED  # XMPP-8: an unknown user looks like one who takes no messages
+        assert both.a.waiting() == 0
+
+    run(story())
+
+
+@pytest.mark.parametrize("via", VIAS)
+def test_a_refusal_afterwards_comes_back_over_both_servers(both: Neighbours, via: Via) -> None:
+    """GW-12, T8: Bob was away; what his program says of the message when it gets it is told to Alice, by her own server."""
+
+    async def story() -> None:
+        async with both.a.client(via, ALICE) as alice:
+            answer = await alice.send(text_object(ALICE, BOB, "forged?"), BOB)
+            assert answer.status is not Status.FAILURE
+            reported = asyncio.ensure_future(listening(alice, 1))
+            async with both.b.client("xmpp", BOB) as bob:
+                received = await anext(bob.messages())
+                received.refuse(Reason.SIGNATURE, "It does not verify.")
+                [told] = await reported
+        assert told.report is not None
+        assert told.report.reason is (Reason.DENIED if via == "apex" else Reason.SIGNATURE)
+        assert told.report.recipient == BOB
+
+    run(story())
+
+
+def test_an_outage_loses_nothing_and_keeps_the_order(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """D-14's kin: the other server is killed, then our own; the queue is shown, drains in order, nobody else waits for it. Direct TLS."""
+    count = 60
+
+    async def outage(both: Neighbours) -> None:
+        async with (
+            both.a.client("sip", ALICE, receive=False) as alice,
+            both.a.client("xmpp", CAROL) as carol,
+            both.b.client("xmpp", BOB) as bob,
+        ):
+            heard = asyncio.ensure_future(listening(carol, 5))
+            before = asyncio.ensure_future(listening(bob, 1))
+            assert (await alice.send(text_object(ALICE, BOB, "before"), BOB)).status is Status.INDETERMINANT
+            assert texts(await before) == ["before"]
+            both.b.kill()
+            for n in range(count):
+                answer = await alice.send(text_object(ALICE, BOB, f"{n}"), BOB)
+                assert answer.status is Status.INDETERMINANT
+                if n % 12 == 0:
+                    answer = await alice.send(text_object(ALICE, CAROL, f"{n}"), CAROL)
+                    assert answer.status is Status.SUCCESS
+            assert texts(await heard) == [f"{n}" for n in range(0, count, 12)]
+
+    async def after(both: Neighbours) -> list[str | None]:
+        async with both.b.client("xmpp", BOB) as bob:
+            both.a.run("queue", "retry", "hop/xmpp:b.test", "-c", str(both.a.config))
+            return texts(await listening(bob, count))
+
+    with Neighbours(tmp_path_factory.mktemp("outage"), "xmpp") as both:
+        run(outage(both))
+        lanes = json.loads(both.a.run("queue", "list", "--json", "-c", str(both.a.config)))
+        assert [(lane["lane"], lane["pending"]) for lane in lanes] == [("hop/xmpp:b.test", count)]
+        both.a.kill()
+        both.a.start()
+        both.b.start()
+        got: list[str | None] = []
+
+        async def drained() -> None:
+            got.extend(await after(both))
+
+        run(drained())
+        assert got == [f"{n}" for n in range(count)]
+        assert both.a.stop() == 0

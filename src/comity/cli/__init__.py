@@ -27,6 +27,7 @@ MODULES = {
     **dict.fromkeys(("publish", "watch"), "presence"),
     "contacts": "contacts",
     "recover": "recover",
+    "dns": "names",
     "demo": "demo",
 }
 """Command → module of this package that has it; only the one that is asked for is imported."""

@@ -273,7 +273,7 @@ async def _send(
     """Send the first form that there is room for; what was sent, and what the server said."""
     async with connected(sign_in, receive=False) as client:
         obj = next((form for form in forms if client.has_room(form, recipient, requirements)), forms[0])
-        return obj, await client.send(obj, recipient, from_=claimed, requirements=requirements)
+        return obj, await client.send(obj, recipient, from_=claimed, requirements=requirements, asks=True)
 
 
 @asynccontextmanager

@@ -240,6 +240,7 @@ class ApexClient(HasPresence, SignedIn):
         from_: Address | None = None,
         key: str = "",
         requirements: Collection[Requirement] = (),
+        asks: bool = False,
     ) -> asyncio.Future[Response]:
         """See ``Client.send``; many may be under way, they leave in the order of the calls."""
         return asyncio.ensure_future(self._send(obj, to, from_, key or os.urandom(12).hex(), frozenset(requirements)))

@@ -141,6 +141,7 @@ class MessageClient(Protocol):
         from_: Address | None = None,
         key: str = "",
         requirements: Collection[Requirement] = (),
+        asks: bool = False,
     ) -> asyncio.Future[Response]:
         """Send an object; the future gives what the server said, SUCCESS or INDETERMINANT meaning "yes".
 
@@ -150,6 +151,8 @@ class MessageClient(Protocol):
             from_: another sender than the one signed in, to see it refused.
             key: identifier for the wire; the same again marks a repeat of the same message.
             requirements: what every hop must keep, this one to begin with: nothing is sent where it cannot be (T11).
+            asks: wait a moment for word of the form in which it was delivered (``Response.form`` and ``at``) where the
+                protocol's own answer has none: an XMPP stream acknowledges what the server took.
         """
 
     def has_room(self, obj: MimeObject, to: Address, requirements: Collection[Requirement] = ()) -> bool:

@@ -51,6 +51,8 @@ COMPACT = {"From": "f", "To": "t", "Call-ID": "i", "Content-Type": "c", "Subject
 CREDENTIALS = 230
 """Octets of an Authorization by SHA-256 with a nonce of 32, without user, realm and URI."""
 METHODS = frozenset({"MESSAGE", "NOTIFY", "OPTIONS"})
+REFUSED = (401, 403, 407)
+"""After any other answer our credentials were let through: the next challenge is a new one and no refusal."""
 EXPIRES = 3600
 DELAYED = timedelta(seconds=10)
 """A message that our server took longer ago than this waited for us."""
@@ -195,6 +197,7 @@ class SipClient(HasPresence, SignedIn):
         from_: Address | None = None,
         key: str = "",
         requirements: Collection[Requirement] = (),
+        asks: bool = False,
     ) -> asyncio.Future[Response]:
         """See ``Client.send``."""
         key = key or _token(12)
@@ -265,7 +268,7 @@ class SipClient(HasPresence, SignedIn):
             answer = await self._once(request, cseq_step=0)
         except LocalProtocolError as error:
             raise ClientError(f"{error}; sign in by TLS or TCP") from error
-        if answer.status_code < 300:
+        if answer.status_code not in REFUSED:
             self._digest.accepted()
         return answer
 
@@ -279,7 +282,7 @@ class SipClient(HasPresence, SignedIn):
         while True:
             answer = await self._once(request, cseq_step=1 if is_again else 0)
             if answer.status_code not in (401, 407):
-                if answer.status_code < 300:
+                if answer.status_code not in REFUSED:
                     self._digest.accepted()
                 return answer
             if not self._digest.take_challenge(answer, self._options.address.domain):

@@ -11,7 +11,7 @@ import asyncio
 import base64
 import hashlib
 import os
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 from comity.bindings.base import HostPort, Link, Target
 from comity.bindings.xmpp import events, mapping, wire
 from comity.bindings.xmpp.e2e import wrap_entity, wrap_octets
-from comity.bindings.xmpp.extensions import PROTECTION
+from comity.bindings.xmpp.extensions import FORM_ELEMENT, PROTECTION, WANTS_FORM
 from comity.bindings.xmpp.jid import Jid
 from comity.bindings.xmpp.protection import protection_element
 from comity.bindings.xmpp.queries import DISCO_INFO, verification_string
@@ -30,8 +30,19 @@ from comity.client.presence import HasPresence
 from comity.client.xmpp_presence import XmppPresence
 from comity.client.xmpp_stanzas import answer, arrived, capabilities, reply, server_id
 from comity.cpim.address import Address, from_jid, to_jid
+from comity.cpim.delivered import checked
 from comity.cpim.message import new_message_id
-from comity.cpim.operations import MimeObject, Reason, Report, Requirement, Response, failure, indeterminant
+from comity.cpim.operations import (
+    MimeObject,
+    Reason,
+    Report,
+    Requirement,
+    Response,
+    Status,
+    failure,
+    indeterminant,
+    success,
+)
 from comity.errors import AddressError, DeliveryError, LocalProtocolError
 from comity.net.driver import LoopClock
 from comity.net.network import AsyncNetwork
@@ -41,6 +52,8 @@ from comity.xml import Element
 
 NODE = "urn:comity:client"
 FEATURES_ID = "server-features"
+FORM_SECONDS = 2.0
+"""How long ``send`` waits, if asked to, for word of the form; as long as SIP's and APEX's answers take at most."""
 CAPS = "{http://jabber.org/protocol/caps}c"
 MOST_UNACKNOWLEDGED = 400
 """Stanzas under way at once; the session itself keeps at most 500."""
@@ -72,6 +85,8 @@ class XmppClient(HasPresence, SignedIn):
         self._gone = asyncio.Event()
         """Set when the connection being made is lost again."""
         self._pending: dict[str, asyncio.Future[Response]] = {}
+        self._forms: dict[str, asyncio.Future[Response]] = {}
+        """By id: messages of which we still want to hear in which form they were delivered."""
         self._room = asyncio.Semaphore(MOST_UNACKNOWLEDGED)
         self._turn = asyncio.Lock()
         self._features: asyncio.Future[frozenset[str]] | None = None
@@ -205,12 +220,33 @@ class XmppClient(HasPresence, SignedIn):
         from_: Address | None = None,
         key: str = "",
         requirements: Collection[Requirement] = (),
+        asks: bool = False,
     ) -> asyncio.Future[Response]:
         """See ``Client.send``; many may be under way, they leave in the order of the calls."""
-        return asyncio.ensure_future(self._send(obj, to, from_, key or os.urandom(12).hex(), frozenset(requirements)))
+        key, required = key or os.urandom(12).hex(), frozenset(requirements)
+        sending = self._send(obj, to, from_, key, required, asks=asks)
+        return asyncio.ensure_future(self._told(sending, key) if asks else sending)
+
+    async def _told(self, sending: Coroutine[None, None, Response], key: str) -> Response:
+        """Send, and wait a moment for word of the form, or of a failure behind the acknowledgement."""
+        told = self._forms[key] = asyncio.get_running_loop().create_future()
+        try:
+            response = await sending
+            if response.status is Status.INDETERMINANT:
+                await asyncio.wait((told,), timeout=FORM_SECONDS)
+            return told.result() if told.done() else response
+        finally:
+            del self._forms[key]
 
     async def _send(
-        self, obj: MimeObject, to: Address, from_: Address | None, key: str, requirements: frozenset[Requirement]
+        self,
+        obj: MimeObject,
+        to: Address,
+        from_: Address | None,
+        key: str,
+        requirements: frozenset[Requirement],
+        *,
+        asks: bool,
     ) -> Response:
         attributes = {"to": to_jid(to), "id": key, "type": "chat"}
         if from_ is not None and from_ != self._options.address:
@@ -218,6 +254,8 @@ class XmppClient(HasPresence, SignedIn):
         children = [wrap_entity(obj.entity) or wrap_octets(obj.entity)]
         if requirements:
             children.append(protection_element(requirements))
+        if asks:
+            children.append(Element(WANTS_FORM))
         async with self._room:
             future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
             self._pending[key] = future
@@ -280,6 +318,9 @@ class XmppClient(HasPresence, SignedIn):
     def _stanza(self, stanza: Element, index: int) -> None:
         if stanza.name == wire.MESSAGE and stanza.get("type") == "error":
             self._refused(stanza, index)
+        elif stanza.name == wire.MESSAGE and self._is_servers(stanza) and stanza.find(FORM_ELEMENT) is not None:
+            self._take_form(stanza)
+            self._handled(index)
         elif stanza.name == wire.MESSAGE:
             self._message(stanza, index)
         else:
@@ -294,11 +335,19 @@ class XmppClient(HasPresence, SignedIn):
                 self._learn_features(stanza)
             self._handled(index)
 
+    def _take_form(self, stanza: Element) -> None:
+        """Our own server says in which form a message of ours was delivered."""
+        for said in stanza.find_all(FORM_ELEMENT):
+            future = self._forms.get(said.get("id"))
+            form, at = checked(said.get("form"), said.get("at"))
+            if future is not None and not future.done() and form:
+                future.set_result(success(said.get("id"), form, at))
+
     def _refused(self, stanza: Element, index: int) -> None:
         """Our message was refused: now, or, if it was acknowledged before, as a report."""
         key = stanza.get("id")
         response = mapping.error_to_response(stanza, key)
-        future = self._pending.get(key)
+        future = self._pending.get(key) or self._forms.get(key)
         if future is not None and not future.done():
             future.set_result(response)
             self._handled(index)

@@ -47,3 +47,8 @@ def checked(form: str, at: str) -> tuple[str, str]:
     if form not in _WORDS:
         return "", ""
     return form, at if form in TEXT_FORMS and _NODE.fullmatch(at) else ""
+
+
+def sealed_words(scheme: str) -> str:
+    """Why a message is refused that only its own protocol's programs can decrypt; its text would be a notice in its place."""
+    return f"The message is encrypted with {scheme}, which the recipient's program cannot read."

@@ -186,7 +186,7 @@ def disposition_report(
     when: datetime,
     message_id: str,
     about_id: str = "",
-    about_when: datetime | None = None,
+    about_time: str = "",
     reporter: Address | None = None,
     status: str = "failed",
     limits: CpimLimits = DEFAULT,
@@ -200,12 +200,12 @@ def disposition_report(
         when: now, aware.
         message_id: of the report itself.
         about_id: the object's identifier where it shows none (encrypted); the one inside counts first.
-        about_when: when it was sent, where it does not show that; default ``when``.
+        about_time: its DateTime as it stood, where the object is not at hand; default ``when``.
         reporter: who reports; default the recipient, as RFC 5438 has it.
         status: what became of it.
         limits: for reading ``about``.
     """
-    subject, about_text = "", timestamp(about_when or when)
+    subject, about_text = "", about_time or timestamp(when)
     try:
         view = CpimMessage.parse(decode_transfer(about), limits=limits) if about.media_type == CPIM_TYPE else None
     except MalformedMessage:

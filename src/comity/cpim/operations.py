@@ -201,9 +201,14 @@ class Context:
     """Worth nothing later (typing states): never stored for an offline recipient, never reported."""
     no_copies: bool = False
     """The sender wants no copies of it on other devices, its own or the recipient's."""
+    sealed: str = ""
+    """Name of the encryption that only programs of the sender's protocol read (OMEMO): the object is that protocol's own, whatever
+    text stands in it is a notice to who cannot decrypt it, and is never handed over as the message."""
     native_protocol: str = ""
     native: bytes = b""
     """What only a device of ``native_protocol`` understands, serialised by that binding (XMPP extensions)."""
+    native_is_whole: bool = False
+    """True if ``native`` says all there is to say, and the object says it in words for everybody else (XMPP reactions)."""
     report: Report | None = None
     wants_receipt: str = ""
     """The protocol of the device that asked to be told when the message was delivered: a report with ``Fate.DELIVERED`` goes to

@@ -265,6 +265,10 @@ class Resolver:
         records = await self._records(_name(f"{prefix}.{domain}"), "SRV")
         return [record for record in records if isinstance(record, dns.rdtypes.IN.SRV.SRV)]
 
+    async def texts(self, name: str, kind: str) -> list[str]:
+        """The records of any kind as a zone file has them, names with their final dot. Raises DeliveryError."""
+        return [record.to_text() for record in await self._records(_name(name), kind)]
+
     async def canonical(self, domain: str) -> str:
         """The name that ``domain`` is an alias of (CNAME), else itself; A-labels. Raises DeliveryError."""
         name = _name(domain)

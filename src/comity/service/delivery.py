@@ -23,6 +23,7 @@ from comity.cpim.delivered import TEXT_FORMS
 from comity.cpim.imdn import PROCESSING
 from comity.cpim.operations import (
     PASSED_ON,
+    Fate,
     MessageOperation,
     Reason,
     Response,
@@ -43,6 +44,7 @@ from comity.service.interfaces import Clock, Contact, Deliverer, Delivery, Item,
 from comity.service.pending import Pending, Report, Reporter
 from comity.service.policy import check_link
 from comity.service.routing import (
+    DNS,
     HERE,
     HOPS,
     INBOXES,
@@ -423,8 +425,10 @@ class DeliveryEngine:
 
     def hop_returned(self, binding: str, domains: Collection[str]) -> None:
         """A next hop can be reached again (see ``Service.hop_returned``)."""
-        for lane in [lane for lane in self._inboxes if lane.startswith(f"{HOPS}{binding}:")]:
-            if "*" in domains or domain_of_hop(lane) in domains:
+        for lane, inbox in list(self._inboxes.items()):
+            # A lane keeps the name it began with (G-30), and that of a domain found by DNS names no protocol.
+            by = {channel.contact.binding for channel in inbox.channels.values() if channel.contact.is_hop}
+            if by & {binding, DNS} and ("*" in domains or domain_of_hop(lane) in domains):
                 self.wake(lane)
 
     def dropped(self, lane: str, seq: int) -> None:
@@ -465,7 +469,14 @@ class DeliveryEngine:
         return self._attempt(hop, pending, number)
 
     def _attempt(self, contact: Contact, pending: Pending, number: int) -> asyncio.Future[Response]:
-        envelope = pending.envelope
+        envelope, report = pending.envelope, pending.operation.context.report
+        if contact.is_hop and report is not None and report.fate is not Fate.FAILED:
+            wanted = pending.operation.context.wants_receipt
+            if wanted != contact.binding:  # the way to its domain changed while it waited (G-30)
+                text = "The next server is not reached by the protocol that asked for the receipt."
+                other: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+                other.set_result(failure(pending.operation.trans_id, Reason.NO_ROUTE, text))
+                return other
         if pending.operation.requirements and (refusal := check_link(pending.operation, contact)) is not None:
             refused: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
             refused.set_result(refusal)

@@ -495,6 +495,9 @@ class Service(Protocol):
         Refused is what is not the watcher's own (SEC-31 to SEC-33), and what comes with a proof that does not hold, or without
         one where the presentity's rule demands it (SEC-34). Whether there is a presentity is not looked at (T17)."""
 
+    def has_left(self, fingerprint: str) -> bool:
+        """True if an object of these octets left for another domain lately, sent by a user of ours: in a peer's hands it came back."""
+
     def follow(self, follower: Follower) -> None:
         """Call ``follower`` with every operation from now on that is accepted anew, after "yes" is durable."""
 

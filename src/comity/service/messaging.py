@@ -10,7 +10,6 @@ import os
 from datetime import datetime
 
 from comity.cpim.address import Address
-from comity.cpim.header import read_timestamp
 from comity.cpim.imdn import DISPLAY, POSITIVE, PROCESSING, disposition_report, is_report
 from comity.cpim.message import CpimMessage, new_message_id
 from comity.cpim.operations import Context, Fate, MessageOperation, Reason, Report, Response, Status
@@ -147,7 +146,7 @@ def report_operation(
         when=when,
         message_id=new_message_id(os.urandom(12)),
         about_id=envelope.message_id,
-        about_when=read_timestamp(envelope.date_time),
+        about_time=envelope.date_time,
         reporter=reporter,
         status=_STATUS[fate],
     )

@@ -85,6 +85,7 @@ from comity.service.messaging import (
     report_operation,
     report_record,
 )
+from comity.service.passes import Passes
 from comity.service.peers import KnownPeers
 from comity.service.pending import Pending, Report
 from comity.service.policy import Limits
@@ -164,6 +165,7 @@ class Pipeline:
         self.inbox: Inbox | None = None
         """Who may send to whom; set together with ``presence``."""
         self.registrar = ContactRegistrar(store, clock)
+        self.passes = Passes()
         self.delivery = DeliveryEngine(store, clock, node, self._report)
         self.delays = Delays(store, clock, self._delayed, self.delivery.ends)
         self.counts = dict.fromkeys(("accepted", "repeated", "refused", "reported"), 0)
@@ -226,7 +228,7 @@ class Pipeline:
         refusal = policy.check_served(operation, self.limits) or policy.check_addresses(operation)
         hop: Contact | None = None
         if refusal is None and not self.accounts.serves(operation.destination.domain):
-            hop, refusal = self._resolve_domain(operation)
+            hop, refusal = self._resolve_domain(operation, origin)
         is_ours = self.accounts.serves(operation.source.domain)
         refusal = refusal or policy.check_sender(operation, origin, is_ours=is_ours)
         if refusal is None and hop is not None:
@@ -237,6 +239,8 @@ class Pipeline:
             view, refusal = policy.check_object(operation, self.clock.when(), self.limits, origin.wire)
         if refusal is None and operation.requirements:
             refusal = policy.check_requirements(operation, origin)
+        if refusal is None and hop is not None:
+            refusal = self._check_passed(operation, origin, view)
         note, notice = "", None
         if refusal is None and view is not None:
             operation, notice, refusal = self._asked(operation, view)
@@ -282,9 +286,11 @@ class Pipeline:
         except AddressError:  # no account can have that name: resolution says so
             return address
 
-    def _resolve_domain(self, operation: MessageOperation) -> tuple[Contact | None, Response | None]:
+    def _resolve_domain(self, operation: MessageOperation, origin: Origin) -> tuple[Contact | None, Response | None]:
         """The way to a domain that is not ours. A message that came back is told first: whoever brings it, it is one."""
         refusal = policy.check_loop(operation, self.node)
+        if refusal is None and origin.domains and self.accounts.serves(operation.source.domain):
+            refusal = policy.loop(operation) if self.has_left(operation.object.fingerprint) else None
         hop = None if refusal else self.routes.hop(operation.destination.domain)
         if hop is None and refusal is None:
             text = "That domain is not served here, and there is no route to it."
@@ -298,6 +304,19 @@ class Pipeline:
             text = "This server does not pass messages between those domains."
             return failure(operation.trans_id, Reason.DENIED, text)
         return policy.check_hops(operation)
+
+    def _check_passed(self, operation: MessageOperation, origin: Origin, view: CpimMessage | None) -> Response | None:
+        """It was not here before, as far as its octets tell: its history may be lost (G-17)."""
+        now = self.clock.now()
+        if not origin.domains:
+            self.passes.leaves(operation, now)
+        elif not operation.context.transient and self.passes.is_loop(operation, view, origin.dedup, now):
+            return policy.loop(operation)
+        return None
+
+    def has_left(self, fingerprint: str) -> bool:
+        """See ``Service.has_left``."""
+        return self.passes.has_left(fingerprint, self.clock.now())
 
     # --- step 6: resolve the recipient ---------------------------------------------------------------------------
 

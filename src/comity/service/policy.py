@@ -230,9 +230,12 @@ def check_hops(operation: MessageOperation) -> Response | None:
 
 def check_loop(operation: MessageOperation, node: str) -> Response | None:
     """Only a message that came back to be sent on again is a loop; local delivery ends it anyway (GW-9)."""
-    if any(entry.node == node for entry in operation.history):
-        return failure(operation.trans_id, Reason.LOOP, "The message came back to a node it had passed.")
-    return None
+    return loop(operation) if any(entry.node == node for entry in operation.history) else None
+
+
+def loop(operation: MessageOperation) -> Response:
+    """The refusal for what goes in circles."""
+    return failure(operation.trans_id, Reason.LOOP, "The message came back to a node it had passed.")
 
 
 def _names(uri: str, address: Address) -> bool:

@@ -19,7 +19,7 @@ def contacts_for(operation: MessageOperation, contacts: Iterable[Contact]) -> li
     if report is not None and report.fate is not Fate.FAILED:
         # Only those who asked know what to make of it; whoever they are, each of them gets it.
         wanted = operation.context.wants_receipt
-        return [contact for contact in live if contact.binding == wanted or contact.is_hop]
+        return [contact for contact in live if contact.binding == wanted or contact.is_hop]  # a hop answers for itself
     wanted = operation.context.resource
     if wanted:
         named = [contact for contact in live if contact.resource == wanted]

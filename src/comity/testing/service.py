@@ -22,6 +22,7 @@ from comity.cpim.operations import (
     failure,
     success,
 )
+from comity.service.finding import Directory, HopFinder
 from comity.service.interfaces import Accepted, Contact, Credentials, Delivery, Guard, Maps, Origin, Store
 from comity.service.pipeline import Pipeline
 from comity.service.policy import Limits
@@ -132,15 +133,19 @@ class Bench:
         clock: FakeClock | None = None,
         *,
         routes: Sequence[Route] = (),
+        directory: Directory | None = None,
+        order: Sequence[str] = ("xmpp", "sip", "apex"),
+        people: Sequence[str] = ("im:alice@a.test", "im:bob@a.test", "im:carol@a.test"),
         maps: Maps | None = None,
     ) -> None:
         self.clock = clock or FakeClock()
         self.store = store or MemoryStore()
-        self.accounts = MemoryAccounts(["im:alice@a.test", "im:bob@a.test", "im:carol@a.test"])
+        self.accounts = MemoryAccounts(people)
         self.binding = DeviceBinding()
-        self.pipeline = Pipeline(
-            *(self.store, self.accounts, self.clock, "a.test", limits), routes=StaticRoutes(routes), maps=maps
-        )
+        ways = StaticRoutes(routes, finds=directory is not None)
+        self.pipeline = Pipeline(self.store, self.accounts, self.clock, "a.test", limits, routes=ways, maps=maps)
+        if directory is not None:
+            self.pipeline.delivery.finder = HopFinder(directory, order)
         self._count = 0
 
     async def start(self) -> Bench:

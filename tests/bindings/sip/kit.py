@@ -21,6 +21,7 @@ from comity.bindings.sip.settings import SessionSettings
 from comity.cpim.address import Address
 from comity.errors import DeliveryError
 from comity.service.interfaces import Credentials, Guard
+from comity.service.maps import LinkMaps, Rule
 from comity.service.peers import KnownPeers
 from comity.service.peers import Peer as PeerServer
 from comity.service.pipeline import Pipeline
@@ -179,6 +180,7 @@ class World:
     people: tuple[str, ...] = ("alice", "bob", "carol")
     routes: Sequence[Route] = ()
     peers: Sequence[PeerServer] = ()
+    maps: Sequence[Rule] = ()
 
     def __init__(self, **options: object) -> None:
         self.clock = FakeClock()
@@ -203,6 +205,7 @@ class World:
             *(self.store, self.accounts, self.clock, self.domain),
             peers=KnownPeers((self.domain,), self.peers),
             routes=StaticRoutes(self.routes),
+            maps=LinkMaps(self.maps),
         )
         self.network = FakeNetwork(self)
         self.phones: dict[HostPort, Phone] = {}
@@ -279,6 +282,8 @@ class Phone:
         self.lost: list[str] = []
         self.answers: list[int] = []
         """Status codes for the next requests; 200 when empty, 0 to stay silent."""
+        self.answer_headers: dict[int, list[tuple[str, str]]] = {}
+        """What answers of a code bear."""
         self.digest = DigestClient(user, password, realm=world.domain, peer="server", random=counting())
         self.second: SipSession | None = None
         self.link: FakeLink | None = None
@@ -329,7 +334,8 @@ class Phone:
             self.received.append(event.request)
             status_code = self.answers.pop(0) if self.answers else 200
             if status_code:
-                session.respond(event.id, status_code, self.world.clock.now())
+                headers = self.answer_headers.get(status_code, ())
+                session.respond(event.id, status_code, self.world.clock.now(), headers=headers)
         elif isinstance(event, ResponseReceived):
             self.responses[event.id] = event.response
         elif isinstance(event, RequestTimedOut | RequestFailed):

@@ -446,7 +446,7 @@ class TestTrouble:
         assert 24 <= far.total <= 40, "one an hour, a little more for being early"
         abroad = world.binding.abroad
         assert abroad.count == len(abroad._dialogs) == 1
-        assert not abroad._pending
+        assert not world.binding.exchanges.is_busy
         assert not abroad._lanes
         assert not abroad._timers
         assert len(world.binding._states) <= 4

@@ -12,6 +12,7 @@ from comity.bindings.sip.message import SipResponse
 from comity.bindings.sip.session import MAX_DATAGRAM_REQUEST
 from comity.bindings.sip.wire import parse_datagram
 from comity.cpim.address import Address
+from comity.cpim.learned import LIFE
 from comity.cpim.message import CpimMessage
 from comity.cpim.operations import Reason
 from comity.errors import ConfigError
@@ -510,6 +511,35 @@ class TestDevices:
         assert whole.body == SIGNED
         assert text.body.startswith(b"the text\r\n\r\n[This message was signed")
         assert whole.from_.tag != text.from_.tag
+
+    @story
+    async def test_what_a_device_refused_it_is_not_offered_again(self) -> None:
+        """Issue 7, part 7: by its 415 and its Accept; until it registers from elsewhere, or the refusal is an hour old."""
+        world = await World().start()
+        bob, alice = Phone(world, "bob", BOB), Phone(world, "alice", ALICE, "tcp")
+        await bob.register()
+        for number, passed in enumerate((0.0, 1.0, LIFE)):
+            world.clock.advance(passed)
+            bob.received.clear()
+            bob.answers = [] if number == 1 else [415]
+            body = SIGNED.replace(b"the text", b"text %d" % number)
+            answer = await alice.message("sip:bob@a.test", body, "message/cpim")
+            assert status(answer) == 200
+            assert answer is not None
+            assert answer.value("comity-form") == 'text-of-signed;at="a.test"'
+            kinds = [got.content_type.partition(";")[0] for got in bob.received]
+            assert kinds == (["text/plain"] if number == 1 else ["message/cpim", "text/plain"])
+
+    @story
+    async def test_its_accept_speaks_of_the_types_it_was_not_offered(self) -> None:
+        world = await World().start()
+        bob, alice = Phone(world, "bob", BOB), Phone(world, "alice", ALICE, "tcp")
+        await bob.register()
+        bob.answers, bob.answer_headers = [415], {415: [("Accept", "text/plain, text/html")]}
+        assert status(await alice.message("sip:bob@a.test", b"\x89PNG", "image/png")) == 415
+        bob.received.clear()
+        assert status(await alice.message("sip:bob@a.test", SIGNED, "message/cpim")) == 200
+        assert [got.content_type.partition(";")[0] for got in bob.received] == ["text/plain"]
 
     @story
     async def test_of_an_object_too_large_for_udp_a_phone_without_tcp_gets_the_text(self) -> None:

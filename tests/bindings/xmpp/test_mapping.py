@@ -116,7 +116,11 @@ class TestIngress:
     def test_several_bodies_survive_between_xmpp_programs(self) -> None:
         source = stanza("<body xml:lang='de'>hallo</body><body>hi</body>", "to='bob@b.test' xml:lang='en' id='7'")
         made = ingress(source)
-        assert CpimMessage.parse(made.object.octets).content == b"hi"
+        view = CpimMessage.parse(made.object.octets)
+        assert view.content_type == 'multipart/alternative; boundary="=m1"'
+        text = "Content-Type: text/plain; charset=utf-8\r\nContent-Language: {}\r\n\r\n{}\r\n"
+        parts = ["", text.format("de", "hallo"), text.format("en", "hi")]
+        assert view.content.decode() == "--=m1\r\n".join(parts) + "--=m1--\r\n"
         bodies = {b.language: b.text for b in sent(made).find_all(mapping.BODY)}
         assert bodies == {"en": "hi", "de": "hallo"}
 
@@ -156,7 +160,7 @@ class TestIngress:
     def test_message_without_text_keeps_its_extensions(self, children: str, transient: bool) -> None:
         source = stanza(children, "to='bob@b.test' type='chat'")
         made = ingress(source)
-        assert made.object.media_type == "application/xmpp+xml"
+        assert made.object.media_type == ("message/cpim" if transient else "application/xmpp+xml")
         assert made.context.transient is transient
         out = sent(made)
         assert list(out.elements())[: len(list(source.elements()))] == list(source.elements())

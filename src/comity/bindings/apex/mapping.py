@@ -34,6 +34,8 @@ from comity.bindings.apex.options import (
 from comity.bindings.apex.report import Wanted
 from comity.bindings.apex.wire import read_option_content, write_option_content
 from comity.cpim.address import Address
+from comity.cpim.composing import composing_in
+from comity.cpim.delivered import sealed_words
 from comity.cpim.entity import CPIM_TYPE, SECURED, content_object, decode_transfer
 from comity.cpim.message import CpimMessage
 from comity.cpim.native import wrap
@@ -312,8 +314,12 @@ def operation_to_data(
         age: seconds since it was accepted here: so much less is left of dataTiming's noLaterThan.
         new_trans_id: makes the transID of an option of ours.
     """
+    if operation.context.transient and composing_in(operation.object) is not None:
+        return failure(operation.trans_id, Reason.CONTENT, "The recipient's application knows nothing of typing.")
     if operation.object.media_type == XMPP_XML:
-        return failure(operation.trans_id, Reason.CONTENT, "The recipient's application cannot take an XMPP stanza.")
+        sealed = operation.context.sealed
+        text = sealed_words(sealed) if sealed else "The recipient's application cannot take an XMPP stanza."
+        return failure(operation.trans_id, Reason.CONTENT, text)
     native = _unpack(operation.context)
     try:
         originator = _originator(operation)

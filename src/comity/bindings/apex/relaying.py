@@ -16,6 +16,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from hashlib import sha256
 
 from comity.bindings.apex.delivery import is_unasked, report_data
 from comity.bindings.apex.elements import (
@@ -177,7 +178,10 @@ class Relaying:
 
     def _has_been_here(self, data: Data) -> bool:
         asked = read_options(data.options)
-        return not isinstance(asked, Error) and any(entry.node == self._ground.service.node for entry in asked.history)
+        service = self._ground.service
+        if not isinstance(asked, Error) and any(entry.node == service.node for entry in asked.history):
+            return True
+        return service.has_left(sha256(data.content.octets).hexdigest())  # a hop dropped the history (G-17)
 
     def answered(self, link: Link, handle: int, answer: Ok | Error) -> bool:
         """Take the answer to a data we sent to a relay; False if it is none of these."""

@@ -1,7 +1,7 @@
 """People of SIP domains whom our accounts watch: SUBSCRIBE out over trunks, NOTIFY in (RFC 6665 section 4.1, RFC 8048 section 5.2).
 
 Place on the path: steps 8 and 9 of a subscribe to another domain, steps 3 to 5 of a notify from there. An ``Abroad`` of the presence
-service, which says who wants to see whom; ``subscriber.py`` decides what that takes, ``lanes.py`` how fast, ``ways.py`` leads there.
+service, which says who wants to see whom; ``subscriber.py`` decides what that takes, ``lanes.py`` how fast, ``exchange.py`` leads there.
 Rules its readers must keep:
 
 * Nothing is said to have been granted before the first active NOTIFY, and nothing is told before that (GW-14). An answer or a NOTIFY
@@ -16,25 +16,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from functools import partial
 from math import ceil
 from typing import TYPE_CHECKING, Final
 
-from comity.bindings.base import HostPort, Link
+from comity.bindings.base import Target
 from comity.bindings.sip.abroad_pairs import Pair, read_notify, wish_of
-from comity.bindings.sip.events import RequestFailed, RequestTimedOut, ResponseReceived
+from comity.bindings.sip.exchange import Ended as Asked
+from comity.bindings.sip.exchange import literal_targets
 from comity.bindings.sip.headers import clean_text
 from comity.bindings.sip.lanes import Lane
 from comity.bindings.sip.mapping import Refusal, reason_of
 from comity.bindings.sip.message import SipResponse
 from comity.bindings.sip.rates import UserRates
-from comity.bindings.sip.requests import LinkState, Request
+from comity.bindings.sip.requests import Request
 from comity.bindings.sip.subscriber import Ended, Notified, Pended, RefreshFailed, Send, State, Subscriber
 from comity.bindings.sip.subscriber_rules import CANCELLING_CODES, HOPELESS_CODES, End, EndCause
-from comity.bindings.sip.uri import SipUri, parse_uri
-from comity.cpim.address import Address, to_sip_uri
+from comity.cpim.address import Address
 from comity.cpim.operations import NotifyOperation, Reason, Response, SubscribeOperation, failure, success
-from comity.errors import LocalProtocolError, StoreError
+from comity.errors import DeliveryError, StoreError
 from comity.service.interfaces import Contact, Origin, Timer
 from comity.service.presence.interfaces import Ask, PresenceService
 
@@ -57,6 +58,7 @@ GRACE: Final = 64
 """Seconds after its end that what was told may still be believed: a refresh may be on its way."""
 MOST_LANES: Final = 1000
 """Servers that do not answer of which that is remembered though nobody waits for them."""
+_NAMELESS = failure("", Reason.NO_SUCH_USER, "One of the two has no name at the other server.")
 _SILENT = frozenset({EndCause.UNANSWERED, EndCause.UNREACHABLE})
 
 
@@ -70,8 +72,6 @@ class SipAbroad:
         """By watcher and presentity; only those that are wanted."""
         self._dialogs: dict[tuple[str, str], Pair] = {}
         """By Call-ID and our tag."""
-        self._pending: dict[tuple[Link, str], tuple[Pair, int]] = {}
-        """By link and client transaction."""
         self._lanes: dict[str, Lane[Pair]] = {}
         """By the domain that is asked."""
         self._timers: dict[str, Timer] = {}
@@ -94,6 +94,8 @@ class SipAbroad:
     def ask(self, operation: SubscribeOperation, ask: Ask, hop: Contact) -> asyncio.Future[Response]:
         """See ``Abroad.ask``."""
         pair = self._need(operation.watcher, operation.target, hop)
+        if pair is None:
+            return _done(_NAMELESS)
         pair.is_asked = True
         if pair.is_granted:
             pair.is_granted = False  # the account did not hear of it: a refresh says it again
@@ -102,6 +104,8 @@ class SipAbroad:
     def watch(self, account: Address, target: Address, hop: Contact) -> asyncio.Future[Response]:
         """See ``Abroad.watch``."""
         pair = self._need(account, target, hop)
+        if pair is None:
+            return _done(_NAMELESS)
         pair.is_watched, pair.unattended = True, 0
         return self._look(pair)
 
@@ -139,14 +143,19 @@ class SipAbroad:
         """How many pairs are wanted."""
         return len(self._pairs)
 
-    def _need(self, account: Address, target: Address, hop: Contact) -> Pair:
+    def _need(self, account: Address, target: Address, hop: Contact) -> Pair | None:
+        """The pair, made if need be; None if one of the two has no name at that server (G-13)."""
         key = _key(account, target)
         pair = self._pairs.get(key)
         if pair is None:
+            names = self._binding.service.maps.towards("sip", hop.resource)
             account, presentity = account.with_scheme("im"), target.with_scheme("im")
-            wish = wish_of(account, presentity, self._binding.ways.contact(hop, _user(account)))
+            watcher, wire = names.to_wire(account), names.to_wire(presentity)
+            if watcher is None or wire is None:
+                return None
+            wish = wish_of(watcher, wire, self._binding.ways.contact(hop, watcher))
             machine = Subscriber(wish, random=self._binding.random, t1=self._binding.config.t1, spread=SPREAD)
-            pair = self._pairs[key] = Pair(account, presentity, hop, machine)
+            pair = self._pairs[key] = Pair(account, presentity, wire, hop, machine)
         return pair
 
     def _look(self, pair: Pair) -> asyncio.Future[Response]:
@@ -284,47 +293,39 @@ class SipAbroad:
         self._dialogs[pair.dialog] = pair
         pair.unattended = 0 if pair.is_watched else pair.unattended + 1
         self._lane(pair).sent()
-        self._binding.ways.reach(pair.hop, partial(self._reached, pair, send))
+        found = literal_targets(pair.hop.data.decode(), pair.wire.domain)
+        if found is not None:
+            self._ask(pair, send, found)
+        else:
+            self._binding.run(self._look_up(pair, send))
 
-    def _reached(self, pair: Pair, send: Send, state: LinkState | None, address: HostPort | None) -> None:
-        if state is None:
-            self._failed(pair, send.id, is_timeout=False)
-            return
+    async def _look_up(self, pair: Pair, send: Send) -> None:
         try:
-            id = state.session.send_request(send.request, self._now(), address)
-        except LocalProtocolError as error:
-            log.warning("a SUBSCRIBE could not be sent to the server of %s: %s", pair.presentity.domain, error)
-            self._failed(pair, send.id, is_timeout=False)
-            return
-        pair.peer = address[0] if address else state.link.peer.remote[0]
-        pair.link = None if address else state.link
-        self._pending[state.link, id] = pair, send.id
-        state.link.flush()
+            found = await self._binding.exchanges.targets(pair.hop.resource, pair.hop.data.decode())
+        except DeliveryError as error:
+            log.info("the server of %s cannot be found: %s", pair.presentity.domain, error)
+            found = ()
+        except Exception:  # whatever it was, the pair must not wait for ever
+            log.exception("the server of %s cannot be found", pair.presentity.domain)
+            found = ()
+        self._ask(pair, send, found)
 
-    def take_event(self, link: Link, event: object) -> bool:
-        """Take an event about a SUBSCRIBE of ours; False if it is about something else."""
-        if not isinstance(event, ResponseReceived | RequestTimedOut | RequestFailed):
-            return False
-        found = self._pending.get((link, event.id))
-        if found is None:
-            return False
-        pair, id = found
-        if isinstance(event, ResponseReceived):
-            if event.response.status_code < 200:
-                return True
-            del self._pending[link, event.id]
-            self._binding.connections.rest(link)
-            self._answered(pair, id, event)
-            return True
-        del self._pending[link, event.id]
-        is_timeout = isinstance(event, RequestTimedOut)
-        self._failed(pair, id, is_timeout=is_timeout)
-        if is_timeout and link.peer.transport != "udp":
-            link.abort()  # half open, or as good as: the next attempt opens another
-        return True
+    def _ask(self, pair: Pair, send: Send, targets: Sequence[Target]) -> None:
+        """Send it; a NOTIFY of any of these may come before the answer."""
+        pair.targets = targets
+        hop, ended = pair.hop, partial(self._settled, pair, send.id)
+        self._binding.exchanges.send(hop.resource, hop.data.decode(), send.request, ended)
 
-    def _answered(self, pair: Pair, id: int, event: ResponseReceived) -> None:
-        response, domain = event.response, pair.presentity.domain
+    def _settled(self, pair: Pair, id: int, ended: Asked) -> None:
+        """A SUBSCRIBE has its end."""
+        pair.machine.raise_cseq(ended.cseq)
+        if ended.response is None:
+            self._failed(pair, id, is_timeout=not ended.is_unsent)
+        else:
+            self._answered(pair, id, ended.response)
+
+    def _answered(self, pair: Pair, id: int, response: SipResponse) -> None:
+        domain = pair.presentity.domain
         is_back = self._lane(pair).answered()
         pair.machine.take_answer(id, response, self._now())
         if not pair.machine.is_busy:  # else it asked again, as a 423 wants it
@@ -344,6 +345,16 @@ class SipAbroad:
         pair.settle(success("") if pair.is_ending else unreached)
         self._go_on(pair)
         self._pump(pair.presentity.domain)
+
+    def back(self, domain: str) -> None:
+        """The server of a domain answers again (``keeping.py``): what waits for it waits no longer."""
+        if self._presence is None:
+            return
+        lane = self._lanes.get(domain)
+        if lane is not None:
+            lane.back()
+        self._hurry(domain)
+        self._pump(domain)
 
     def _hurry(self, domain: str) -> None:
         """The server is there again: those whom its silence ended do not wait any longer."""
@@ -369,13 +380,12 @@ class SipAbroad:
         if wait > 0.0:
             self._binding.respond(received, 503, headers=[("Retry-After", str(ceil(wait)))])
             return
-        is_last = (request.value("subscription-state") or "").strip().lower().startswith("terminated")
-        statement = read_notify(request, pair.presentity)
+        # What is not active tells nothing of the presentity, whatever it holds (GW-14).
+        is_silent = (request.value("subscription-state") or "").strip().lower().startswith(("pending", "terminated"))
+        statement = read_notify(request, pair.presentity, pair.wire, is_silent=is_silent)
         if isinstance(statement, Refusal):
-            if not is_last:
-                self._binding.refuse(received, statement)
-                return
-            statement = None  # it is over, whatever else it says
+            self._binding.refuse(received, statement)
+            return
         pair.statement = statement
         status_code, headers = pair.machine.take_notify(request, now)
         self._binding.respond(received, status_code, headers=headers)
@@ -385,11 +395,14 @@ class SipAbroad:
     def _may_tell(self, pair: Pair, received: Request) -> bool:
         """It comes from who speaks for the presentity's domain, or from where the SUBSCRIBE went (T1)."""
         domains = self._binding.trunk.domains(received)
-        if not domains.isdisjoint((pair.presentity.domain, "*")) or received.state.link is pair.link:
+        standing = self._binding.connections.standing
+        if not domains.isdisjoint((pair.presentity.domain, "*")):
+            return True
+        if any(standing(target) is received.state for target in pair.targets):
             return True
         # An address is all that a server without TLS is known by.
-        is_plain = received.state.transport != "tls" and not pair.hop.is_protected
-        return is_plain and received.source[0] == pair.peer
+        hosts = {target.host for target in pair.targets if target.transport != "tls"}
+        return received.state.transport != "tls" and received.source[0] in hosts
 
     def _notified(self, pair: Pair) -> None:
         pair.told_at = self._now()
@@ -435,7 +448,8 @@ class SipAbroad:
 
     def _origin(self, pair: Pair) -> Origin:
         domains = frozenset({pair.presentity.domain})
-        return Origin(pair.presentity, self._binding.name, pair.peer, pair.hop.is_protected, domains=domains)
+        host = pair.targets[0].host if pair.targets else ""
+        return Origin(pair.presentity, self._binding.name, host, pair.hop.is_protected, domains=domains)
 
     # --- ends ------------------------------------------------------------------------------------------------
 
@@ -468,11 +482,6 @@ class SipAbroad:
 
 def _key(account: Address, presentity: Address) -> tuple[str, str]:
     return account.with_scheme("im").key, presentity.with_scheme("im").key
-
-
-def _user(account: Address) -> str:
-    uri = parse_uri(to_sip_uri(account))
-    return uri.user if isinstance(uri, SipUri) else ""
 
 
 def _refusal(response: SipResponse) -> Response:

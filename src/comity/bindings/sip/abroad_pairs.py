@@ -8,8 +8,10 @@ both have to be the one the dialog is about, else nothing of it is believed.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
+from comity.bindings.base import Target
 from comity.bindings.sip.mapping import Refusal, address_of
 from comity.bindings.sip.message import SipRequest
 from comity.bindings.sip.publishing import read_statement
@@ -31,6 +33,8 @@ class Pair:
 
     account: Address
     presentity: Address
+    wire: Address
+    """What the presentity is called at its server."""
     hop: Contact
     machine: Subscriber
     is_asked: bool = False
@@ -55,10 +59,8 @@ class Pair:
     """What the last NOTIFY said."""
     dialog: tuple[str, str] = ("", "")
     """Call-ID and tag that its NOTIFY requests are found by."""
-    peer: str = ""
-    """Host the last SUBSCRIBE went to."""
-    link: object = None
-    """The link that went down, if it is a connection."""
+    targets: Sequence[Target] = ()
+    """Where the last SUBSCRIBE could go."""
     waiting: list[asyncio.Future[Response]] = field(default_factory=list)
     """Errands that end with the next answer."""
     timer: Timer | None = None
@@ -82,20 +84,33 @@ def wish_of(account: Address, presentity: Address, contact: str) -> Wish:
     return Wish(target, to_sip_uri(account), contact, accept=PIDF_TYPE, headers=(ALSO,))
 
 
-def read_notify(request: SipRequest, presentity: Address) -> Statement | Refusal | None:
+def read_notify(
+    request: SipRequest, presentity: Address, wire: Address, *, is_silent: bool = False
+) -> Statement | Refusal | None:
     """What a NOTIFY says of the presentity: None if it has no body; the refusal of what cannot be believed or read.
 
-    Raises RemoteProtocolError for headers that cannot be read.
+    Args:
+        request: of its dialog.
+        presentity: whom that is about.
+        wire: what the presentity is called there; its document may name it so, or as we do (GW-4).
+        is_silent: it is looked at only whether it comes from there.
+
+    Raises:
+        RemoteProtocolError: headers cannot be read.
     """
     try:
         teller = address_of(str(request.from_.uri))[0]
     except AddressError:
         return Refusal(400, "Bad From")
-    if teller.domain != presentity.domain:
+    if teller.domain != wire.domain:
         return Refusal(403, "Not The Presentity")
+    if is_silent:
+        return None
     statement = read_statement(request)
     if isinstance(statement, Refusal) or statement is None:
         return statement
-    if statement.document is not None and not statement.document.is_about(presentity):
+    document = statement.document
+    if document is not None and not (document.is_about(presentity) or document.is_about(wire)):
         return Refusal(403, "About Somebody Else")
-    return statement
+    # One statement is all there is of a person: its tuples may be called as they call themselves (RFC 8048 section 6.3).
+    return replace(statement, keeps_ids=True)

@@ -180,8 +180,7 @@ class SipBinding:
 
     def _take_own(self, link: Link, event: object) -> None:
         """Take an event about a request of ours."""
-        parts = self.exchanges, self._notifier, self.abroad
-        if not any(part.take_event(link, event) for part in parts):
+        if not (self.exchanges.take_event(link, event) or self._notifier.take_event(link, event)):
             self._out.take(link, event)
 
     def deliver(self, delivery: Delivery) -> asyncio.Future[Response]:

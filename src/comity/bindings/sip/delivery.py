@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import logging
 from base64 import b32encode
+from collections import OrderedDict
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING
@@ -19,11 +20,13 @@ from comity.bindings.base import HostPort, Link, Network, Transport
 from comity.bindings.sip.connections import target_for
 from comity.bindings.sip.events import RequestFailed, RequestTimedOut, ResponseReceived
 from comity.bindings.sip.forms import Form, choose_form
-from comity.bindings.sip.mapping import NOT_UNDERSTOOD, operation_to_request, status_to_response
+from comity.bindings.sip.mapping import NOT_UNDERSTOOD, TYPE_REFUSED, operation_to_request, status_to_response
 from comity.bindings.sip.message import SipRequest
 from comity.bindings.sip.registration import Device
 from comity.bindings.sip.requests import LinkState
+from comity.cpim.delivered import sealed_words
 from comity.cpim.entity import is_secured
+from comity.cpim.learned import Learned
 from comity.cpim.operations import Reason, Requirement, Response, failure
 from comity.cpim.protection import needs_whole
 from comity.errors import LocalProtocolError
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+MOST_DEAF = 4096
 CANNOT_SHOW = "The recipient's device cannot show this kind of message."
 NOT_WHOLE = "The recipient's device cannot take the message with the protection it requires."
 
@@ -67,8 +71,12 @@ class DeviceDelivery:
         self._network: Network | None = None
         self.pending: dict[tuple[Link, str], Attempt] = {}
         """By link and client transaction."""
+        self._deaf: OrderedDict[tuple[str, str], None] = OrderedDict()
+        """Devices that refused a typing state: no other is offered to them (RFC 3994 section 4)."""
         self._dialling = 0
         """Deliveries that wait for a connection."""
+        self.learned = Learned()
+        """What devices refused."""
 
     @property
     def is_busy(self) -> bool:
@@ -85,13 +93,34 @@ class DeviceDelivery:
         device = decode_device(delivery.contact.data)
         form = choose_form(delivery.operation, takes_cpim=device.takes_cpim, only_text=device.only_text)
         attempt = Attempt(delivery, device, future, form or Form.NATIVE)
-        if self._network is None:
+        if form is Form.OBJECT and self._is_known_to_refuse(delivery):
+            form = self._as_text(attempt)
+        if delivery.operation.context.transient and _name(delivery) in self._deaf:
+            self._cannot_show(attempt)
+        elif self._network is None:
             attempt.fail(Reason.AWAY, "The server is starting.")
         elif form is None:
             self._cannot_show(attempt)
         else:
             self._try(attempt)
         return future
+
+    def _key(self, delivery: Delivery) -> tuple[str, str, bytes]:
+        """A phone that registers with other words, or from elsewhere, may have another program."""
+        return delivery.contact.aor.key, delivery.contact.id, delivery.contact.data
+
+    def _is_known_to_refuse(self, delivery: Delivery) -> bool:
+        now = self._binding.service.clock.now()
+        return self.learned.refuses(self._key(delivery), delivery.operation.object.media_type, now)
+
+    def _as_text(self, attempt: Attempt) -> Form | None:
+        """The form in place of an object that this device refused before; None if there is none."""
+        operation = attempt.delivery.operation
+        if needs_whole(operation.requirements):
+            return None
+        attempt.is_second = True
+        attempt.form = Form.READABLE if is_secured(operation.object) else Form.TEXT
+        return None if self._request(attempt) is None else attempt.form
 
     # --- out ---------------------------------------------------------------------------------------------
 
@@ -138,7 +167,9 @@ class DeviceDelivery:
 
     def _cannot_show(self, attempt: Attempt) -> None:
         is_required = needs_whole(attempt.delivery.operation.requirements)
-        attempt.fail(Reason.PROTECTION, NOT_WHOLE) if is_required else attempt.fail(Reason.CONTENT, CANNOT_SHOW)
+        sealed = attempt.delivery.operation.context.sealed
+        cannot = sealed_words(sealed) if sealed else CANNOT_SHOW
+        attempt.fail(Reason.PROTECTION, NOT_WHOLE) if is_required else attempt.fail(Reason.CONTENT, cannot)
 
     def _send(self, attempt: Attempt, state: LinkState, request: SipRequest, address: HostPort | None) -> None:
         assert self._service is not None
@@ -204,6 +235,14 @@ class DeviceDelivery:
         if attempt is None:
             return
         self._binding.connections.rest(link)
+        if attempt.delivery.operation.context.transient and event.response.status_code in NOT_UNDERSTOOD:
+            self._deaf[_name(attempt.delivery)] = None
+            if len(self._deaf) > MOST_DEAF:
+                self._deaf.popitem(last=False)
+        if event.response.status_code in TYPE_REFUSED and attempt.form is Form.OBJECT:
+            accepts = event.response.listed("accept")
+            obj, now = attempt.delivery.operation.object, self._binding.service.clock.now()
+            self.learned.refused(self._key(attempt.delivery), obj.media_type, now, accepts)
         if event.response.status_code in NOT_UNDERSTOOD and self._try_text(attempt):
             return
         operation, code = attempt.delivery.operation, event.response.status_code
@@ -228,6 +267,10 @@ class DeviceDelivery:
             return False
         self._try(attempt)
         return True
+
+
+def _name(delivery: Delivery) -> tuple[str, str]:
+    return delivery.contact.aor.key, delivery.contact.id
 
 
 @lru_cache(maxsize=4096)

@@ -21,7 +21,7 @@ from comity.bindings.sip.events import RequestFailed, RequestTimedOut, ResponseR
 from comity.bindings.sip.message import SipRequest, SipResponse
 from comity.bindings.sip.requests import LinkState
 from comity.bindings.sip.signing import Signing
-from comity.errors import DeliveryError, LocalProtocolError
+from comity.errors import DeliveryError, LocalProtocolError, NoRouteError
 
 if TYPE_CHECKING:
     from comity.bindings.sip.binding import SipBinding
@@ -50,6 +50,8 @@ class Ended:
     """Without an answer: why, for a person."""
     is_unsent: bool = False
     """Nothing of the request can have reached anybody."""
+    is_no_route: bool = False
+    """There is no such server, and that is final."""
     is_unfit: bool = False
     """No target can take it as it is, whenever it is tried: too large, or TLS is required and none has it."""
     cseq: int = 0
@@ -145,6 +147,9 @@ class Exchanges:
     async def _look_up(self, exchange: Exchange, wire: str, next_hop: str) -> None:
         try:
             self._begin(exchange, await self._find(wire, next_hop))
+        except NoRouteError as error:
+            log.info("no way to %s: %s", exchange.domain, error)
+            exchange.end(Ended(text="There is no such server.", is_unsent=True, is_no_route=True))
         except DeliveryError as error:
             log.info("no address of a next hop: %s", error)
             exchange.end(Ended(text="The next server cannot be found now.", is_unsent=True))
@@ -162,8 +167,10 @@ class Exchanges:
                 found += await self._binding.network.hop_targets("sip", wire, url)
             except DeliveryError as error:
                 trouble = trouble or error
-        if not found and trouble is not None:
-            raise trouble
+        # Whom the certificate names is looked at by ``connections.py``: for a SIP domain a wildcard is no name.
+        found = [replace(target, check="chain") if target.transport == "tls" else target for target in found]
+        if not found:
+            raise trouble or DeliveryError("there is nobody to ask")
         return found
 
     def _begin(self, exchange: Exchange, found: Sequence[Target]) -> None:
@@ -171,10 +178,8 @@ class Exchanges:
         if not usable:
             exchange.end(Ended(text="The next server cannot be reached under TLS.", is_unsent=True, is_unfit=True))
             return
-        living = [target for target in usable if target not in self._dead]
-        if not living:
-            exchange.end(Ended(text="The next server does not answer.", is_unsent=True))
-            return
+        # Where no other is left a dead one is tried too: it may have come back since its keeper asked, and refuses at no cost.
+        living = [target for target in usable if target not in self._dead] or usable
         now = self._binding.service.clock.now()
         exchange.targets = sorted(living, key=lambda target: self._bad.get(target, now) > now)
         self._next(exchange)
@@ -341,7 +346,7 @@ def literal_target(transport: Transport, host: str, port: int, domain: str) -> T
         ip_address(host)
     except ValueError:
         return None
-    return Target(transport, host, port, domain if transport == "tls" else "")
+    return Target(transport, host, port, domain, "chain") if transport == "tls" else Target(transport, host, port)
 
 
 @lru_cache(maxsize=4096)

@@ -40,6 +40,8 @@ def choose_form(operation: MessageOperation, *, takes_cpim: bool, only_text: boo
         only_text: the device comes to harm by an object, or hides it, where others refuse it.
     """
     obj = operation.object
+    if operation.context.sealed:
+        return None
     if takes_cpim:
         return Form.OBJECT
     if needs_whole(operation.requirements):

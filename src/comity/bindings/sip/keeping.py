@@ -37,6 +37,7 @@ RENEW = 0.8
 RETRY_DELAYS = (5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
 """Seconds between attempts at a registration that fails (RFC 5626 section 4.5 has 30 to 1800)."""
 DNS_RETRY = 30.0
+SOCKET_SECONDS = 0.2
 MOST_ROUTES = 8
 
 
@@ -77,7 +78,7 @@ class Keeper:
         self._is_stopped = False
 
     def start(self) -> None:
-        """Begin, once the listeners are open."""
+        """Begin."""
         for watched in self._watched:
             self._later(watched, 0.0)
 
@@ -121,6 +122,9 @@ class Keeper:
             log.info("the next hop to %s cannot be found: %s", trunk.domain, error)
         if self._is_stopped:
             return
+        if any(target.transport == "udp" for target in watched.targets) and not self._has_socket:
+            self._later(watched, SOCKET_SECONDS)
+            return
         if trunk.keep_alive:
             watched.count += 1
             for target in watched.targets:
@@ -137,6 +141,11 @@ class Keeper:
         wait = trunk.keep_alive or (DNS_RETRY if not watched.targets else 0.0)
         if wait:
             self._later(watched, wait)
+
+    @property
+    def _has_socket(self) -> bool:
+        """False until the listeners are open, which is after the start."""
+        return self._binding.network.datagram_link(self._binding) is not None
 
     @property
     def _ours(self) -> str:
@@ -167,15 +176,14 @@ class Keeper:
         if is_dead:
             log.warning("the next hop to %s at %s port %d does not answer", domain, target.host, target.port)
         else:
+            # What waits goes out, and what it may have forgotten is registered anew.
             log.info("the next hop to %s at %s port %d answers again", domain, target.host, target.port)
             if not was_reachable:
-                self._back(watched)
-
-    def _back(self, watched: Watched) -> None:
-        """It was gone and is there again: what waits goes out, and what it may have forgotten is registered anew."""
-        self._binding.service.hop_returned("sip", (watched.trunk.domain,))
-        for one in watched.registrations:
-            self._register(one)
+                self._binding.service.hop_returned("sip", (domain,))
+                self._binding.abroad.back(domain)
+            for one in watched.registrations:
+                if one.target == target:
+                    self._register(one)
 
     # --- registrations ---------------------------------------------------------------------------------------
 
@@ -249,6 +257,8 @@ class Keeper:
         delay = RETRY_DELAYS[min(one.failures, len(RETRY_DELAYS) - 1)]
         one.failures += 1
         one.is_held = False
+        if self._binding.exchanges.is_dead(one.target):
+            return  # when it answers again
         log.warning("%s was not registered at %s: %s; again in %d s", one.address, one.target.host, said, delay)
         one.timer = self._binding.service.clock.call_later(delay, partial(self._register, one))
 

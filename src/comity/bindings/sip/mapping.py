@@ -22,6 +22,7 @@ from comity.bindings.sip.protection import parse_protection, protection_headers
 from comity.bindings.sip.reports import form_headers, parse_form, report_headers
 from comity.bindings.sip.uri import SipUri
 from comity.cpim.address import Address, from_sip_uri, to_sip_uri
+from comity.cpim.composing import COMPOSING_TYPE
 from comity.cpim.entity import CPIM_TYPE, SECURED, content_type_params
 from comity.cpim.imdn import IMDN_TYPE
 from comity.cpim.names import Names
@@ -37,8 +38,6 @@ from comity.cpim.operations import (
     success,
 )
 from comity.errors import AddressError, ComityError, LocalProtocolError, RemoteProtocolError
-
-COMPOSING = "application/im-iscomposing+xml"
 
 #: Failure reason to status code (T1, T8); the wording of T8 where the RFC gives one.
 STATUS_CODES: dict[Reason, tuple[int, str]] = {
@@ -109,6 +108,8 @@ PHRASES: dict[tuple[int, str], Reason] = {
 }
 #: Answers to a whole object after which a device is asked to show its text instead.
 NOT_UNDERSTOOD = frozenset({406, 415, 420, 488})
+#: Those of them that speak of the type, and will the next time too (420 is about what the message requires).
+TYPE_REFUSED = frozenset({406, 415, 488})
 
 _LANGUAGE = re.compile(r"[A-Za-z]{1,8}(?:-[A-Za-z0-9]{1,8})*")
 _CALL_ID = re.compile(r"[A-Za-z0-9\-.!%*_+~:@]{1,128}")
@@ -214,7 +215,7 @@ def _operation(request: SipRequest, when: datetime, message_id: str, edge: Edge 
         native_id=request.call_id,
         native_protocol=PROTOCOL if media_type == IMDN_TYPE else "",
         lifetime=_lifetime(request, when),
-        transient=media_type == COMPOSING,
+        transient=media_type == COMPOSING_TYPE,
     )
     max_forwards = request.max_forwards
     return MessageOperation(

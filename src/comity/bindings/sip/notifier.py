@@ -154,7 +154,7 @@ class Notifier:
             self._binding.refuse(received, refusal)
 
     def _refuse(self, received: Request, principal: Address, peer: str = "") -> Refusal | None:
-        if not is_sender(str(received.request.from_.uri), principal):
+        if not peer and not is_sender(str(received.request.from_.uri), principal):
             return Refusal(403)
         if not self._binding.is_for_us(received):
             return Refusal(403, "No Relaying")

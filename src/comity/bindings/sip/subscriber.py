@@ -199,6 +199,12 @@ class Subscriber:
         else:
             self._refused(sent, response, now)
 
+    def raise_cseq(self, count: int) -> None:
+        """The last request went out again, with a CSeq that much higher, to answer challenges (RFC 3261 section 22.2)."""
+        self._cseq += count
+        if self._dialog is not None:
+            self._dialog.local_cseq += count
+
     def failed(self, id: int, now: float, *, is_timeout: bool = True, reason: str = "") -> None:
         """No final answer came, or the transport failed: RFC 3261 section 12.2.1.2 ends the dialog with it."""
         sent = self._under_way

@@ -52,9 +52,12 @@ class Subscribing:
         known = self._in_dialog(received, principal, event) if request.to.tag else None
         if isinstance(known, Refusal):
             return known
-        operation = request_to_subscription(request, None if known is None else known[0].target)
+        target = self._binding.trunk.target(received) if peer and known is None else None
+        operation = request_to_subscription(request, target if known is None else known[0].target)
         if isinstance(operation, Refusal):
             return operation
+        if peer:  # its link may have another name for the watcher
+            operation = replace(operation, watcher=principal.with_scheme("pres"))
         kept = self._notifier.kept(received, event, None if known is None else known[1])
         kept = replace(kept, partial=taken.partial, peer=peer)
         origin = Origin(

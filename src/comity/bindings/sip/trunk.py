@@ -10,9 +10,10 @@ on a link, names are turned here (``cpim/names.py``).
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from comity.bindings.sip.forms import Form
 from comity.bindings.sip.headers import NameAddr
 from comity.bindings.sip.mapping import (
     NOT_UNDERSTOOD,
+    TYPE_REFUSED,
     Edge,
     address_of,
     operation_to_request,
@@ -31,7 +33,9 @@ from comity.bindings.sip.reports import WANTS, parse_about, parse_report
 from comity.bindings.sip.requests import Request
 from comity.bindings.sip.uri import SipUri
 from comity.cpim.address import Address, to_sip_uri
+from comity.cpim.delivered import sealed_words
 from comity.cpim.entity import is_secured
+from comity.cpim.learned import Learned
 from comity.cpim.names import Names
 from comity.cpim.operations import (
     PASSED_ON,
@@ -42,9 +46,10 @@ from comity.cpim.operations import (
     Response,
     failure,
     success,
+    unsent,
 )
 from comity.cpim.protection import needs_whole
-from comity.errors import ComityError, StoreError
+from comity.errors import AddressError, ComityError, StoreError
 from comity.service.interfaces import Delivery
 
 if TYPE_CHECKING:
@@ -52,6 +57,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+NOT_WHOLE = "The next server cannot take the message with the protection it requires."
 NOBODY: frozenset[str] = frozenset()
 MOST_TELLING = 256
 """Reports of peers being stored at once; while the disk is full none of them ends."""
@@ -84,6 +90,8 @@ class Trunk:
         self._binding = binding
         self._telling = 0
         """Reports of peers that wait until they are durable."""
+        self.learned = Learned()
+        """What was refused, by hop and recipient."""
         self._proved = lru_cache(maxsize=4096)(self._prove)
 
     # --- in ----------------------------------------------------------------------------------------------
@@ -152,12 +160,18 @@ class Trunk:
             return NOBODY
         service = self._binding.service
         if service.accounts.serves(sender.domain):
-            came_back = any(value.startswith(f"{service.node};") for value in received.request.values("comity-history"))
-            return domains if came_back else NOBODY
+            return domains if self._has_been_here(received) else NOBODY
         if domains.isdisjoint((sender.domain, "*")):
             return NOBODY
         self.believe(received)
         return domains
+
+    def _has_been_here(self, received: Request) -> bool:
+        """A message of a user of ours that went around: by its history, or by its octets where a hop dropped that (G-17)."""
+        service = self._binding.service
+        if any(value.startswith(f"{service.node};") for value in received.request.values("comity-history")):
+            return True
+        return service.has_left(hashlib.sha256(received.request.body).hexdigest())
 
     def sender(self, received: Request) -> Address | None:
         """The user of a peer server's in whose name that server asks; None: who asks is to prove itself as everybody does."""
@@ -169,6 +183,16 @@ class Trunk:
             return None
         self.believe(received)
         return sender
+
+    def target(self, received: Request) -> Address | None:
+        """Whom the Request-URI of a peer server's request means, where that is not what it says."""
+        edge = self.edge(received, self.domains(received))
+        if edge.names.is_plain and edge.destination is None:
+            return None
+        try:
+            return edge.names.to_core(edge.destination or address_of(received.request.uri_text)[0].with_scheme("im"))
+        except AddressError:
+            return None
 
     def believe(self, received: Request) -> None:
         """Who sent it is no stranger."""
@@ -223,8 +247,24 @@ class Trunk:
         attempt.operation = operation
         if operation.context.transient:
             attempt.form = Form.NATIVE  # what only this protocol's way of saying so keeps from being stored there
-        self._send(attempt)
+        if (refusal := self._refusal(attempt)) is not None:
+            attempt.settle(refusal)
+        else:
+            self._send(attempt)
         return future
+
+    def _refusal(self, attempt: Attempt) -> Response | None:
+        """What is known before anything is sent; an object that this recipient's side refused before becomes its text here."""
+        operation, now = attempt.operation, self._binding.service.clock.now()
+        if operation.context.sealed:
+            return failure(operation.trans_id, Reason.CONTENT, sealed_words(operation.context.sealed))
+        if attempt.form is not Form.OBJECT or not self.learned.refuses(_key(attempt), operation.object.media_type, now):
+            return None
+        if needs_whole(operation.requirements):
+            return failure(operation.trans_id, Reason.PROTECTION, NOT_WHOLE)
+        attempt.is_second = True
+        attempt.form = Form.READABLE if is_secured(operation.object) else Form.TEXT
+        return None
 
     def _send(self, attempt: Attempt) -> None:
         request = self._request(attempt)
@@ -260,22 +300,30 @@ class Trunk:
             self._unanswered(attempt, ended)
             return
         code = response.status_code
+        if code in TYPE_REFUSED and attempt.form is Form.OBJECT:
+            now, accepts = self._binding.service.clock.now(), response.listed("accept")
+            self.learned.refused(_key(attempt), operation.object.media_type, now, accepts)
         if code in NOT_UNDERSTOOD and self._try_text(attempt):
             return
+        is_protected = ended.state is not None and ended.state.transport == "tls"
         if code in NOT_UNDERSTOOD and operation.requirements:
-            attempt.fail(Reason.PROTECTION, "The next server cannot take the message with the protection it requires.")
+            attempt.fail(Reason.PROTECTION, NOT_WHOLE)
         elif code == 202:
             # "Accepted": what becomes of it only that server can say (RFC 3428 section 7).
-            attempt.settle(success(operation.trans_id, PASSED_ON))
+            attempt.settle(replace(success(operation.trans_id, PASSED_ON), is_protected=is_protected))
         elif code == 408:
             attempt.fail(Reason.AWAY, "The recipient's device did not answer.")  # its server did: no trouble with that
         else:
-            attempt.settle(status_to_response(operation.trans_id, response, attempt.form, is_server=True))
+            said = status_to_response(operation.trans_id, response, attempt.form, is_server=True)
+            attempt.settle(replace(said, is_protected=is_protected))
 
     def _unanswered(self, attempt: Attempt, ended: Ended) -> None:
         is_bare = Requirement.TLS in attempt.operation.requirements
         if ended.is_unfit:
             attempt.fail(Reason.PROTECTION if is_bare else Reason.CONTENT, ended.text)
+        elif ended.is_unsent:
+            reason = Reason.NO_ROUTE if ended.is_no_route else Reason.TIMEOUT
+            attempt.settle(unsent(attempt.operation.trans_id, ended.text, reason))
         else:
             attempt.fail(Reason.TIMEOUT, ended.text)
 
@@ -290,6 +338,11 @@ class Trunk:
             return False
         self._send(attempt)
         return True
+
+
+def _key(attempt: Attempt) -> tuple[str, str]:
+    """Of whom it is remembered what was refused: another recipient behind the same hop may have a better program."""
+    return attempt.delivery.contact.id, attempt.delivery.operation.destination.key
 
 
 def _certified(received: Request) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
-"""The way to a peer server for what is no message: SUBSCRIBE and NOTIFY between servers.
+"""The way to a peer server for NOTIFY, and what we are called there.
 
-Place on the path: step 9, for ``notifier.py`` and ``abroad.py``. The way is the ``[[route]]`` of a domain, as it is for messages; one
-connection that stands is used for all of them. Who asks names the domain whose person a request is for, and never an address.
+Place on the path: step 9, for ``notifier.py`` and ``abroad.py``. The way is the ``[[route]]`` of a domain, as it is for what
+``exchange.py`` sends; one connection that stands is used for all of it. Nothing here leads to an address that a message named.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from comity.bindings.base import HostPort, Target
-from comity.bindings.sip.exchange import next_hop
 from comity.bindings.sip.requests import LinkState
+from comity.cpim.address import Address, to_sip_uri
 from comity.errors import DeliveryError
 from comity.service.interfaces import Contact
 
@@ -37,12 +37,15 @@ class Ways:
     def hop(self, domain: str) -> Contact | None:
         """The next hop to that domain's people, if they are reached by SIP."""
         hop = self._binding.service.routes.hop(domain)
+        if hop is not None and hop.binding == "dns":
+            return replace(hop, binding=self._binding.name, is_protected=True)  # by SIP's own records then
         return hop if hop is not None and hop.binding == self._binding.name else None
 
-    def contact(self, hop: Contact, user: str) -> str:
+    def contact(self, hop: Contact, account: Address) -> str:
         """Where requests from there are to go, with angle brackets: the listener of the same transport, which stands when the
         connection is gone; "gr" since it leads to this very server (RFC 6665 section 4.5.1)."""
-        transport, _, _ = next_hop(hop.data.decode())
+        user = to_sip_uri(account)[len("sip:") :].rpartition("@")[0]
+        transport = hop.data.decode().partition("://")[0] or "tls"
         listeners = self._binding.listeners()
         near = next((one for one in listeners if one.transport == transport), None) or next(iter(listeners), None)
         if near is None:
@@ -57,12 +60,12 @@ class Ways:
 
         ``is_large``: what is to be sent is too large for a datagram (RFC 3261 section 18.1.1).
         """
-        self._binding.run(self._look_up(hop.resource, hop.data.decode(), reached, is_large))
+        self._binding.run(self._look_up(hop, reached, is_large))
 
-    async def _look_up(self, domain: str, url: str, reached: Reached, is_large: bool) -> None:
+    async def _look_up(self, hop: Contact, reached: Reached, is_large: bool) -> None:
         targets: Sequence[Target] = ()
         try:
-            targets = await self._binding.exchanges.targets(domain, url)
+            targets = await self._binding.exchanges.targets(hop.resource, hop.data.decode())
         except DeliveryError as error:
             log.info("no address of a peer server: %s", error)
         except Exception:  # whatever it was, who waits must not wait for ever

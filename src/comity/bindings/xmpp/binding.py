@@ -21,6 +21,7 @@ from comity.bindings.xmpp.asking import Asking
 from comity.bindings.xmpp.availability import Availability
 from comity.bindings.xmpp.blocking import Blocklists
 from comity.bindings.xmpp.carbons import Carbons
+from comity.bindings.xmpp.components import Components
 from comity.bindings.xmpp.config import XmppConfig
 from comity.bindings.xmpp.delivery import DeviceDelivery
 from comity.bindings.xmpp.devices import Connection
@@ -112,7 +113,7 @@ class XmppBinding:
 
     def _ways(self) -> Sequence[Ways]:
         """The kinds of ways to other servers; a domain goes by the first that carries it."""
-        return (Servers(self._ground),)
+        return Components(self._ground), Servers(self._ground)
 
     def listeners(self) -> Sequence[Listener]:
         """The configured addresses of clients, other servers and components."""
@@ -123,6 +124,7 @@ class XmppBinding:
         """Remember the service."""
         self._ground.start(service)
         service.follow(self._carbons.taken)
+        service.follow(self._ground.typing.taken)
         if service.presence is not None:
             service.presence.attach(self.name, self)
             self._presence_abroad.start(service.presence)

@@ -7,10 +7,14 @@ management, when it answered a question written after it (``life.py``).
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
-from comity.bindings.xmpp import events, mapping
+from comity.bindings.xmpp import events, mapping, wire
 from comity.bindings.xmpp.devices import Connection, Flight
 from comity.bindings.xmpp.ground import Ground
+from comity.bindings.xmpp.typing import state_of
+from comity.cpim.address import Address, to_jid
+from comity.cpim.composing import Composing
 from comity.cpim.operations import Reason, Requirement, Response, failure, success
 from comity.errors import LocalProtocolError
 from comity.service.interfaces import Delivery
@@ -44,11 +48,13 @@ class DeviceDelivery:
             domain=self._ground.service.node,
             accepted=delivery.accepted,
             is_delayed=delivery.is_delayed,
-            features=connection.features,
+            features=frozenset() if connection.refuses_objects else connection.features,
         )
         if isinstance(made, Response):
             future.set_result(made)
             return future
+        end = partial(self._idle, connection, delivery.operation.source)
+        self._ground.typing.shown(str(connection.jid), delivery.operation, end)
         if delivery.operation.context.transient:
             self._ground.pass_on(connection, made.stanza, f"message {made.stanza.get('from')}")
             connection.link.flush()
@@ -70,6 +76,17 @@ class DeviceDelivery:
         connection.remember(made.stanza, delivery)
         connection.link.flush()
         return future
+
+    def _idle(self, connection: Connection, source: Address) -> None:
+        """Somebody shown typing by another protocol has not said so again in time."""
+        connection = connection.current
+        if not connection.is_live:
+            return
+        sender = to_jid(source)
+        attributes = {"from": sender, "to": str(connection.jid), "type": "chat"}
+        stanza = wire.Element(wire.MESSAGE, attributes, [state_of(Composing(False))])
+        self._ground.pass_on(connection, stanza, f"message {sender}")
+        connection.link.flush()
 
     def acknowledged(self, connection: Connection, event: events.StanzasAcknowledged) -> None:
         """The client has taken these: they are delivered."""

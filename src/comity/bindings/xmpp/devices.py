@@ -74,6 +74,8 @@ class Connection:
     priority: int = 0
     features: frozenset[str] | None = None
     """What the device said it supports, None if it did not."""
+    refuses_objects: bool = False
+    """It never said what it supports, and refused an object: what needs one is not tried in vain again."""
     caps: tuple[str, str] = ("", "")
     """(hash, ver) by which it said that."""
     events: frozenset[str] = frozenset()

@@ -18,6 +18,7 @@ from comity.bindings.xmpp.extensions import (
     BODY,
     DELAY,
     EME,
+    FORM_ELEMENT,
     HINTS,
     HISTORY,
     HOPS,
@@ -38,12 +39,14 @@ from comity.bindings.xmpp.extensions import (
 )
 from comity.bindings.xmpp.protection import protection_element
 from comity.bindings.xmpp.reasons import condition_for
+from comity.bindings.xmpp.typing import state_of
 from comity.bindings.xmpp.wire import CLIENT, MESSAGE
 from comity.cpim.address import to_jid
+from comity.cpim.composing import composing_in
 from comity.cpim.entity import is_secured
 from comity.cpim.history import HistoryEntry, tls_word
 from comity.cpim.imdn import DISPLAY, POSITIVE, is_report
-from comity.cpim.native import plain_text, readable_part
+from comity.cpim.native import plain_texts, readable_part
 from comity.cpim.operations import (
     Context,
     Fate,
@@ -149,6 +152,10 @@ def _add_content(operation: MessageOperation, stanza: Element, features: frozens
     if is_report(obj) and not (features or frozenset()) & {E2E, OCTETS}:
         return ""  # for programs that speak of objects: an old one would show an empty message
     native = native_children(context) if context.native_protocol == PROTOCOL else []
+    if context.transient and (status := composing_in(obj)) is not None:
+        stanza.attributes.setdefault("type", "chat")  # XEP-0085 section 5.1 knows no other
+        stanza.children += native or [state_of(status)]
+        return "object"
     if obj.media_type == XMPP_XML and context.native_protocol == PROTOCOL and not native:
         children = xmpp_xml_children(obj)
         stanza.children += children
@@ -156,7 +163,8 @@ def _add_content(operation: MessageOperation, stanza: Element, features: frozens
     if context.thread and is_xml_text(context.thread):
         stanza.append(Element(THREAD, {}, [context.thread]))
     secured = is_secured(obj)
-    form = "" if secured else _add_text(operation, stanza)
+    is_said = context.native_protocol == PROTOCOL and context.native_is_whole and bool(native)
+    form = "" if secured else "text" if is_said else _add_text(operation, stanza)
     if secured or features or not form:
         carrier = _carrier(obj, features, even_unasked=secured)
         if carrier is not None:
@@ -194,9 +202,10 @@ def _add_whole(operation: MessageOperation, stanza: Element, features: frozenset
 
 
 def _add_text(operation: MessageOperation, stanza: Element) -> str:
-    plain = plain_text(operation.object)
-    if plain is None or not is_xml_text(plain.text):
+    plains = plain_texts(operation.object)
+    if not plains or not all(is_xml_text(plain.text) for plain in plains):
         return ""
+    plain = plains[-1]
     for language, subject in plain.subjects:
         if is_xml_text(subject):
             tag = {} if language in ("", "i-default") else {XML_LANG: language}
@@ -207,6 +216,11 @@ def _add_text(operation: MessageOperation, stanza: Element) -> str:
     attributes = {XML_LANG: language} if language_tag(language) else {}
     if plain.text or not plain.subjects:
         stanza.append(Element(BODY, attributes, [_lines(plain.text)]))
+    seen = {language.lower(), ""}
+    for other in plains[:-1]:
+        if (known := language_tag(other.language).lower()) not in seen:
+            seen.add(known)
+            stanza.append(Element(BODY, {XML_LANG: other.language}, [_lines(other.text)]))
     return "text"
 
 
@@ -271,6 +285,15 @@ def hops_element(max_forwards: int) -> Element:
 def _stamp(when: datetime) -> str:
     """XEP-0082's profile, always UTC."""
     return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+
+
+def form_told(account: str, recipient: str, key: str, response: Response) -> Element:
+    """Our own server's word to the device that asked (``extensions.FORM``): in which form its message was delivered."""
+    said = {"id": key, "to": recipient, "form": response.form}
+    if response.at:
+        said["at"] = response.at
+    domain = account.partition("/")[0].rpartition("@")[2]
+    return Element(MESSAGE, {"from": domain, "to": account, "type": "headline"}, [Element(FORM_ELEMENT, said)])
 
 
 _RECEIPTS: Final = {Fate.DELIVERED: f"{{{RECEIPTS}}}received", Fate.DISPLAYED: f"{{{MARKERS}}}displayed"}

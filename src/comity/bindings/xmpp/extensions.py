@@ -6,6 +6,7 @@ Place on the path: beside steps 4 and 8, which share these names. Pure.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
 from comity.bindings.xmpp import wire
@@ -24,6 +25,23 @@ CHAT_STATES: Final = "http://jabber.org/protocol/chatstates"
 HINTS: Final = "urn:xmpp:hints"
 PROTECTION: Final = "urn:comity:protection:0"
 """What a message requires of every hop (``protection.py``); also the feature that says a server keeps it."""
+
+FORM: Final = "urn:comity:form:0"
+"""In which form a message was delivered: ``wants`` asks, ``form`` is our server's answer to who asked."""
+WANTS_FORM: Final = f"{{{FORM}}}wants"
+FORM_ELEMENT: Final = f"{{{FORM}}}form"
+
+SEALED: Final = {
+    "eu.siacs.conversations.axolotl": "OMEMO",
+    "urn:xmpp:omemo:1": "OMEMO",
+    "urn:xmpp:omemo:2": "OMEMO",
+    "urn:xmpp:openpgp:0": "OpenPGP for XMPP",
+    "jabber:x:encrypted": "OpenPGP (XEP-0027)",
+    "urn:xmpp:otr:0": "OTR",
+}
+"""Encryptions that only XMPP programs read: beside them the body says that one cannot read it (XEP-0380, XEP-0384, XEP-0373)."""
+OTR: Final = "?OTR"
+"""Begins what OTR puts into a body."""
 
 RECEIPTS: Final = "urn:xmpp:receipts"
 MARKERS: Final = "urn:xmpp:chat-markers:0"
@@ -51,7 +69,7 @@ THREAD: Final = f"{{{CLIENT}}}thread"
 KINDS: Final = frozenset({"normal", "chat", "headline"})
 
 #: Elements only a server may put into a message (X-60 to X-64): taken away from whatever a client sends.
-_SERVER_NAMESPACES: Final = frozenset({"urn:xmpp:forward:0", DELAY, "jabber:x:delay", HISTORY})
+_SERVER_NAMESPACES: Final = frozenset({"urn:xmpp:forward:0", DELAY, "jabber:x:delay", HISTORY, FORM})
 _SERVER_PREFIXES: Final = ("urn:xmpp:carbons:", "urn:xmpp:mam:")
 #: Children that say nothing once the moment has passed.
 PASSING: Final = frozenset({CHAT_STATES, HINTS})
@@ -64,6 +82,19 @@ def is_server_only(child: Element) -> bool:
     if namespace in _SERVER_NAMESPACES or namespace.startswith(_SERVER_PREFIXES) or child.name == wire.ERROR:
         return True
     return namespace == STANZA_ID and (child.local == "stanza-id" or "by" in child.attributes)  # X-63
+
+
+def sealed_by(children: Iterable[Element]) -> str:
+    """The encryption a message's content is under that only XMPP programs read, "" if it is none of those known here."""
+    for child in children:
+        if child.name == f"{{{EME}}}encryption" and child.get("namespace") != E2E:
+            namespace = child.get("namespace")
+            return SEALED.get(namespace) or shown(child.get("name"))[:32] or "something unknown"
+        if child.namespace in SEALED and child.local in ("encrypted", "openpgp", "x"):
+            return SEALED[child.namespace]
+        if child.name == BODY and child.text.startswith(OTR):
+            return SEALED["urn:xmpp:otr:0"]
+    return ""
 
 
 def language_tag(tag: str) -> str:

@@ -19,6 +19,7 @@ from comity.bindings.xmpp.extensions import PROTOCOL
 from comity.bindings.xmpp.jid import prepare_domain
 from comity.bindings.xmpp.notices import Notice
 from comity.bindings.xmpp.sm import MAX_OCTETS
+from comity.bindings.xmpp.typing import Typing
 from comity.errors import LocalProtocolError, StoreError
 from comity.service.interfaces import Origin, Service
 from comity.service.presence.interfaces import PresenceService
@@ -57,6 +58,7 @@ class Ground:
         self.is_draining = False
         self.eased: Callable[[Connection], None] = lambda connection: None
         """Called when a connection's ``lane`` has become longer or shorter (set by ``submission.py``: it may pause reading)."""
+        self.typing = Typing(lambda: self.service)
         self._service: Service | None = None
 
     @property

@@ -46,17 +46,21 @@ from comity.bindings.xmpp.extensions import (
     detail_element,
     is_server_only,
     language_tag,
+    sealed_by,
     shown,
 )
+from comity.bindings.xmpp.fallback import words_for
 from comity.bindings.xmpp.protection import read_protection
 from comity.bindings.xmpp.reasons import condition_for, reason_for_condition
+from comity.bindings.xmpp.typing import status_of
 from comity.bindings.xmpp.wire import CLIENT
 from comity.cpim.address import Address, from_jid
 from comity.cpim.compose import timestamp
+from comity.cpim.composing import COMPOSING_TYPE
 from comity.cpim.entity import split_entity
 from comity.cpim.history import MOST_HISTORY, HistoryEntry, read_entry
 from comity.cpim.imdn import DISPLAY, POSITIVE, Imdn, is_report, notification
-from comity.cpim.native import wrap
+from comity.cpim.native import alternatives, wrap
 from comity.cpim.operations import (
     INITIAL_MAX_FORWARDS,
     Context,
@@ -67,7 +71,7 @@ from comity.cpim.operations import (
     failure,
 )
 from comity.errors import AddressError, LocalProtocolError, RemoteProtocolError
-from comity.xml import Element, serialize
+from comity.xml import XML_LANG, Element, serialize
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +146,8 @@ class _Made:
     is_native: bool = False
     is_wrapped: bool = False
     is_passing: bool = False
+    is_whole: bool = False
+    sealed: str = ""
     subject: str = ""
     language: str = ""
 
@@ -158,8 +164,10 @@ def _with(context: Context, stanza: Element, made: _Made) -> Context:
         no_copies=context.no_copies,
         # RFC 6121 section 8.5.2.1.3: a headline is not kept for later either.
         transient=made.is_passing or context.kind == "headline",
+        sealed=made.sealed,
         native_protocol=PROTOCOL if made.native or made.is_native else "",
         native=made.native,
+        native_is_whole=made.is_whole,
     )
 
 
@@ -174,6 +182,10 @@ def _object_of(stanza: Element, source: Address, destination: Address, when: dat
         # A body beside an object is a copy for old programs, or says that they cannot read it: never the message.
         beside = [other for other in extensions if other.namespace not in (CLIENT, EME) and other is not carriers[0]]
         return _Made(split_entity(entity), _native(beside))
+    if sealed := sealed_by(extensions):
+        # Whatever is in the body is said to who cannot decrypt it: it is not the message (issue 7, part 7).
+        whole = _native_only(extensions)
+        return None if whole is None else replace(whole, sealed=sealed)
     bodies = [child for child in extensions if child.name == BODY]
     subjects = [child for child in extensions if child.name == SUBJECT]
     if not bodies and not subjects:
@@ -182,26 +194,63 @@ def _object_of(stanza: Element, source: Address, destination: Address, when: dat
             imdn = Imdn(told[0], timestamp(when), told[1], recipient=source.uri, original_recipient=source.uri)
             made = notification(imdn, from_=source, to=destination, when=when, message_id=message_id)
             return _Made(made, is_wrapped=True)
-        return _native_only([child for child in extensions if child.name != THREAD])
+        status = status_of(extensions)
+        if status is not None and _is_passing(extensions):
+            made = wrap(source, destination, status.document(), COMPOSING_TYPE, when=when, message_id=message_id)
+            beside = [child for child in extensions if child.name != THREAD]
+            return _Made(made, _native(beside), is_native=True, is_wrapped=True, is_passing=True)
+        if words_for(extensions, "") is None:
+            return _native_only([child for child in extensions if child.name != THREAD])
     body = _default_body(bodies, stanza.language)
     language = language_tag((body.language if body is not None else "") or stanza.language)
     text = body.text if body is not None else ""
+    words = words_for(extensions, text)
     pairs = _subject_pairs(subjects, stanza.language)
+    content_type, content = "text/plain; charset=utf-8", _octets(text if words is None else words)
+    others = _other_bodies(bodies, body, language) if words is None else []
+    if others:
+        content_type, content = alternatives([*others, (language, content)], f"={message_id}")
     obj = wrap(
         source,
         destination,
-        text.replace("\r\n", "\n").replace("\n", "\r\n").encode("utf-8"),
-        "text/plain; charset=utf-8",
+        content,
+        content_type,
         when=when,
         message_id=message_id,
         subjects=pairs,
-        language=language,
+        language="" if others else language,
         asks=_asks(extensions) if stanza.get("id") else (),
     )
-    beside = [c for c in extensions if c.name not in (SUBJECT, THREAD) and c is not body]
+    is_whole = words is not None or bool(others)
+    left_out = (THREAD,) if is_whole else (SUBJECT, THREAD)
+    beside = [c for c in extensions if c.name not in left_out and (is_whole or c is not body)]
+    if is_whole:
+        beside = [_with_language(child, stanza.language) for child in beside]
+    subject = pairs[0][1] if pairs else ""
     return _Made(
-        obj, _native(beside), is_native=True, is_wrapped=True, subject=pairs[0][1] if pairs else "", language=language
+        obj, _native(beside), is_native=True, is_wrapped=True, is_whole=is_whole, subject=subject, language=language
     )
+
+
+def _with_language(child: Element, language: str) -> Element:
+    """A text of the stanza with the language it has from the stanza, which another one will not have."""
+    if child.namespace != CLIENT or child.language or not language_tag(language):
+        return child
+    return Element(child.name, {**child.attributes, XML_LANG: language}, child.children)
+
+
+def _octets(text: str) -> bytes:
+    return text.replace("\r\n", "\n").replace("\n", "\r\n").encode("utf-8")
+
+
+def _other_bodies(bodies: list[Element], chosen: Element | None, language: str) -> list[tuple[str, bytes]]:
+    """The bodies in other languages than the one that is for everybody, each language once (RFC 6121 section 5.2.3)."""
+    found: dict[str, bytes] = {}
+    for body in bodies:
+        tag = language_tag(body.language)
+        if body is not chosen and tag and tag != language:
+            found.setdefault(tag, _octets(body.text))
+    return list(found.items())
 
 
 def _told(extensions: list[Element]) -> tuple[str, str] | None:
@@ -250,9 +299,14 @@ def _native_only(children: list[Element]) -> _Made | None:
     if not children:
         return None
     octets = b"<xmpp xmlns='jabber:client'><message>" + _native(children) + b"</message></xmpp>"
-    wants_storing = any(child.namespace == HINTS and child.local == "store" for child in children)
-    is_passing = all(child.namespace in PASSING for child in children) and not wants_storing
+    is_passing = _is_passing(children)
     return _Made(MimeObject.of(f"{XMPP_XML}; charset=utf-8", octets), is_native=True, is_passing=is_passing)
+
+
+def _is_passing(children: list[Element]) -> bool:
+    """True for what says nothing once the moment has passed."""
+    wants_storing = any(child.namespace == HINTS and child.local == "store" for child in children)
+    return all(child.namespace in PASSING or child.name == THREAD for child in children) and not wants_storing
 
 
 def read_history(stanza: Element) -> tuple[HistoryEntry, ...]:

@@ -22,7 +22,9 @@ from comity.cpim.operations import Reason, Response
 from comity.errors import AddressError
 from comity.service.interfaces import Contact, Delivery, Origin
 
-OnPresence = Callable[[Element, Origin, Callable[[], None]], None]
+PresenceTaker = Callable[[Element, Origin, Callable[[], None]], None]
+"""Takes a presence stanza of another server: the domain of ``from`` is proved, that of ``to`` is ours, both are prepared JIDs. It calls
+the third when what the stanza says is durable; then it counts as handled."""
 
 
 class Neighbours:
@@ -44,9 +46,8 @@ class Neighbours:
         self.inquiries = Inquiries(ground, self)
         """Queries between domains."""
         self._arrivals = Arrivals(ground, self, self._departures)
-        self.on_presence: OnPresence = lambda stanza, origin, done: done()
-        """Takes every presence stanza of another server: the domain of ``from`` is proved, that of ``to`` is ours, both are prepared
-        JIDs. Set by the presence part, which answers by ``send_presence`` and calls ``done`` when it is handled."""
+        self.on_presence: PresenceTaker = lambda stanza, origin, done: done()
+        """Set by the presence part, which answers by ``send_presence``."""
 
     # --- links -------------------------------------------------------------------------------------------------------
 

@@ -77,6 +77,8 @@ class Arrivals:
             self._ground.run(self._refused(way, stanza, done))
         elif stanza.name == IQ:
             self._neighbours.inquiries.received(way, stanza, done)
+        elif self._ground.presence is None:
+            done()
         else:
             self._neighbours.on_presence(stanza, self._origin(way, stanza), done)
         self._throttle(way)

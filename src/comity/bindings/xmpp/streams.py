@@ -202,6 +202,7 @@ class Streams:
         connection.wants_roster = connection.wants_blocklist = False
         self._carbons.forget(connection)
         self._ground.devices.unbind(connection)
+        self._ground.typing.left(str(connection.jid))
         _cancel_outcomes(connection)
         self._delivery.fail_flights(connection)
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from comity.bindings.xmpp import mapping, wire
 from comity.bindings.xmpp.blocking import Blocklists
 from comity.bindings.xmpp.counts import Step
 from comity.bindings.xmpp.devices import Connection
-from comity.bindings.xmpp.extensions import PROTOCOL
+from comity.bindings.xmpp.egress import form_told
+from comity.bindings.xmpp.extensions import PROTOCOL, WANTS_FORM
 from comity.bindings.xmpp.ground import Ground
 from comity.bindings.xmpp.jid import Jid
 from comity.bindings.xmpp.wire import Element
@@ -44,6 +45,11 @@ class _Sent:
     """True for a typing state: no failure of it is ever told."""
     step: Step | None
     """Its part in the count of a resumable stream."""
+
+    @property
+    def wants_form(self) -> bool:
+        """Its sender asked to be told in which form it is delivered."""
+        return self.stanza.find(WANTS_FORM) is not None
 
 
 class Submissions:
@@ -93,14 +99,29 @@ class Submissions:
             return
         assert connection.account is not None
         is_silent = made.context.transient
+        if is_silent and not self._ground.typing.is_welcome(made):
+            connection.session.stanza_handled(index)
+            return
         step = None if is_silent else connection.step(index)
         is_tls, marks = connection.session.is_tls, () if step is None else step.marks
         origin = Origin(connection.account, PROTOCOL, connection.host, is_tls, dedup_fields(stanza), marks)
         done = self._ground.service.submit(made, origin)
+        self._ground.typing.said(str(connection.jid), made, partial(self._again, connection))
         connection.submitting.add(done)
         self.pending.add(done)
         done.add_done_callback(partial(self._submitted, _Sent(connection, stanza, index, is_silent, step)))
         self._throttle(connection)
+
+    def _again(self, connection: Connection, operation: MessageOperation) -> None:
+        """Say for a device that its user still types; nobody waits for what becomes of that."""
+        connection = connection.current
+        if not connection.is_live or connection.account is None:
+            return
+        operation = replace(operation, trans_id=self._ground.random(12).hex())
+        origin = Origin(connection.account, PROTOCOL, connection.host, connection.session.is_tls)
+        done = self._ground.service.submit(operation, origin)
+        self.pending.add(done)
+        done.add_done_callback(self.pending.discard)
 
     def _is_nowhere(self, operation: MessageOperation) -> bool:
         """RFC 6121 section 8.5.3.2.1: only a chat message for a device that is not there goes to the others."""
@@ -133,19 +154,27 @@ class Submissions:
                 self._answer_failure(connection, stanza, answer)
         elif not sent.is_silent:
             connection.outcomes.add(answer.outcome)
-            answer.outcome.add_done_callback(partial(self._ended, connection, stanza))
+            answer.outcome.add_done_callback(partial(self._ended, connection, stanza, sent.wants_form))
             if not connection.is_live:
                 answer.outcome.cancel()
         connection.handled(sent.index)
         connection.link.flush()
         self._throttle(connection)
 
-    def _ended(self, connection: Connection, stanza: Element, outcome: asyncio.Future[Response]) -> None:
-        """The end of an accepted message is known: a failure is told at once, natively."""
+    def _ended(
+        self, connection: Connection, stanza: Element, wants_form: bool, outcome: asyncio.Future[Response]
+    ) -> None:
+        """The end of an accepted message is known: a failure is told at once, natively; the form to who asked."""
         connection.outcomes.discard(outcome)
         connection = connection.current
-        if not outcome.cancelled() and outcome.result().status is Status.FAILURE:
+        if outcome.cancelled():
+            return
+        if outcome.result().status is Status.FAILURE:
             self._answer_failure(connection, stanza, outcome.result())
+            connection.link.flush()
+        elif wants_form and outcome.result().form and connection.jid is not None:
+            told = form_told(str(connection.jid), stanza.get("to"), stanza.get("id"), outcome.result())
+            self._ground.reply(connection, told)
             connection.link.flush()
 
     def _answer_failure(self, connection: Connection, stanza: Element, response: Response) -> None:
@@ -163,6 +192,8 @@ class Submissions:
             return
         operation = delivery.operation
         response = mapping.error_to_response(stanza, operation.trans_id, is_secured_object=is_secured(operation.object))
+        if response.reason is Reason.CONTENT and connection.features is None:
+            connection.refuses_objects = True  # what it does not know once it will not know the next time
         if response.is_temporary or not connection.refuse_flight(delivery.id, response):
             self._ground.service.reject(delivery.id, delivery.contact, response)
 
