@@ -11,7 +11,6 @@ import pytest
 
 from comity.client import Client, Standing
 from comity.client.presence import Seen
-from comity.cpim.address import Address
 from comity.cpim.operations import Status
 from comity.cpim.presence_state import Availability
 from tests.interop.authority import Authority
@@ -41,10 +40,14 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         yield Pair(server, stock)
 
 
-async def part(one: Client, other: Address) -> None:
-    """Nothing is between the two any more, as far as this side goes; seen, so that the next story begins there."""
-    await one.remove_contact(other)
-    await parted(one, other)
+async def strangers(pair: Pair) -> None:
+    """Nothing is between the two, whatever was before: each story begins there."""
+    async with pair.comity.client("xmpp", ALICE, receive=False) as alice, pair.stock.client("juliet") as juliet:
+        for one, other in ((alice, JULIET), (juliet, ALICE)):
+            await one.refuse(other)
+            await one.remove_contact(other)
+        for one, other in ((alice, JULIET), (juliet, ALICE)):
+            await parted(one, other)
 
 
 @pytest.mark.parametrize("via", VIAS)
@@ -52,6 +55,7 @@ def test_ours_ask_theirs_and_see_them(pair: Pair, via: Via) -> None:
     """A user of a stock server is asked, says yes, is seen in each state, and takes it back."""
 
     async def story() -> None:
+        await strangers(pair)
         async with pair.comity.client(via, ALICE) as alice, pair.stock.client("juliet") as juliet:
             await juliet.publish(Availability.AWAY, "in Verona")
             async with watching(alice, JULIET) as changes:
@@ -67,9 +71,6 @@ def test_ours_ask_theirs_and_see_them(pair: Pair, via: Via) -> None:
                 await until(changes, Availability.AVAILABLE)
                 assert (await juliet.refuse(ALICE)).status is Status.SUCCESS
                 await until(changes, Standing.REFUSED, Standing.ENDED)
-            await part(juliet, ALICE)
-        async with pair.comity.client("xmpp", ALICE, receive=False) as alice:
-            await part(alice, JULIET)
 
     run(story())
 
@@ -79,6 +80,7 @@ def test_theirs_ask_ours_and_see_them(pair: Pair, via: Via) -> None:
     """The other way round, whatever our user publishes by; a probe of theirs is answered at their next sign-in."""
 
     async def story() -> None:
+        await strangers(pair)
         async with pair.comity.client(via, ALICE) as alice:
             await alice.publish(Availability.AWAY, "at work")
             async with pair.stock.client("juliet") as juliet, watching(juliet, ALICE) as changes:
@@ -95,9 +97,6 @@ def test_theirs_ask_ours_and_see_them(pair: Pair, via: Via) -> None:
                 async with pair.comity.client("xmpp", ALICE, receive=False) as desk:
                     assert (await desk.refuse(JULIET)).status is Status.SUCCESS
                 await until(changes, Standing.REFUSED, Standing.ENDED)
-                await part(juliet, ALICE)
-        async with pair.comity.client("xmpp", ALICE, receive=False) as desk:
-            await part(desk, JULIET)
 
     run(story())
 
@@ -106,6 +105,7 @@ def test_who_is_refused_stays_blind_and_who_lets_go_is_forgotten(pair: Pair) -> 
     """``unsubscribed`` while it waits, ``unsubscribe`` by them: both lists agree afterwards."""
 
     async def story() -> None:
+        await strangers(pair)
         async with pair.comity.client("xmpp", ALICE) as alice, pair.stock.client("juliet") as juliet:
             await alice.publish(Availability.AVAILABLE)
             async with watching(juliet, ALICE) as changes:
@@ -116,7 +116,7 @@ def test_who_is_refused_stays_blind_and_who_lets_go_is_forgotten(pair: Pair) -> 
             await alice.allow(JULIET)
             async with watching(juliet, ALICE) as changes:
                 await until(changes, Availability.AVAILABLE)
-            await part(juliet, ALICE)
+            await juliet.remove_contact(ALICE)
             await parted(alice, JULIET)
 
     run(story())
@@ -126,6 +126,7 @@ def test_either_server_is_killed_and_everybody_is_seen_again(pair: Pair) -> None
     """Relations outlive kill -9 of ours and of theirs; nobody who is gone stays present."""
 
     async def story() -> None:
+        await strangers(pair)
         async with pair.stock.client("juliet") as juliet, pair.comity.client("xmpp", ALICE, receive=False) as desk:
             await juliet.allow(ALICE)
             await juliet.publish(Availability.AWAY, "before")
