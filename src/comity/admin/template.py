@@ -104,6 +104,19 @@ client = ["tcp://0.0.0.0:5222", "tls://0.0.0.0:5223"]
 # via = "sip"
 # next_hop = "tls://10.0.0.2:5061"
 # transit = ["example.net"]
+# as = "example.net"                    # what that server calls the domain
+# keep_alive = "60 s"                   # SIP: how often it is asked whether it is there
+# user = "comity"                       # SIP: where it wants a password
+# password_file = "trunk.password"
+# realm = "pbx.example.org"
+# register = ["1001@pbx.example.org"]   # SIP: where it sends only to who is registered
+
+
+# People or domains that such a server calls otherwise: here, on which link, and there.
+# [[map]]
+# address = "alice@example.org"
+# on = "pbx.example.org"
+# is = "1001@pbx.example.org"
 
 
 # Domains without a block above: found by DNS, always under TLS. `comity dns example.org` prints the records that others find you by.
@@ -123,6 +136,7 @@ client = ["tcp://0.0.0.0:5222", "tls://0.0.0.0:5223"]
 # name = "pbx.example.org"
 # address = ["10.0.0.2"]
 # speaks_for = ["branch.example.org"]
+# asserted_identity = false             # SIP: believe its P-Asserted-Identity
 
 
 [store]
