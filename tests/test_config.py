@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from comity.admin.init import init_certificates
-from comity.config import Config, PeerConfig, check, load, read
+from comity.config import Config, PeerConfig, check, load, read, warnings_about
 from comity.config.machine import covers, file_system_of
 from comity.config.sections import SECTIONS, ComponentConfig
 from comity.errors import ConfigError, ConfigErrors
@@ -653,3 +653,19 @@ class TestMachine:
         assert file_system_of(Path("/srv/comity"), mounts) == "nfs4"
         assert file_system_of(Path("/srv/local disk/x"), mounts) == "xfs"
         assert file_system_of(Path("/srvx"), mounts) == "ext4"
+
+
+class TestWarnings:
+    """What works and is not wise: said by ``comity config check`` and at the start, and no mistake."""
+
+    def test_one_target_alone_and_federation_without_trust_are_warned_of(self, tmp_path: Path) -> None:
+        """ADDR-10: RFC 3861 section 6 asks for two at least."""
+        path = tmp_path / "comity.toml"
+        path.write_text('[server]\ndomains = ["example.org"]\n[federation]\ndns = true\ntargets = 1\n')
+        said = {warning.key: str(warning) for warning in warnings_about(read(path))}
+        assert set(said) == {"federation.targets", "federation.dns"}
+        assert "comity.toml:5" in said["federation.targets"]
+        assert "write targets = 2 or more" in said["federation.targets"]
+        assert 'trust = "/etc/ssl/certs/ca-certificates.crt"' in said["federation.dns"]
+        path.write_text('[server]\ndomains = ["example.org"]\n[federation]\ntargets = 2\n')
+        assert not warnings_about(read(path))
