@@ -65,6 +65,7 @@ class NameServer:
         config.write_text(text, encoding="utf-8")
         argv = [need_program("nsd"), "-d", "-c", str(config)]
         self._program = Program("nsd", argv, self.folder / "home", terminal=False)
+        self._program.wait_output("nsd started")
         self._wait()
 
     def stop(self) -> None:
@@ -77,7 +78,7 @@ class NameServer:
         """Ask until it says the latest serial."""
 
         async def ask() -> None:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(40):
                 while True:
                     resolver = Resolver(LoopClock(), [("127.0.0.1", self.port)], hosts=None)
                     try:
