@@ -98,6 +98,7 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
                 "passing_iq",
                 "passing_out",
             ),
+            *("presence_abroad", "presence_outward"),
             # Whom a certificate names is what TLS proved (``TlsInfo``).
             *("dialback", "server_stream", "server_stream_out"),
         )

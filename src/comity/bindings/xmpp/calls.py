@@ -59,6 +59,8 @@ class Line:
     is_over: bool = False
     end_timer: Timer | None = None
     """Goes off when their certificate ends."""
+    is_orderly: bool = False
+    """It ended because nobody had anything to say."""
 
     def handle(self, event: object) -> None:
         """Take one event of its session."""
@@ -75,6 +77,7 @@ class Line:
         elif isinstance(event, events.StreamRefused):
             self.fail(f"{event.condition}: {event.text}")
         elif isinstance(event, events.StreamEnded):
+            self.is_orderly = event.is_orderly
             self.over(event.text or event.condition or "the stream was closed")
             self.link.close()
         else:
@@ -375,6 +378,8 @@ class Call:
         if self._line is not line:
             return
         self._line = None
+        if not line.is_orderly:
+            self._dialer.neighbours.broken((self.hop.theirs,))
         self._end_question()
         flights, self._flights = self._flights, {}
         for flight in flights.values():
