@@ -81,7 +81,7 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
         )
         for part in (
             *("binding", "requests", "authentication", "submission", "registrar", "delivery", "connections"),
-            *("trunk", "exchange", "keeping", "signing", "ways", "abroad", "abroad_pairs"),
+            *("trunk", "exchange", "keeping", "signing", "ways", "abroad", "abroad_pairs", "abroad_telling"),
             *("availability", "capabilities", "carbons", "counts", "ground", "streams"),
             # Presence: SIP's notifier and publications, XMPP's contact list, probes and directed presence.
             *("publishing", "subscribing", "notifier", "notifications", "partial", "listing", "lists", "watchers"),
@@ -89,6 +89,7 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
             *("roster", "asking", "watching", "directed", "blocking", "personal", "nodes", "vcard"),
             # Other XMPP servers: the switch, the two kinds of ways, what passes between domains.
             *("neighbours", "ways", "servers", "calls", "components", "passing", "passing_iq", "passing_out"),
+            *("presence_abroad", "presence_outward"),
             # Whom a certificate names is what TLS proved (``TlsInfo``).
             *("dialback", "server_stream", "server_stream_out"),
         )

@@ -603,6 +603,9 @@ class Pipeline:
     def hop_returned(self, binding: str, domains: Collection[str]) -> None:
         """See ``Service.hop_returned``."""
         self.delivery.hop_returned(binding, domains)
+        if self.presence is not None:
+            for domain in domains:
+                self.presence.returned(domain)
 
     def reject(self, delivery_id: str, contact: Contact, response: Response) -> None:
         """A device refuses what it took (see ``Service.reject``)."""
