@@ -50,6 +50,8 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
             "subscriptions",
             "packages",
             "rlmi",
+            "conditions",
+            "fallback",
         )
     ),
     # The same for presence, whose operations are of the presence service.
@@ -78,7 +80,7 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
         )
         for part in (
             *("binding", "requests", "authentication", "submission", "registrar", "delivery", "connections"),
-            *("trunk", "exchange", "keeping", "signing", "ways", "abroad", "abroad_pairs"),
+            *("trunk", "exchange", "keeping", "signing", "ways", "abroad", "abroad_pairs", "abroad_telling"),
             *("availability", "capabilities", "carbons", "counts", "ground", "streams"),
             # Presence: SIP's notifier and publications, XMPP's contact list, probes and directed presence.
             *("publishing", "subscribing", "notifier", "notifications", "partial", "listing", "lists", "watchers"),

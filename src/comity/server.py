@@ -406,6 +406,7 @@ def _trunk(index: int, config: Config) -> TrunkConfig:
         route.realm,
         tuple(f"{address.local}@{address.domain}" for address in route.register),
         route.keep_alive,
+        route.pres_uris,
     )
 
 

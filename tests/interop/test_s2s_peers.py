@@ -108,7 +108,7 @@ def test_objects_of_every_kind_keep_their_octets(pair: Pair) -> None:
     ]
 
     async def story() -> None:
-        async with pair.comity.client("apex", ALICE) as alice, pair.stock.client("juliet") as juliet:
+        async with pair.comity.client("sip", ALICE) as alice, pair.stock.client("juliet") as juliet:
             for body in bodies:
                 head = f"From: <{ALICE.uri}>\r\nTo: <{JULIET.uri}>\r\n\r\n".encode()
                 thing = MimeObject.of("message/cpim", head + body)
@@ -166,22 +166,20 @@ def test_either_is_killed_and_nothing_is_lost(pair: Pair) -> None:
                 assert answer.status is Status.INDETERMINANT
 
     async def hear(count: int, word: str) -> None:
+        wait_until_empty(pair.comity)
         async with pair.stock.client("juliet") as juliet:
-            if pair.comity.waiting():  # a server that starts tries at once
-                pair.comity.run("queue", "retry", "hop/dns:peer.test", "-c", str(pair.comity.config))
             assert texts(await listening(juliet, count)) == [f"{word} {n}" for n in range(count)]
 
     pair.stock.stop(is_crash=True)
     run(send(10, "while you were down"))
     pair.stock.start()
     run(hear(10, "while you were down"))
-    pair.stock.stop(is_crash=True)
+    pair.stock.stop()  # in order: ejabberd 23.01 hands out again what it had handed out, if it is killed soon after
     run(send(5, "while both were"))
     pair.comity.kill()
     pair.stock.start()
     pair.comity.start()
     run(hear(5, "while both were"))
-    wait_until_empty(pair.comity)
 
 
 def wait_until_empty(server: ServerProcess) -> None:

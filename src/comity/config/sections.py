@@ -213,6 +213,9 @@ class RouteConfig:
     keep_alive: float = field(default=60.0, metadata={"kind": "seconds-or-off"})
     """For SIP: how often the next hop is asked whether it is there (OPTIONS), so that one that is not is known before a message
     waits for it; ``"off"``: never."""
+    pres_uris: bool = _flag(False)
+    """For SIP: presence is asked for there by ``pres:`` URIs (RFC 3856 section 5) and, where those are refused (416), by ``sip:``. Few
+    servers know them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,10 +78,14 @@ class Pair:
                 future.set_result(response)
 
 
-def wish_of(account: Address, presentity: Address, contact: str) -> Wish:
-    """What is subscribed to: an hour of presence, asked for by its ``sip:`` names (RFC 8048 section 5.2.1)."""
-    target = to_sip_uri(presentity)
-    return Wish(target, to_sip_uri(account), contact, accept=PIDF_TYPE, headers=(ALSO,))
+def wish_of(account: Address, presentity: Address, contact: str, *, scheme: str = "sip") -> Wish:
+    """What is subscribed to: an hour of presence, asked for by ``sip:`` names (RFC 8048 section 5.2.1), or by ``pres:`` ones
+    where the operator says that the server knows them (RFC 3856 section 5)."""
+    if scheme == "pres":
+        target, watcher = presentity.with_scheme("pres").uri, account.with_scheme("pres").uri
+    else:
+        target, watcher = to_sip_uri(presentity), to_sip_uri(account)
+    return Wish(target, watcher, contact, accept=PIDF_TYPE, headers=(ALSO,))
 
 
 def read_notify(

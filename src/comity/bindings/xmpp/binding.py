@@ -83,6 +83,7 @@ class XmppBinding:
         self._carbons = Carbons(ground)
         self._streams = streams = Streams(ground, self._availability, self._delivery, self._carbons)
         self._neighbours = Neighbours(ground, self._ways(), self)
+        self._neighbours.inquiries.parts = (self._personal, self._cards)
         self._presence_abroad = PresenceAbroad(ground, self._neighbours)
         self._exempt = [ipaddress.ip_network(network) for network in config.plaintext_from]
         self._dummy_key = random(32)
