@@ -52,7 +52,7 @@ class RawStream:
     """
 
     def __init__(
-        self, target: Target, via: Literal["xmpp", "sip", "apex", "server"], address: str | None = None
+        self, target: Target, via: Literal["xmpp", "sip", "apex", "server", "component"], address: str | None = None
     ) -> None:
         self.address = address or target.address()
         self.sock: socket.socket | ssl.SSLSocket = socket.create_connection(

@@ -318,7 +318,12 @@ class XmppBinding:
             when, version = self.service.clock.when(), self._ground.config.software_version
             has_presence = self.service.presence is not None
             answer = queries.answer_iq(
-                stanza, is_account=is_account, when=when, version=version, has_presence=has_presence
+                stanza,
+                is_account=is_account,
+                when=when,
+                version=version,
+                has_presence=has_presence,
+                items=self._ground.components,
             )
         self._ground.reply(connection, answer)
 

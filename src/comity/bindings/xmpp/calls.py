@@ -57,10 +57,10 @@ class Line:
     link: Link | None = None
     session: OutgoingStream | None = None
     is_over: bool = False
-    is_orderly: bool = False
-    """It ended because nobody had anything to say."""
     end_timer: Timer | None = None
     """Goes off when their certificate ends."""
+    is_orderly: bool = False
+    """It ended because nobody had anything to say."""
 
     def handle(self, event: object) -> None:
         """Take one event of its session."""

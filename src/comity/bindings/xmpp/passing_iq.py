@@ -127,6 +127,7 @@ class Inquiries:
             when=service.clock.when(),
             version=self._ground.config.software_version,
             has_presence=service.presence is not None,
+            items=self._ground.components,
         )
 
     async def _carry(self, stanza: Element, to: Jid, *, is_question: bool) -> None:
