@@ -48,7 +48,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     with ExitStack() as stack:
         names = stack.enter_context(Names())
         authority = Authority(folder / "authority")
-        server = stack.enter_context(ServerProcess(folder, domains=("sip.x.test",), people=(ALICE,)))
+        server = stack.enter_context(ServerProcess(folder, "presence_interval = 0.1", ("sip.x.test",), (ALICE,)))
         host = kind(
             *(folder / "host", "x.test", names, authority),
             accounts=("juliet", "romeo"),
