@@ -20,7 +20,9 @@ PAGE = ROOT / "docs" / "howto" / "federation.md"
 PLACES = (
     *("192.0.2.10:5061", "192.0.2.10:5223", "192.0.2.10:5269", "192.0.2.10:5270"),
     *("192.0.2.20:5061", "192.0.2.20:5223", "192.0.2.20:5269", "192.0.2.20:5270"),
+    *("192.0.2.30:5222", "192.0.2.30:5269"),
 )
+HOSTS = {"192.0.2.10": "127.0.0.1", "192.0.2.20": "127.0.0.2", "192.0.2.30": "127.0.0.3"}
 
 
 @dataclass
@@ -37,7 +39,7 @@ def steps(text: str) -> list[Step]:
     """What a reader does up to the end of "Try it": a file names itself in its first line."""
     text = text.partition("## How a domain is found")[0]
     found: list[Step] = []
-    for block in re.finditer(r"```\w+\n[#;] (\S+)\n(.*?)```|^    (\S[^\n]*)$", text, re.DOTALL | re.MULTILINE):
+    for block in re.finditer(r"```\w+\n(?:[#;]|--) (\S+)\n(.*?)```|^    (\S[^\n]*)$", text, re.DOTALL | re.MULTILINE):
         name, body, line = block.groups()
         if name:
             found.append(Step(file=name, text=body))
@@ -60,8 +62,14 @@ class Reader:
             "192.0.2.0/24": "127.0.0.0/8",
         }
         for place in PLACES:
-            host = "127.0.0.1" if place.startswith("192.0.2.10") else "127.0.0.2"
-            self.places[place] = f"{host}:{free_port()}"
+            self.places[place] = f"{HOSTS[place.partition(':')[0]]}:{free_port()}"
+        self.places |= {
+            "SRV 0 0 5061 a": f"SRV 0 0 {self.port('192.0.2.10:5061')} a",
+            "SRV 0 0 5269 c": f"SRV 0 0 {self.port('192.0.2.30:5269')} c",
+            "{ 5222 }": f"{{ {self.port('192.0.2.30:5222')} }}",
+            "{ 5269 }": f"{{ {self.port('192.0.2.30:5269')} }}",
+            **HOSTS,
+        }
         self.env = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "COMITY_HOME": str(folder / "keys")}
         self.running: list[Program] = []
 
@@ -72,7 +80,11 @@ class Reader:
     def placed(self, text: str) -> str:
         for place, ours in self.places.items():
             text = text.replace(place, ours)
-        return text.replace("SRV 0 0 5061 a.", f"SRV 0 0 {self.places['192.0.2.10:5061'].partition(':')[2]} a.")
+        return text
+
+    def port(self, place: str) -> str:
+        """The port that stands for one of the page's."""
+        return self.places[place].partition(":")[2]
 
     def do(self, step: Step) -> None:
         if step.file:
@@ -107,7 +119,9 @@ class Reader:
         argv = [sys.executable, "-m", *words] if name == "comity" else [need_program(name), *words[1:]]
         program = Program(name, argv, self.folder, terminal=False, env={**self.env, "PYTHONUNBUFFERED": "1"})
         self.running.append(program)
-        self._wait(program, ["listening as"] if words[1] == "listen" else ["nsd started"] if name == "nsd" else shown)
+        if name in ("nsd", "prosody"):
+            shown = [{"nsd": "nsd started", "prosody": "Activated service 's2s'"}[name]]
+        self._wait(program, ["listening as"] if words[1] == "listen" else shown)
 
     def _wait(self, program: Program, shown: list[str]) -> None:
         for line in shown:
@@ -130,11 +144,13 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
 
 def test_who_does_what_the_page_says_reaches_the_other_domain(reader: Reader) -> None:
     """From nothing to a message each way, found by DNS alone."""
-    need_program("nsd")
-    for name in ("alice", "bob"):
+    for program in ("nsd", "prosody", "lunbound.so", "openssl"):
+        need_program(program)
+    for name in ("alice", "bob", "carol"):
         (reader.folder / f"{name}.password").write_text(f"{name} likes long passphrases\n")
     done = steps(PAGE.read_text(encoding="utf-8"))
-    assert sum(step.command == "wait" for step in done) == 2
-    assert {step.file for step in done if step.file} == {"a/comity.toml", "b/comity.toml", "example.zone", "nsd.conf"}
+    assert sum(step.command == "wait" for step in done) == 4
+    files = {"a/comity.toml", "b/comity.toml", "prosody.cfg.lua", "example.zone", "nsd.conf"}
+    assert {step.file for step in done if step.file} == files
     for step in done:
         reader.do(step)

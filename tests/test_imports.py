@@ -50,6 +50,8 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
             "subscriptions",
             "packages",
             "rlmi",
+            "conditions",
+            "fallback",
         )
     ),
     # The same for presence, whose operations are of the presence service.
@@ -86,6 +88,7 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
             *("roster", "asking", "watching", "directed", "blocking", "personal", "nodes", "vcard"),
             # Other XMPP servers: the switch, the two kinds of ways, what passes between domains.
             *("neighbours", "ways", "servers", "calls", "components", "passing", "passing_iq", "passing_out"),
+            *("presence_abroad", "presence_outward"),
             # Whom a certificate names is what TLS proved (``TlsInfo``).
             *("dialback", "server_stream", "server_stream_out"),
         )

@@ -58,10 +58,7 @@ listen:
   - {port: @C2S@, ip: "127.0.0.1", module: ejabberd_c2s, starttls: true, access: c2s}
   - {port: @S2S@, ip: "127.0.0.1", module: ejabberd_s2s_in}
   - {port: @S2S_TLS@, ip: "127.0.0.1", module: ejabberd_s2s_in, tls: true}
-  - port: @COMPONENT@
-    ip: "127.0.0.1"
-    module: ejabberd_service
-    hosts: {@COMPONENTS@}
+@COMPONENTS@
 s2s_use_starttls: required
 s2s_cafile: "@TRUST@"
 s2s_access: s2s
@@ -169,7 +166,12 @@ class StockServer:
         self.certificate, self.key = authority.issue(domain)
         self._names = names
         self._running: Program | None = None
+        self.component_ports = self._component_ports()
+        """Where each component attaches, by its domain."""
         names.serve(domain, self.port)
+
+    def _component_ports(self) -> dict[str, int]:
+        return dict.fromkeys(self.components, self.component_port)
 
     @property
     def values(self) -> dict[str, str]:
@@ -244,6 +246,10 @@ class EjabberdServer(StockServer):
 
     program = "ejabberdctl"
 
+    def _component_ports(self) -> dict[str, int]:
+        """One each: whoever attaches to a port gets what is for any of its hosts."""
+        return {name: free_port() for name in self.components}
+
     def start(self) -> None:
         """Start it, and wait until it listens."""
         need_program("ejabberdctl")
@@ -251,7 +257,11 @@ class EjabberdServer(StockServer):
         folder = self.folder
         combined = folder / "combined.pem"
         combined.write_bytes(self.certificate.read_bytes() + self.key.read_bytes())
-        shown = ", ".join(f'"{name}": {{password: "{secret}"}}' for name, secret in self.components.items())
+        shown = "\n".join(
+            f'  - port: {port}\n    ip: "127.0.0.1"\n    module: ejabberd_service\n'
+            f'    hosts: {{"{name}": {{password: "{self.components[name]}"}}}}'
+            for name, port in self.component_ports.items()
+        )
         values = {**self.values, "COMBINED": str(combined), "COMPONENTS": shown}
         (folder / "ejabberd.yml").write_text(filled(_EJABBERD, values))
         server = f"{{nameserver, {{127,0,0,1}}, {self._names.port}}}.\n"

@@ -457,6 +457,12 @@ class Limits:
     """Of one presentity."""
     requests: int = _count(50)
     """Of one user to see others, that wait for their answer."""
+    peer_subscriptions: int = _count(50_000)
+    """Of the people of one other domain, to presence of our users."""
+    peer_requests: int = _count(50)
+    """Of the people of one other domain to see one user, that wait for the answer."""
+    peer_asks: int = _count(50)
+    """Requests to see somebody, withdrawals and answers a second of one other domain."""
     publications: int = _count(20)
     """Devices that say how one presentity is."""
     user_publications: int = _count(2)

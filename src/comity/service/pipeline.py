@@ -376,7 +376,9 @@ class Pipeline:
             if report is not None:
                 self.delivery.ends.tell(report)
             return True
-        return is_ours  # of no message of these two: nobody is told (I-01, I-10)
+        # Of no message of these two, or of none whose sender asked: nobody is told (I-01, I-10). COMPAT PJSUA 2.15 would show a
+        # bare notification of another phone as a text, so those among phones end here too.
+        return is_ours or operation.is_wrapped
 
     # --- step 7: one record, then "yes" --------------------------------------------------------------------------
 
@@ -601,6 +603,9 @@ class Pipeline:
     def hop_returned(self, binding: str, domains: Collection[str]) -> None:
         """See ``Service.hop_returned``."""
         self.delivery.hop_returned(binding, domains)
+        if self.presence is not None:
+            for domain in domains:
+                self.presence.returned(domain)
 
     def reject(self, delivery_id: str, contact: Contact, response: Response) -> None:
         """A device refuses what it took (see ``Service.reject``)."""

@@ -98,6 +98,8 @@ class Exchanges:
         """Until when each target is gone by."""
         self._dead: set[Target] = set()
         """Targets that answer no OPTIONS: known before anything is sent there."""
+        self._held: dict[str, list[Exchange]] = {}
+        """By domain: what waits for a look whether its next hop is back."""
         self.signing = Signing(binding.config.trunks, binding.random)
         self.routes: dict[Target, tuple[str, ...]] = {}
         """Service-Route of targets where we are registered (RFC 3608)."""
@@ -105,7 +107,7 @@ class Exchanges:
     @property
     def is_busy(self) -> bool:
         """True while a request has no end yet."""
-        return bool(self._pending or self._waiting)
+        return bool(self._pending or self._waiting or self._held)
 
     # --- out ---------------------------------------------------------------------------------------------
 
@@ -178,8 +180,13 @@ class Exchanges:
         if not usable:
             exchange.end(Ended(text="The next server cannot be reached under TLS.", is_unsent=True, is_unfit=True))
             return
-        # Where no other is left a dead one is tried too: it may have come back since its keeper asked, and refuses at no cost.
-        living = [target for target in usable if target not in self._dead] or usable
+        living = [target for target in usable if target not in self._dead]
+        if not living:
+            exchange.targets = usable
+            self._held.setdefault(exchange.domain, []).append(exchange)
+            if not self._binding.keeper.look(exchange.domain):
+                self.resume(exchange.domain)
+            return
         now = self._binding.service.clock.now()
         exchange.targets = sorted(living, key=lambda target: self._bad.get(target, now) > now)
         self._next(exchange)
@@ -301,6 +308,14 @@ class Exchanges:
         exchange.text = text
         self.mark(exchange.target)
         self._next(exchange)
+
+    def resume(self, domain: str) -> None:
+        """It was looked whether the next hop to ``domain`` is there: what waited for that goes, or is told."""
+        for exchange in self._held.pop(domain, ()):
+            if all(target in self._dead for target in exchange.targets):
+                exchange.end(Ended(text="The next server does not answer.", is_unsent=True))
+            else:
+                self._begin(exchange, exchange.targets)
 
     # --- who is there --------------------------------------------------------------------------------------
 

@@ -313,7 +313,7 @@ def _receipt(operation: MessageOperation, report: Report, bare_to: str, delivery
 
 def _report(operation: MessageOperation, report: Report, stanza: Element) -> Element:
     """A failure report as the error stanza an XMPP program knows (GW-12)."""
-    condition, kind, detail = condition_for(report.reason.value)
+    condition, kind, detail = condition_for(report.reason.value, exact=report.condition)
     stanza.attributes["type"] = "error"
     stanza.attributes["from"] = to_jid(report.recipient)
     if report.native_id and is_xml_text(report.native_id):

@@ -51,7 +51,7 @@ from comity.bindings.xmpp.extensions import (
 )
 from comity.bindings.xmpp.fallback import words_for
 from comity.bindings.xmpp.protection import read_protection
-from comity.bindings.xmpp.reasons import condition_for, reason_for_condition
+from comity.bindings.xmpp.reasons import REASONS, condition_for, reason_for_condition
 from comity.bindings.xmpp.typing import status_of
 from comity.bindings.xmpp.wire import CLIENT
 from comity.cpim.address import Address, from_jid
@@ -70,6 +70,7 @@ from comity.cpim.operations import (
     Response,
     failure,
 )
+from comity.cpim.said import said
 from comity.errors import AddressError, LocalProtocolError, RemoteProtocolError
 from comity.xml import XML_LANG, Element, serialize
 
@@ -338,7 +339,7 @@ def read_hops(stanza: Element) -> int:
 def response_to_error(stanza: Element, response: Response, *, is_local: bool) -> Element | None:
     """The error stanza that answers a refused message; None where none may be sent (XMPP-6)."""
     assert response.reason is not None
-    condition, kind, detail = condition_for(response.reason.value, is_local=is_local)
+    condition, kind, detail = condition_for(response.reason.value, is_local=is_local, exact=response.condition)
     return wire.error_reply(stanza, condition, shown(response.text), kind=kind, application=detail_element(detail))
 
 
@@ -350,9 +351,12 @@ def error_to_response(stanza: Element, trans_id: str, *, is_secured_object: bool
     condition, text = wire.error_of(error)
     details = {child.local for child in error.elements() if child.namespace in (E2E, E2E_OLD_ERRORS, PROTECTION)}
     reason = Reason(reason_for_condition(condition, details))
+    exact = ""
     if condition == "service-unavailable" and is_secured_object:
         reason = Reason.CONTENT  # RFC 3923 section 7: the format is not understood
-    return failure(trans_id, reason, text[:500])
+    elif not details and condition in REASONS:
+        exact = condition if "/" in stanza.get("from") else f"{condition} bare"
+    return failure(trans_id, reason, said(text), condition=exact)
 
 
 __all__ = [

@@ -7,7 +7,7 @@ the seam of the kinds of ways, ``passing.py`` what comes in, ``passing_iq.py`` q
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from comity.bindings.base import Binding, Link, Listener, Network
 from comity.bindings.xmpp.extensions import PROTOCOL
@@ -92,6 +92,13 @@ class Neighbours:
     def received(self, way: Way, stanza: Element, index: int) -> None:
         """Take a stanza that came by ``way``, as it was read; it is checked here, and counted by ``way.handled``."""
         self._arrivals.received(way, stanza, index)
+
+    def broken(self, domains: Iterable[str]) -> None:
+        """Streams of these domains ended, and not because nobody had anything to say."""
+        presence = self._ground.presence
+        if presence is not None:
+            for domain in domains:
+                presence.doubted(domain)
 
     # --- down --------------------------------------------------------------------------------------------------------
 

@@ -7,16 +7,18 @@ presence would not (section 8.5.3.1), and an account that is not there looks lik
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final, Protocol
 
 from comity.bindings.xmpp import queries, wire
+from comity.bindings.xmpp.extensions import PROTOCOL
 from comity.bindings.xmpp.ground import Ground
 from comity.bindings.xmpp.jid import Jid
 from comity.bindings.xmpp.ways import Way, a_domain
 from comity.bindings.xmpp.wire import IQ, Element
-from comity.cpim.address import from_jid
+from comity.cpim.address import Address, from_jid
 from comity.errors import AddressError
+from comity.service.interfaces import Origin
 
 if TYPE_CHECKING:
     from comity.bindings.xmpp.neighbours import Neighbours
@@ -27,6 +29,14 @@ _TYPES: Final = frozenset({"get", "set", "result", "error"})
 
 Answered = Callable[[Element], None]
 """Takes the result or the error that answers a question."""
+
+
+class Answering(Protocol):
+    """A part that answers iqs to an account."""
+
+    def takes(self, stanza: Element) -> bool: ...
+
+    async def answer(self, stanza: Element, asker: Address, origin: Origin) -> Element | None: ...
 
 
 class Inquiries:
@@ -40,6 +50,8 @@ class Inquiries:
     def __init__(self, ground: Ground, neighbours: Neighbours) -> None:
         self._ground = ground
         self._neighbours = neighbours
+        self.parts: Sequence[Answering] = ()
+        """What accounts keep here for others to ask about."""
         self._asked: OrderedDict[tuple[str, str], Answered] = OrderedDict()
         """By domain asked (A-labels) and id."""
 
@@ -66,7 +78,7 @@ class Inquiries:
         elif kind in ("result", "error") and self._is_answer(stanza):
             pass
         else:
-            self._ground.run(self._pass(stanza, done))
+            self._ground.run(self._pass(stanza, way, done))
             return
         done()
 
@@ -77,7 +89,7 @@ class Inquiries:
         answered(stanza)
         return True
 
-    async def _pass(self, stanza: Element, done: Callable[[], None]) -> None:
+    async def _pass(self, stanza: Element, way: Way, done: Callable[[], None]) -> None:
         try:
             to = Jid.parse(stanza.get("to"))
             is_question = stanza.get("type") in ("get", "set")
@@ -86,9 +98,26 @@ class Inquiries:
             elif is_question and not to.local:
                 self._answer(self._of_server(stanza))
             elif is_question:
-                self._answer(wire.error_reply(stanza, "service-unavailable"))
+                self._answer(await self._of_account(stanza, way))
         finally:
             done()
+
+    async def _of_account(self, stanza: Element, way: Way) -> Element | None:
+        """What an account keeps for others to see, if this one may see it."""
+        presence, refusal = self._ground.presence, wire.error_reply(stanza, "service-unavailable")
+        if presence is None or not Jid.parse(stanza.get("from")).local:
+            return refusal
+        try:
+            asker, account = from_jid(stanza.get("from"))[0], from_jid(stanza.get("to"))[0].folded()
+        except AddressError as error:
+            return wire.error_reply(stanza, "jid-malformed", error.reason)
+        if presence.contacts.is_blocked(account, asker):
+            return refusal  # as if nobody were there (XEP-0191 section 3.3)
+        origin = Origin(asker, PROTOCOL, way.host, way.session.is_tls, domains=frozenset(way.proved))
+        for part in self.parts:
+            if part.takes(stanza):
+                return await part.answer(stanza, asker, origin)
+        return refusal
 
     def _of_server(self, stanza: Element) -> Element | None:
         service = self._ground.service
@@ -98,6 +127,7 @@ class Inquiries:
             when=service.clock.when(),
             version=self._ground.config.software_version,
             has_presence=service.presence is not None,
+            items=self._ground.components,
         )
 
     async def _carry(self, stanza: Element, to: Jid, *, is_question: bool) -> None:
