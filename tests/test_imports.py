@@ -52,6 +52,7 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
             "rlmi",
             "conditions",
             "fallback",
+            "xhtml",
         )
     ),
     # The same for presence, whose operations are of the presence service.
