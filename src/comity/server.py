@@ -288,7 +288,10 @@ def _peers(config: Config) -> KnownPeers:
 
 
 def _routes(config: Config) -> StaticRoutes:
-    written = [Route(route.domain, route.via, route.next_hop, frozenset(route.transit)) for route in config.routes]
+    written = [
+        Route(route.domain, route.via, route.next_hop, frozenset(route.transit), is_always_tls=route.via == "xmpp")
+        for route in config.routes
+    ]
     return StaticRoutes([*written, *_component_routes(config)], finds=config.federation.dns)
 
 

@@ -398,8 +398,12 @@ class DeliveryEngine:
         self._receipts.update([info.lane for info in await self.store.lanes(RECEIPTS)])
         for info in sorted(await self.store.lanes(HOPS), key=lambda info: info.oldest):
             taker = taker_of(info.lane)
-            if taker.binding in (NOWHERE, HERE):
-                log.warning("%d messages wait in %s, and no route leads there now", info.pending, info.lane)
+            if taker.binding == NOWHERE:
+                log.warning(
+                    "no route leads to %s now: %d messages end, their senders are told", info.lane, info.pending
+                )
+            elif taker.binding == HERE:
+                log.info("the domain of %s is ours now: %d messages go to their recipients", info.lane, info.pending)
             self.former.begin(info.lane, taker)
 
     def lane_of(self, hop: Contact) -> str:

@@ -12,6 +12,7 @@ from comity.bindings.sip.message import SipResponse
 from comity.bindings.sip.session import MAX_DATAGRAM_REQUEST
 from comity.bindings.sip.wire import parse_datagram
 from comity.cpim.address import Address
+from comity.cpim.composing import COMPOSING_TYPE, Composing
 from comity.cpim.learned import LIFE
 from comity.cpim.message import CpimMessage
 from comity.cpim.operations import Reason
@@ -421,6 +422,36 @@ class TestRegistrar:
         assert (await world.store.scan("contact")) != []
 
 
+class TestPath:
+    """RFC 3327: proxies between a phone and us that want to be passed on the way back."""
+
+    @story
+    async def test_what_is_for_the_phone_goes_back_through_them(self) -> None:
+        world = await World().start()
+        bob = Phone(world, "bob", BOB)
+        edge = "<sip:token@edge.a.test;lr>", "<sip:inner.a.test;lr>"
+        response = await bob.register(("Path", f"{edge[0]}, {edge[1]}"), ("Supported", "path"), ("Require", "path"))
+        assert response.status_code == 200
+        assert response.values("path") == [*edge]
+        alice = Phone(world, "alice", ALICE)
+        await alice.message("sip:bob@a.test", b"hi")
+        [request] = bob.received
+        assert request.values("route") == [*edge]
+        assert request.uri_text == bob.uri
+        # It goes where the phone's REGISTER came from, whatever the Path names (SSRF).
+        assert world.phones[BOB].received
+
+    @pytest.mark.parametrize(
+        "path", ["<im:a@b.test>", "<sip:a.test?Route=x>", "<sip:", ", ".join(["<sip:a.test;lr>"] * 9)]
+    )
+    @story
+    async def test_one_that_is_none_is_refused(self, path: str) -> None:
+        world = await World().start()
+        bob = Phone(world, "bob", BOB)
+        assert (await bob.register(("Path", path))).status_code == 400
+        assert not world.pipeline.registrar.contacts(Address.parse("im:bob@a.test"))
+
+
 class TestDevices:
     @story
     async def test_a_connection_on_which_nobody_answers_is_closed(self) -> None:
@@ -564,6 +595,22 @@ class TestDevices:
         kind = "application/pkcs7-mime; smime-type=enveloped-data"
         assert status(await alice.message("sip:bob@a.test", b"\x30\x80", kind)) == 415
         assert len(bob.received) == 1
+
+    @story
+    async def test_a_phone_that_refuses_a_typing_state_is_told_no_other(self) -> None:
+        """IMDN-14, RFC 3994 section 4: "stop on 415"; texts go on."""
+        world = await World().start()
+        bob, alice = Phone(world, "bob", BOB), Phone(world, "alice", ALICE, "tcp")
+        await bob.register()
+        status_body = Composing(True).document()
+        assert status(await alice.message("sip:bob@a.test", status_body, COMPOSING_TYPE)) == 200
+        bob.answers = [415]
+        assert status(await alice.message("sip:bob@a.test", status_body, COMPOSING_TYPE)) == 415
+        for _ in range(3):
+            assert status(await alice.message("sip:bob@a.test", status_body, COMPOSING_TYPE)) == 415
+        assert len(bob.received) == 2
+        assert status(await alice.message("sip:bob@a.test", b"hello")) == 200
+        assert bob.received[-1].body == b"hello"
 
     @story
     async def test_silence_is_tried_again_with_the_same_identifiers_and_a_new_branch(self) -> None:
