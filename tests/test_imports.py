@@ -52,6 +52,7 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
             "rlmi",
             "conditions",
             "fallback",
+            "xhtml",
         )
     ),
     # The same for presence, whose operations are of the presence service.
@@ -87,7 +88,17 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
             "typing",
             *("roster", "asking", "watching", "directed", "blocking", "personal", "nodes", "vcard"),
             # Other XMPP servers: the switch, the two kinds of ways, what passes between domains.
-            *("neighbours", "ways", "servers", "calls", "components", "passing", "passing_iq", "passing_out"),
+            *(
+                "neighbours",
+                "ways",
+                "servers",
+                "calls",
+                "components",
+                "component_way",
+                "passing",
+                "passing_iq",
+                "passing_out",
+            ),
             *("presence_abroad", "presence_outward"),
             # Whom a certificate names is what TLS proved (``TlsInfo``).
             *("dialback", "server_stream", "server_stream_out"),

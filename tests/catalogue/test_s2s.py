@@ -1,6 +1,6 @@
 """D-02 … D-18 (reliability.md section 2.2): other servers, and who pretends to be one, on a running server.
 
-D-03, a wrong dialback key, needs the domain's own server: tests/paths/test_dialback.py. D-06: tests/bindings/xmpp/test_dialback.py.
+D-03, a wrong dialback key, needs the domain's own server: tests/paths/test_dialback.py. D-06: tests/bindings/xmpp/test_server_stream.py.
 """
 
 from __future__ import annotations

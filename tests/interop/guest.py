@@ -33,8 +33,8 @@ class Guest:
             program.add_event_handler(name, lambda _, name=name: self._note(self.events, name))
         for name in ("message", "message_error"):
             program.add_event_handler(name, lambda stanza: self._note(self.messages, stanza))
-        for name in ("presence_subscribe", "presence_subscribed", "presence_available", "presence_unavailable"):
-            program.add_event_handler(name, self._presence)
+        for kind in ("subscribe", "subscribed", "unsubscribed", "available", "unavailable", "away", "dnd"):
+            program.add_event_handler(f"presence_{kind}", self._presence)
 
     @classmethod
     def person(cls, jid: str, password: str, address: tuple[str, int], ca_file: str) -> Guest:
@@ -87,6 +87,7 @@ class Guest:
         self.client.connect(*self._address)
         await self.until(lambda: "session_start" in self.events)
         if not self.client.is_component:
+            await self.client.get_roster()
             self.client.send_presence()
         return self
 

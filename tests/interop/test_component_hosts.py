@@ -19,6 +19,7 @@ import pytest
 from comity.client import text_object
 from comity.cpim.address import Address
 from comity.cpim.operations import MimeObject, Reason, Status
+from comity.cpim.presence_state import Availability
 from comity.secure import LocalCa, TrustStore, new_identity, sign, verify
 from comity.testing.objects import objects
 from tests.interop.authority import Authority
@@ -26,6 +27,7 @@ from tests.interop.guest import Guest
 from tests.interop.xmpp_servers import PASSWORD, EjabberdServer, Names, ProsodyServer, StockServer
 from tests.paths.kit import ServerProcess
 from tests.paths.test_neighbours import listening, run, texts
+from tests.paths.test_presence_abroad import asked, until, watching
 
 ALICE, NOBODY = Address.parse("im:alice@sip.x.test"), Address.parse("im:nobody@sip.x.test")
 JULIET, ROMEO = Address.parse("im:juliet@x.test"), Address.parse("im:romeo@x.test")
@@ -48,7 +50,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     with ExitStack() as stack:
         names = stack.enter_context(Names())
         authority = Authority(folder / "authority")
-        server = stack.enter_context(ServerProcess(folder, domains=("sip.x.test",), people=(ALICE,)))
+        server = stack.enter_context(ServerProcess(folder, "presence_interval = 0.1", ("sip.x.test",), (ALICE,)))
         host = kind(
             *(folder / "host", "x.test", names, authority),
             accounts=("juliet", "romeo"),
@@ -213,6 +215,30 @@ def test_a_stranger_that_the_host_lets_through_is_refused_and_the_stream_stays(p
             await stranger.until(lambda: stranger.errors == [("alice@sip.x.test", "forbidden")])
             await juliet.send(text_object(JULIET, ALICE, "really me"), ALICE)
             assert texts(await listening(alice, 1)) == ["really me"]
+
+    run(story())
+
+
+def test_presence_is_asked_for_granted_and_seen_both_ways(pair: Pair) -> None:
+    """GW-13 to GW-15 through a component: the host knows its own people's lists, we ours."""
+
+    async def story() -> None:
+        async with (
+            guest(pair) as juliet,
+            pair.comity.client("sip", ALICE) as alice,
+            pair.comity.client("xmpp", ALICE, receive=False) as desk,
+        ):
+            juliet.client.auto_authorize, juliet.client.auto_subscribe = True, False
+            await alice.publish(Availability.AWAY, "in a meeting")
+            juliet.client.send_presence_subscription(pto="alice@sip.x.test")
+            await asked(desk, JULIET)
+            assert (await desk.allow(JULIET)).status is Status.SUCCESS
+            await juliet.until(lambda: ("alice@sip.x.test", "subscribed") in juliet.presences)
+            await juliet.until(lambda: ("alice@sip.x.test", "away") in juliet.presences)
+            async with watching(alice, JULIET) as changes:
+                await until(changes, Availability.AVAILABLE)
+                juliet.client.send_presence(pshow="dnd", pstatus="busy")
+                assert (await until(changes, Availability.DND)).note == "busy"
 
     run(story())
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from comity.client import Client, Standing
 from comity.client.presence import Seen
+from comity.cpim.address import Address
 from comity.cpim.operations import Status
 from comity.cpim.presence_state import Availability
 from tests.interop.authority import Authority
@@ -40,28 +42,39 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         yield Pair(server, stock)
 
 
-async def strangers(pair: Pair) -> None:
-    """Nothing is between the two, whatever was before: each story begins there."""
-    async with pair.comity.client("xmpp", ALICE, receive=False) as alice, pair.stock.client("juliet") as juliet:
-        for one, other in ((alice, JULIET), (juliet, ALICE)):
-            await one.refuse(other)
-            await one.remove_contact(other)
-        for one, other in ((alice, JULIET), (juliet, ALICE)):
-            await parted(one, other)
+@dataclass(frozen=True, slots=True)
+class Two:
+    """Ours, somebody of the stock server, and where each of them signs in."""
 
+    comity: ServerProcess
+    stock: StockServer
+    alice: Address
+    juliet: Address
 
-@pytest.mark.parametrize("via", VIAS)
-def test_ours_ask_theirs_and_see_them(pair: Pair, via: Via) -> None:
-    """A user of a stock server is asked, says yes, is seen in each state, and takes it back."""
+    def ours(self, via: Via = "xmpp", *, receive: bool = True) -> Client:
+        return self.comity.client(via, self.alice, receive=receive)
 
-    async def story() -> None:
-        await strangers(pair)
-        async with pair.comity.client(via, ALICE) as alice, pair.stock.client("juliet") as juliet:
+    def theirs(self) -> Client:
+        return self.stock.client(self.juliet.local)
+
+    async def part(self) -> None:
+        """Nothing is between the two, whatever was before: each story begins there."""
+        async with self.ours(receive=False) as alice, self.theirs() as juliet:
+            for one, other in ((alice, self.juliet), (juliet, self.alice)):
+                await one.refuse(other)
+                await one.remove_contact(other)
+            for one, other in ((alice, self.juliet), (juliet, self.alice)):
+                await parted(one, other)
+
+    async def ours_see_theirs(self, via: Via) -> None:
+        """A user of a stock server is asked, says yes, is seen in each state, and takes it back."""
+        await self.part()
+        async with self.ours(via) as alice, self.theirs() as juliet:
             await juliet.publish(Availability.AWAY, "in Verona")
-            async with watching(alice, JULIET) as changes:
+            async with watching(alice, self.juliet) as changes:
                 assert (await anext(changes)).standing is Standing.PENDING
-                await asked(juliet, ALICE)
-                assert (await juliet.allow(ALICE)).status is Status.SUCCESS
+                await asked(juliet, self.alice)
+                assert (await juliet.allow(self.alice)).status is Status.SUCCESS
                 assert (await until(changes, Availability.AWAY)).note == "in Verona"
                 await juliet.publish(Availability.DND, "asleep")
                 assert (await until(changes, Availability.DND)).note == "asleep"
@@ -69,43 +82,50 @@ def test_ours_ask_theirs_and_see_them(pair: Pair, via: Via) -> None:
                 await until(changes, Availability.OFFLINE)
                 await juliet.publish(Availability.AVAILABLE)
                 await until(changes, Availability.AVAILABLE)
-                assert (await juliet.refuse(ALICE)).status is Status.SUCCESS
+                assert (await juliet.refuse(self.alice)).status is Status.SUCCESS
                 await until(changes, Standing.REFUSED, Standing.ENDED)
 
-    run(story())
-
-
-@pytest.mark.parametrize("via", OWNERS)
-def test_theirs_ask_ours_and_see_them(pair: Pair, via: Via) -> None:
-    """The other way round, whatever our user publishes by; a probe of theirs is answered at their next sign-in."""
-
-    async def story() -> None:
-        await strangers(pair)
-        async with pair.comity.client(via, ALICE) as alice:
+    async def theirs_see_ours(self, via: Via) -> None:
+        """The other way round, whatever our user publishes by; a probe of theirs is answered at their next sign-in."""
+        await self.part()
+        async with self.ours(via) as alice:
             await alice.publish(Availability.AWAY, "at work")
-            async with pair.stock.client("juliet") as juliet, watching(juliet, ALICE) as changes:
+            async with self.theirs() as juliet, watching(juliet, self.alice) as changes:
                 assert (await anext(changes)).standing is Standing.PENDING
-                async with pair.comity.client("xmpp", ALICE, receive=False) as desk:
-                    await asked(desk, JULIET)
-                    assert (await desk.allow(JULIET)).status is Status.SUCCESS
+                async with self.ours(receive=False) as desk:
+                    await asked(desk, self.juliet)
+                    assert (await desk.allow(self.juliet)).status is Status.SUCCESS
                 assert (await until(changes, Availability.AWAY)).note == "at work"
             await alice.publish(Availability.DND, "meanwhile")
-            async with pair.stock.client("juliet") as juliet, watching(juliet, ALICE) as changes:
+            async with self.theirs() as juliet, watching(juliet, self.alice) as changes:
                 assert (await until(changes, Availability.DND)).note == "meanwhile"
                 await alice.unpublish()
                 await until(changes, Availability.OFFLINE)
-                async with pair.comity.client("xmpp", ALICE, receive=False) as desk:
-                    assert (await desk.refuse(JULIET)).status is Status.SUCCESS
+                async with self.ours(receive=False) as desk:
+                    assert (await desk.refuse(self.juliet)).status is Status.SUCCESS
                 await until(changes, Standing.REFUSED, Standing.ENDED)
 
-    run(story())
+
+@pytest.fixture
+def two(pair: Pair) -> Two:
+    return Two(pair.comity, pair.stock, ALICE, JULIET)
 
 
-def test_who_is_refused_stays_blind_and_who_lets_go_is_forgotten(pair: Pair) -> None:
+@pytest.mark.parametrize("via", VIAS)
+def test_ours_ask_theirs_and_see_them(two: Two, via: Via) -> None:
+    run(two.ours_see_theirs(via))
+
+
+@pytest.mark.parametrize("via", OWNERS)
+def test_theirs_ask_ours_and_see_them(two: Two, via: Via) -> None:
+    run(two.theirs_see_ours(via))
+
+
+def test_who_is_refused_stays_blind_and_who_lets_go_is_forgotten(pair: Pair, two: Two) -> None:
     """``unsubscribed`` while it waits, ``unsubscribe`` by them: both lists agree afterwards."""
 
     async def story() -> None:
-        await strangers(pair)
+        await two.part()
         async with pair.comity.client("xmpp", ALICE) as alice, pair.stock.client("juliet") as juliet:
             await alice.publish(Availability.AVAILABLE)
             async with watching(juliet, ALICE) as changes:
@@ -122,11 +142,11 @@ def test_who_is_refused_stays_blind_and_who_lets_go_is_forgotten(pair: Pair) -> 
     run(story())
 
 
-def test_either_server_is_killed_and_everybody_is_seen_again(pair: Pair) -> None:
+def test_either_server_is_killed_and_everybody_is_seen_again(pair: Pair, two: Two) -> None:
     """Relations outlive kill -9 of ours and of theirs; nobody who is gone stays present."""
 
     async def story() -> None:
-        await strangers(pair)
+        await two.part()
         async with pair.stock.client("juliet") as juliet, pair.comity.client("xmpp", ALICE, receive=False) as desk:
             await juliet.allow(ALICE)
             await juliet.publish(Availability.AWAY, "before")

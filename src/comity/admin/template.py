@@ -104,16 +104,18 @@ client = ["tcp://0.0.0.0:5222", "tls://0.0.0.0:5223"]
 # via = "sip"
 # next_hop = "tls://10.0.0.2:5061"
 # transit = ["example.net"]
-# as = "example.net"                    # what that server calls the domain
-# keep_alive = "60 s"                   # SIP: how often it is asked whether it is there
-# user = "comity"                       # SIP: where it wants a password
+# More for a SIP server: another name for the domain on that link, how to sign in there, addresses to register there as ours, how
+# often to ask whether it is there, and whether it takes pres: addresses.
+# as = "pbx.example.net"
+# user = "comity"
 # password_file = "trunk.password"
-# realm = "pbx.example.org"
-# register = ["1001@pbx.example.org"]   # SIP: where it sends only to who is registered
-# pres_uris = false                     # SIP: ask for presence by pres: addresses first
+# realm = "pbx.example.net"
+# register = ["1001@pbx.example.net"]
+# keep_alive = "60 s"
+# pres_uris = false
 
 
-# People or domains that such a server calls otherwise: here, on which link, and there.
+# Somebody who has another name on the link to a server beside this one: one block for each.
 # [[map]]
 # address = "alice@example.org"
 # on = "pbx.example.org"
@@ -137,7 +139,7 @@ client = ["tcp://0.0.0.0:5222", "tls://0.0.0.0:5223"]
 # name = "pbx.example.org"
 # address = ["10.0.0.2"]
 # speaks_for = ["branch.example.org"]
-# asserted_identity = false             # SIP: believe its P-Asserted-Identity
+# asserted_identity = false
 
 
 [store]

@@ -30,6 +30,7 @@ from comity.client.presence import HasPresence
 from comity.client.xmpp_presence import XmppPresence
 from comity.client.xmpp_stanzas import answer, arrived, capabilities, reply, server_id
 from comity.cpim.address import Address, from_jid, to_jid
+from comity.cpim.composing import composing_in
 from comity.cpim.delivered import checked
 from comity.cpim.message import new_message_id
 from comity.cpim.operations import (
@@ -388,6 +389,9 @@ class XmppClient(HasPresence, SignedIn):
             if error is not None:
                 self._write(error)
             self._handled(index)
+            return
+        if made.context.transient and composing_in(made.object) is not None:
+            self._handled(index)  # somebody types: no message
             return
         history = mapping.read_history(stanza)
         when = arrived(stanza)

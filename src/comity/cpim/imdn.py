@@ -46,6 +46,9 @@ _KIND_OF = {word: kind for kind, words in STATUSES.items() for word in words - _
 
 _ONE_WORD = re.compile(r"[!-~]+")
 _NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+NAMELESS = "unknown"
+"""In a report about an object without a Message-ID: the element has to be there (RFC 5438 section 11.1.2), and no reader takes an
+empty one. Who sent such an object is told by the report's own context."""
 _TEXTS = ("message-id", "datetime", "recipient-uri", "original-recipient-uri", "subject")
 
 
@@ -214,7 +217,7 @@ def disposition_report(
         about_id = view.message_id or about_id
         about_text = view.date_time_text if view.date_time else about_text
         subject = view.subject()
-    imdn = Imdn(about_id, about_text, status, "", recipient.uri, recipient.uri, subject)
+    imdn = Imdn(about_id or NAMELESS, about_text, status, "", recipient.uri, recipient.uri, subject)
     return notification(imdn, from_=reporter or recipient, to=sender, when=when, message_id=message_id)
 
 

@@ -365,7 +365,11 @@ class Pipeline:
         is_ours = is_spine_id(name)  # given by us, as identifier of a stanza or a SIP request
         key = name if is_ours else about_key(self._secret, notice.message_id, operation.source)
         for found in await self._store.find(key, 1):
-            about = operation_alone(unpack(found.envelope))
+            try:
+                about = operation_alone(unpack(found.envelope))
+            except StoreError as error:  # a bad row (F-POISON): of that message nothing can be told
+                log.error("%s: %s", found.id, error)
+                continue
             people = about.destination.key, about.source.key
             if people != (operation.source.key, operation.destination.key) or (is_ours and found.id != name):
                 continue

@@ -362,9 +362,19 @@ class TestReports:
         listed = Phone(world, "dave", LISTED)
         said = self._about(request.from_.tag)
         assert code(await passes(listed, "sip:comity@listed.test", HOME, b"x", said)) == 481
-        unknown = self._about("none")
-        assert code(await passes(neighbour(world), "sip:comity@b.test", HOME, b"x", unknown)) == 481
         assert not device.deliveries
+
+    @story
+    async def test_a_report_about_a_message_of_a_server_between_is_told_all_the_same(self) -> None:
+        """GW-12: routes back may be shorter than routes there; only a server of the recipient's own domain may say so."""
+        world = await Joined().start()
+        device = await at_home(world)
+        unknown = self._about("a name of another server's")
+        assert code(await passes(neighbour(world), "sip:comity@b.test", HOME, b"x", unknown)) == 200
+        [delivery] = device.deliveries
+        report = delivery.operation.context.report
+        assert report is not None
+        assert (report.recipient.uri, report.native_id) == ("im:bob@b.test", "")
 
     @story
     async def test_a_report_that_names_no_message_is_in_nobody_elses_name(self) -> None:

@@ -9,6 +9,7 @@ from comity.cpim.composing import COMPOSING_TYPE, Composing, composing_in
 from comity.cpim.native import wrap
 from comity.cpim.operations import Context, MessageOperation
 from comity.service.interfaces import Contact
+from comity.service.routes import Route, StaticRoutes
 from comity.testing.service import Device, DeviceBinding, takes
 from comity.xml import Element
 from tests.bindings.xmpp.world import Client, World, run
@@ -194,6 +195,27 @@ def test_a_text_ends_what_was_shown() -> None:
         await world.submit(MessageOperation(BOB, ALICE, "t", thing, is_wrapped=True))
         await world.pass_time(600)
         assert states(alice) == ["composing"]
+
+    run(story())
+
+
+@pytest.mark.parametrize(("via", "before", "again"), [("xmpp", True, 0), ("sip", False, 3)])
+def test_to_another_server_by_its_protocol(via: str, before: bool, again: int) -> None:
+    """As it is to an XMPP server; to others only in a conversation, and again in time."""
+
+    async def story() -> None:
+        world = Talk()
+        alice = await world.begin()
+        world.pipeline.routes = StaticRoutes((Route("b.test", via, "tcp://127.0.0.1:9"),))
+        taken: list[bool] = []
+        world.pipeline.follow(lambda operation, origin, id: taken.append(operation.context.transient))
+        await alice.send(state("composing", "juliet@b.test"))
+        assert taken == ([True] if before else [])
+        await alice.say("juliet@b.test", "hello", type="chat")
+        taken.clear()
+        await alice.send(state("composing", "juliet@b.test"))
+        await world.pass_time(190)
+        assert taken == [True] * (1 + again)
 
     run(story())
 

@@ -89,9 +89,18 @@ class Submission:
         """Take a MESSAGE that a server handed in which speaks for ``domains``; the service looks whether its sender is of those."""
         domain = received.request.from_.uri.host if isinstance(received.request.from_.uri, SipUri) else ""
         wait = self._peer_rates.take(domain.lower(), len(received.request.body), self._binding.service.clock.now())
-        if wait <= 0.0 and self._binding.trunk.take_report(received, domains):
+        if wait <= 0.0 and self._binding.trunk.take_report(received, domains, self.take_unknown_report):
             return
         self._take(received, None, domains, wait)
+
+    def take_unknown_report(self, received: Request, domains: frozenset[str]) -> bool:
+        """Take a peer's report about a message that another server handed to it, which we gave to that one: routes back may be
+        shorter than routes there. False if that peer has no say about its recipient."""
+        is_theirs = partial(self._is_theirs, domains)
+        if _believed(parse_report(received.request), is_theirs, self._binding.trunk.names(domains)) is None:
+            return False
+        self._take(received, None, domains, 0.0)
+        return True
 
     def _take(self, received: Request, principal: Address | None, domains: frozenset[str], wait: float) -> None:
         request, service = received.request, self._binding.service

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING
@@ -81,6 +81,9 @@ class Attempt:
 
     def fail(self, reason: Reason, text: str) -> None:
         self.settle(failure(self.operation.trans_id, reason, text))
+
+
+Otherwise = Callable[[Request, frozenset[str]], bool]
 
 
 class Trunk:
@@ -201,8 +204,10 @@ class Trunk:
         if state.transport != "udp":
             state.link.authenticated()
 
-    def take_report(self, received: Request, domains: frozenset[str]) -> bool:
-        """Take a peer's word about a message that it took over from us; False if the request is none."""
+    def take_report(self, received: Request, domains: frozenset[str], otherwise: Otherwise) -> bool:
+        """Take a peer's word about a message that it took over from us; False if the request is none.
+
+        ``otherwise`` is asked to take what names no message of ours, and says whether it did."""
         about, report = parse_about(received.request), parse_report(received.request)
         if not about or report is None:
             return False
@@ -216,12 +221,16 @@ class Trunk:
             self._binding.respond(received, 503, headers=[("Retry-After", "5")])
             return True
         self._telling += 1
-        self._binding.run(self._tell(received, domains, about, response))
+        self._binding.run(self._tell(received, domains, about, response, otherwise))
         return True
 
-    async def _tell(self, received: Request, domains: frozenset[str], about: str, response: Response) -> None:
+    async def _tell(
+        self, received: Request, domains: frozenset[str], about: str, response: Response, otherwise: Otherwise
+    ) -> None:
         try:
             is_told = await self._binding.service.told(about, domains, response)
+            if not is_told and otherwise(received, domains):
+                return  # it names a message of a server between: its sender hears it all the same
             self._binding.respond(received, 200 if is_told else 481)
         except StoreError as error:
             log.error("a peer's report could not be taken: %s", error)

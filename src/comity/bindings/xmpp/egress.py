@@ -41,6 +41,7 @@ from comity.bindings.xmpp.protection import protection_element
 from comity.bindings.xmpp.reasons import condition_for
 from comity.bindings.xmpp.typing import state_of
 from comity.bindings.xmpp.wire import CLIENT, MESSAGE
+from comity.bindings.xmpp.xhtml import page_of
 from comity.cpim.address import to_jid
 from comity.cpim.composing import composing_in
 from comity.cpim.entity import is_secured
@@ -203,6 +204,11 @@ def _add_whole(operation: MessageOperation, stanza: Element, features: frozenset
 
 def _add_text(operation: MessageOperation, stanza: Element) -> str:
     plains = plain_texts(operation.object)
+    if not plains and (page := page_of(operation.object)) is not None:
+        if operation.context.subject and is_xml_text(operation.context.subject):
+            stanza.append(Element(SUBJECT, {}, [operation.context.subject]))
+        stanza.children += [Element(BODY, {}, [page[0]]), page[1]]
+        return "text"
     if not plains or not all(is_xml_text(plain.text) for plain in plains):
         return ""
     plain = plains[-1]

@@ -104,7 +104,12 @@ class Neighbours:
 
     def deliver(self, delivery: Delivery) -> asyncio.Future[Response]:
         """Hand a message to another server (see ``Binding.deliver``)."""
-        return self._departures.deliver(delivery, lambda stanza, flight: self.send(stanza, flight, delivery.contact))
+        contact = delivery.contact
+        return self._departures.deliver(
+            delivery,
+            lambda stanza, flight: self.send(stanza, flight, contact),
+            lambda: self.inquiries.features(delivery.operation.destination.domain, contact),
+        )
 
     def send(self, stanza: Element, flight: Flight | None = None, hop: Contact | None = None) -> bool:
         """Send a stanza to another domain; False if XMPP does not lead there: then ``flight`` is the caller's to end.
@@ -129,6 +134,8 @@ class Neighbours:
             theirs, ours = a_domain(stanza.get("to")), a_domain(stanza.get("from"))
         except AddressError:
             return None
+        if self._ground.service.accounts.serves(theirs):
+            return None  # GW-11: what is for us never leaves
         kind = next((kind for kind in self._kinds if kind.carries(theirs, ours)), None)
         if kind is None:
             return None

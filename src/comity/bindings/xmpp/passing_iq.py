@@ -6,29 +6,63 @@ presence would not (section 8.5.3.1), and an account that is not there looks lik
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 from comity.bindings.xmpp import queries, wire
-from comity.bindings.xmpp.extensions import PROTOCOL
+from comity.bindings.xmpp.e2e import E2E, OCTETS
+from comity.bindings.xmpp.extensions import PROTECTION, PROTOCOL
 from comity.bindings.xmpp.ground import Ground
 from comity.bindings.xmpp.jid import Jid
 from comity.bindings.xmpp.ways import Way, a_domain
 from comity.bindings.xmpp.wire import IQ, Element
 from comity.cpim.address import Address, from_jid
+from comity.cpim.operations import Reason
 from comity.errors import AddressError
-from comity.service.interfaces import Origin
+from comity.service.interfaces import Contact, Origin
 
 if TYPE_CHECKING:
     from comity.bindings.xmpp.neighbours import Neighbours
 
 #: Questions of the server itself that wait for their answer.
 MOST_ASKED: Final = 8192
+ANSWER_SECONDS: Final = 10.0
+"""How long another server may take to say what it can do."""
+KNOWN_SECONDS: Final = 3600.0
+"""How long that is believed."""
+_KNOWN: Final = frozenset({E2E, OCTETS, PROTECTION})
 _TYPES: Final = frozenset({"get", "set", "result", "error"})
 
 Answered = Callable[[Element], None]
 """Takes the result or the error that answers a question."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """A question on its way (``Flight``): one that does not arrive has no answer."""
+
+    answer: asyncio.Future[frozenset[str] | None]
+
+    def taken(self) -> None:
+        """The other server has it."""
+
+    def lost(self, reason: Reason, text: str, *, is_unsent: bool = False) -> None:
+        """It cannot be asked now."""
+        _settle(self.answer, None)
+
+
+def _settle(answer: asyncio.Future[frozenset[str] | None], found: frozenset[str] | None) -> None:
+    if not answer.done():
+        answer.set_result(found)
+
+
+def _features_of(stanza: Element) -> frozenset[str]:
+    query = stanza.find(f"{{{queries.DISCO_INFO}}}query")
+    return frozenset() if query is None else queries.features_of(query) & _KNOWN
 
 
 class Answering(Protocol):
@@ -52,6 +86,8 @@ class Inquiries:
         self._neighbours = neighbours
         self.parts: Sequence[Answering] = ()
         """What accounts keep here for others to ask about."""
+        self._features: dict[str, frozenset[str]] = {}
+        """What other servers said they can do, by domain."""
         self._asked: OrderedDict[tuple[str, str], Answered] = OrderedDict()
         """By domain asked (A-labels) and id."""
 
@@ -66,6 +102,28 @@ class Inquiries:
     def forget(self, domain: str, id: str) -> None:
         """Nobody waits for that answer any more."""
         self._asked.pop((domain, id), None)
+
+    async def features(self, theirs: str, hop: Contact | None) -> frozenset[str] | None:
+        """What the server of a domain says it can do; None: it cannot be asked now. Without an answer it can do nothing."""
+        if theirs in self._features:
+            return self._features[theirs]
+        id, clock = self._ground.random(12).hex(), self._ground.service.clock
+        answer: asyncio.Future[frozenset[str] | None] = asyncio.get_running_loop().create_future()
+        self.expect(theirs, id, lambda stanza: _settle(answer, _features_of(stanza)))
+        timer = clock.call_later(ANSWER_SECONDS, lambda: _settle(answer, frozenset()))
+        question = queries.ask_features(self._ground.domains[0], Address("im", "", theirs).domain_u, id, "")
+        if not self._neighbours.send(question, _Question(answer), hop):
+            _settle(answer, None)
+        found = await answer
+        timer.cancel()
+        self.forget(theirs, id)
+        if found:
+            self._features[theirs] = found
+            clock.call_later(KNOWN_SECONDS, partial(self._unlearn, theirs))
+        return found
+
+    def _unlearn(self, domain: str) -> None:
+        self._features.pop(domain, None)
 
     # --- from other servers --------------------------------------------------------------------------------------------
 
