@@ -401,7 +401,7 @@ class TestServe:
             assert server.line() == f"{hard} {hard}"
         with Serving(house, start=start, prefix=["prlimit", "--nofile=256:256"]) as server:
             assert server.line() == "256 256"
-            assert "may open 256 files, but [limits] connections = 20000 needs 20128" in server.error_line()
+            assert "may open 256 files, but [limits] connections = 20000 needs 20256" in server.error_line()
 
     def test_it_leaves_no_core_and_no_readable_file(self, house: Path, tmp_path: Path) -> None:
         """B-02, reliability.md section 6.1 items 10 and 14."""
