@@ -10,8 +10,9 @@ from run import run
 
 from comity.cpim.address import Address, from_jid, from_sip_uri, to_jid
 from comity.cpim.entity import cpim_view, from_chain, is_secured, split_entity
+from comity.cpim.imdn import is_report
 from comity.cpim.message import CpimMessage, check_profile
-from comity.cpim.native import is_report, plain_text, readable_part
+from comity.cpim.native import plain_text, readable_part
 from comity.cpim.operations import MimeObject
 from comity.cpim.scan import scan_headers
 from comity.errors import AddressError, MalformedMessage

@@ -15,7 +15,8 @@ from comity.cpim.entity import (
     multipart_parts,
     split_entity,
 )
-from comity.cpim.native import is_report, plain_text, readable_part
+from comity.cpim.imdn import is_report
+from comity.cpim.native import plain_text, readable_part
 from comity.cpim.operations import MimeObject
 from comity.errors import MalformedMessage
 from comity.secure import TrustStore, verify

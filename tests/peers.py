@@ -19,6 +19,7 @@ PACKAGES = {
     "libssl.so": "libssl-dev",
     "kamailio": "kamailio",
     "presence_xml.so": "kamailio-presence-modules",
+    "db_sqlite.so": "kamailio-sqlite-modules",
     "prosody": "prosody",
     "lunbound.so": "lua-unbound",
     "ejabberdctl": "ejabberd",

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from comity.admin.init import init_certificates
-from comity.config import Config, PeerConfig, check, load, read
+from comity.config import Config, PeerConfig, check, load, read, warnings_about
 from comity.config.machine import covers, file_system_of
 from comity.config.sections import SECTIONS, ComponentConfig
 from comity.errors import ConfigError, ConfigErrors
@@ -119,8 +119,26 @@ class TestDefaults:
             name = "sip.example.net"
             address = ["10.0.0.2", "10.1.0.0/16"]
             speaks_for = ["BÜCHER.example.net", "*"]
+            [[route]]
+            domain = "sip.example.org"
+            next_hop = ["tls://a", "udp://b:5070"]
+            as = "example.org"
+            user = "comity"
+            password_file = "trunk.password"
+            realm = "The PBX"
+            register = ["1001@example.org", "im:o'malley@example.org"]
+            keep_alive = "off"
+            [[map]]
+            address = "example.org"
+            on = "sip.example.org"
+            is = "xmpp.example.org"
+            [[map]]
+            address = "Alice@example.org"
+            on = "sip.example.org"
+            is = "1001@example.org"
             [[peer]]
             name = "two.example.net"
+            asserted_identity = true
             [store]
             engine = "nats"
             url = "tls://a:4222, tls://b:4222"
@@ -155,13 +173,22 @@ class TestDefaults:
         assert [(route.domain, route.next_hop, route.transit) for route in config.routes] == [
             ("*", "udp://10.0.0.9:5060", ("*",)),
             ("apex.example", "", ()),
+            ("sip.example.org", "tls://a udp://b:5070", ()),
+        ]
+        trunk = config.routes[2]
+        assert (trunk.as_, trunk.user, trunk.realm, trunk.keep_alive) == ("example.org", "comity", "The PBX", 0.0)
+        assert trunk.password_file == tmp_path / "trunk.password"
+        assert [str(address) for address in trunk.register] == ["im:1001@example.org", "im:o'malley@example.org"]
+        assert [(str(rule.address), rule.on, str(rule.is_)) for rule in config.maps] == [
+            ("example.org", "sip.example.org", "xmpp.example.org"),
+            ("im:Alice@example.org", "sip.example.org", "im:1001@example.org"),
         ]
         assert config.peers[0] == PeerConfig(
             "sip.example.net",
             (ip_network("10.0.0.2"), ip_network("10.1.0.0/16")),
             ("xn--bcher-kva.example.net", "*"),
         )
-        assert config.peers[1] == PeerConfig("two.example.net")
+        assert config.peers[1] == PeerConfig("two.example.net", asserted_identity=True)
         assert (config.limits.cpim_message, config.limits.message_lifetime) == (65536, 7200.0)
         assert "secret" not in repr(config.xmpp)
 
@@ -254,10 +281,11 @@ MISTAKES = [
     ('[federation]\nnameservers = ["dns.example"]', "federation.nameservers[0]", "Write its IP address"),
     ('[federation]\nnameservers = "127.0.0.1"', "federation.nameservers", "not a list of DNS servers"),
     (
-        '[[route]]\ndomain = "a.example"\nvia = "xmpp"\nnext_hop = "tls://a"',
-        "route[0].via",
-        "comes with federation",
+        '[[route]]\ndomain = "a.example"\nvia = "xmpp"\nnext_hop = "udp://a"',
+        "route[0].next_hop",
+        "Use tls:// or tcp://",
     ),
+    ('[policy]\ndialback = ["*"]', "policy.dialback[0]", "Write a domain name alone"),
     ('[[route]]\ndomain = "a.example"\nnext_hop = ""', "route[0].next_hop", 'Write it as "tls://'),
     ('[[route]]\ndomain = "Example.org"\nnext_hop = "tls://a"', "route[0].domain", "domain of this server"),
     ('[[route]]\ndomain = "a.example"\nnext_hop = "tls://a"\ntransit = "*"', "route[0].transit", 'or ["*"] for all'),
@@ -337,6 +365,45 @@ MISTAKES = [
     ('[[xmpp.component]]\ndomain = "a.b"\nsecret = "x"\nport = 0', "xmpp.component[0].port", "from 1 to 65535"),
     ("[limits]\nhop = 5", "limits.hop", 'Did you mean "hops"?'),
     ("[limits]\nhops = 0", "limits.hops", "from 1 to 255"),
+    *(
+        (f'[[route]]\ndomain = "b.example"\nnext_hop = "tls://b"\n{text}', key, cure)
+        for text, key, cure in (
+            ('as = "Example.org"', "route[0].as", 'is = "xmpp.example.org"'),
+            ('user = "u"', "route[0].password_file", "user = "),
+            ('password_file = "u"', "route[0].user", "or neither"),
+            ('next_hop = ["tls://a", "b"]'.replace("next_hop", "as"), "route[0].as", "domain name alone"),
+            ('register = "1@b.example"', "route[0].register", 'Write ["1001@'),
+            ('register = ["b.example"]', "route[0].register[0]", 'Write it like "1001@'),
+            ("keep_alive = 0", "route[0].keep_alive", "Write seconds"),
+            ('[[map]]\naddress = "a@example.org"\non = "c.example"\nis = "1@b.example"', "map[0].on", "[[route]]"),
+            ('[[map]]\naddress = "a@example.org"\non = "b.example"\nis = "b.example"', "map[0]", "two addresses"),
+            ('[[map]]\naddress = "a@example.org"\non = "b.example"', "map[0].is", "is missing"),
+            ('[[map]]\naddress = "@b"\non = "b.example"\nis = "c@b.example"', "map[0].address", "no address"),
+            *(
+                (
+                    f'as = "c.example"\n[[map]]\naddress = "{core}"\non = "b.example"\nis = "{wire}"',
+                    "map[0]",
+                    "one of the two",
+                )
+                for core, wire in (("b.example", "d.example"), ("d.example", "c.example"))
+            ),
+        )
+    ),
+    (
+        '[[route]]\ndomain = "b.example"\nvia = "apex"\nnext_hop = ["tls://b", "tls://c"]',
+        "route[0].next_hop",
+        "takes one",
+    ),
+    (
+        '[[route]]\ndomain = "b.example"\nvia = "apex"\nregister = ["a@b.example"]\nnext_hop = "tls://b"',
+        "route[0].register",
+        "by SIP",
+    ),
+    (
+        '[[route]]\ndomain = "*"\nnext_hop = "tls://b"\nregister = ["a@b.example"]',
+        "route[0]",
+        "a route of its own",
+    ),
     ("[limits]\nhops = true", "limits.hops", "from 1 to 255"),
     ('[limits]\ncpim_message = "64 kB"', "limits.cpim_message", '"64 KiB"'),
     ("[limits]\nclient_stanza = -1", "limits.client_stanza", "Write octets"),
@@ -586,3 +653,19 @@ class TestMachine:
         assert file_system_of(Path("/srv/comity"), mounts) == "nfs4"
         assert file_system_of(Path("/srv/local disk/x"), mounts) == "xfs"
         assert file_system_of(Path("/srvx"), mounts) == "ext4"
+
+
+class TestWarnings:
+    """What works and is not wise: said by ``comity config check`` and at the start, and no mistake."""
+
+    def test_one_target_alone_and_federation_without_trust_are_warned_of(self, tmp_path: Path) -> None:
+        """ADDR-10: RFC 3861 section 6 asks for two at least."""
+        path = tmp_path / "comity.toml"
+        path.write_text('[server]\ndomains = ["example.org"]\n[federation]\ndns = true\ntargets = 1\n')
+        said = {warning.key: str(warning) for warning in warnings_about(read(path))}
+        assert set(said) == {"federation.targets", "federation.dns"}
+        assert "comity.toml:5" in said["federation.targets"]
+        assert "write targets = 2 or more" in said["federation.targets"]
+        assert 'trust = "/etc/ssl/certs/ca-certificates.crt"' in said["federation.dns"]
+        path.write_text('[server]\ndomains = ["example.org"]\n[federation]\ntargets = 2\n')
+        assert not warnings_about(read(path))

@@ -50,6 +50,9 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
             "subscriptions",
             "packages",
             "rlmi",
+            "conditions",
+            "fallback",
+            "xhtml",
         )
     ),
     # The same for presence, whose operations are of the presence service.
@@ -78,14 +81,27 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
         )
         for part in (
             *("binding", "requests", "authentication", "submission", "registrar", "delivery", "connections"),
-            *("trunk", "exchange", "keeping", "signing", "ways", "abroad", "abroad_pairs"),
+            *("trunk", "exchange", "keeping", "signing", "ways", "abroad", "abroad_pairs", "abroad_telling"),
             *("availability", "capabilities", "carbons", "counts", "ground", "streams"),
             # Presence: SIP's notifier and publications, XMPP's contact list, probes and directed presence.
             *("publishing", "subscribing", "notifier", "notifications", "partial", "listing", "lists", "watchers"),
             "typing",
             *("roster", "asking", "watching", "directed", "blocking", "personal", "nodes", "vcard"),
             # Other XMPP servers: the switch, the two kinds of ways, what passes between domains.
-            *("neighbours", "ways", "servers", "calls", "components", "passing", "passing_iq", "passing_out"),
+            *(
+                "neighbours",
+                "ways",
+                "servers",
+                "calls",
+                "components",
+                "component_way",
+                "passing",
+                "passing_iq",
+                "passing_out",
+            ),
+            *("presence_abroad", "presence_outward"),
+            # Whom a certificate names is what TLS proved (``TlsInfo``).
+            *("dialback", "server_stream", "server_stream_out"),
         )
     ),
     # APEX's glue in its parts: attachments, the way up and down, the mesh of relays, the services behind well-known endpoints.

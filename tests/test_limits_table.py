@@ -12,7 +12,6 @@ SOURCE = Path(__file__).parents[1] / "src" / "comity"
 
 #: reliability.md section 6.2, for what is not built yet or cannot be set.
 WAITING = {
-    "server_stanza": "server-to-server XMPP",
     "alias_depth": "aliases",
     "max_breadth": "SIP requests sent on to another server",
     "hops": "enforced as cpim.operations.INITIAL_MAX_FORWARDS; another value has a meaning with gateways only",

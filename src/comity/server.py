@@ -53,6 +53,7 @@ from comity.service.peers import KnownPeers, Peer
 from comity.service.pipeline import Pipeline
 from comity.service.policy import Limits
 from comity.service.presence.publications import PublicationLimits
+from comity.service.presence.quota import PeerLimits
 from comity.service.presence.service import AccountPresence
 from comity.service.presence.watching import PresenceLimits
 from comity.service.protection import Protection, Rule
@@ -287,7 +288,10 @@ def _peers(config: Config) -> KnownPeers:
 
 
 def _routes(config: Config) -> StaticRoutes:
-    written = [Route(route.domain, route.via, route.next_hop, frozenset(route.transit)) for route in config.routes]
+    written = [
+        Route(route.domain, route.via, route.next_hop, frozenset(route.transit), is_always_tls=route.via == "xmpp")
+        for route in config.routes
+    ]
     return StaticRoutes([*written, *_component_routes(config)], finds=config.federation.dns)
 
 
@@ -346,7 +350,9 @@ def _limits(config: Config) -> Limits:
 def _presence_limits(config: Config) -> PresenceLimits:
     limits = config.limits
     publications = PublicationLimits(limits.publications, limits.presence_document, round(limits.publication_lease))
-    return PresenceLimits(publications, limits.subscriptions, limits.watchers, limits.requests)
+    asks = limits.peer_asks
+    peers = PeerLimits(limits.peer_subscriptions, limits.peer_requests, float(asks), 20 * asks)
+    return PresenceLimits(publications, limits.subscriptions, limits.watchers, limits.requests, peers)
 
 
 def _sip_config(config: Config) -> SipConfig:
@@ -403,6 +409,7 @@ def _trunk(index: int, config: Config) -> TrunkConfig:
         route.realm,
         tuple(f"{address.local}@{address.domain}" for address in route.register),
         route.keep_alive,
+        route.pres_uris,
     )
 
 

@@ -22,6 +22,7 @@ from comity.config.sections import (
     AcceptConfig,
     ComponentConfig,
     Limits,
+    MapConfig,
     PeerConfig,
     ProtectionConfig,
     RouteConfig,
@@ -116,9 +117,9 @@ class TestTemplate:
             if kind is not Limits:
                 for item in fields(kind):
                     assert re.search(rf"^(# )?(\[\[{name}\.)?{item.name}(\]\]| =)", text, re.M), f"{name}.{item.name}"
-        for kind in (AcceptConfig, ComponentConfig, PeerConfig, ProtectionConfig, RouteConfig):
+        for kind in (AcceptConfig, ComponentConfig, MapConfig, PeerConfig, ProtectionConfig, RouteConfig):
             for item in fields(kind):
-                assert re.search(rf"^# {item.name} =", text, re.M), item.name
+                assert re.search(rf"^# {item.name.rstrip('_')} =", text, re.M), item.name
 
     def test_with_every_setting_uncommented_it_is_still_read(self, tmp_path: Path) -> None:
         """An alternative that is shown has to work; of two lines for one key the last stays."""

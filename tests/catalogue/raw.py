@@ -51,7 +51,9 @@ class RawStream:
         address: where to call from; None: a fresh one.
     """
 
-    def __init__(self, target: Target, via: Literal["xmpp", "sip", "apex"], address: str | None = None) -> None:
+    def __init__(
+        self, target: Target, via: Literal["xmpp", "sip", "apex", "server", "component"], address: str | None = None
+    ) -> None:
         self.address = address or target.address()
         self.sock: socket.socket | ssl.SSLSocket = socket.create_connection(
             target.server.port(via, "tcp"), PATIENCE, (self.address, 0)

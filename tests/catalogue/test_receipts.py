@@ -7,6 +7,7 @@ bare ``message/imdn+xml``, compressed, about the Call-ID it saw.
 from __future__ import annotations
 
 import asyncio
+import html
 import itertools
 import re
 import zlib
@@ -290,8 +291,8 @@ class TestAPhoneAsks:
             async with asyncio.timeout(15), target.server.client("apex", BOB) as bob:
                 with Juliet(target, "dora") as dora, Phone(target, "alice", "Accept: message/cpim") as phone:
                     messages = bob.messages()
-                    for _ in range(2):
-                        if _:
+                    for by_xmpp in (False, True):
+                        if by_xmpp:
                             ask = f"<message to='bob@a.test' id='d1'><body>hello</body>{ASKING}</message>"
                             await asyncio.to_thread(dora.send, ask.encode())
                         else:
@@ -310,8 +311,8 @@ class TestAPhoneAsks:
             asyncio.run(story())
 
 
-def test_phones_keep_their_own_receipts_among_themselves(target: Target) -> None:
-    """What one phone says of another's text is about a Call-ID of theirs: it crosses as it is, and no program beside shows it."""
+def test_a_phones_receipt_for_a_phones_text_goes_no_further(target: Target) -> None:
+    """I-01: it is about a Call-ID of theirs, and nobody asked; a phone that shows everything as text would show its markup."""
     with (
         target.row("I-01 phones", stores=True),
         Phone(target) as alice,
@@ -319,15 +320,55 @@ def test_phones_keep_their_own_receipts_among_themselves(target: Target) -> None
         Juliet(target) as desk,
     ):
         alice.send(alice.sign(alice.message("text", call_id="Call-ID: 1Y9I9dqILI")))
-        request = bob.request()
-        assert header(request, "Call-ID") == "1Y9I9dqILI"
+        assert header(bob.request(), "Call-ID") == "1Y9I9dqILI"
         assert sip_status(alice.hear()) == 200
-        bob.send(
-            bob.sign(
-                bob.build("MESSAGE", "sip:alice@a.test", "Content-Type: message/imdn+xml", body=document("1Y9I9dqILI"))
-            )
-        )
-        told = alice.request()
-        assert told.endswith(document("1Y9I9dqILI"))
-        assert sip_status(bob.hear()) == 200
+        assert tell(bob, document("1Y9I9dqILI")) == 202
+        assert alice.unheard() == []
         assert b"imdn" not in until_mark(desk)
+
+
+def test_strangers_ask_in_vain(target: Target) -> None:
+    """IMDN-12: a thousand requests from somebody who proved nothing are answered by nobody."""
+    with target.row("IMDN-12", stores=True), Juliet(target, "bob") as bob, Agent(target, "tcp") as stranger:
+        heads = TestAPhoneAsks.HEADS.encode() + b"\r\nContent-Type: text/plain\r\n\r\nhello"
+        lines = "Content-Type: message/cpim", "Accept: message/cpim"
+        for _ in range(20):
+            for _ in range(50):
+                stranger.send(stranger.message(heads, *lines))
+            for _ in range(50):
+                assert sip_status(stranger.hear()) in (401, 403, 503)
+        assert b"hello" not in until_mark(bob)
+
+
+INJECTED = "&#13;&#10;X-Injected: 1&#13;&#10;&#13;&#10;body"
+
+
+def test_line_breaks_of_xmpp_make_no_headers(target: Target) -> None:
+    """G-25, T27: in the subject, thread, id and resource, to a phone's request."""
+    with target.row("G-25", stores=True), Phone(target, "bob") as phone, RawXmpp(target, "authenticated") as juliet:
+        juliet.open()
+        juliet.bind("res")
+        juliet.send(
+            f"<message to='bob@a.test' id='a{INJECTED}' type='chat'><subject>S{INJECTED}</subject>"
+            f"<thread>t{INJECTED}</thread><body>text</body></message>".encode()
+        )
+        request = phone.request()
+        head, _, body = request.partition(b"\r\n\r\n")
+        assert body == b"text"
+        assert b"\r\nX-Injected" not in head
+        assert b"Subject: S X-Injected: 1 body" in head
+
+
+def test_markup_and_controls_of_a_phone_stay_text(target: Target) -> None:
+    """G-26: what XML can hold arrives as it was; what it cannot is refused, and the stream goes on."""
+    with target.row("G-26", stores=True), Phone(target) as phone, Juliet(target, "bob") as bob:
+        text = "]]> & < ' \" &amp; <!-- <body>"
+        assert phone.say(phone.message(text)) in (200, 202)
+        got = bob.until(rb"</body>.*?</message>").decode()
+        shown = re.search(r"<body[^>]*>(.*?)</body>", got)
+        assert shown, got
+        assert html.unescape(shown[1]) == text
+        for bad in ("\ufffe", "\x00", "\x0b"):
+            assert phone.say(phone.message(f"bad {bad}")) in (406, 415)
+        assert phone.say(phone.message("after it")) in (200, 202)
+        bob.until(rb"after it</body>")

@@ -105,8 +105,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             names.stop()
 
 
-@pytest.mark.parametrize("source", VIAS)
-@pytest.mark.parametrize("by", ["xmpp", "sip", "apex"])
+@pytest.mark.parametrize(
+    ("source", "by"), [("sip", "xmpp"), ("xmpp", "sip"), ("apex", "sip"), ("sip", "apex"), ("apex", "apex")]
+)
 def test_a_domain_is_found_by_the_protocol_it_has_records_for(world: World, by: str, source: Via) -> None:
     """ADDR-5, ADDR-13, ADDR-15, ADDR-17: whatever the sender speaks; and the answer finds its way back (SEED-43)."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -63,6 +64,14 @@ user = "trunk"
 password_file = "{folder / "trunk.password"}"
 register = ["1001@{DOMAIN}"]
 keep_alive = "1 s"
+[[route]]
+domain = "x.test"
+via = "sip"
+next_hop = "udp://{HOST}:{self.kamailio.port}"
+user = "trunk"
+realm = "{DOMAIN}"
+password_file = "{folder / "trunk.password"}"
+transit = ["{DOMAIN}"]
 [[map]]
 address = "bob@a.test"
 on = "{DOMAIN}"
@@ -93,6 +102,15 @@ address = ["{HOST}"]
         while not look():
             assert time.monotonic() < deadline, f"no {what}\n{self.kamailio.output[-2000:]}\n{self.log[-3000:]}"
             time.sleep(0.05)  # a poll of other processes, with a deadline
+
+    def waits(self, domain: str = DOMAIN) -> bool:
+        """Whether something waits for the trunk."""
+        return f"hop/sip:{domain}" in self.comity.run("queue", "list", "-c", str(self.comity.config))
+
+    @property
+    def port(self) -> int:
+        """Where Comity knows Kamailio to be."""
+        return self.kamailio.tls_port if self.kind == "tls" else self.kamailio.port
 
     @property
     def log(self) -> str:
@@ -178,13 +196,13 @@ async def test_after_either_server_was_killed_they_find_each_other(joined: Joine
     """A dead trunk is known before a message is tried; what waits goes out when it is back."""
     async with joined.ours("apex", receive=False) as alice:
         joined.kamailio.stop(is_crash=True)
-        await asyncio.to_thread(
-            joined.until, lambda: "does not answer" in joined.log.split("answers again")[-1], "death"
-        )
+        await asyncio.to_thread(joined.until, lambda: f"port {joined.port} does not answer" in joined.log, "death")
         assert (await says(alice, ALICE, DAVE, "while it was down")).status is Status.INDETERMINANT
         await asyncio.to_thread(joined.kamailio.start)
         async with joined.phone(DAVE) as dave:
             assert [text_of(one) for one in await take(dave)] == ["while it was down"]
+    # Killed before it knows that the message arrived, it would send it once more.
+    await asyncio.to_thread(joined.until, lambda: not joined.waits(), "end of the message")
     joined.comity.kill()
     async with joined.phone(DAVE, receive=False) as dave:
         assert (await says(dave, DAVE, ALICE, "nobody there")).status is Status.FAILURE
@@ -194,17 +212,58 @@ async def test_after_either_server_was_killed_they_find_each_other(joined: Joine
         assert [text_of(one) for one in await take(again)] == ["there again"]
 
 
+@pytest.mark.parametrize("joined", ["udp"], indirect=True)
 @in_loop
 async def test_somebody_of_ours_is_a_number_of_theirs(joined: Joined) -> None:
     """The map both ways: Bob writes as 1001 of the PBX, is registered there, and gets what is for that number."""
-    if joined.kind == "tls":
-        async with joined.ours("xmpp", BOB, receive=False) as bob, joined.phone(DAVE) as dave:
-            assert (await passes(bob, dave, letter(BOB, DAVE, "as myself"), DAVE)).from_ == BOB
-        return
     async with joined.ours("xmpp", BOB) as bob, joined.phone(DAVE) as dave:
         received = await passes(bob, dave, letter(BOB, DAVE, "as a number"), DAVE)
         assert received.from_ == NUMBER
         received = await passes(dave, bob, letter(DAVE, NUMBER, "to the number"), NUMBER)
         assert (received.from_, received.to) == (DAVE, BOB)
+        assert f"route <sip:{HOST}:{joined.kamailio.port};lr>" in joined.kamailio.output  # the Service-Route it gave
         # By his own name he is nobody there: that name is not his on this link (G-13).
         assert (await says(dave, DAVE, BOB, "x")).reason is Reason.NO_SUCH_USER
+
+
+@pytest.mark.parametrize("joined", ["udp"], indirect=True)
+@in_loop
+async def test_what_goes_in_circles_without_a_history_ends(joined: Joined) -> None:
+    """G-17, G-18: Kamailio sends what is for x.test back, takes our history out, and writes one more word each time."""
+    async with joined.phone(DAVE) as dave:
+        to = Address.parse("im:bob@x.test")
+        before = joined.kamailio.output.count("goes round")
+        assert (await says(dave, DAVE, to, "round")).status is not Status.SUCCESS
+        [told] = await take(dave)
+        assert told.from_ == Address.parse("im:comity@a.test")
+        # Each of the two takes one of 70 hops; some datagrams are sent twice.
+        assert 35 <= joined.kamailio.output.count("goes round") - before <= 70
+
+
+@pytest.mark.parametrize("joined", ["udp"], indirect=True)
+def test_a_call_that_forks_to_us_is_not_broken(joined: Joined) -> None:
+    """An INVITE is none of ours: refused at once, and the other branch rings on (RFC 3261 section 16.7)."""
+    with socket.socket(type=socket.SOCK_DGRAM) as caller, socket.socket(type=socket.SOCK_DGRAM) as phone:
+        for end in (caller, phone):
+            end.bind(("127.0.0.1", 0))
+            end.settimeout(PATIENCE)
+        here, there = (f"127.0.0.1:{end.getsockname()[1]}" for end in (caller, phone))
+        head = (
+            f"Via: SIP/2.0/UDP {here};branch=z9hG4bKcall;rport\r\nMax-Forwards: 70\r\nCall-ID: call-1\r\n"
+            f"From: <sip:dave@{DOMAIN}>;tag=1\r\nTo: <sip:ring@{DOMAIN}>\r\nContact: <sip:dave@{here}>\r\n"
+        )
+        invite = f"INVITE sip:ring@{there} SIP/2.0\r\n{head}X-Fork: yes\r\nCSeq: 1 INVITE\r\nContent-Length: 0\r\n\r\n"
+        caller.sendto(invite.encode(), (HOST, joined.kamailio.port))
+        asked, proxy = phone.recvfrom(65536)
+        joined.until(lambda: "said 405 to INVITE" in joined.kamailio.output, "answer of ours")
+        lines = [
+            line for line in asked.decode().split("\r\n") if line.split(":")[0] in ("Via", "From", "Call-ID", "CSeq")
+        ]
+        answer = "\r\n".join(
+            ["SIP/2.0 200 OK", *lines, f"To: <sip:ring@{DOMAIN}>;tag=2", f"Contact: <sip:ring@{there}>"]
+        )
+        phone.sendto(f"{answer}\r\nContent-Length: 0\r\n\r\n".encode(), proxy)
+        said = ""
+        while not said or said.startswith("SIP/2.0 1"):
+            said = caller.recv(65536).decode()
+        assert said.startswith("SIP/2.0 200 "), said

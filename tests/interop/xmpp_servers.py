@@ -58,14 +58,10 @@ listen:
   - {port: @C2S@, ip: "127.0.0.1", module: ejabberd_c2s, starttls: true, access: c2s}
   - {port: @S2S@, ip: "127.0.0.1", module: ejabberd_s2s_in}
   - {port: @S2S_TLS@, ip: "127.0.0.1", module: ejabberd_s2s_in, tls: true}
-  - port: @COMPONENT@
-    ip: "127.0.0.1"
-    module: ejabberd_service
-    hosts: {@COMPONENTS@}
+@COMPONENTS@
 s2s_use_starttls: required
 s2s_cafile: "@TRUST@"
 s2s_access: s2s
-outgoing_s2s_families: [ipv4]
 auth_method: internal
 auth_password_format: plain
 disable_sasl_mechanisms: [SCRAM-SHA-1-PLUS, SCRAM-SHA-256-PLUS, SCRAM-SHA-512-PLUS]  # it binds to tls-unique and does not say so
@@ -119,12 +115,11 @@ class Names:
 
     def serve(self, domain: str, port: int, tls_port: int = 0) -> None:
         """Publish where a domain's XMPP server takes other servers."""
-        lines = [
-            f"host.{domain}. 60 IN A 127.0.0.1",
-            f"_xmpp-server._tcp.{domain}. 60 IN SRV 10 0 {port} host.{domain}.",
-        ]
+        # COMPAT ejabberd 23.01: asks DNS for SRV, but libc for addresses.
+        lines = [] if self._zone else ["localhost. 60 IN A 127.0.0.1"]
+        lines.append(f"_xmpp-server._tcp.{domain}. 60 IN SRV 10 0 {port} localhost.")
         if tls_port:
-            lines.append(f"_xmpps-server._tcp.{domain}. 60 IN SRV 5 0 {tls_port} host.{domain}.")
+            lines.append(f"_xmpps-server._tcp.{domain}. 60 IN SRV 5 0 {tls_port} localhost.")
         self._zone[domain] = "\n".join(lines)
         zone = "\n".join(self._zone.values())
         self._loop.call_soon_threadsafe(self._server.load, zone)
@@ -171,7 +166,12 @@ class StockServer:
         self.certificate, self.key = authority.issue(domain)
         self._names = names
         self._running: Program | None = None
+        self.component_ports = self._component_ports()
+        """Where each component attaches, by its domain."""
         names.serve(domain, self.port)
+
+    def _component_ports(self) -> dict[str, int]:
+        return dict.fromkeys(self.components, self.component_port)
 
     @property
     def values(self) -> dict[str, str]:
@@ -246,6 +246,10 @@ class EjabberdServer(StockServer):
 
     program = "ejabberdctl"
 
+    def _component_ports(self) -> dict[str, int]:
+        """One each: whoever attaches to a port gets what is for any of its hosts."""
+        return {name: free_port() for name in self.components}
+
     def start(self) -> None:
         """Start it, and wait until it listens."""
         need_program("ejabberdctl")
@@ -253,7 +257,11 @@ class EjabberdServer(StockServer):
         folder = self.folder
         combined = folder / "combined.pem"
         combined.write_bytes(self.certificate.read_bytes() + self.key.read_bytes())
-        shown = ", ".join(f'"{name}": {{password: "{secret}"}}' for name, secret in self.components.items())
+        shown = "\n".join(
+            f'  - port: {port}\n    ip: "127.0.0.1"\n    module: ejabberd_service\n'
+            f'    hosts: {{"{name}": {{password: "{self.components[name]}"}}}}'
+            for name, port in self.component_ports.items()
+        )
         values = {**self.values, "COMBINED": str(combined), "COMPONENTS": shown}
         (folder / "ejabberd.yml").write_text(filled(_EJABBERD, values))
         server = f"{{nameserver, {{127,0,0,1}}, {self._names.port}}}.\n"

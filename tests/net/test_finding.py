@@ -323,6 +323,36 @@ class TestTrouble:
             assert len([question for question in w.dns.asked if question.startswith("h")]) <= 2 * 16
 
     @run_async
+    async def test_a_domain_that_dns_does_not_answer_for_costs_one_question(self) -> None:
+        """U-06, and nobody can use up the sockets with domains of silent name servers."""
+        async with world() as w:
+            w.dns.rcode = dns.rcode.SERVFAIL
+            with pytest.raises(DeliveryError):
+                await w.find("silent.test", "sip")
+            assert set(w.dns.asked) == {"silent.test A"}
+
+    @run_async
+    async def test_while_dns_is_down_what_was_found_is_used_without_asking_each_time(self) -> None:
+        """F-26: for an hour past its TTL; and ADDR-16 again as soon as DNS answers."""
+        async with world() as w:
+            assert await w.find("xmpp.test") == ["xmpp"]
+            w.clock.advance(301)
+            w.dns.rcode = dns.rcode.SERVFAIL
+            assert await w.find("xmpp.test") == ["xmpp"]
+            asked = len(w.dns.asked)
+            for _ in range(5):
+                assert await w.find("xmpp.test") == ["xmpp"]
+            assert len(w.dns.asked) == asked
+            w.dns.rcode = dns.rcode.NOERROR
+            w.dns.load("_sips._tcp.xmpp.test. 300 IN SRV 0 0 1 h.test.\nh.test. 300 IN A 198.51.100.1")
+            w.clock.advance(31)
+            assert await w.find("xmpp.test") == ["sip"]
+            w.dns.rcode = dns.rcode.SERVFAIL
+            w.clock.advance(301 + 3601)
+            with pytest.raises(DeliveryError):
+                await w.find("xmpp.test")
+
+    @run_async
     async def test_names_are_compared_as_a_labels(self) -> None:
         """U-07: an IDNA name is asked for in its A-labels, and names with odd octets are none."""
         async with world() as w:

@@ -79,7 +79,7 @@ class ServerProcess:
 
     def _configure(self, limits: str) -> dict[tuple[str, str], int]:
         """Write comity.toml with ports that are free now; which they are."""
-        sip, sips, xmpp, xmpps, server, servers, apex, apexs = free_ports(8)
+        sip, sips, xmpp, xmpps, server, servers, component, apex, apexs = free_ports(9)
         self.config.write_text(
             f"""[server]
 domains = {json.dumps(self.domains)}
@@ -88,6 +88,7 @@ listen = ["udp://127.0.0.1:{sip}", "tcp://127.0.0.1:{sip}", "tls://127.0.0.1:{si
 [xmpp]
 client = ["tcp://127.0.0.1:{xmpp}", "tls://127.0.0.1:{xmpps}"]
 server = ["tcp://127.0.0.1:{server}", "tls://127.0.0.1:{servers}"]
+component_listen = ["tcp://127.0.0.1:{component}"]
 [apex]
 listen = ["tcp://127.0.0.1:{apex}", "tls://127.0.0.1:{apexs}"]
 [limits]
@@ -103,6 +104,7 @@ listen = ["tcp://127.0.0.1:{apex}", "tls://127.0.0.1:{apexs}"]
             ("xmpp", "tls"): xmpps,
             ("server", "tcp"): server,
             ("server", "tls"): servers,
+            ("component", "tcp"): component,
             ("apex", "tcp"): apex,
             ("apex", "tls"): apexs,
         }
@@ -177,7 +179,7 @@ listen = ["tcp://127.0.0.1:{apex}", "tls://127.0.0.1:{apexs}"]
         """Whatever happened: nothing of it runs on."""
         self.kill()
 
-    def port(self, via: Via | Literal["server"], transport: Transport) -> HostPort:
+    def port(self, via: Via | Literal["server", "component"], transport: Transport) -> HostPort:
         """Where to connect."""
         return "127.0.0.1", self._ports[via, transport]
 

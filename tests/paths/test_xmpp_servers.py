@@ -11,7 +11,7 @@ import pytest
 
 from comity.client import text_object
 from comity.cpim.address import Address
-from comity.cpim.operations import Reason, Status
+from comity.cpim.operations import MimeObject, Reason, Requirement, Status
 from comity.secure import LocalCa, TrustStore, new_identity, sign, verify
 from tests.paths.kit import Via
 from tests.paths.neighbours import ALICE, BOB, CAROL, Neighbours
@@ -148,3 +148,24 @@ def test_an_outage_loses_nothing_and_keeps_the_order(tmp_path_factory: pytest.Te
         run(drained())
         assert got == [f"{n}" for n in range(count)]
         assert both.a.stop() == 0
+
+
+def test_what_xml_cannot_hold_crosses_between_two_that_know_how(both: Neighbours) -> None:
+    """GW-2, T11: the other server is asked once what it can do; then any octets cross, and so does what must stay whole."""
+
+    async def story() -> None:
+        head = f"From: <{ALICE.uri}>\r\nTo: <{BOB.uri}>\r\n\r\nContent-Type: application/octet-stream\r\n\r\n".encode()
+        thing = MimeObject.of("message/cpim", head + bytes(range(256)))
+        async with both.a.client("sip", ALICE, "tls", receive=False) as alice, both.b.client("sip", BOB, "tls") as bob:
+            assert (await alice.send(thing, BOB)).status is Status.INDETERMINANT
+            [received] = await listening(bob, 1)
+            assert received.object.octets == thing.octets
+            when = datetime.now(UTC)
+            identity = new_identity(ALICE, ca=LocalCa.create("Test authority", when=when), when=when)
+            signed = sign(text_object(ALICE, BOB, "whole"), identity, when=when)
+            answer = await alice.send(signed, BOB, requirements={Requirement.SIGNED, Requirement.TLS})
+            assert answer.status is Status.INDETERMINANT, answer
+            [received] = await listening(bob, 1)
+            assert received.object.octets == signed.octets
+
+    run(story())

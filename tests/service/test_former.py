@@ -143,6 +143,11 @@ def test_what_waits_for_a_domain_that_is_ours_now_comes_to_its_inboxes() -> None
         lives = Lives()
         await lives.wait_for("1", "2")
         await lives.bench.send("x", destination="im:nobody@b.test")
+        asked = lives.bench.operation(
+            "r", source=BOB, destination="im:alice@a.test", wants_receipt="sip", native_id="7"
+        )
+        await lives.bench.device("im:alice@a.test")
+        await lives.bench.pass_in(asked, "b.test")
         await lives.begin(people=("im:alice@a.test", "im:bob@b.test"))
         assert await lives.lanes() == ["inbox/im:alice@a.test", "inbox/im:bob@b.test"]
         bob, alice = await lives.bench.device(BOB), await lives.bench.device("im:alice@a.test")

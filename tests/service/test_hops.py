@@ -194,7 +194,10 @@ class TestOut:
             assert len(hop.deliveries) > 800
             assert not alice.deliveries
             await pass_time(bench, 2 * 3600)
-            assert report_in(alice.deliveries[0]).reason is Reason.EXPIRED
+            report = report_in(alice.deliveries[0])
+            assert (report.reason, report.text) == (Reason.TIMEOUT, "The servers of b.test did not take it in time."), (
+                "XMPP-7"
+            )
             assert not await bench.store.lanes()
 
         run(story())

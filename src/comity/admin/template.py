@@ -104,6 +104,22 @@ client = ["tcp://0.0.0.0:5222", "tls://0.0.0.0:5223"]
 # via = "sip"
 # next_hop = "tls://10.0.0.2:5061"
 # transit = ["example.net"]
+# More for a SIP server: another name for the domain on that link, how to sign in there, addresses to register there as ours, how
+# often to ask whether it is there, and whether it takes pres: addresses.
+# as = "pbx.example.net"
+# user = "comity"
+# password_file = "trunk.password"
+# realm = "pbx.example.net"
+# register = ["1001@pbx.example.net"]
+# keep_alive = "60 s"
+# pres_uris = false
+
+
+# Somebody who has another name on the link to a server beside this one: one block for each.
+# [[map]]
+# address = "alice@example.org"
+# on = "pbx.example.org"
+# is = "1001@pbx.example.org"
 
 
 # Domains without a block above: found by DNS, always under TLS. `comity dns example.org` prints the records that others find you by.
@@ -123,6 +139,7 @@ client = ["tcp://0.0.0.0:5222", "tls://0.0.0.0:5223"]
 # name = "pbx.example.org"
 # address = ["10.0.0.2"]
 # speaks_for = ["branch.example.org"]
+# asserted_identity = false
 
 
 [store]
@@ -154,6 +171,9 @@ scram_sha1 = true
 # who are in the person's "contacts", of the same "domain", or "everyone" see it and ask about the others. Each person may
 # choose differently. Programs that cannot ask (most SIP phones) go well with "contacts" or "domain".
 presence_default = "ask"
+
+# Domains of old XMPP servers that have no certificate anybody vouches for: they are believed by a question put to their DNS (XEP-0220).
+# dialback = ["old.example.net"]
 
 # Messages and presence are independent of one another: either can be switched off.
 # messages = true

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
@@ -22,8 +23,13 @@ from comity.cli.messages import SignIn, Via, connected, sign_in_options, signing
 from comity.cli.output import NEGATIVE, as_json, fail, print_json, printable
 from comity.client import Received
 from comity.cpim.address import Address
+from comity.cpim.entity import cpim_view
 from comity.cpim.history import HistoryEntry, in_words
+from comity.cpim.imdn import POSITIVE, Imdn, notification, wishes_of
+from comity.cpim.message import new_message_id
 from comity.cpim.native import readable_part
+from comity.cpim.operations import Fate, MimeObject, Report
+from comity.errors import MalformedMessage
 from comity.secure import (
     Action,
     Identity,
@@ -44,6 +50,7 @@ from comity.secure.openpgp import PgpIdentity
 @sign_in_options
 @click.option("--count", type=click.IntRange(1), help="End after so many messages.")
 @click.option("--timeout", type=click.FloatRange(0, min_open=True), help="End after so many seconds.")
+@click.option("--receipts", "confirms", is_flag=True, help="Tell who asks (send --receipt) that their message came.")
 @passphrase_option
 @as_json
 def listen(
@@ -52,6 +59,7 @@ def listen(
     via: Via,
     count: int | None,
     timeout: float | None,
+    confirms: bool,
     passphrase_file: Path | None,
     as_json: bool,
     **sign_in: Any,
@@ -74,7 +82,7 @@ def listen(
     who = signing_in(via, whose, sign_in)
     with contextlib.closing(Listener(store, keys, via, whose, as_json)) as listener:
         try:
-            asyncio.run(_listen(who, listener, count, timeout))
+            asyncio.run(_listen(who, listener, count, timeout, confirms=confirms))
         except asyncio.CancelledError:
             click.echo("comity: stopped listening", err=True)
     if count is not None and listener.seen < count:
@@ -113,9 +121,10 @@ class Listener:
     def show(self, received: Received, now: datetime) -> None:
         """Print one message, or on stderr that one of theirs was not delivered; ``now`` is aware UTC."""
         if received.report is not None:
-            report = received.report
-            sentence = f"not delivered to {report.recipient}: {report.reason.value}: {report.text}"
-            click.echo(f"comity: {printable(sentence)}", err=True)
+            click.echo(f"comity: {printable(_told(received.report))}", err=True)
+            return
+        if (notice := received.notice) is not None:  # the program of whoever it is from says so, signed or not
+            click.echo(f"comity: {printable(f'{received.from_} says: {notice.status}: {notice.message_id}')}", err=True)
             return
         verdict = verify(
             received.object,
@@ -166,7 +175,31 @@ class Listener:
         return remember(self._store, verdict, now, self._via)
 
 
-async def _listen(sign_in: SignIn, listener: Listener, count: int | None, seconds: float | None) -> None:
+def _told(report: Report) -> str:
+    """What our server says of a message of ours, in words."""
+    if report.fate is Fate.FAILED:
+        return f"not delivered to {report.recipient}: {report.reason.value}: {report.text}"
+    how = "still on its way" if report.fate is Fate.DELAYED else report.fate.value
+    return f"{how} to {report.recipient}" if report.fate is not Fate.DISPLAYED else f"displayed by {report.recipient}"
+
+
+def receipt_for(received: Received, now: datetime) -> MimeObject | None:
+    """The notification that a message was delivered, if its sender asked for one and it came from no server (RFC 5438 section 7.2)."""
+    try:
+        view = cpim_view(received.object)
+    except MalformedMessage:
+        return None
+    if view is None or received.report is not None or POSITIVE not in wishes_of(view):
+        return None
+    who = received.to.uri
+    imdn = Imdn(view.message_id, view.date_time_text, "delivered", "", who, who, view.subject())
+    message_id = new_message_id(os.urandom(15))
+    return notification(imdn, from_=received.to, to=received.from_, when=now, message_id=message_id)
+
+
+async def _listen(
+    sign_in: SignIn, listener: Listener, count: int | None, seconds: float | None, *, confirms: bool
+) -> None:
     task = asyncio.current_task()
     assert task is not None
     for number in (signal.SIGINT, signal.SIGTERM):  # sign out before it ends, so that the server need not find out
@@ -176,7 +209,10 @@ async def _listen(sign_in: SignIn, listener: Listener, count: int | None, second
             click.echo(f"comity: listening as {printable(str(sign_in.address))} by {sign_in.via}", err=True)
             messages = aiter(client.messages())
             async for received in messages:
-                listener.show(received, datetime.now(UTC))
+                now = datetime.now(UTC)
+                listener.show(received, now)
+                if confirms and (receipt := receipt_for(received, now)) is not None:
+                    await client.send(receipt, received.from_)
                 if listener.seen == count:
                     await _take_last(messages)
                     return

@@ -36,6 +36,7 @@ from comity.client import Client, ClientError, connect, terse, text_object
 from comity.cpim.address import Address
 from comity.cpim.compose import PLAIN
 from comity.cpim.delivered import in_words
+from comity.cpim.imdn import DISPLAY, POSITIVE
 from comity.cpim.operations import MimeObject, Requirement, Response, Status
 from comity.cpim.protection import read_requirements
 from comity.secure import Identity, KeyStore, canonical_text
@@ -180,6 +181,12 @@ def signing_in(via: Via, address: Address, options: dict[str, Any]) -> SignIn:
     multiple=True,
     help="What every hop must keep, or fail the message; may be given more than once.",
 )
+@click.option(
+    "--receipt",
+    "wants_receipt",
+    is_flag=True,
+    help="Ask to be told when it was delivered and displayed (listen shows it).",
+)
 @click.option("--forge-from", metavar="ADDRESS", help="Claim to be somebody else, to see it refused.")
 @as_json
 def send(
@@ -196,6 +203,7 @@ def send(
     passphrase_file: Path | None,
     content_type: str,
     required: tuple[str, ...],
+    wants_receipt: bool,
     forge_from: str | None,
     as_json: bool,
     **sign_in: Any,
@@ -221,7 +229,8 @@ def send(
     if is_signed:
         signer = signing_identity(store, sender, Passphrase(passphrase_file), is_openpgp=is_openpgp)
         when = next_time(store.home, sender, when)
-    obj = text_object(claimed or sender, recipient, _content(text, content_type), content_type, when=when)
+    asks = (POSITIVE, DISPLAY) if wants_receipt else ()
+    obj = text_object(claimed or sender, recipient, _content(text, content_type), content_type, when=when, asks=asks)
     forms = [obj]
     if is_encrypted:
         forms = [encrypted_for(obj, readers, signer, when)]

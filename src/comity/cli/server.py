@@ -32,8 +32,8 @@ from comity.errors import ComityError
 logger = logging.getLogger(__name__)
 
 REPORT_SECONDS = 5.0
-OWN_DESCRIPTORS = 128
-"""Files a server needs besides its connections: listeners, store, event loop, workers."""
+OWN_DESCRIPTORS = 256
+"""Files a server needs besides its connections: listeners, store, event loop, workers, questions to DNS."""
 COLLECTOR = (5_000, 5, 20)
 """Thresholds of the three generations (Python's own: 700, 10, 10)."""
 

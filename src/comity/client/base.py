@@ -18,6 +18,8 @@ from typing import Protocol, Self
 
 from comity.bindings.base import HostPort, Listener, Network, Transport
 from comity.cpim.address import Address
+from comity.cpim.entity import cpim_view
+from comity.cpim.imdn import Imdn, notification_in
 from comity.cpim.native import plain_text, readable_part
 from comity.cpim.operations import (
     HistoryEntry,
@@ -29,7 +31,7 @@ from comity.cpim.operations import (
     failure,
 )
 from comity.cpim.protection import unmet
-from comity.errors import ComityError, LocalProtocolError
+from comity.errors import ComityError, LocalProtocolError, MalformedMessage
 from comity.net.network import AsyncNetwork
 from comity.service.interfaces import Delivery, Service
 
@@ -60,7 +62,7 @@ class Received:
     """When our server took it, as far as it says so (SIP Date, XEP-0203): its freshness is judged by this (SEC-24)."""
     history: tuple[HistoryEntry, ...] = ()
     report: Report | None = None
-    """Set when this is a failure report about a message of ours."""
+    """Set when our server says what became of a message of ours: its failure, or what we asked to be told."""
     requirements: frozenset[Requirement] = frozenset()
     """What the sender required of every hop; of the object it holds for the recipient's eyes too."""
     id: str = ""
@@ -80,6 +82,15 @@ class Received:
         """
         if self.refuser is not None:
             self.refuser(reason, text)
+
+    @property
+    def notice(self) -> Imdn | None:
+        """What the recipient's program says of a message of ours, in an object of its own (RFC 5438); None if it is none."""
+        try:
+            view = cpim_view(self.object)
+            return None if view is None else notification_in(view)
+        except MalformedMessage:
+            return None
 
     @property
     def text(self) -> str | None:

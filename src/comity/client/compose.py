@@ -6,6 +6,7 @@ Place on the path: before step 1, at the sender.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from comity.cpim.address import Address
@@ -25,10 +26,12 @@ def text_object(
     *,
     subject: str = "",
     when: datetime | None = None,
+    asks: Sequence[str] = (),
 ) -> MimeObject:
     """Make a message/cpim with a new Message-ID (RFC 3862, RFC 5438 section 6.3).
 
-    A text's line ends become CR LF (RFC 8551 section 3.1.1: by the originator only); octets stay as they are.
+    A text's line ends become CR LF (RFC 8551 section 3.1.1: by the originator only); octets stay as they are. ``asks``: what the
+    sender wants to be told, in the words of ``cpim.imdn.WISHES``; it comes as ``Received.report`` or ``Received.notice``.
     """
     if isinstance(content, str):
         lines = content.replace("\r\n", "\n").replace("\r", "\n")
@@ -41,6 +44,7 @@ def text_object(
         when=when or datetime.now(UTC),
         message_id=new_message_id(os.urandom(15)),
         subjects=[("", subject)] if subject else (),
+        asks=asks,
     )
 
 

@@ -34,6 +34,7 @@ from comity.client.base import ClientError, Mailbox, Options, Received, SignedIn
 from comity.client.presence import HasPresence
 from comity.client.sip_presence import SipPresence
 from comity.cpim.address import Address, to_sip_uri
+from comity.cpim.composing import composing_in
 from comity.cpim.message import new_message_id
 from comity.cpim.operations import MessageOperation, MimeObject, Reason, Requirement, Response, failure, indeterminant
 from comity.errors import DeliveryError, LocalProtocolError
@@ -326,6 +327,9 @@ class SipClient(HasPresence, SignedIn):
         made = request_to_operation(event.request, when=datetime.now(UTC), message_id=new_message_id(os.urandom(15)))
         if isinstance(made, Refusal):
             self._respond(event.id, made.status_code, made.text, made.headers)
+            return
+        if b"im-iscomposing" in event.request.body and composing_in(made.object) is not None:
+            self._respond(event.id, 200)  # somebody types: no message
             return
         first = asserter(made.source, self._options.address, made.history)
         # The Request-URI is our contact address; who we are is what we signed in as.

@@ -19,7 +19,7 @@ from typing import Any
 from comity.bindings.base import HostPort, Link, Target
 from comity.bindings.xmpp import events, mapping, wire
 from comity.bindings.xmpp.e2e import wrap_entity, wrap_octets
-from comity.bindings.xmpp.extensions import FORM_ELEMENT, PROTECTION, WANTS_FORM
+from comity.bindings.xmpp.extensions import FORM_ELEMENT, PROTECTION, TOLD, WANTS_FORM
 from comity.bindings.xmpp.jid import Jid
 from comity.bindings.xmpp.protection import protection_element
 from comity.bindings.xmpp.queries import DISCO_INFO, verification_string
@@ -30,9 +30,11 @@ from comity.client.presence import HasPresence
 from comity.client.xmpp_presence import XmppPresence
 from comity.client.xmpp_stanzas import answer, arrived, capabilities, reply, server_id
 from comity.cpim.address import Address, from_jid, to_jid
+from comity.cpim.composing import composing_in
 from comity.cpim.delivered import checked
 from comity.cpim.message import new_message_id
 from comity.cpim.operations import (
+    Fate,
     MimeObject,
     Reason,
     Report,
@@ -361,7 +363,24 @@ class XmppClient(HasPresence, SignedIn):
         received = Received(empty, sender, self._options.address, self._options.address.domain, report=report)
         self._mailbox.put(received, self._taker(index))
 
+    def _take_receipt(self, stanza: Element, index: int) -> bool:
+        """Take a receipt or marker (XEP-0184, XEP-0333) for a message of ours; False if the stanza is none."""
+        found = next((child for child in stanza.elements() if child.name in TOLD), None)
+        if found is None or stanza.find(mapping.BODY) is not None:
+            return False
+        try:
+            sender, _ = from_jid(stanza.get("from"))
+        except AddressError:
+            return False
+        own = self._options.address
+        report = Report(Reason.INTERNAL, "", sender, found.get("id"), Fate(TOLD[found.name]))
+        empty = MimeObject.of("application/octet-stream", b"")
+        self._mailbox.put(Received(empty, sender, own, own.domain, report=report), self._taker(index))
+        return True
+
     def _message(self, stanza: Element, index: int) -> None:
+        if self._take_receipt(stanza, index):
+            return
         made = mapping.stanza_to_operation(
             stanza, when=datetime.now(UTC), trans_id=stanza.get("id"), message_id=new_message_id(os.urandom(15))
         )
@@ -370,6 +389,9 @@ class XmppClient(HasPresence, SignedIn):
             if error is not None:
                 self._write(error)
             self._handled(index)
+            return
+        if made.context.transient and composing_in(made.object) is not None:
+            self._handled(index)  # somebody types: no message
             return
         history = mapping.read_history(stanza)
         when = arrived(stanza)

@@ -213,6 +213,9 @@ class RouteConfig:
     keep_alive: float = field(default=60.0, metadata={"kind": "seconds-or-off"})
     """For SIP: how often the next hop is asked whether it is there (OPTIONS), so that one that is not is known before a message
     waits for it; ``"off"``: never."""
+    pres_uris: bool = _flag(False)
+    """For SIP: presence is asked for there by ``pres:`` URIs (RFC 3856 section 5) and, where those are refused (416), by ``sip:``. Few
+    servers know them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -454,6 +457,12 @@ class Limits:
     """Of one presentity."""
     requests: int = _count(50)
     """Of one user to see others, that wait for their answer."""
+    peer_subscriptions: int = _count(50_000)
+    """Of the people of one other domain, to presence of our users."""
+    peer_requests: int = _count(50)
+    """Of the people of one other domain to see one user, that wait for the answer."""
+    peer_asks: int = _count(50)
+    """Requests to see somebody, withdrawals and answers a second of one other domain."""
     publications: int = _count(20)
     """Devices that say how one presentity is."""
     user_publications: int = _count(2)

@@ -92,8 +92,17 @@ def wrap(
 def plain_text(obj: MimeObject, *, limits: CpimLimits = DEFAULT) -> PlainText | None:
     """The text of an unsecured object, or None if a plain client cannot have all of it (GW-2).
 
-    The object is message/cpim with text/plain inside, or text/plain itself, in US-ASCII or UTF-8; everything else, secured
-    objects above all, goes whole or not at all (I18N-5).
+    The object is message/cpim with text/plain inside, or text/plain itself, in US-ASCII or UTF-8, or several of them for one to
+    be chosen; everything else, secured objects above all, goes whole or not at all (I18N-5).
+    """
+    found = plain_texts(obj, limits=limits)
+    return found[-1] if found else None
+
+
+def plain_texts(obj: MimeObject, *, limits: CpimLimits = DEFAULT) -> list[PlainText]:
+    """The same in every language there is: the last is for who prefers none (RFC 2046 section 5.1.4); empty if there is no text.
+
+    A multipart/alternative of texts and pages of HTML is a text: its parts say the same thing (T5).
     """
     subjects: tuple[tuple[str, str], ...] = ()
     try:
@@ -101,12 +110,34 @@ def plain_text(obj: MimeObject, *, limits: CpimLimits = DEFAULT) -> PlainText | 
             message = CpimMessage.parse(decode_transfer(obj), limits=limits)
             subjects = tuple(message.subjects.items())
             obj = content_object(message)
-        decoded = _decode_text(obj)
+        parts = [obj]
+        if obj.media_type == "multipart/alternative":
+            parts = [split_entity(part) for part in multipart_parts(obj, limits=limits)]
+        if any(part.media_type not in ("text/plain", "text/html") for part in parts):
+            return []
+        texts = [(part, _decode_text(part)) for part in parts if part.media_type == "text/plain"]
     except MalformedMessage:
-        return None
-    if decoded is None:
-        return None
-    return PlainText(decoded[0], decoded[1], obj.header("content-language"), subjects)
+        return []
+    if any(decoded is None for _, decoded in texts):
+        return []
+    return [PlainText(*decoded, part.header("content-language"), subjects) for part, decoded in texts if decoded]
+
+
+def alternatives(texts: Sequence[tuple[str, bytes]], boundary: str) -> tuple[str, bytes]:
+    """Content-Type and octets of a multipart/alternative with one text in several languages (T5).
+
+    Args:
+        texts: (language, octets) of each, the one for who prefers none last.
+        boundary: a token; made longer where a text holds it.
+    """
+    while any(boundary.encode() in octets for _, octets in texts):
+        boundary += "x"
+    pieces = []
+    for language, octets in texts:
+        head = b"Content-Type: text/plain; charset=utf-8\r\n"
+        head += f"Content-Language: {language}\r\n".encode() if language else b""
+        pieces.append(f"--{boundary}\r\n".encode() + head + b"\r\n" + octets + b"\r\n")
+    return f'multipart/alternative; boundary="{boundary}"', b"".join(pieces) + f"--{boundary}--\r\n".encode()
 
 
 def _decode_text(obj: MimeObject) -> tuple[str, bytes] | None:

@@ -177,6 +177,8 @@ class Report:
     """Of what was delivered (``Response.form``)."""
     at: str = ""
     """The node at which the object ended, where the form is a text."""
+    condition: str = ""
+    """As in ``Response``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +209,8 @@ class Context:
     native_protocol: str = ""
     native: bytes = b""
     """What only a device of ``native_protocol`` understands, serialised by that binding (XMPP extensions)."""
+    native_is_whole: bool = False
+    """True if ``native`` says all there is to say, and the object says it in words for everybody else (XMPP reactions)."""
     report: Report | None = None
     wants_receipt: str = ""
     """The protocol of the device that asked to be told when the message was delivered: a report with ``Fate.DELIVERED`` goes to
@@ -325,6 +329,10 @@ class Response:
     """On success, the node at which the object ended, where ``form`` is a text and a next hop said so; else the service knows."""
     is_protected: bool | None = None
     """On success, whether it left under TLS, where the binding knows better than ``Contact.is_protected``."""
+    condition: str = ""
+    """On failure, the exact word of a side that is no program of ours, of those of RFC 6120 section 8.3.3, " bare" behind it where
+    it is about the person and not one device, " sip" where a SIP answer was put into that word: decides nothing, and lets the
+    sender's protocol say it as exactly (T3, GW-3)."""
 
     @property
     def is_temporary(self) -> bool:
@@ -347,9 +355,11 @@ def indeterminant(trans_id: str) -> Response:
     return Response(trans_id, Status.INDETERMINANT)
 
 
-def failure(trans_id: str, reason: Reason, text: str = "", retry_after: int | None = None) -> Response:
+def failure(
+    trans_id: str, reason: Reason, text: str = "", retry_after: int | None = None, *, condition: str = ""
+) -> Response:
     """The operation was not carried out, for ``reason``."""
-    return Response(trans_id, Status.FAILURE, reason, text, retry_after)
+    return Response(trans_id, Status.FAILURE, reason, text, retry_after, condition=condition)
 
 
 def unsent(trans_id: str, text: str, reason: Reason = Reason.TIMEOUT) -> Response:

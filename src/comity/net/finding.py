@@ -126,8 +126,10 @@ class Finder:
         if _is_literal(domain):
             return [(protocol, "") for protocol in order]
         require_full_name(domain)
+        # One question first: a domain whose name servers are silent must not keep a socket for each of the others.
+        other = await self._alias(domain)
         looks = await asyncio.gather(*(self._look(domain, kind, protocol) for protocol in order))
-        if not any(look.next_hops for look in looks) and (other := await self._alias(domain)):
+        if other and not any(look.next_hops for look in looks):
             looks = await asyncio.gather(*(self._look(other, kind, protocol) for protocol in order))
         found = [
             (protocol != asker, bool(not hop), place, protocol, hop)

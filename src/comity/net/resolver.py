@@ -16,7 +16,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -48,10 +48,12 @@ MOST_TARGETS = 16
 """Records and addresses used of one answer, however many it holds (U-05)."""
 MOST_ALIASES = 8
 """CNAME records followed from one name (U-05)."""
-MOST_QUESTIONS = 64
+MOST_QUESTIONS = 128
 """Questions under way at once, each with a socket of its own: a silent server must not use up all of them."""
 MOST_ENTRIES = 4096
 STALE_SECONDS = 3600.0
+TROUBLE_SECONDS = 30.0
+"""For so long nothing is asked again that there is an old answer for and that a server did not answer: each message would wait."""
 NEGATIVE_SECONDS = 60.0
 LONGEST_SECONDS = 86_400.0
 
@@ -88,6 +90,8 @@ class _Answer:
     ttl: float
     canonical: dns.name.Name
     """The name at the end of its CNAME records; the name itself if there are none."""
+    good_until: float = 0.0
+    """Past its TTL, and DNS does not answer: used until then before it is asked for again."""
 
 
 class Resolver:
@@ -330,7 +334,7 @@ class Resolver:
         """Records of ``name``, from the cache while their TTL lasts; simultaneous questions are asked once."""
         key = (name, dns.rdatatype.from_text(kind))
         known = self._cache.get(key)
-        if known is not None and self._clock.now() < known.fetched + known.ttl:
+        if known is not None and self._clock.now() < max(known.fetched + known.ttl, known.good_until):
             _note(known)
             return known
         task = self._asking.get(key)
@@ -341,10 +345,10 @@ class Resolver:
         try:
             answer = await asyncio.shield(task)
         except DeliveryError:
-            if known is not None and self._clock.now() < known.fetched + known.ttl + STALE_SECONDS:
-                _note(known)
-                return known
-            raise
+            now = self._clock.now()
+            if known is None or now >= known.fetched + known.ttl + STALE_SECONDS:
+                raise
+            answer = self._cache[key] = replace(known, good_until=now + TROUBLE_SECONDS)
         _note(answer)
         return answer
 
@@ -387,7 +391,7 @@ class Resolver:
 def _note(answer: _Answer) -> None:
     ends = _ENDS.get()
     if ends is not None:
-        ends.append(answer.fetched + answer.ttl)
+        ends.append(max(answer.fetched + answer.ttl, answer.good_until))
 
 
 def _negative_ttl(error: dns.resolver.NXDOMAIN, name: dns.name.Name) -> float:

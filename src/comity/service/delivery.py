@@ -330,6 +330,8 @@ class DeliveryEngine:
         self._receipts: set[str] = set()
         """Lanes of receipts that may hold some."""
         self._tasks: set[asyncio.Task[None]] = set()
+        self._finding: set[asyncio.Task[Response]] = set()
+        """Attempts at domains that are being looked up, or tried."""
 
     def accept(
         self,
@@ -396,8 +398,12 @@ class DeliveryEngine:
         self._receipts.update([info.lane for info in await self.store.lanes(RECEIPTS)])
         for info in sorted(await self.store.lanes(HOPS), key=lambda info: info.oldest):
             taker = taker_of(info.lane)
-            if taker.binding in (NOWHERE, HERE):
-                log.warning("%d messages wait in %s, and no route leads there now", info.pending, info.lane)
+            if taker.binding == NOWHERE:
+                log.warning(
+                    "no route leads to %s now: %d messages end, their senders are told", info.lane, info.pending
+                )
+            elif taker.binding == HERE:
+                log.info("the domain of %s is ours now: %d messages go to their recipients", info.lane, info.pending)
             self.former.begin(info.lane, taker)
 
     def lane_of(self, hop: Contact) -> str:
@@ -458,7 +464,10 @@ class DeliveryEngine:
             attempt = partial(self._attempt_found, pending, number)
             asker = pending.envelope.in_protocol
             work = finder.carry(hop, operation.trans_id, asker, only, attempt)
-            return asyncio.get_running_loop().create_task(work)
+            task = asyncio.get_running_loop().create_task(work)
+            self._finding.add(task)
+            task.add_done_callback(self._finding.discard)
+            return task
         except Exception as error:  # a message that cannot be put in this hop's form must not stop its lane (F-POISON)
             failed: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
             failed.set_exception(error)
@@ -552,5 +561,7 @@ class DeliveryEngine:
     async def stop(self) -> None:
         """Begin no further attempt; wait for reads under way."""
         self.is_stopping = self.ends.is_stopping = True
+        for task in self._finding:
+            task.cancel()
         if self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -34,6 +34,7 @@ class _Report(msgspec.Struct, array_like=True):
     fate: str = Fate.FAILED.value
     form: str = ""
     at: str = ""
+    condition: str = ""
 
 
 class _Hop(msgspec.Struct, array_like=True):
@@ -118,6 +119,7 @@ def pack(
                 report.fate.value,
                 report.form,
                 report.at,
+                report.condition,
             ),
             sorted(requirement.value for requirement in operation.requirements),
             note,
@@ -159,7 +161,7 @@ def operation_with(envelope: Envelope, thing: MimeObject) -> MessageOperation:
         if kept is not None:
             recipient = Address.parse(kept.recipient)
             reason, fate = Reason(kept.reason), Fate(kept.fate)
-            report = Report(reason, kept.text, recipient, kept.native_id, fate, kept.form, kept.at)
+            report = Report(reason, kept.text, recipient, kept.native_id, fate, kept.form, kept.at, kept.condition)
         return MessageOperation(
             Address.parse(envelope.source),
             Address.parse(envelope.destination),

@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Callable
 
 from comity.cpim.address import Address
-from comity.cpim.operations import PASSED_ON, Reason, Response, failure, success
+from comity.cpim.operations import PASSED_ON, Fate, Reason, Response, failure, success
 from comity.errors import AddressError
 from comity.service.envelope import Envelope, unpack
 from comity.service.ids import dedup_key, new_spine_id
@@ -127,6 +127,9 @@ class Here:
     async def _move(self, delivery: Delivery) -> Response:
         operation = delivery.operation
         trans_id = operation.trans_id
+        report = operation.context.report
+        if report is not None and report.fate is not Fate.FAILED:
+            return failure(trans_id, Reason.NO_ROUTE, "Who asked for the receipt is not reached by a server any more.")
         try:
             recipient = operation.destination.folded()
         except AddressError:  # no account can have that name

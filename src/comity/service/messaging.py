@@ -155,7 +155,14 @@ def report_operation(
         resource=operation.context.source_resource,
         kind=operation.context.kind,
         report=Report(
-            reason, text, operation.destination, operation.context.native_id, fate, response.form, response.at
+            reason,
+            text,
+            operation.destination,
+            operation.context.native_id,
+            fate,
+            response.form,
+            response.at,
+            response.condition,
         ),
         wants_receipt="" if fate is Fate.FAILED else operation.context.wants_receipt or envelope.in_protocol,
         asks=operation.context.asks,

@@ -32,6 +32,8 @@ class Route:
     """URL, or several in order, apart by spaces; "": found by DNS."""
     transit: frozenset[str] = frozenset()
     """Foreign domains whose messages may pass through here by this route; ``*``: all."""
+    is_always_tls: bool = False
+    """True where TLS comes on a ``tcp`` next hop too, before anything else (STARTTLS between XMPP servers)."""
 
 
 class StaticRoutes:
@@ -67,7 +69,8 @@ class StaticRoutes:
             resource=domain,
             window=HOP_WINDOW,
             data=route.next_hop.encode(),
-            is_protected=not any(url.startswith(("udp:", "tcp:")) for url in route.next_hop.split()),
+            is_protected=route.is_always_tls
+            or not any(url.startswith(("udp:", "tcp:")) for url in route.next_hop.split()),
             is_hop=True,
         )
 

@@ -19,7 +19,8 @@ def contacts_for(operation: MessageOperation, contacts: Iterable[Contact]) -> li
     if report is not None and report.fate is not Fate.FAILED:
         # Only those who asked know what to make of it; whoever they are, each of them gets it.
         wanted = operation.context.wants_receipt
-        return [contact for contact in live if contact.binding == wanted or contact.is_hop]  # a hop answers for itself
+        # A hop, or the way home from one, answers for itself.
+        return [contact for contact in live if contact.binding in (wanted, HERE) or contact.is_hop]
     wanted = operation.context.resource
     if wanted:
         named = [contact for contact in live if contact.resource == wanted]

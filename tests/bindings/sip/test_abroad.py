@@ -10,6 +10,7 @@ import pytest
 
 from comity.bindings.sip.abroad import SPREAD
 from comity.bindings.sip.abroad_pairs import wish_of
+from comity.bindings.sip.config import TrunkConfig
 from comity.bindings.sip.message import SipResponse
 from comity.bindings.sip.subscriber import Send, Subscriber
 from comity.cpim.address import Address
@@ -149,6 +150,38 @@ class TestBegin:
         far.reply = "active;expires=3600", romeo("open")
         await world.advance(90.0)
         assert alice.heard()[-1] == ("active", "open")
+
+    @pytest.mark.parametrize("knows_pres", [True, False])
+    @story
+    async def test_by_pres_uris_where_they_are_known(self, knows_pres: bool) -> None:
+        """ADDR-30: the operator says where; 416 is answered with the same by sip:."""
+        world = await Joined(trunks=(TrunkConfig("b.test", "b.test", pres_uris=True),)).start()
+        alice, far = Alice(world, "alice"), FarServer(world)
+        far.says = [] if knows_pres else [(416, ())]
+        await watch(alice)
+        asked = far.taken()
+        schemes = ["pres"] if knows_pres else ["pres", "sip"]
+        for one, scheme in zip(asked, schemes, strict=True):
+            assert one.request.uri_text == f"{scheme}:romeo@b.test"
+            assert str(one.request.to.uri) == f"{scheme}:romeo@b.test"
+            assert one.watcher == f"{scheme}:alice@a.test"
+        assert alice.heard() == [("pending", "")]
+        assert (await far.notify(asked[-1], body=romeo("open"))).status_code == 200
+        await world.advance(6.0)
+        assert alice.heard()[-1] == ("active", "open")
+
+    @story
+    async def test_a_server_that_is_back_is_asked_as_soon_as_somebody_finds_out(self) -> None:
+        """Its keeper's OPTIONS (``keeping.py``) tells before the pauses end."""
+        world = await Joined().start()
+        alice = Alice(world, "alice")
+        await watch(alice)
+        await pass_time(world, 60.0)
+        far = FarServer(world)
+        far.reply = "active;expires=3600", romeo("open")
+        world.binding.abroad.back("b.test")
+        await world.settle()
+        assert len(far.taken()) == 1
 
     @story
     async def test_by_udp(self) -> None:

@@ -12,6 +12,7 @@ from comity.bindings.sip.message import SipResponse
 from comity.bindings.sip.session import MAX_DATAGRAM_REQUEST
 from comity.bindings.sip.wire import parse_datagram
 from comity.cpim.address import Address
+from comity.cpim.composing import COMPOSING_TYPE, Composing
 from comity.cpim.learned import LIFE
 from comity.cpim.message import CpimMessage
 from comity.cpim.operations import Reason
@@ -564,6 +565,22 @@ class TestDevices:
         kind = "application/pkcs7-mime; smime-type=enveloped-data"
         assert status(await alice.message("sip:bob@a.test", b"\x30\x80", kind)) == 415
         assert len(bob.received) == 1
+
+    @story
+    async def test_a_phone_that_refuses_a_typing_state_is_told_no_other(self) -> None:
+        """IMDN-14, RFC 3994 section 4: "stop on 415"; texts go on."""
+        world = await World().start()
+        bob, alice = Phone(world, "bob", BOB), Phone(world, "alice", ALICE, "tcp")
+        await bob.register()
+        status_body = Composing(True).document()
+        assert status(await alice.message("sip:bob@a.test", status_body, COMPOSING_TYPE)) == 200
+        bob.answers = [415]
+        assert status(await alice.message("sip:bob@a.test", status_body, COMPOSING_TYPE)) == 415
+        for _ in range(3):
+            assert status(await alice.message("sip:bob@a.test", status_body, COMPOSING_TYPE)) == 415
+        assert len(bob.received) == 2
+        assert status(await alice.message("sip:bob@a.test", b"hello")) == 200
+        assert bob.received[-1].body == b"hello"
 
     @story
     async def test_silence_is_tried_again_with_the_same_identifiers_and_a_new_branch(self) -> None:

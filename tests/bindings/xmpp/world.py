@@ -21,6 +21,7 @@ from comity.service.interfaces import Accepted, Credentials, Guard, Origin, Scra
 from comity.service.pipeline import Pipeline
 from comity.service.policy import Limits
 from comity.service.presence.service import AccountPresence
+from comity.service.routes import Route, StaticRoutes
 from comity.store.clock import StoreClock
 from comity.store.memory import MemoryStore
 from comity.testing.clock import FakeClock
@@ -227,6 +228,7 @@ class World:
         limits: Limits | None = None,
         presence: bool = False,
         users: Sequence[str] = USERS,
+        routes: Sequence[Route] = (),
         **config: object,
     ) -> None:
         """``former``: a world whose process died; its clock and its store are what is left of it. ``presence``: switched on."""
@@ -234,8 +236,10 @@ class World:
         self.accounts = GuardedAccounts(users)
         store_clock = StoreClock(lambda: self.clock.when().timestamp(), self.clock.now)
         self.store: MemoryStore = former.store if former is not None else MemoryStore(store_clock)
-        self.pipeline = Pipeline(self.store, self.accounts, self.clock, "a.test", limits or Limits())
-        self.presence = AccountPresence(self.store, self.accounts, self.clock, self.pipeline.admit_subscription)
+        static = StaticRoutes(routes)
+        self.pipeline = Pipeline(self.store, self.accounts, self.clock, "a.test", limits or Limits(), routes=static)
+        admit = self.pipeline.admit_subscription
+        self.presence = AccountPresence(self.store, self.accounts, self.clock, admit, hop=static.hop)
         self.keeping = self.presence.keeping
         self.pipeline.presence = self.presence if presence else None
         self.pipeline.inbox = self.keeping.inbox if presence else None

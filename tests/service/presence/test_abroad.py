@@ -25,7 +25,7 @@ from comity.service.interfaces import Origin
 from comity.service.presence.errands import DARK
 from comity.service.presence.interfaces import Decision, Granted, Statement, Terms
 from comity.service.presence.quota import PeerLimits
-from comity.service.presence.sights import AGAIN, DAY
+from comity.service.presence.sights import AGAIN, CONFIRM, DAY
 from comity.service.presence.watching import PresenceLimits
 from comity.service.routes import Route
 from comity.testing.presence import PresenceBench
@@ -304,8 +304,11 @@ class TestSeeingAbroad:
             bench.abroad.take()
             await bench.advance(AGAIN)
             assert bench.abroad.take() == [("watch", "alice", "romeo@b.test")]
-            bench.xmpp.take()
-            await bench.advance(DAY - AGAIN)
+            bench.hear(ALICE, ROMEO)
+            await bench.advance(CONFIRM)
+            assert bench.xmpp.take()[-1].state == "available"
+            bench.abroad.held = []
+            await bench.advance(DAY)
             assert [told.state for told in bench.xmpp.take()] == ["offline"]
 
         run(main())
@@ -343,11 +346,35 @@ class TestSeeingAbroad:
             assert [told.state for told in bench.xmpp.take()] == ["offline"]
             bench.abroad.take()
             bench.abroad.answer_with = success("")
-            bench.presence.doubted("b.test")
+            bench.presence.returned("b.test")
             await settle()
             assert bench.abroad.take() == [("watch", "alice", "romeo@b.test")]
             bench.hear(ALICE, ROMEO)
             assert [told.state for told in bench.xmpp.take()] == ["available"]
+
+        run(main())
+
+    def test_what_was_doubted_and_is_not_said_again_holds_no_more(self) -> None:
+        """The other server was killed and is back: of who did not come back with it, it says nothing at all."""
+
+        async def main() -> None:
+            bench = await bench_of()
+            await seeing(bench)
+            await bench.watch(ALICE, ROMEO, edge="xmpp")
+            bench.hear(ALICE, ROMEO, key="desk")
+            bench.hear(ALICE, ROMEO, key="phone")
+            await bench.advance(1)
+            bench.presence.doubted("b.test")
+            await settle()
+            bench.hear(ALICE, ROMEO, "dnd", key="phone")
+            bench.xmpp.take()
+            await bench.advance(CONFIRM - 1)
+            assert bench.xmpp.take() == []
+            await bench.advance(1)
+            (told,) = bench.xmpp.take()
+            assert told.content is not None
+            assert told.content.document is not None
+            assert (told.state, len(told.content.document.tuples)) == ("dnd", 1)
 
         run(main())
 

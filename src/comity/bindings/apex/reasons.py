@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from comity.cpim.operations import Reason, Response, failure
+from comity.cpim.said import said
 
 CODES: Final[dict[Reason, int]] = {
     Reason.SYNTAX: 501,
@@ -73,4 +74,4 @@ def refusal_code(response: Response) -> int:
 
 def error_to_response(trans_id: str, code: int, text: str) -> Response:
     """What an application's or a relay's ``error`` about a delivery means."""
-    return failure(trans_id, reason_for_code(code), text[:500])
+    return failure(trans_id, reason_for_code(code), said(text))

@@ -291,7 +291,7 @@ class ServiceData:
 
     def _hop(self, domain: str) -> Contact | None:
         hop = self._relay.service.routes.hop(domain)
-        return hop if hop is not None and hop.binding == PROTOCOL else None
+        return hop if hop is not None and hop.binding in (PROTOCOL, "dns") else None  # "dns": its relay's records say
 
     def _go(self, hop: Contact, sending: Sending) -> bool:
         next_hop = hop.data.decode("utf-8")

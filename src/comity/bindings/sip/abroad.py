@@ -17,12 +17,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from math import ceil
 from typing import TYPE_CHECKING, Final
 
 from comity.bindings.base import Target
 from comity.bindings.sip.abroad_pairs import Pair, read_notify, wish_of
+from comity.bindings.sip.abroad_telling import Telling
 from comity.bindings.sip.exchange import Ended as Asked
 from comity.bindings.sip.exchange import literal_targets
 from comity.bindings.sip.headers import clean_text
@@ -31,12 +33,12 @@ from comity.bindings.sip.mapping import Refusal, reason_of
 from comity.bindings.sip.message import SipResponse
 from comity.bindings.sip.rates import UserRates
 from comity.bindings.sip.requests import Request
-from comity.bindings.sip.subscriber import Ended, Notified, Pended, RefreshFailed, Send, State, Subscriber
+from comity.bindings.sip.subscriber import Ended, Notified, Pended, RefreshFailed, Send, State, Subscriber, Wish
 from comity.bindings.sip.subscriber_rules import CANCELLING_CODES, HOPELESS_CODES, End, EndCause
 from comity.cpim.address import Address
 from comity.cpim.operations import NotifyOperation, Reason, Response, SubscribeOperation, failure, success
-from comity.errors import DeliveryError, StoreError
-from comity.service.interfaces import Contact, Origin, Timer
+from comity.errors import DeliveryError
+from comity.service.interfaces import Contact, Timer
 from comity.service.presence.interfaces import Ask, PresenceService
 
 if TYPE_CHECKING:
@@ -54,8 +56,6 @@ NOTIFY_RATE, NOTIFY_BURST = 5.0, 50
 """NOTIFY requests a second of one dialog; RFC 3856 section 6.10 wants no more than one in five seconds."""
 FRESH: Final = 10.0
 """Seconds for which what was told last need not be asked for again."""
-GRACE: Final = 64
-"""Seconds after its end that what was told may still be believed: a refresh may be on its way."""
 MOST_LANES: Final = 1000
 """Servers that do not answer of which that is remembered though nobody waits for them."""
 _NAMELESS = failure("", Reason.NO_SUCH_USER, "One of the two has no name at the other server.")
@@ -67,27 +67,22 @@ class SipAbroad:
 
     def __init__(self, binding: SipBinding) -> None:
         self._binding = binding
-        self._presence: PresenceService | None = None
+        self._telling = Telling(binding, self._let_go_later)
         self._pairs: dict[tuple[str, str], Pair] = {}
         """By watcher and presentity; only those that are wanted."""
         self._dialogs: dict[tuple[str, str], Pair] = {}
         """By Call-ID and our tag."""
         self._lanes: dict[str, Lane[Pair]] = {}
         """By the domain that is asked."""
+        self._pres_uris = frozenset(trunk.domain for trunk in binding.config.trunks if trunk.pres_uris)
         self._timers: dict[str, Timer] = {}
         """Of lanes."""
         self._rates = UserRates(NOTIFY_RATE, NOTIFY_BURST, binding.config.user_octets)
 
     def start(self, presence: PresenceService) -> None:
         """Called once, before any listener opens."""
-        self._presence = presence
+        self._telling.start(presence)
         presence.attach_abroad(self._binding.name, self)
-
-    @property
-    def presence(self) -> PresenceService:
-        """What this tells."""
-        assert self._presence is not None, "start() comes first"
-        return self._presence
 
     # --- what our accounts want (``Abroad``) -----------------------------------------------------------------
 
@@ -153,10 +148,21 @@ class SipAbroad:
             watcher, wire = names.to_wire(account), names.to_wire(presentity)
             if watcher is None or wire is None:
                 return None
-            wish = wish_of(watcher, wire, self._binding.ways.contact(hop, watcher))
-            machine = Subscriber(wish, random=self._binding.random, t1=self._binding.config.t1, spread=SPREAD)
-            pair = self._pairs[key] = Pair(account, presentity, wire, hop, machine)
+            scheme = "pres" if hop.resource in self._pres_uris else "sip"
+            wish = wish_of(watcher, wire, self._binding.ways.contact(hop, watcher), scheme=scheme)
+            pair = self._pairs[key] = Pair(account, presentity, wire, hop, self._machine(wish))
+        pair.hop = hop
         return pair
+
+    def _machine(self, wish: Wish) -> Subscriber:
+        return Subscriber(wish, random=self._binding.random, t1=self._binding.config.t1, spread=SPREAD)
+
+    def _ask_by_sip(self, pair: Pair) -> None:
+        """Its server knows no ``pres:`` URIs (ADDR-30): the same once more by ``sip:`` ones."""
+        uris = [uri.replace("pres:", "sip:", 1) for uri in (pair.machine.wish.target, pair.machine.wish.watcher)]
+        wish = replace(pair.machine.wish, target=uris[0], watcher=uris[1])
+        pair.machine = self._machine(wish)
+        self._want(pair)
 
     def _look(self, pair: Pair) -> asyncio.Future[Response]:
         """Subscribe, or ask how things are in a dialog that stands; the end of the errand is the answer to that."""
@@ -168,7 +174,7 @@ class SipAbroad:
         if is_coming or is_fresh:
             pair.settle(success(""))
             if is_fresh:
-                self._tell(pair)
+                self._telling.tell(pair)
             return future
         pair.is_due = True
         self._want(pair)
@@ -262,9 +268,9 @@ class SipAbroad:
                 case Send():
                     self._send(pair, event)
                 case Notified():
-                    self._notified(pair)
+                    self._telling.notified(pair)
                 case Pended():
-                    self._unknown(pair)
+                    self._telling.unknown(pair)
                 case RefreshFailed(status_code=code):
                     if code in CANCELLING_CODES:
                         self._cancelled(pair)
@@ -331,6 +337,8 @@ class SipAbroad:
         if not pair.machine.is_busy:  # else it asked again, as a 423 wants it
             # What may get better is tried again here: the server took the errand, and the others' are not held up by it.
             is_refused = response.status_code in HOPELESS_CODES and not pair.is_ending
+            if response.status_code == 416 and pair.machine.wish.target.startswith("pres:"):
+                is_refused = False
             pair.settle(_refusal(response) if is_refused else success(""))
         self._go_on(pair)
         if is_back:
@@ -345,6 +353,14 @@ class SipAbroad:
         pair.settle(success("") if pair.is_ending else unreached)
         self._go_on(pair)
         self._pump(pair.presentity.domain)
+
+    def back(self, domain: str) -> None:
+        """The server of a domain answers again (``keeping.py``): what waits for it waits no longer."""
+        lane = self._lanes.get(domain)
+        if lane is not None:
+            lane.back()
+        self._hurry(domain)
+        self._pump(domain)
 
     def _hurry(self, domain: str) -> None:
         """The server is there again: those whom its silence ended do not wait any longer."""
@@ -370,13 +386,12 @@ class SipAbroad:
         if wait > 0.0:
             self._binding.respond(received, 503, headers=[("Retry-After", str(ceil(wait)))])
             return
-        is_last = (request.value("subscription-state") or "").strip().lower().startswith("terminated")
-        statement = read_notify(request, pair.presentity, pair.wire)
+        # What is not active tells nothing of the presentity, whatever it holds (GW-14).
+        is_silent = (request.value("subscription-state") or "").strip().lower().startswith(("pending", "terminated"))
+        statement = read_notify(request, pair.presentity, pair.wire, is_silent=is_silent)
         if isinstance(statement, Refusal):
-            if not is_last:
-                self._binding.refuse(received, statement)
-                return
-            statement = None  # it is over, whatever else it says
+            self._binding.refuse(received, statement)
+            return
         pair.statement = statement
         status_code, headers = pair.machine.take_notify(request, now)
         self._binding.respond(received, status_code, headers=headers)
@@ -395,80 +410,29 @@ class SipAbroad:
         hosts = {target.host for target in pair.targets if target.transport != "tls"}
         return received.state.transport != "tls" and received.source[0] in hosts
 
-    def _notified(self, pair: Pair) -> None:
-        pair.told_at = self._now()
-        if not pair.is_wanted:
-            return
-        if pair.is_granted:
-            self._tell(pair)
-        elif not pair.is_telling:
-            pair.is_telling = True
-            self._binding.run(self._grant(pair))
-
-    async def _grant(self, pair: Pair) -> None:
-        """The first active NOTIFY: the account may see the presentity. What it sees is told after that is durable."""
-        try:
-            refusal = await self.presence.answered(pair.account, pair.presentity, True, self._origin(pair))
-        except StoreError as error:
-            log.error("that %s may be seen could not be stored: %s", pair.presentity, error)
-            return
-        finally:
-            pair.is_telling = False
-        is_active = pair.machine.state is State.ACTIVE
-        if refusal is not None or pair.is_ending or not is_active:
-            return
-        pair.is_granted, pair.is_asked = True, False
-        self._tell(pair)
-        if not pair.is_watched:
-            self._let_go_later(pair)
-
-    def _tell(self, pair: Pair) -> None:
-        """What is known now; None (an empty NOTIFY): that nothing is (GW-14)."""
-        until = pair.machine.lasts_until
-        lease = None if until is None else max(1, ceil(until - self._now())) + GRACE
-        origin = self._origin(pair)
-        refusal = self.presence.heard(pair.account, pair.presentity, pair.statement, origin, lease=lease)
-        if refusal is not None:
-            log.info("presence of %s was not taken: %s", pair.presentity, refusal.text)
-
-    def _unknown(self, pair: Pair) -> None:
-        """Nothing is known of the presentity any more."""
-        was_known, pair.is_granted, pair.statement = pair.is_granted, False, None
-        if was_known and pair.is_watched:
-            self.presence.heard(pair.account, pair.presentity, None, self._origin(pair))
-
-    def _origin(self, pair: Pair) -> Origin:
-        domains = frozenset({pair.presentity.domain})
-        host = pair.targets[0].host if pair.targets else ""
-        return Origin(pair.presentity, self._binding.name, host, pair.hop.is_protected, domains=domains)
-
     # --- ends ------------------------------------------------------------------------------------------------
 
     def _ended(self, pair: Pair, end: End, retry_at: float | None) -> None:
         if pair.is_ending:
             self._drop(pair)
+        elif end.status_code == 416 and pair.machine.wish.target.startswith("pres:"):
+            self._ask_by_sip(pair)
         elif end.is_cancelled:
             self._cancelled(pair)
         elif retry_at is None:
-            self._unknown(pair)
+            self._telling.unknown(pair)
             self._drop(pair)
         elif end.cause in _SILENT or retry_at > self._now() + 1.0:
-            self._unknown(pair)
+            self._telling.unknown(pair)
         else:
             pair.is_granted = False  # it begins anew at once: what was told holds until that fails
 
     def _cancelled(self, pair: Pair) -> None:
         """The presentity does not want to be seen by the account (GW-13)."""
-        self._unknown(pair)
+        self._telling.unknown(pair)
         pair.is_ending = True
         self._drop(pair)
-        self._binding.run(self._refuse(pair))
-
-    async def _refuse(self, pair: Pair) -> None:
-        try:
-            await self.presence.answered(pair.account, pair.presentity, False, self._origin(pair))
-        except StoreError as error:  # the next SUBSCRIBE is answered likewise
-            log.error("that %s is not to be seen could not be stored: %s", pair.presentity, error)
+        self._telling.refused(pair)
 
 
 def _key(account: Address, presentity: Address) -> tuple[str, str]:

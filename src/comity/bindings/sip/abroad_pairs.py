@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from comity.bindings.base import Target
 from comity.bindings.sip.mapping import Refusal, address_of
@@ -78,18 +78,29 @@ class Pair:
                 future.set_result(response)
 
 
-def wish_of(account: Address, presentity: Address, contact: str) -> Wish:
-    """What is subscribed to: an hour of presence, asked for by its ``sip:`` names (RFC 8048 section 5.2.1)."""
-    target = to_sip_uri(presentity)
-    return Wish(target, to_sip_uri(account), contact, accept=PIDF_TYPE, headers=(ALSO,))
+def wish_of(account: Address, presentity: Address, contact: str, *, scheme: str = "sip") -> Wish:
+    """What is subscribed to: an hour of presence, asked for by ``sip:`` names (RFC 8048 section 5.2.1), or by ``pres:`` ones
+    where the operator says that the server knows them (RFC 3856 section 5)."""
+    if scheme == "pres":
+        target, watcher = presentity.with_scheme("pres").uri, account.with_scheme("pres").uri
+    else:
+        target, watcher = to_sip_uri(presentity), to_sip_uri(account)
+    return Wish(target, watcher, contact, accept=PIDF_TYPE, headers=(ALSO,))
 
 
-def read_notify(request: SipRequest, presentity: Address, wire: Address) -> Statement | Refusal | None:
+def read_notify(
+    request: SipRequest, presentity: Address, wire: Address, *, is_silent: bool = False
+) -> Statement | Refusal | None:
     """What a NOTIFY says of the presentity: None if it has no body; the refusal of what cannot be believed or read.
 
-    ``wire``: what the presentity is called there; its document may name it so, or as we do (GW-4).
+    Args:
+        request: of its dialog.
+        presentity: whom that is about.
+        wire: what the presentity is called there; its document may name it so, or as we do (GW-4).
+        is_silent: it is looked at only whether it comes from there.
 
-    Raises RemoteProtocolError for headers that cannot be read.
+    Raises:
+        RemoteProtocolError: headers cannot be read.
     """
     try:
         teller = address_of(str(request.from_.uri))[0]
@@ -97,10 +108,13 @@ def read_notify(request: SipRequest, presentity: Address, wire: Address) -> Stat
         return Refusal(400, "Bad From")
     if teller.domain != wire.domain:
         return Refusal(403, "Not The Presentity")
+    if is_silent:
+        return None
     statement = read_statement(request)
     if isinstance(statement, Refusal) or statement is None:
         return statement
     document = statement.document
     if document is not None and not (document.is_about(presentity) or document.is_about(wire)):
         return Refusal(403, "About Somebody Else")
-    return statement
+    # One statement is all there is of a person: its tuples may be called as they call themselves (RFC 8048 section 6.3).
+    return replace(statement, keeps_ids=True)

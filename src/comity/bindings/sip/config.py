@@ -24,6 +24,8 @@ class TrunkConfig:
     """Addresses as it calls them (``1001@pbx.test``), to be registered there as ours."""
     keep_alive: float = 0.0
     """Seconds between two looks whether it is there; 0: none."""
+    pres_uris: bool = False
+    """Presence is asked for there by ``pres:`` URIs."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,6 +73,10 @@ class Connections:
         try:
             link = await self._binding.network.connect(self._binding, target, role=target.transport)
             state = self._binding.state_of(link)
+            if state is not None and not _is_named(link, target):
+                log.warning("the certificate of %s names no %s", target.host, target.server_name)
+                link.abort()
+                state = None
         except DeliveryError as error:
             log.info("no connection to a device: %s", error)
         except Exception:  # whatever it was, who waits must not wait for ever
@@ -103,3 +107,12 @@ class Connections:
             timer.cancel()
         for target in [target for target, dialled in self._dialled.items() if dialled is link]:
             del self._dialled[target]
+
+
+def _is_named(link: Link, target: Target) -> bool:
+    """True if the certificate may be that of who was meant. Of a server it names the domain as a dNSName of its own: no wildcard
+    and no common name stands for one (RFC 5922 section 7.2)."""
+    if target.transport != "tls" or target.check != "chain":
+        return True
+    tls = link.peer.tls
+    return tls is not None and target.server_name.lower() in {name.lower().removesuffix(".") for name in tls.names}

@@ -21,7 +21,7 @@ from comity.bindings.sip.events import RequestFailed, RequestTimedOut, ResponseR
 from comity.bindings.sip.message import SipRequest, SipResponse
 from comity.bindings.sip.requests import LinkState
 from comity.bindings.sip.signing import Signing
-from comity.errors import DeliveryError, LocalProtocolError
+from comity.errors import DeliveryError, LocalProtocolError, NoRouteError
 
 if TYPE_CHECKING:
     from comity.bindings.sip.binding import SipBinding
@@ -50,6 +50,8 @@ class Ended:
     """Without an answer: why, for a person."""
     is_unsent: bool = False
     """Nothing of the request can have reached anybody."""
+    is_no_route: bool = False
+    """There is no such server, and that is final."""
     is_unfit: bool = False
     """No target can take it as it is, whenever it is tried: too large, or TLS is required and none has it."""
     cseq: int = 0
@@ -96,6 +98,8 @@ class Exchanges:
         """Until when each target is gone by."""
         self._dead: set[Target] = set()
         """Targets that answer no OPTIONS: known before anything is sent there."""
+        self._held: dict[str, list[Exchange]] = {}
+        """By domain: what waits for a look whether its next hop is back."""
         self.signing = Signing(binding.config.trunks, binding.random)
         self.routes: dict[Target, tuple[str, ...]] = {}
         """Service-Route of targets where we are registered (RFC 3608)."""
@@ -103,7 +107,7 @@ class Exchanges:
     @property
     def is_busy(self) -> bool:
         """True while a request has no end yet."""
-        return bool(self._pending or self._waiting)
+        return bool(self._pending or self._waiting or self._held)
 
     # --- out ---------------------------------------------------------------------------------------------
 
@@ -145,6 +149,9 @@ class Exchanges:
     async def _look_up(self, exchange: Exchange, wire: str, next_hop: str) -> None:
         try:
             self._begin(exchange, await self._find(wire, next_hop))
+        except NoRouteError as error:
+            log.info("no way to %s: %s", exchange.domain, error)
+            exchange.end(Ended(text="There is no such server.", is_unsent=True, is_no_route=True))
         except DeliveryError as error:
             log.info("no address of a next hop: %s", error)
             exchange.end(Ended(text="The next server cannot be found now.", is_unsent=True))
@@ -162,8 +169,10 @@ class Exchanges:
                 found += await self._binding.network.hop_targets("sip", wire, url)
             except DeliveryError as error:
                 trouble = trouble or error
-        if not found and trouble is not None:
-            raise trouble
+        # Whom the certificate names is looked at by ``connections.py``: for a SIP domain a wildcard is no name.
+        found = [replace(target, check="chain") if target.transport == "tls" else target for target in found]
+        if not found:
+            raise trouble or DeliveryError("there is nobody to ask")
         return found
 
     def _begin(self, exchange: Exchange, found: Sequence[Target]) -> None:
@@ -171,8 +180,13 @@ class Exchanges:
         if not usable:
             exchange.end(Ended(text="The next server cannot be reached under TLS.", is_unsent=True, is_unfit=True))
             return
-        # Where no other is left a dead one is tried too: it may have come back since its keeper asked, and refuses at no cost.
-        living = [target for target in usable if target not in self._dead] or usable
+        living = [target for target in usable if target not in self._dead]
+        if not living:
+            exchange.targets = usable
+            self._held.setdefault(exchange.domain, []).append(exchange)
+            if not self._binding.keeper.look(exchange.domain):
+                self.resume(exchange.domain)
+            return
         now = self._binding.service.clock.now()
         exchange.targets = sorted(living, key=lambda target: self._bad.get(target, now) > now)
         self._next(exchange)
@@ -295,6 +309,14 @@ class Exchanges:
         self.mark(exchange.target)
         self._next(exchange)
 
+    def resume(self, domain: str) -> None:
+        """It was looked whether the next hop to ``domain`` is there: what waited for that goes, or is told."""
+        for exchange in self._held.pop(domain, ()):
+            if all(target in self._dead for target in exchange.targets):
+                exchange.end(Ended(text="The next server does not answer.", is_unsent=True))
+            else:
+                self._begin(exchange, exchange.targets)
+
     # --- who is there --------------------------------------------------------------------------------------
 
     def mark(self, target: Target, seconds: float = 0.0) -> None:
@@ -339,7 +361,7 @@ def literal_target(transport: Transport, host: str, port: int, domain: str) -> T
         ip_address(host)
     except ValueError:
         return None
-    return Target(transport, host, port, domain if transport == "tls" else "")
+    return Target(transport, host, port, domain, "chain") if transport == "tls" else Target(transport, host, port)
 
 
 @lru_cache(maxsize=4096)

@@ -9,7 +9,7 @@ from enum import Enum
 
 from comity.bindings.sip.headers import TOKEN
 from comity.cpim.entity import content_object, cpim_view, is_secured
-from comity.cpim.imdn import NEGATIVE, is_report
+from comity.cpim.imdn import NEGATIVE
 from comity.cpim.native import plain_text, readable_part
 from comity.cpim.operations import Fate, MessageOperation, MimeObject, unfold
 from comity.cpim.protection import needs_whole
@@ -23,10 +23,9 @@ class Form(Enum):
     TEXT = "text"
     READABLE = "text-of-signed"
     NATIVE = "native"
-    """The content inside as it is, for what every SIP client speaks (composing states, receipts of phones)."""
+    """The content inside as it is, for what every SIP client speaks (composing states)."""
 
 
-PROTOCOL = "sip"
 #: What an XMPP program says beside texts (RFC 3923 section 10): typing states, receipts, reactions.
 XMPP_XML = "application/xmpp+xml"
 
@@ -56,8 +55,6 @@ def choose_form(operation: MessageOperation, *, takes_cpim: bool, only_text: boo
         # Who asked, asked in an object: she gets one. A failure is told in words to everybody else (GW-12).
         is_asked = report.fate is not Fate.FAILED or NEGATIVE in operation.context.asks.split()
         return Form.OBJECT if is_asked else Form.TEXT
-    if operation.context.native_protocol == PROTOCOL and is_report(obj):
-        return Form.NATIVE  # a phone's own receipt for a message of a phone, as both of them know it
     if is_secured(obj):
         return Form.READABLE if only_text else Form.OBJECT
     if plain_text(obj) is None:

@@ -38,6 +38,10 @@ RETRY_DELAYS = (5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
 """Seconds between attempts at a registration that fails (RFC 5626 section 4.5 has 30 to 1800)."""
 DNS_RETRY = 30.0
 SOCKET_SECONDS = 0.2
+LEAST_LOOK = 1.0
+"""Between two looks, whoever wants them."""
+ANSWER_SECONDS = 5.0
+"""Without an answer for so long a next hop is gone, though the transaction goes on for 32 s: who comes late is back then."""
 MOST_ROUTES = 8
 
 
@@ -66,6 +70,11 @@ class Watched:
     registrations: list[Registration] = field(default_factory=list)
     timer: Timer | None = None
     count: int = 0
+    asked: dict[Target, Timer] = field(default_factory=dict)
+    """Targets whose answer is awaited, and until when."""
+    looked: float = 0.0
+    failures: int = 0
+    """Looks at which none of them was there."""
 
 
 class Keeper:
@@ -94,6 +103,21 @@ class Keeper:
                 if one.is_held:
                     one.asked = 0
                     self._register(one)
+
+    def look(self, domain: str) -> bool:
+        """Look now whether a next hop that is gone is back, since something is to be sent; False: it was looked just now.
+
+        ``Exchanges.resume`` follows."""
+        for watched in self._watched:
+            if watched.trunk.domain == domain and not self._is_stopped:
+                if watched.asked:
+                    return True
+                if self._binding.service.clock.now() < watched.looked + LEAST_LOOK:
+                    return False
+                for target in watched.targets:
+                    self._ask(watched, target)
+                return bool(watched.asked)
+        return False
 
     def registered(self, domains: frozenset[str], user: str) -> Address | None:
         """The address, as its server calls it, that is registered as ours under a user part of our own; None if none is.
@@ -128,8 +152,8 @@ class Keeper:
         if trunk.keep_alive:
             watched.count += 1
             for target in watched.targets:
-                ended = partial(self._seen, watched, target)
-                self._binding.exchanges.send_to(trunk.domain, target, self._options(watched), ended)
+                if target not in watched.asked:
+                    self._ask(watched, target)
         known = {(one.target, one.address) for one in watched.registrations}
         for text in trunk.register:
             address = Address.im(*text.rsplit("@", 1))
@@ -166,12 +190,35 @@ class Keeper:
         ]
         return SipRequest("OPTIONS", uri, headers)
 
+    def _ask(self, watched: Watched, target: Target) -> None:
+        clock, exchanges = self._binding.service.clock, self._binding.exchanges
+        watched.asked[target] = clock.call_later(ANSWER_SECONDS, partial(self._silent, watched, target))
+        watched.looked = clock.now()
+        ended = partial(self._seen, watched, target)
+        exchanges.send_to(watched.trunk.domain, target, self._options(watched), ended)
+
+    def _silent(self, watched: Watched, target: Target) -> None:
+        del watched.asked[target]
+        self._know(watched, target, is_dead=True)
+
     def _seen(self, watched: Watched, target: Target, ended: Ended) -> None:
         """Any answer is one, even that it does not know the question; but for 503."""
+        timer = watched.asked.pop(target, None)
+        if timer is not None:
+            timer.cancel()
+        self._know(watched, target, is_dead=ended.response is None or ended.response.status_code == 503)
+
+    def _know(self, watched: Watched, target: Target, *, is_dead: bool) -> None:
         exchanges, domain = self._binding.exchanges, watched.trunk.domain
-        is_dead = ended.response is None or ended.response.status_code == 503
         was_reachable = any(not exchanges.is_dead(one) for one in watched.targets)
-        if not exchanges.set_dead(target, is_dead=is_dead):
+        is_news = exchanges.set_dead(target, is_dead=is_dead)
+        if not all(exchanges.is_dead(one) for one in watched.targets):
+            watched.failures = 0
+            exchanges.resume(domain)
+        elif not watched.asked:
+            self._look_sooner(watched)
+            exchanges.resume(domain)
+        if not is_news:
             return
         if is_dead:
             log.warning("the next hop to %s at %s port %d does not answer", domain, target.host, target.port)
@@ -180,9 +227,18 @@ class Keeper:
             log.info("the next hop to %s at %s port %d answers again", domain, target.host, target.port)
             if not was_reachable:
                 self._binding.service.hop_returned("sip", (domain,))
+                self._binding.abroad.back(domain)
             for one in watched.registrations:
                 if one.target == target:
                     self._register(one)
+
+    def _look_sooner(self, watched: Watched) -> None:
+        """None is there: look again soon, and then ever more seldom. It may be one that starts after us."""
+        if self._is_stopped or watched.timer is None:
+            return
+        watched.timer.cancel()
+        self._later(watched, min(watched.trunk.keep_alive, 2.0 ** min(watched.failures, 10)))
+        watched.failures += 1
 
     # --- registrations ---------------------------------------------------------------------------------------
 

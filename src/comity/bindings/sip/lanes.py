@@ -61,6 +61,10 @@ class Lane(Generic[T]):
         was_down, self._failures = self.is_down, 0
         return was_down
 
+    def back(self) -> None:
+        """The server is there again, as somebody else found out."""
+        self._failures, self._not_before = 0, 0.0
+
     def failed(self, now: float) -> None:
         """A request got none. What was on its way together fails together: that counts once."""
         self._in_flight -= 1

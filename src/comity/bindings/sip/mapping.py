@@ -14,7 +14,8 @@ from email.utils import format_datetime, parsedate_to_datetime
 from ipaddress import ip_address
 
 from comity.bindings.sip.coding import ACCEPT_ENCODING, coding_of, decoded, is_known
-from comity.bindings.sip.forms import PROTOCOL, Form, body_of
+from comity.bindings.sip.conditions import code_of, word_of
+from comity.bindings.sip.forms import Form, body_of
 from comity.bindings.sip.headers import clean_text, quoted, unquoted
 from comity.bindings.sip.history import history_headers, parse_history
 from comity.bindings.sip.message import SipRequest, SipResponse, long_name
@@ -24,7 +25,6 @@ from comity.bindings.sip.uri import SipUri
 from comity.cpim.address import Address, from_sip_uri, to_sip_uri
 from comity.cpim.composing import COMPOSING_TYPE
 from comity.cpim.entity import CPIM_TYPE, SECURED, content_type_params
-from comity.cpim.imdn import IMDN_TYPE
 from comity.cpim.names import Names
 from comity.cpim.native import wrap
 from comity.cpim.operations import (
@@ -37,6 +37,7 @@ from comity.cpim.operations import (
     failure,
     success,
 )
+from comity.cpim.said import said
 from comity.errors import AddressError, ComityError, LocalProtocolError, RemoteProtocolError
 
 #: Failure reason to status code (T1, T8); the wording of T8 where the RFC gives one.
@@ -213,7 +214,6 @@ def _operation(request: SipRequest, when: datetime, message_id: str, edge: Edge 
         source_resource=source_gr,
         resource=gr,
         native_id=request.call_id,
-        native_protocol=PROTOCOL if media_type == IMDN_TYPE else "",
         lifetime=_lifetime(request, when),
         transient=media_type == COMPOSING_TYPE,
     )
@@ -367,6 +367,9 @@ def response_to_status(response: Response) -> tuple[int, str, list[tuple[str, st
     if response.status is Status.INDETERMINANT:
         return 202, "", []
     status_code, phrase = STATUS_CODES[response.reason or Reason.INTERNAL]
+    exact = code_of(response.condition)
+    if exact is not None:
+        status_code, phrase = exact, ""
     headers: list[tuple[str, str]] = []
     if response.retry_after is not None:
         headers.append(("Retry-After", str(response.retry_after)))
@@ -393,20 +396,24 @@ def reason_of(status_code: int, phrase: str = "") -> Reason:
 def status_to_response(trans_id: str, answer: SipResponse, form: Form, *, is_server: bool = False) -> Response:
     """The response of an operation from a final answer: a device's, or a server's, which may have handed it on as a text."""
     if answer.status_code < 300:
-        said, at = parse_form(answer) if is_server else ("", "")
-        if form is Form.OBJECT and said:
-            return success(trans_id, said, at)
+        taken, at = parse_form(answer) if is_server else ("", "")
+        if form is Form.OBJECT and taken:
+            return success(trans_id, taken, at)
         return success(trans_id, form.value if form is not Form.NATIVE else "text")
     retry_after: int | None = None
     text = (answer.value("retry-after") or "").partition(";")[0].partition("(")[0].strip()
     if text.isascii() and text.isdigit() and len(text) <= 6:
         retry_after = int(text)
-    phrase = clean_text(answer.reason)[:80]
-    said = f"The answer was {answer.status_code}" + (f" {phrase}." if phrase else ".")
+    phrase = said(answer.reason)[:80]
+    words = f"The answer was {answer.status_code}" + (f" {phrase}." if phrase else ".")
     warning = _WARNING.match(answer.value("warning") or "")
     if warning is not None:
-        said = clean_text(unquoted(warning[1]))[:256]
-    return failure(trans_id, reason_of(answer.status_code, answer.reason), said, retry_after)
+        words = said(unquoted(warning[1]))
+    reason = reason_of(answer.status_code, answer.reason)
+    # What only a phrase says, or T8 has words of its own for, is said more exactly by the reason.
+    is_known = reason in PHRASES.values() or reason is Reason.DECRYPTION
+    condition = "" if is_known else word_of(answer.status_code)
+    return failure(trans_id, reason, words, retry_after, condition=condition)
 
 
 def can_be_user(uri: SipUri) -> bool:

@@ -46,6 +46,7 @@ from comity.cpim.operations import (
     Response,
     failure,
     success,
+    unsent,
 )
 from comity.cpim.protection import needs_whole
 from comity.errors import AddressError, ComityError, StoreError
@@ -329,6 +330,9 @@ class Trunk:
         is_bare = Requirement.TLS in attempt.operation.requirements
         if ended.is_unfit:
             attempt.fail(Reason.PROTECTION if is_bare else Reason.CONTENT, ended.text)
+        elif ended.is_unsent:
+            reason = Reason.NO_ROUTE if ended.is_no_route else Reason.TIMEOUT
+            attempt.settle(unsent(attempt.operation.trans_id, ended.text, reason))
         else:
             attempt.fail(Reason.TIMEOUT, ended.text)
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+BY_DNS = "dns"
+"""``Contact.binding`` of a hop that DNS has to name."""
 ANYWHERE = ("0.0.0.0", "::", "")  # noqa: S104 - compared, not bound
 Reached = Callable[[LinkState | None, HostPort | None], None]
 """Called with the link and, for a datagram, the address; (None, None) if there is no way."""
@@ -37,6 +39,8 @@ class Ways:
     def hop(self, domain: str) -> Contact | None:
         """The next hop to that domain's people, if they are reached by SIP."""
         hop = self._binding.service.routes.hop(domain)
+        if hop is not None and hop.binding == "dns":
+            return replace(hop, binding=self._binding.name, is_protected=True)  # by SIP's own records then
         return hop if hop is not None and hop.binding == self._binding.name else None
 
     def contact(self, hop: Contact, account: Address) -> str:
@@ -63,6 +67,9 @@ class Ways:
     async def _look_up(self, hop: Contact, reached: Reached, is_large: bool) -> None:
         targets: Sequence[Target] = ()
         try:
+            if hop.binding == BY_DNS:
+                hops = await self._binding.service.find_hops(hop.resource, asker=self._binding.name, kind="pres")
+                hop = next((one for one in hops if one.binding == self._binding.name), hop)
             targets = await self._binding.exchanges.targets(hop.resource, hop.data.decode())
         except DeliveryError as error:
             log.info("no address of a peer server: %s", error)

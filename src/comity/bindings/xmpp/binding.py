@@ -83,6 +83,7 @@ class XmppBinding:
         self._carbons = Carbons(ground)
         self._streams = streams = Streams(ground, self._availability, self._delivery, self._carbons)
         self._neighbours = Neighbours(ground, self._ways(), self)
+        self._neighbours.inquiries.parts = (self._personal, self._cards)
         self._presence_abroad = PresenceAbroad(ground, self._neighbours)
         self._exempt = [ipaddress.ip_network(network) for network in config.plaintext_from]
         self._dummy_key = random(32)
@@ -317,7 +318,12 @@ class XmppBinding:
             when, version = self.service.clock.when(), self._ground.config.software_version
             has_presence = self.service.presence is not None
             answer = queries.answer_iq(
-                stanza, is_account=is_account, when=when, version=version, has_presence=has_presence
+                stanza,
+                is_account=is_account,
+                when=when,
+                version=version,
+                has_presence=has_presence,
+                items=self._ground.components,
             )
         self._ground.reply(connection, answer)
 

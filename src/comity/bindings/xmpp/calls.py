@@ -57,6 +57,10 @@ class Line:
     link: Link | None = None
     session: OutgoingStream | None = None
     is_over: bool = False
+    end_timer: Timer | None = None
+    """Goes off when their certificate ends."""
+    is_orderly: bool = False
+    """It ended because nobody had anything to say."""
 
     def handle(self, event: object) -> None:
         """Take one event of its session."""
@@ -73,6 +77,7 @@ class Line:
         elif isinstance(event, events.StreamRefused):
             self.fail(f"{event.condition}: {event.text}")
         elif isinstance(event, events.StreamEnded):
+            self.is_orderly = event.is_orderly
             self.over(event.text or event.condition or "the stream was closed")
             self.link.close()
         else:
@@ -88,6 +93,8 @@ class Line:
         if self.is_over:
             return
         self.is_over = True
+        if self.end_timer is not None:
+            self.end_timer.cancel()
         if self.ready.done() and not self.ready.cancelled() and self.ready.exception() is None:
             self.lost(self)
         else:
@@ -355,6 +362,7 @@ class Call:
             self._forget(self)
             return
         self._line, self._failures = line, 0
+        self._mind_certificate(line)
         self._has_acknowledgements = line.ready.result()
         waiting, self._waiting = self._waiting, deque()
         for stanza, flight in waiting:
@@ -370,12 +378,22 @@ class Call:
         if self._line is not line:
             return
         self._line = None
+        if not line.is_orderly:
+            self._dialer.neighbours.broken((self.hop.theirs,))
         self._end_question()
         flights, self._flights = self._flights, {}
         for flight in flights.values():
             flight.lost(Reason.TIMEOUT, "The stream to the next server was lost.")
         if not self._waiting and self._task is None:
             self._forget(self)
+
+    def _mind_certificate(self, line: Line) -> None:
+        """What it proved is proved no longer when it ends (D-15); the next stanza opens another stream."""
+        tls = None if line.link is None else line.link.peer.tls
+        if tls is not None and tls.ends is not None:
+            clock = self._ground.service.clock
+            seconds = max((tls.ends - clock.when()).total_seconds(), 0.0)
+            line.end_timer = clock.call_later(seconds, self.close)
 
     def close(self, condition: str = "", text: str = "") -> None:
         """End the stream in order."""

@@ -41,12 +41,13 @@ from comity.bindings.xmpp.protection import protection_element
 from comity.bindings.xmpp.reasons import condition_for
 from comity.bindings.xmpp.typing import state_of
 from comity.bindings.xmpp.wire import CLIENT, MESSAGE
+from comity.bindings.xmpp.xhtml import page_of
 from comity.cpim.address import to_jid
 from comity.cpim.composing import composing_in
 from comity.cpim.entity import is_secured
 from comity.cpim.history import HistoryEntry, tls_word
 from comity.cpim.imdn import DISPLAY, POSITIVE, is_report
-from comity.cpim.native import plain_text, readable_part
+from comity.cpim.native import plain_texts, readable_part
 from comity.cpim.operations import (
     Context,
     Fate,
@@ -163,7 +164,8 @@ def _add_content(operation: MessageOperation, stanza: Element, features: frozens
     if context.thread and is_xml_text(context.thread):
         stanza.append(Element(THREAD, {}, [context.thread]))
     secured = is_secured(obj)
-    form = "" if secured else _add_text(operation, stanza)
+    is_said = context.native_protocol == PROTOCOL and context.native_is_whole and bool(native)
+    form = "" if secured else "text" if is_said else _add_text(operation, stanza)
     if secured or features or not form:
         carrier = _carrier(obj, features, even_unasked=secured)
         if carrier is not None:
@@ -201,9 +203,15 @@ def _add_whole(operation: MessageOperation, stanza: Element, features: frozenset
 
 
 def _add_text(operation: MessageOperation, stanza: Element) -> str:
-    plain = plain_text(operation.object)
-    if plain is None or not is_xml_text(plain.text):
+    plains = plain_texts(operation.object)
+    if not plains and (page := page_of(operation.object)) is not None:
+        if operation.context.subject and is_xml_text(operation.context.subject):
+            stanza.append(Element(SUBJECT, {}, [operation.context.subject]))
+        stanza.children += [Element(BODY, {}, [page[0]]), page[1]]
+        return "text"
+    if not plains or not all(is_xml_text(plain.text) for plain in plains):
         return ""
+    plain = plains[-1]
     for language, subject in plain.subjects:
         if is_xml_text(subject):
             tag = {} if language in ("", "i-default") else {XML_LANG: language}
@@ -214,6 +222,11 @@ def _add_text(operation: MessageOperation, stanza: Element) -> str:
     attributes = {XML_LANG: language} if language_tag(language) else {}
     if plain.text or not plain.subjects:
         stanza.append(Element(BODY, attributes, [_lines(plain.text)]))
+    seen = {language.lower(), ""}
+    for other in plains[:-1]:
+        if (known := language_tag(other.language).lower()) not in seen:
+            seen.add(known)
+            stanza.append(Element(BODY, {XML_LANG: other.language}, [_lines(other.text)]))
     return "text"
 
 
@@ -306,7 +319,7 @@ def _receipt(operation: MessageOperation, report: Report, bare_to: str, delivery
 
 def _report(operation: MessageOperation, report: Report, stanza: Element) -> Element:
     """A failure report as the error stanza an XMPP program knows (GW-12)."""
-    condition, kind, detail = condition_for(report.reason.value)
+    condition, kind, detail = condition_for(report.reason.value, exact=report.condition)
     stanza.attributes["type"] = "error"
     stanza.attributes["from"] = to_jid(report.recipient)
     if report.native_id and is_xml_text(report.native_id):

@@ -53,6 +53,8 @@ class Ground:
         self.config = config
         self.random = random
         self.domains = tuple(prepare_domain(domain) for domain in config.domains)
+        self.components = tuple(prepare_domain(domain) for domain in config.accept)
+        """Domains of the external components that may attach to us."""
         self.devices = Devices()
         self.tasks: set[asyncio.Task[None]] = set()
         self.is_draining = False

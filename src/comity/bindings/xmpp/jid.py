@@ -110,7 +110,7 @@ def prepare_domain(text: str) -> str:
     _check_raw(text)
     try:
         ascii_form = idna.encode(text, uts46=True)
-        return _sized(idna.decode(ascii_form))
+        return _sized(idna.decode(ascii_form).removesuffix("."))  # other full stops become one
     except (UnicodeError, ValueError, IndexError):
         raise AddressError(text, "the domain is not valid") from None
 

@@ -49,8 +49,9 @@ from comity.bindings.xmpp.extensions import (
     sealed_by,
     shown,
 )
+from comity.bindings.xmpp.fallback import words_for
 from comity.bindings.xmpp.protection import read_protection
-from comity.bindings.xmpp.reasons import condition_for, reason_for_condition
+from comity.bindings.xmpp.reasons import REASONS, condition_for, reason_for_condition
 from comity.bindings.xmpp.typing import status_of
 from comity.bindings.xmpp.wire import CLIENT
 from comity.cpim.address import Address, from_jid
@@ -59,7 +60,7 @@ from comity.cpim.composing import COMPOSING_TYPE
 from comity.cpim.entity import split_entity
 from comity.cpim.history import MOST_HISTORY, HistoryEntry, read_entry
 from comity.cpim.imdn import DISPLAY, POSITIVE, Imdn, is_report, notification
-from comity.cpim.native import wrap
+from comity.cpim.native import alternatives, wrap
 from comity.cpim.operations import (
     INITIAL_MAX_FORWARDS,
     Context,
@@ -69,8 +70,9 @@ from comity.cpim.operations import (
     Response,
     failure,
 )
+from comity.cpim.said import said
 from comity.errors import AddressError, LocalProtocolError, RemoteProtocolError
-from comity.xml import Element, serialize
+from comity.xml import XML_LANG, Element, serialize
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,7 @@ class _Made:
     is_native: bool = False
     is_wrapped: bool = False
     is_passing: bool = False
+    is_whole: bool = False
     sealed: str = ""
     subject: str = ""
     language: str = ""
@@ -165,6 +168,7 @@ def _with(context: Context, stanza: Element, made: _Made) -> Context:
         sealed=made.sealed,
         native_protocol=PROTOCOL if made.native or made.is_native else "",
         native=made.native,
+        native_is_whole=made.is_whole,
     )
 
 
@@ -196,26 +200,58 @@ def _object_of(stanza: Element, source: Address, destination: Address, when: dat
             made = wrap(source, destination, status.document(), COMPOSING_TYPE, when=when, message_id=message_id)
             beside = [child for child in extensions if child.name != THREAD]
             return _Made(made, _native(beside), is_native=True, is_wrapped=True, is_passing=True)
-        return _native_only([child for child in extensions if child.name != THREAD])
+        if words_for(extensions, "") is None:
+            return _native_only([child for child in extensions if child.name != THREAD])
     body = _default_body(bodies, stanza.language)
     language = language_tag((body.language if body is not None else "") or stanza.language)
     text = body.text if body is not None else ""
+    words = words_for(extensions, text)
     pairs = _subject_pairs(subjects, stanza.language)
+    content_type, content = "text/plain; charset=utf-8", _octets(text if words is None else words)
+    others = _other_bodies(bodies, body, language) if words is None else []
+    if others:
+        content_type, content = alternatives([*others, (language, content)], f"={message_id}")
     obj = wrap(
         source,
         destination,
-        text.replace("\r\n", "\n").replace("\n", "\r\n").encode("utf-8"),
-        "text/plain; charset=utf-8",
+        content,
+        content_type,
         when=when,
         message_id=message_id,
         subjects=pairs,
-        language=language,
+        language="" if others else language,
         asks=_asks(extensions) if stanza.get("id") else (),
     )
-    beside = [c for c in extensions if c.name not in (SUBJECT, THREAD) and c is not body]
+    is_whole = words is not None or bool(others)
+    left_out = (THREAD,) if is_whole else (SUBJECT, THREAD)
+    beside = [c for c in extensions if c.name not in left_out and (is_whole or c is not body)]
+    if is_whole:
+        beside = [_with_language(child, stanza.language) for child in beside]
+    subject = pairs[0][1] if pairs else ""
     return _Made(
-        obj, _native(beside), is_native=True, is_wrapped=True, subject=pairs[0][1] if pairs else "", language=language
+        obj, _native(beside), is_native=True, is_wrapped=True, is_whole=is_whole, subject=subject, language=language
     )
+
+
+def _with_language(child: Element, language: str) -> Element:
+    """A text of the stanza with the language it has from the stanza, which another one will not have."""
+    if child.namespace != CLIENT or child.language or not language_tag(language):
+        return child
+    return Element(child.name, {**child.attributes, XML_LANG: language}, child.children)
+
+
+def _octets(text: str) -> bytes:
+    return text.replace("\r\n", "\n").replace("\n", "\r\n").encode("utf-8")
+
+
+def _other_bodies(bodies: list[Element], chosen: Element | None, language: str) -> list[tuple[str, bytes]]:
+    """The bodies in other languages than the one that is for everybody, each language once (RFC 6121 section 5.2.3)."""
+    found: dict[str, bytes] = {}
+    for body in bodies:
+        tag = language_tag(body.language)
+        if body is not chosen and tag and tag != language:
+            found.setdefault(tag, _octets(body.text))
+    return list(found.items())
 
 
 def _told(extensions: list[Element]) -> tuple[str, str] | None:
@@ -303,7 +339,7 @@ def read_hops(stanza: Element) -> int:
 def response_to_error(stanza: Element, response: Response, *, is_local: bool) -> Element | None:
     """The error stanza that answers a refused message; None where none may be sent (XMPP-6)."""
     assert response.reason is not None
-    condition, kind, detail = condition_for(response.reason.value, is_local=is_local)
+    condition, kind, detail = condition_for(response.reason.value, is_local=is_local, exact=response.condition)
     return wire.error_reply(stanza, condition, shown(response.text), kind=kind, application=detail_element(detail))
 
 
@@ -315,9 +351,12 @@ def error_to_response(stanza: Element, trans_id: str, *, is_secured_object: bool
     condition, text = wire.error_of(error)
     details = {child.local for child in error.elements() if child.namespace in (E2E, E2E_OLD_ERRORS, PROTECTION)}
     reason = Reason(reason_for_condition(condition, details))
+    exact = ""
     if condition == "service-unavailable" and is_secured_object:
         reason = Reason.CONTENT  # RFC 3923 section 7: the format is not understood
-    return failure(trans_id, reason, text[:500])
+    elif not details and condition in REASONS:
+        exact = condition if "/" in stanza.get("from") else f"{condition} bare"
+    return failure(trans_id, reason, said(text), condition=exact)
 
 
 __all__ = [

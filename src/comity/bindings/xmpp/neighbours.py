@@ -7,7 +7,7 @@ the seam of the kinds of ways, ``passing.py`` what comes in, ``passing_iq.py`` q
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from comity.bindings.base import Binding, Link, Listener, Network
 from comity.bindings.xmpp.extensions import PROTOCOL
@@ -93,11 +93,23 @@ class Neighbours:
         """Take a stanza that came by ``way``, as it was read; it is checked here, and counted by ``way.handled``."""
         self._arrivals.received(way, stanza, index)
 
+    def broken(self, domains: Iterable[str]) -> None:
+        """Streams of these domains ended, and not because nobody had anything to say."""
+        presence = self._ground.presence
+        if presence is not None:
+            for domain in domains:
+                presence.doubted(domain)
+
     # --- down --------------------------------------------------------------------------------------------------------
 
     def deliver(self, delivery: Delivery) -> asyncio.Future[Response]:
         """Hand a message to another server (see ``Binding.deliver``)."""
-        return self._departures.deliver(delivery, lambda stanza, flight: self.send(stanza, flight, delivery.contact))
+        contact = delivery.contact
+        return self._departures.deliver(
+            delivery,
+            lambda stanza, flight: self.send(stanza, flight, contact),
+            lambda: self.inquiries.features(delivery.operation.destination.domain, contact),
+        )
 
     def send(self, stanza: Element, flight: Flight | None = None, hop: Contact | None = None) -> bool:
         """Send a stanza to another domain; False if XMPP does not lead there: then ``flight`` is the caller's to end.

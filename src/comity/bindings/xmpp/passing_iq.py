@@ -6,27 +6,71 @@ presence would not (section 8.5.3.1), and an account that is not there looks lik
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Final, Protocol
 
 from comity.bindings.xmpp import queries, wire
+from comity.bindings.xmpp.e2e import E2E, OCTETS
+from comity.bindings.xmpp.extensions import PROTECTION, PROTOCOL
 from comity.bindings.xmpp.ground import Ground
 from comity.bindings.xmpp.jid import Jid
 from comity.bindings.xmpp.ways import Way, a_domain
 from comity.bindings.xmpp.wire import IQ, Element
-from comity.cpim.address import from_jid
+from comity.cpim.address import Address, from_jid
+from comity.cpim.operations import Reason
 from comity.errors import AddressError
+from comity.service.interfaces import Contact, Origin
 
 if TYPE_CHECKING:
     from comity.bindings.xmpp.neighbours import Neighbours
 
 #: Questions of the server itself that wait for their answer.
 MOST_ASKED: Final = 8192
+ANSWER_SECONDS: Final = 10.0
+"""How long another server may take to say what it can do."""
+KNOWN_SECONDS: Final = 3600.0
+"""How long that is believed."""
+_KNOWN: Final = frozenset({E2E, OCTETS, PROTECTION})
 _TYPES: Final = frozenset({"get", "set", "result", "error"})
 
 Answered = Callable[[Element], None]
 """Takes the result or the error that answers a question."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """A question on its way (``Flight``): one that does not arrive has no answer."""
+
+    answer: asyncio.Future[frozenset[str] | None]
+
+    def taken(self) -> None:
+        """The other server has it."""
+
+    def lost(self, reason: Reason, text: str, *, is_unsent: bool = False) -> None:
+        """It cannot be asked now."""
+        _settle(self.answer, None)
+
+
+def _settle(answer: asyncio.Future[frozenset[str] | None], found: frozenset[str] | None) -> None:
+    if not answer.done():
+        answer.set_result(found)
+
+
+def _features_of(stanza: Element) -> frozenset[str]:
+    query = stanza.find(f"{{{queries.DISCO_INFO}}}query")
+    return frozenset() if query is None else queries.features_of(query) & _KNOWN
+
+
+class Answering(Protocol):
+    """A part that answers iqs to an account."""
+
+    def takes(self, stanza: Element) -> bool: ...
+
+    async def answer(self, stanza: Element, asker: Address, origin: Origin) -> Element | None: ...
 
 
 class Inquiries:
@@ -40,6 +84,10 @@ class Inquiries:
     def __init__(self, ground: Ground, neighbours: Neighbours) -> None:
         self._ground = ground
         self._neighbours = neighbours
+        self.parts: Sequence[Answering] = ()
+        """What accounts keep here for others to ask about."""
+        self._features: dict[str, frozenset[str]] = {}
+        """What other servers said they can do, by domain."""
         self._asked: OrderedDict[tuple[str, str], Answered] = OrderedDict()
         """By domain asked (A-labels) and id."""
 
@@ -55,6 +103,28 @@ class Inquiries:
         """Nobody waits for that answer any more."""
         self._asked.pop((domain, id), None)
 
+    async def features(self, theirs: str, hop: Contact | None) -> frozenset[str] | None:
+        """What the server of a domain says it can do; None: it cannot be asked now. Without an answer it can do nothing."""
+        if theirs in self._features:
+            return self._features[theirs]
+        id, clock = self._ground.random(12).hex(), self._ground.service.clock
+        answer: asyncio.Future[frozenset[str] | None] = asyncio.get_running_loop().create_future()
+        self.expect(theirs, id, lambda stanza: _settle(answer, _features_of(stanza)))
+        timer = clock.call_later(ANSWER_SECONDS, lambda: _settle(answer, frozenset()))
+        question = queries.ask_features(self._ground.domains[0], Address("im", "", theirs).domain_u, id, "")
+        if not self._neighbours.send(question, _Question(answer), hop):
+            _settle(answer, None)
+        found = await answer
+        timer.cancel()
+        self.forget(theirs, id)
+        if found:
+            self._features[theirs] = found
+            clock.call_later(KNOWN_SECONDS, partial(self._unlearn, theirs))
+        return found
+
+    def _unlearn(self, domain: str) -> None:
+        self._features.pop(domain, None)
+
     # --- from other servers --------------------------------------------------------------------------------------------
 
     def received(self, way: Way, stanza: Element, done: Callable[[], None]) -> None:
@@ -66,7 +136,7 @@ class Inquiries:
         elif kind in ("result", "error") and self._is_answer(stanza):
             pass
         else:
-            self._ground.run(self._pass(stanza, done))
+            self._ground.run(self._pass(stanza, way, done))
             return
         done()
 
@@ -77,7 +147,7 @@ class Inquiries:
         answered(stanza)
         return True
 
-    async def _pass(self, stanza: Element, done: Callable[[], None]) -> None:
+    async def _pass(self, stanza: Element, way: Way, done: Callable[[], None]) -> None:
         try:
             to = Jid.parse(stanza.get("to"))
             is_question = stanza.get("type") in ("get", "set")
@@ -86,9 +156,26 @@ class Inquiries:
             elif is_question and not to.local:
                 self._answer(self._of_server(stanza))
             elif is_question:
-                self._answer(wire.error_reply(stanza, "service-unavailable"))
+                self._answer(await self._of_account(stanza, way))
         finally:
             done()
+
+    async def _of_account(self, stanza: Element, way: Way) -> Element | None:
+        """What an account keeps for others to see, if this one may see it."""
+        presence, refusal = self._ground.presence, wire.error_reply(stanza, "service-unavailable")
+        if presence is None or not Jid.parse(stanza.get("from")).local:
+            return refusal
+        try:
+            asker, account = from_jid(stanza.get("from"))[0], from_jid(stanza.get("to"))[0].folded()
+        except AddressError as error:
+            return wire.error_reply(stanza, "jid-malformed", error.reason)
+        if presence.contacts.is_blocked(account, asker):
+            return refusal  # as if nobody were there (XEP-0191 section 3.3)
+        origin = Origin(asker, PROTOCOL, way.host, way.session.is_tls, domains=frozenset(way.proved))
+        for part in self.parts:
+            if part.takes(stanza):
+                return await part.answer(stanza, asker, origin)
+        return refusal
 
     def _of_server(self, stanza: Element) -> Element | None:
         service = self._ground.service
@@ -98,6 +185,7 @@ class Inquiries:
             when=service.clock.when(),
             version=self._ground.config.software_version,
             has_presence=service.presence is not None,
+            items=self._ground.components,
         )
 
     async def _carry(self, stanza: Element, to: Jid, *, is_question: bool) -> None:

@@ -91,13 +91,15 @@ class Personal:
 
     async def query(self, connection: Connection, stanza: Element) -> None:
         """Answer such an iq."""
-        self._ground.answer(connection, await self._answer(connection, stanza))
-
-    async def _answer(self, connection: Connection, stanza: Element) -> Element | None:
         assert connection.account is not None
+        answer = await self.answer(stanza, connection.account, self._ground.origin(connection))
+        self._ground.answer(connection, answer)
+
+    async def answer(self, stanza: Element, asker: Address, origin: Origin) -> Element | None:
+        """The answer to such an iq, whoever asks."""
         to = stanza.get("to")
-        account = from_jid(to)[0].folded() if to else connection.account
-        asked = _Query(stanza, account, connection.account, self._ground.origin(connection))
+        account = from_jid(to)[0].folded() if to else asker
+        asked = _Query(stanza, account, asker, origin)
         payload = next(stanza.elements())
         if payload.name in _DISCO:
             return await self._discover(asked, payload)

@@ -236,9 +236,11 @@ class PresenceAbroad:
             if isinstance(begun, Subscription):
                 return
         elif live is not None and await self._presence.is_allowed(account, watcher):
-            self._again(live)
+            self._again(live, stanza.get("id"))
             return
         refusal = Element(PRESENCE, {"type": "unsubscribed", "from": to_jid(account), "to": to_jid(watcher)})
+        if stanza.get("id"):
+            refusal.attributes["id"] = stanza.get("id")  # section 4.3.2.1
         clock = self._ground.service.clock
         clock.call_later(max(0.0, at + REFUSAL_TIME - clock.now()), partial(self._reply, refusal))
 
@@ -260,11 +262,11 @@ class PresenceAbroad:
         presence.begin(answer.subscription)
         return answer.subscription
 
-    def _again(self, live: Subscription) -> None:
+    def _again(self, live: Subscription, id: str = "") -> None:
         if live.told is None:  # nobody was told since the start
             self._presence.begin(live)
         else:
-            self._outward.tell_all(live)
+            self._outward.tell_all(live, id)
 
     # --- they answer ------------------------------------------------------------------------------------------------
 

@@ -82,11 +82,18 @@ class Outward:
 
     # --- what is written -----------------------------------------------------------------------------------------------
 
-    def tell_all(self, subscription: Subscription) -> None:
-        """Tell how things are, whatever was told before: the answer to a probe."""
+    def tell_all(self, subscription: Subscription, id: str = "") -> None:
+        """Tell how things are, whatever was told before: the answer to a probe. Of who is away the probe's ``id`` comes back (RFC 6121
+        section 4.3.2.1)."""
         content = subscription.told
-        if content is not None:
-            self._tell(subscription, self._stanzas(current_stanzas(content, self._ground.service.clock.when())))
+        if content is None:
+            return
+        notices = current_stanzas(content, self._ground.service.clock.when())
+        stanzas = self._stanzas(notices)
+        if id and not any(notice.is_available for notice in notices):
+            for stanza in stanzas:
+                stanza.attributes["id"] = id
+        self._tell(subscription, stanzas)
 
     def hide(self, subscription: Subscription) -> None:
         """Say of everything that was shown that it is there no more (RFC 6121 section 3.2.2)."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Final
 
@@ -46,9 +47,17 @@ _HASHES: Final = {"sha-1": "sha1", "sha-256": "sha256", "sha-512": "sha512"}
 
 
 def answer_iq(
-    stanza: Element, *, is_account: bool, when: datetime, version: str, has_presence: bool = False
+    stanza: Element,
+    *,
+    is_account: bool,
+    when: datetime,
+    version: str,
+    has_presence: bool = False,
+    items: Iterable[str] = (),
 ) -> Element | None:
-    """Answer a get or set that asks the server (or, ``is_account``, the sender's own account); None to a reply."""
+    """Answer a get or set that asks the server (or, ``is_account``, the sender's own account); None to a reply.
+
+    ``items``: components that are attached to the server."""
     kind = stanza.get("type")
     if kind not in ("get", "set"):
         return None
@@ -57,7 +66,8 @@ def answer_iq(
     if key == ("get", f"{{{DISCO_INFO}}}query"):
         return _disco_info(stanza, payload, is_account, has_presence)
     if key == ("get", f"{{{DISCO_ITEMS}}}query"):
-        return iq_result(stanza, Element(f"{{{DISCO_ITEMS}}}query"))
+        found = [] if is_account else [Element(f"{{{DISCO_ITEMS}}}item", {"jid": item}) for item in items]
+        return iq_result(stanza, Element(f"{{{DISCO_ITEMS}}}query", {}, [*found]))
     if key == ("get", f"{{{PING}}}ping"):
         return iq_result(stanza)
     if key == ("get", f"{{{VERSION}}}query"):

@@ -70,15 +70,18 @@ _DETAILS: Final[dict[str, str]] = {
 }
 
 
-def condition_for(reason: str, *, is_local: bool = False) -> tuple[str, str, str]:
+def condition_for(reason: str, *, is_local: bool = False, exact: str = "") -> tuple[str, str, str]:
     """Condition, type ("" for the condition's own) and detail element ("" none) for a reason.
+
+    ``exact``: the word of the side that refused (``Response.condition``), if it is one that a stanza may hold.
 
     ``is_local``: the recipient's domain is ours; an unknown user then looks like any other who takes no messages
     (RFC 6121 section 8.5.1; XMPP-8, X-57).
     """
     if is_local and reason == "no-such-user":
         return "service-unavailable", "", ""
-    return CONDITIONS[reason]
+    word = exact.partition(" ")[0]
+    return (word, "", "") if word in REASONS else CONDITIONS[reason]
 
 
 def reason_for_condition(condition: str, details: Set[str] = frozenset()) -> str:

@@ -142,6 +142,8 @@ class Servers:
         elif isinstance(event, events.SignInFailed):
             log.info("%s could not prove to be %s: %s %s", way.host, event.account, event.condition, event.text)
         elif isinstance(event, events.StreamEnded):
+            if not event.is_orderly:
+                self._neighbours.broken(way.proved)
             link.close()
 
     def _check(self, way: Way) -> TlsCheck:
@@ -171,6 +173,8 @@ class Servers:
         if way is None:
             self._dialer.link_closed(link, error)
         else:
+            if not way.session.is_ended:
+                self._neighbours.broken(way.proved)
             way.session.connection_lost()
             for timer in (way.timer, way.end_timer):
                 if timer is not None:

@@ -26,6 +26,9 @@ MOST_PEERS: Final = 64
 MOST_TIMES: Final = 10
 """Times a status is said again: nobody types for a quarter of an hour."""
 
+_AS_IT_IS: Final = (PROTOCOL, "dns")
+"""Servers that get chat states as they are, or whose protocol is not known yet."""
+
 COMPOSING, ACTIVE = f"{{{CHAT_STATES}}}composing", f"{{{CHAT_STATES}}}active"
 #: IMDN-15; gone has no word there: the conversation of page mode has no end.
 _IS_ACTIVE: Final = {"composing": True, "active": False, "inactive": False, "paused": False}
@@ -77,13 +80,20 @@ class Typing:
         return self._is_here(operation) or _pair(operation) in self._talks
 
     def _is_here(self, operation: MessageOperation) -> bool:
-        return any(contact.binding == PROTOCOL for contact in self._service().reached(operation))
+        return self._hop(operation) in _AS_IT_IS or any(
+            contact.binding == PROTOCOL for contact in self._service().reached(operation)
+        )
 
     def _is_beyond(self, operation: MessageOperation) -> bool:
         if any(contact.binding != PROTOCOL for contact in self._service().reached(operation)):
             return True
-        domain = operation.destination.domain
-        return not self._service().accounts.serves(domain)
+        return self._hop(operation) not in ("", *_AS_IT_IS)
+
+    def _hop(self, operation: MessageOperation) -> str:
+        """The protocol spoken with the recipient's server, "" if that is this one."""
+        domain, service = operation.destination.domain, self._service()
+        hop = None if service.accounts.serves(domain) else service.routes.hop(domain)
+        return "" if hop is None else hop.binding
 
     # --- up: an XMPP program says it once -----------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from comity.bindings.xmpp.wire import Element
 from comity.cpim.address import Address, from_jid
 from comity.cpim.operations import Response
 from comity.errors import LocalProtocolError
+from comity.service.interfaces import Origin
 from comity.service.presence.interfaces import Documents
 from comity.xml import serialize
 
@@ -40,22 +41,27 @@ class Cards:
     async def query(self, connection: Connection, stanza: Element) -> None:
         """Answer such an iq."""
         assert connection.account is not None
+        answer = await self.answer(stanza, connection.account, self._ground.origin(connection))
+        self._ground.answer(connection, answer)
+
+    async def answer(self, stanza: Element, asker: Address, origin: Origin) -> Element | None:
+        """The answer to such an iq, whoever asks."""
         assert self._ground.presence is not None
         documents = self._ground.presence.documents
-        account = from_jid(stanza.get("to"))[0].folded() if stanza.get("to") else connection.account
+        account = from_jid(stanza.get("to"))[0].folded() if stanza.get("to") else asker
         payload = next(stanza.elements())
-        is_own = account.key == connection.account.key
+        is_own = account.key == asker.key
         if stanza.get("type") == "set" and not is_own:
             answer = wire.error_reply(stanza, "forbidden")
         elif payload.name == _CARD and stanza.get("type") == "get":
             answer = await self._card(stanza, account, documents, is_own=is_own)
         elif payload.name == _CARD:
-            answer = await self._keep(connection, stanza, [("vcard-temp", payload)])
+            answer = await self._keep(account, stanza, [("vcard-temp", payload)], origin)
         elif not is_own:
             answer = wire.error_reply(stanza, "forbidden")  # XEP-0049 section 4
         else:
-            answer = await self._private(connection, stanza, payload)
-        self._ground.answer(connection, answer)
+            answer = await self._private(account, stanza, payload, origin)
+        return answer
 
     async def _card(self, stanza: Element, account: Address, documents: Documents, *, is_own: bool) -> Element | None:
         stored = await documents.get(account, "vcard-temp")
@@ -63,32 +69,29 @@ class Cards:
             return wire.error_reply(stanza, "item-not-found" if is_own else "service-unavailable")
         return wire.iq_result(stanza, kept_element(stored.octets))
 
-    async def _private(self, connection: Connection, stanza: Element, payload: Element) -> Element | None:
+    async def _private(self, account: Address, stanza: Element, payload: Element, origin: Origin) -> Element | None:
         children = list(payload.elements())
         if not children or any(not _may_keep(child) for child in children):
             return wire.error_reply(stanza, "not-acceptable", "an element in a namespace of its own is kept here")
         if stanza.get("type") == "set":
-            return await self._keep(connection, stanza, [(_name(child), child) for child in children])
+            return await self._keep(account, stanza, [(_name(child), child) for child in children], origin)
         if len(children) > 1:
             return wire.error_reply(stanza, "bad-request", "one element is asked for at a time")
-        assert connection.account is not None
         assert self._ground.presence is not None
-        stored = await self._ground.presence.documents.get(connection.account, _name(children[0]))
+        stored = await self._ground.presence.documents.get(account, _name(children[0]))
         found = kept_element(stored.octets) if stored is not None else Element(children[0].name)
         return wire.iq_result(stanza, Element(_PRIVATE, {}, [found]))
 
     async def _keep(
-        self, connection: Connection, stanza: Element, elements: list[tuple[str, Element]]
+        self, account: Address, stanza: Element, elements: list[tuple[str, Element]], origin: Origin
     ) -> Element | None:
-        assert connection.account is not None
         assert self._ground.presence is not None
-        origin = self._ground.origin(connection)
         for name, element in elements:
             try:
                 octets = serialize(element)
             except LocalProtocolError:
                 return wire.error_reply(stanza, "not-acceptable", "this holds a name that cannot be kept")
-            kept = await self._ground.presence.documents.put(connection.account, name, _TYPE, octets, origin)
+            kept = await self._ground.presence.documents.put(account, name, _TYPE, octets, origin)
             if isinstance(kept, Response):
                 return response_to_error(stanza, kept, is_local=False)
         return wire.iq_result(stanza)

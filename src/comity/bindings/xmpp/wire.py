@@ -141,7 +141,7 @@ def check_header(opened: RootOpened, namespace: str = CLIENT) -> None:
     if root.local != "stream":
         raise RemoteProtocolError("the root is not a stream", hint="bad-format")
     default = opened.namespaces.get("", "")
-    if default not in (namespace, ""):
+    if default not in (namespace, "", STREAMS):  # the last one: prefix-free (RFC 6120 section 4.8.5)
         raise RemoteProtocolError(f"the content namespace is not {namespace}", hint="invalid-namespace")
 
 

@@ -111,6 +111,8 @@ class Errands:
         """Whether what an act says is still so (``Pairs``); asked before each attempt."""
         self.refused: Callable[[Errand, Response], Awaitable[None]] = _nothing
         """The other domain's server refused it for good (``Pairs``)."""
+        self.carried: Callable[[Errand], None] = lambda errand: None
+        """The other domain's server took it (``Sights``)."""
         self.went_dark: Callable[[str], None] = lambda domain: None
         """A domain is out of reach for long (``Sights``)."""
 
@@ -253,6 +255,8 @@ class Errands:
             return response
         if response.reason is not None:
             await self.refused(errand, response)
+        else:
+            self.carried(errand)
         if entry is not None:
             # Only as it was read: it may have been written anew meanwhile, for the next time.
             await self._store.commit([Delete(SPACE, errand.row, if_rev=entry.rev)])

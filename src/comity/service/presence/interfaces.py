@@ -471,8 +471,11 @@ class PresenceService(Protocol):
         """
 
     def doubted(self, domain: str) -> None:
-        """The way to that domain broke or came back: what was heard from there may be old. It is asked about anew (``Abroad.watch``), and
-        holds no more where there is no answer in time."""
+        """The way to that domain broke: what was heard from there may be old. It is asked about anew (``Abroad.watch``), and holds no
+        more where there is no answer in time."""
+
+    def returned(self, domain: str) -> None:
+        """That domain's server was just heard of: what waits for it is carried now (``Service.hop_returned`` calls this)."""
 
     # -- the presentity's side ------------------------------------------------------------------------------------
 

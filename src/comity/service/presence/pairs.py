@@ -218,6 +218,8 @@ class Pairs:
     async def is_wanted(self, errand: Errand) -> bool:
         """Whether the account's half still says what the act says. Raises StoreError."""
         assert isinstance(errand.what, Act)
+        if errand.what is Act.SUBSCRIBE and (await self._relations.load(errand.account)).item(errand.other).sees:
+            return True  # asked again: table 2 has it routed, and the answer may have been lost
         return await self._is_backed(errand.account, errand.other, errand.what)
 
     async def request(self, account: Address, watcher: Address, ask: Ask) -> Act | None:

@@ -159,6 +159,10 @@ class Sight(Presentity):
     """The other one was asked, or asked again."""
     doubt_at: float = 0.0
     """Monotonic: when what it said has to be asked about anew; 0 for never."""
+    asked_when: datetime | None = None
+    """When it was last to be asked how things are."""
+    confirm_at: float = 0.0
+    """Monotonic: until then the answer has come, or what was said before ``asked_when`` holds no more."""
 
     @property
     def key(self) -> str:

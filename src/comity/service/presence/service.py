@@ -270,6 +270,10 @@ class AccountPresence:
         """See ``PresenceService.doubted``."""
         self._sights.doubted(domain)
 
+    def returned(self, domain: str) -> None:
+        """See ``PresenceService.returned``."""
+        self.errands.knock(domain)
+
     async def _is_wanted(self, errand: Errand) -> bool:
         if errand.what is Look.WATCH:
             return self._sights.is_wanted(errand)

@@ -31,6 +31,8 @@ AGAIN: Final = 6 * 3600.0
 """Seconds after which what was heard without an end of its own is asked for anew."""
 _WHOLE: Final = "\0"
 """Key of a statement that is all there is; no device is called that."""
+CONFIRM: Final = 20.0
+"""Seconds that an answer takes at most: what was doubted and is not said again by then holds no more."""
 
 
 class Sights:
@@ -58,12 +60,16 @@ class Sights:
         self._changed = changed
         self._said = Publications(clock, PublicationLimits(limits.publications, limits.document, DAY))
         self._doubts: Deadlines[Sight] = Deadlines(clock, self._fall_due, lambda sight, at: sight.doubt_at == at)
-        errands.went_dark = self._went_dark
+        self._unconfirmed: Deadlines[Sight] = Deadlines(
+            clock, self._not_confirmed, lambda sight, at: sight.confirm_at == at
+        )
+        errands.carried, errands.went_dark = self._carried, self._went_dark
         presentities.on_unseen = self._unseen
 
     def stop(self) -> None:
         """Ask for nothing any more."""
         self._doubts.stop()
+        self._unconfirmed.stop()
 
     def look(self, sight: Sight) -> None:
         """Somebody looks, or what he may see was judged: have it told, or ask whether it may be."""
@@ -119,6 +125,7 @@ class Sights:
         return [one for one in watched if one.address.domain == domain]
 
     def _ask(self, sight: Sight) -> None:
+        sight.asked_when = self._clock.when()
         self._errands.push(Errand(sight.viewer, sight.address, Look.WATCH))
 
     def _doubt_later(self, sight: Sight, seconds: float | None) -> None:
@@ -132,6 +139,23 @@ class Sights:
             if sight.is_watched:
                 self._ask(sight)
                 self._doubt_later(sight, AGAIN)
+
+    def _carried(self, errand: Errand) -> None:
+        sight = self._presentities.find(errand.other, errand.account) if errand.what is Look.WATCH else None
+        if isinstance(sight, Sight) and sight.publications:
+            sight.confirm_at = self._clock.now() + CONFIRM
+            self._unconfirmed.push(sight.confirm_at, sight)
+
+    def _not_confirmed(self, sights: list[Sight]) -> None:
+        """COMPAT ejabberd 23: says nothing to a probe about somebody who is away (RFC 6121 section 4.3.2 has a SHOULD there)."""
+        for sight in sights:
+            sight.confirm_at = 0.0
+            old = [k for k, one in sight.publications.items() if sight.asked_when and one.published < sight.asked_when]
+            for key in old:
+                del sight.publications[key]
+            if old:
+                sight.changed()
+                self._changed(sight)
 
     def _went_dark(self, domain: str) -> None:
         for sight in self._of(domain):
