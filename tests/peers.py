@@ -20,6 +20,7 @@ PACKAGES = {
     "kamailio": "kamailio",
     "presence_xml.so": "kamailio-presence-modules",
     "db_sqlite.so": "kamailio-sqlite-modules",
+    "tls.so": "kamailio-tls-modules",
     "prosody": "prosody",
     "lunbound.so": "lua-unbound",
     "ejabberdctl": "ejabberd",

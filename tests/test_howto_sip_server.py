@@ -141,6 +141,7 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
 def test_who_does_what_the_page_says_joins_the_two(reader: Reader) -> None:
     """From nothing to a message each way."""
     need_program("kamailio")
+    need_program("tls.so")
     (reader.folder / "juliet.password").write_text("juliet likes long passphrases\n")
     (reader.folder / "phone.password").write_text("a phone's password\n")
     done = steps(PAGE.read_text(encoding="utf-8"))

@@ -70,7 +70,7 @@ class Trunk:
     def start(self) -> None:
         """Start it, and wait until it listens."""
         program = need_program("kamailio")
-        modules = next(Path("/usr/lib").glob("*/kamailio/modules"))
+        modules = Path(need_program("tls.so")).parent
         values = {
             "PORT": str(self.port),
             "TLS_PORT": str(self.tls_port),

@@ -422,6 +422,36 @@ class TestRegistrar:
         assert (await world.store.scan("contact")) != []
 
 
+class TestPath:
+    """RFC 3327: proxies between a phone and us that want to be passed on the way back."""
+
+    @story
+    async def test_what_is_for_the_phone_goes_back_through_them(self) -> None:
+        world = await World().start()
+        bob = Phone(world, "bob", BOB)
+        edge = "<sip:token@edge.a.test;lr>", "<sip:inner.a.test;lr>"
+        response = await bob.register(("Path", f"{edge[0]}, {edge[1]}"), ("Supported", "path"), ("Require", "path"))
+        assert response.status_code == 200
+        assert response.values("path") == [*edge]
+        alice = Phone(world, "alice", ALICE)
+        await alice.message("sip:bob@a.test", b"hi")
+        [request] = bob.received
+        assert request.values("route") == [*edge]
+        assert request.uri_text == bob.uri
+        # It goes where the phone's REGISTER came from, whatever the Path names (SSRF).
+        assert world.phones[BOB].received
+
+    @pytest.mark.parametrize(
+        "path", ["<im:a@b.test>", "<sip:a.test?Route=x>", "<sip:", ", ".join(["<sip:a.test;lr>"] * 9)]
+    )
+    @story
+    async def test_one_that_is_none_is_refused(self, path: str) -> None:
+        world = await World().start()
+        bob = Phone(world, "bob", BOB)
+        assert (await bob.register(("Path", path))).status_code == 400
+        assert not world.pipeline.registrar.contacts(Address.parse("im:bob@a.test"))
+
+
 class TestDevices:
     @story
     async def test_a_connection_on_which_nobody_answers_is_closed(self) -> None:

@@ -39,6 +39,12 @@ class Trunked(World):
         super().__init__(trunks=(TrunkConfig(**(fields | trunk)),))  # type: ignore[arg-type]  # the test names fields
 
 
+class UdpTrunked(Trunked):
+    """The same by datagrams."""
+
+    routes = (Route("pbx.test", "sip", f"udp://{ONE[0]}:{ONE[1]}"),)
+
+
 class Server:
     """A server that takes connections."""
 
@@ -115,29 +121,42 @@ class TestTargets:
 class TestKeepAlive:
     @story
     async def test_a_dead_trunk_is_known_before_a_message_is_tried(self) -> None:
-        """And what waits goes out when it is back, not when its pause is over."""
-        world = await Trunked(keep_alive=10.0).start()
-        await world.advance(1.0)
-        dialled = len(world.network.dialled)
-        assert await sends(world) == 202
-        assert len(world.network.dialled) == dialled
+        """No datagram of it is sent, nor repeated for 32 s; when the trunk is back it goes out, not when its pause is over."""
+        hops = f"udp://{ONE[0]}:{ONE[1]}"
+        world = await UdpTrunked(keep_alive=10.0, next_hop=hops).start()
+        one = Phone(world, "server", ONE)
+        one.answers = [0] * 1000
+        await world.advance(8.0)
+        assert world.binding.exchanges.is_dead(Target("udp", *ONE))
+        await sends(world)
         await world.advance(60.0)
-        one = Server(world, ONE)
-        await world.advance(10.5)
-        assert len(one.got("MESSAGE")) == 1
-        [options, *_] = one.got("OPTIONS")
+        assert [response.status_code for response in world.phones[ALICE].responses.values()][-1] == 202
+        assert {request.method for request in one.received} == {"OPTIONS"}
+        one.answers.clear()
+        await world.advance(12.0)
+        [message] = [request for request in one.received if request.method == "MESSAGE"]
+        options = one.received[0]
+        assert CpimMessage.parse(message.body).content == b"x"
         assert (options.uri_text, str(options.from_.uri)) == ("sip:pbx.test", "sip:comity@a.test")
+
+    @story
+    async def test_a_connection_is_tried_all_the_same_since_that_costs_nothing(self) -> None:
+        """Two servers of which one starts after the other do not wait for the next look."""
+        world = await Trunked(keep_alive=60.0).start()
+        await world.advance(1.0)
+        assert world.binding.exchanges.is_dead(Target("tcp", *ONE))
+        one = Server(world, ONE)
+        assert await sends(world) == 200
+        assert len(one.got("MESSAGE")) == 1
 
     @pytest.mark.parametrize(("answer", "is_there"), [(200, True), (404, True), (405, True), (401, True), (503, False)])
     @story
     async def test_any_answer_says_that_it_is_there_but_503(self, answer: int, is_there: bool) -> None:
         world = await Trunked(keep_alive=10.0).start()
-        one = Server(world, ONE, answer)
+        Server(world, ONE, answer)
         await world.advance(1.0)
         assert world.binding.exchanges.is_dead(Target("tcp", *ONE)) is not is_there
         assert world.binding.exchanges.is_dead(Target("tcp", *TWO))
-        assert await sends(world) == (200 if is_there else 202)
-        assert len(one.got("MESSAGE")) == is_there
 
     @story
     async def test_a_peer_that_asks_us_is_answered(self) -> None:

@@ -60,6 +60,8 @@ from comity.service.interfaces import Delivery, Origin, Service
 log = logging.getLogger(__name__)
 
 METHODS = frozenset({"MESSAGE", "OPTIONS", "REGISTER"})
+PATH = "path"
+"""RFC 3327: a phone may register through proxies that want to be passed on the way back."""
 PRESENCE_METHODS = frozenset({"PUBLISH", "SUBSCRIBE"})
 #: With presence switched off: asked for in another's name it is refused as forged all the same (SEC-31, SEC-33).
 ASKED = PRESENCE_METHODS
@@ -81,7 +83,7 @@ class SipBinding:
         self._settings = SessionSettings(
             methods=METHODS,
             asked=ASKED,
-            extensions=frozenset({OPTION, PROTECTION}),
+            extensions=frozenset({OPTION, PATH, PROTECTION}),
             t1=config.t1,
             t2=config.t2,
             t4=config.t4,
@@ -465,7 +467,7 @@ class SipBinding:
             *([ALLOW_EVENTS] if has_presence else []),
             ("Accept", ACCEPT),
             ("Accept-Encoding", ACCEPT_ENCODING),
-            ("Supported", f"{OPTION}, {PROTECTION}"),
+            ("Supported", f"{OPTION}, {PATH}, {PROTECTION}"),
         ]
         self.respond(received, 200, headers=headers, forget=True)
 

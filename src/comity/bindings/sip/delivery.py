@@ -153,7 +153,7 @@ class DeviceDelivery:
     def _request(self, attempt: Attempt) -> SipRequest | None:
         delivery = attempt.delivery
         tag, call_id = identifiers(delivery.id, delivery.contact.id, attempt.form)
-        return operation_to_request(
+        request = operation_to_request(
             delivery.operation,
             attempt.form,
             target=attempt.device.uri,
@@ -164,6 +164,10 @@ class DeviceDelivery:
             is_last_hop=attempt.device.is_direct,
             receipt_id=delivery.id,
         )
+        if request is None or not attempt.device.path:
+            return request
+        headers = [*(("Route", proxy) for proxy in attempt.device.path), *request.headers]
+        return SipRequest(request.method, request.uri_text, headers, request.body)
 
     def _cannot_show(self, attempt: Attempt) -> None:
         is_required = needs_whole(attempt.delivery.operation.requirements)

@@ -180,7 +180,9 @@ class Exchanges:
         if not usable:
             exchange.end(Ended(text="The next server cannot be reached under TLS.", is_unsent=True, is_unfit=True))
             return
+        # A connection says at once whether somebody is there again; a datagram would be repeated for 32 s.
         living = [target for target in usable if target not in self._dead]
+        living = living or [target for target in usable if target.transport != "udp"]
         if not living:
             exchange.targets = usable
             self._held.setdefault(exchange.domain, []).append(exchange)

@@ -19,6 +19,7 @@ from comity.bindings.sip.registration import (
     Plan,
     Rules,
     check_contacts,
+    path_of,
     plan_registration,
     registered_user,
 )
@@ -88,6 +89,7 @@ class Registrar:
             self._binding.respond(received, plan.status_code, headers=plan.headers)
             return
         headers = [("Require", OPTION)] if is_flow else []
+        headers += [("Path", value) for value in path_of(request)]
         headers += [("Date", format_datetime(service.clock.when(), usegmt=True))]
         for contact in service.registrar.contacts(aor):
             if contact.binding == self._binding.name:

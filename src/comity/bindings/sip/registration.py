@@ -23,6 +23,7 @@ PJSIP_BRANCH = "z9hG4bKPj"
 #: COMPAT PJSIP 2.15: reads 4,000 octets (PJSIP_MAX_PKT_LEN) and throws a longer request away with what came behind it,
 #: even the answer to its REGISTER, so that one long text would keep its user from signing in. Less, for our Via.
 PJSIP_OCTETS = 3_800
+MOST_PROXIES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,9 @@ class Device:
     is_direct: bool = False
     """True if no other hop stands between: what a message requires can be looked at here, and is not demanded of a
     phone that knows nothing of it."""
+    path: tuple[str, ...] = ()
+    """The proxies through which it registered, nearest to us first, as Route values (RFC 3327): what is for it goes back through
+    them. It is sent to ``remote`` all the same: a Path names no address to send to."""
 
     def encode(self) -> bytes:
         return json.dumps(asdict(self), separators=(",", ":")).encode("utf-8", "surrogateescape")
@@ -65,6 +69,7 @@ class Device:
         for name in ("remote", "local"):
             fields[name] = (str(fields[name][0]), int(fields[name][1]))
         fields["params"] = tuple((name, value) for name, value in fields["params"])
+        fields["path"] = tuple(fields.get("path", ()))
         return cls(**fields)
 
     @property
@@ -226,7 +231,19 @@ def _device(request: SipRequest, contact: NameAddr, flow: Flow, until: float) ->
         is_harmed_by_objects(request.via.branch, accepts, request.value("user-agent") or ""),
         PJSIP_OCTETS if request.via.branch.startswith(PJSIP_BRANCH) else 0,
         came_directly(request),
+        path_of(request),
     )
+
+
+def path_of(request: SipRequest) -> tuple[str, ...]:
+    """The Path of a REGISTER (RFC 3327 section 4), written anew. Raises RemoteProtocolError (hint 400)."""
+    values = request.listed("path")
+    if len(values) > MOST_PROXIES:
+        raise malformed("Path is longer than any way")
+    found = [NameAddr.parse(value, "Path").uri for value in values]
+    if not all(isinstance(uri, SipUri) and not uri.headers and len(str(uri)) <= MAX_URI for uri in found):
+        raise malformed("Path holds something else than SIP URIs of proxies")
+    return tuple(f"<{uri}>" for uri in found)
 
 
 _OBJECTS = frozenset({"*/*", "message/*", "multipart/*", "multipart/signed", "application/pkcs7-mime"})
