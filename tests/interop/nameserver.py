@@ -65,8 +65,12 @@ class NameServer:
         config.write_text(text, encoding="utf-8")
         argv = [need_program("nsd"), "-d", "-c", str(config)]
         self._program = Program("nsd", argv, self.folder / "home", terminal=False)
-        self._program.wait_output("nsd started")
-        self._wait()
+        try:
+            self._program.wait_output("nsd started")
+            self._wait()
+        except BaseException:
+            self.stop()
+            raise
 
     def stop(self) -> None:
         """Stop it."""

@@ -97,9 +97,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             found.write(server, trust)
         names.publish(found.zone())
         names.start()
-        a.start()
-        b.start()
         try:
+            a.start()
+            b.start()
             yield found
         finally:
             names.stop()
