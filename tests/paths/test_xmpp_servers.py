@@ -9,13 +9,18 @@ from datetime import UTC, datetime
 
 import pytest
 
+from comity.bindings.xmpp import events
+from comity.bindings.xmpp.wire import error_of
 from comity.client import text_object
 from comity.cpim.address import Address
 from comity.cpim.operations import MimeObject, Reason, Requirement, Status
 from comity.secure import LocalCa, TrustStore, new_identity, sign, verify
+from comity.xml import Element
 from tests.paths.kit import Via
 from tests.paths.neighbours import ALICE, BOB, CAROL, Neighbours
 from tests.paths.test_neighbours import VIAS, listening, run, texts
+from tests.paths.xmpp_wire import Wire
+from tests.paths.xmpp_wire import run as run_wires
 
 NOBODY = Address.parse("im:nobody@b.test")
 
@@ -169,3 +174,40 @@ def test_what_xml_cannot_hold_crosses_between_two_that_know_how(both: Neighbours
             assert received.object.octets == signed.octets
 
     run(story())
+
+
+def test_queries_cross_and_tell_nobody_too_much(both: Neighbours) -> None:
+    """RFC 6121 section 8.5, XMPP-8: of the other server and of what people show; who does not exist looks like who shows nothing."""
+    card = Element("{vcard-temp}vCard", {}, [Element("{vcard-temp}FN", {}, ["Bob of b"])])
+
+    async def ask(wire: Wire, to: str, payload: Element, kind: str = "get") -> str:
+        id = f"{kind} {to} {payload.name} {len(wire.events)}"
+        wire.session.send_stanza(Element("{jabber:client}iq", {"type": kind, "to": to, "id": id}, [payload]))
+        wire.flush()
+
+        def answers() -> list[Element]:
+            got = [event.stanza for event in wire.of(events.StanzaReceived) if isinstance(event, events.StanzaReceived)]
+            return [stanza for stanza in got if stanza.local == "iq" and stanza.get("id") == id]
+
+        await wire.until(lambda: bool(answers()))
+        [answer] = answers()
+        assert answer.get("from") == to
+        error = answer.find("{jabber:client}error")
+        return answer.get("type") if error is None else error_of(error)[0]
+
+    async def story() -> None:
+        alice, bob = await Wire(both.a, "alice@a.test").open(), await Wire(both.b, "bob@b.test").open()
+        empty = Element("{vcard-temp}vCard")
+        for name in ("{http://jabber.org/protocol/disco#info}query", "{jabber:iq:version}query", "{urn:xmpp:ping}ping"):
+            assert await ask(alice, "b.test", Element(name)) == "result"
+        assert await ask(alice, "b.test", Element("{jabber:iq:register}query")) == "forbidden"
+        hidden = {await ask(alice, f"{name}@b.test", empty) for name in ("bob", "nobody")}
+        assert hidden == {"service-unavailable"}
+        assert await ask(bob, "bob@b.test", card, "set") == "result"
+        assert await ask(alice, "bob@b.test", empty) == "result"
+        assert await ask(alice, "bob@b.test", card, "set") == "forbidden"
+        for name in ("bob", "nobody"):
+            pinged = await ask(alice, f"{name}@b.test/some", Element("{urn:xmpp:ping}ping"))
+            assert pinged == "service-unavailable"
+
+    run_wires(story())

@@ -192,7 +192,9 @@ class Inquiries:
         """Hand an iq to the device it is for; the error if that is not there, or not there for who asks."""
         if not is_question or await self._may_ask(stanza, to):
             target = self._ground.devices.find(to)
-            if target is not None and target.presence is not None and target.is_live:
+            # An answer goes to whoever asked, available or not; a question only to who is there for others.
+            is_there = target is not None and (not is_question or target.presence is not None)
+            if target is not None and is_there and target.is_live:
                 self._ground.reply(target, stanza)
                 target.link.flush()
                 return
