@@ -17,7 +17,7 @@ from comity.cpim.presence_state import Availability
 from tests.paths.kit import ServerProcess, Via
 from tests.paths.neighbours import ALICE, BOB, Neighbours
 
-PATIENCE = 40.0
+PATIENCE = 60.0
 WATCHERS: list[Via] = ["sip", "xmpp"]
 OWNERS: list[Via] = ["sip", "xmpp", "apex"]
 PAIRS = [(watchers, owners) for watchers in WATCHERS for owners in OWNERS]

@@ -32,7 +32,7 @@ from comity.testing.presence import PresenceBench
 from comity.testing.service import settle
 
 ALICE, BOB, ROMEO = "im:alice@a.test", "im:bob@a.test", "im:romeo@b.test"
-ROUTES = (Route("b.test", "xmpp"), Route("c.test", "sip"))
+ROUTES = (Route("b.test", "xmpp"), Route("c.test", "sip"), Route("d.test", "apex"))
 
 
 def run(work: Coroutine[None, None, None]) -> None:
@@ -186,6 +186,20 @@ class TestAskingAbroad:
             assert [told.word for told in bench.sip.take()] == ["pending", "ended"]
             assert await item_of(bench, ALICE, ROMEO) == (False, False, Decision.NONE, False)
             assert await bench.store.scan("relation", "owed/") == []
+
+        run(main())
+
+    def test_a_domain_reached_by_what_carries_no_presence_refuses(self) -> None:
+        """While the server starts its bindings may not have attached themselves yet; afterwards nobody waits for what never comes."""
+
+        async def main() -> None:
+            bench = await bench_of()
+            assert await asks(bench, ALICE, "im:jane@d.test") is None
+            assert await item_of(bench, ALICE, "im:jane@d.test") == (True, False, Decision.NONE, False)
+            for _ in range(8):
+                await bench.advance(15)
+            assert await item_of(bench, ALICE, "im:jane@d.test") == (False, False, Decision.NONE, False)
+            assert "answered" in [word for word, _ in bench.xmpp.others]
 
         run(main())
 
@@ -480,7 +494,7 @@ class TestWatchersFromAbroad:
                 assert refused.reason is Reason.DENIED
             assert await item_of(bench, ALICE, ROMEO) == (False, False, Decision.NONE, True)
             assert await item_of(bench, ALICE, BOB) == (False, False, Decision.NONE, False)
-            assert await asks(bench, "im:x@d.test", ALICE, everybody) is None
+            assert await asks(bench, "im:x@e.test", ALICE, everybody) is None
 
         run(main())
 

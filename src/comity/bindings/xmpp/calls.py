@@ -395,6 +395,10 @@ class Call:
             seconds = max((tls.ends - clock.when()).total_seconds(), 0.0)
             line.end_timer = clock.call_later(seconds, self.close)
 
+    def returned(self) -> None:
+        """The other server called us: it is there again, whatever the last call came to."""
+        self._closed_until, self._failures = 0.0, 0
+
     def close(self, condition: str = "", text: str = "") -> None:
         """End the stream in order."""
         if self._line is not None and self._line.session is not None and self._line.link is not None:

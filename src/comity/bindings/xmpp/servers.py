@@ -161,6 +161,9 @@ class Servers:
         if event.mechanism != "dialback" and way.end_timer is None and tls is not None and tls.ends is not None:
             seconds = (tls.ends - service.clock.when()).total_seconds()
             way.end_timer = service.clock.call_later(max(seconds, 0.0), lambda: self._certificate_ended(way))
+        for call in self._calls.values():
+            if call.hop.theirs == domain:
+                call.returned()
         service.hop_returned(PROTOCOL, {domain})
 
     def _certificate_ended(self, way: Way) -> None:

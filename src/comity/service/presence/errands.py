@@ -39,6 +39,8 @@ DARK: Final = 240.0
 """Seconds a domain may be out of reach until what was heard from it holds no more."""
 WINDOW: Final = 16
 """Errands to one domain at once, of different people."""
+STARTING: Final = 60.0
+"""Seconds that bindings may take to attach themselves."""
 MOST_PLACES: Final = 4096
 """Domains whose way is remembered."""
 
@@ -104,6 +106,7 @@ class Errands:
         self._find_hops = find
         self._places: OrderedDict[str, Place] = OrderedDict()
         """By domain: the way that was taken last."""
+        self._born = clock.now()
         self._abroad: dict[str, Abroad] = {}
         self._lanes: dict[str, _Lane] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -139,7 +142,9 @@ class Errands:
         if isinstance(found, Response):
             return found
         by = ", ".join(hop.binding for hop in found)
-        refusal = failure("", Reason.TIMEOUT, f"Presence does not go to that domain by {by} now.")
+        # A binding that does not carry presence to other servers never will, once all have had their time to start.
+        reason = Reason.TIMEOUT if self._clock.now() < self._born + STARTING else Reason.NO_ROUTE
+        refusal = failure("", reason, f"Presence does not go to that domain by {by}.")
         for hop in found:
             abroad = self._abroad.get(hop.binding)
             if abroad is None:
