@@ -15,7 +15,7 @@ import pytest
 from comity.client import Client, Received, text_object
 from comity.cpim.address import Address
 from comity.cpim.operations import MimeObject, Status
-from tests.paths.kit import PASSWORD, Via, free_ports
+from tests.paths.kit import PASSWORD, Via
 from tests.paths.neighbours import ALICE, Servers, Way
 from tests.paths.relays import Tap
 from tests.paths.test_neighbours import run
@@ -45,13 +45,10 @@ class Ring(Servers):
         self._change = change
         self._ways = ways
 
-    def add(self, domain: str, text: str, behind: str = "") -> None:
-        """Add to a server's configuration, at its end or behind these words."""
+    def add(self, domain: str, text: str) -> None:
+        """Add to a server's configuration."""
         config = self[domain].config
-        before, found, after = (
-            config.read_text("utf-8").partition(behind) if behind else (config.read_text("utf-8"), "", "")
-        )
-        config.write_text(before + found + text + after, encoding="utf-8")
+        config.write_text(config.read_text("utf-8") + text, encoding="utf-8")
 
     def __enter__(self) -> Ring:
         with ExitStack() as stack:
@@ -121,9 +118,8 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ring]:
         Way("a.test", "c.test", "c.test", "sip"),
     ]
     ring = Ring(tmp_path_factory.mktemp("three"), ways, {})
-    [port] = free_ports(1)
+    port = ring["a.test"].port("component", "tcp")[1]
     ring.add("a.test", f'[[xmpp.accept]]\ndomain = "d.test"\nsecret = "{PASSWORD}"\n')
-    ring.add("a.test", f'component_listen = ["tcp://127.0.0.1:{port}"]\n', behind="[xmpp]\n")
     attached = f'domain = "d.test"\nport = {port}\nsecret = "{PASSWORD}"\nserves = ["a.test"]\n'
     ring.add("c.test", f"[[xmpp.component]]\n{attached}")
     with ring:
