@@ -45,10 +45,13 @@ class Ring(Servers):
         self._change = change
         self._ways = ways
 
-    def add(self, domain: str, text: str) -> None:
-        """Add to a server's configuration."""
+    def add(self, domain: str, text: str, behind: str = "") -> None:
+        """Add to a server's configuration, at its end or behind these words."""
         config = self[domain].config
-        config.write_text(config.read_text("utf-8") + text, encoding="utf-8")
+        before, found, after = (
+            config.read_text("utf-8").partition(behind) if behind else (config.read_text("utf-8"), "", "")
+        )
+        config.write_text(before + found + text + after, encoding="utf-8")
 
     def __enter__(self) -> Ring:
         with ExitStack() as stack:
@@ -118,7 +121,7 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ring]:
         Way("a.test", "c.test", "c.test", "sip"),
     ]
     ring = Ring(tmp_path_factory.mktemp("three"), ways, {})
-    port = ring["a.test"].port("component", "tcp")[1]
+    _, port = ring["a.test"].port("component", "tcp")
     ring.add("a.test", f'[[xmpp.accept]]\ndomain = "d.test"\nsecret = "{PASSWORD}"\n')
     attached = f'domain = "d.test"\nport = {port}\nsecret = "{PASSWORD}"\nserves = ["a.test"]\n'
     ring.add("c.test", f"[[xmpp.component]]\n{attached}")

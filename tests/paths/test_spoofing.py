@@ -162,7 +162,7 @@ class House:
 
     def __init__(self, directory: Path) -> None:
         (self.server, self.evil), trust = servers(directory, "a.test", "evil.test")
-        self.component_port = self.server.port("component", "tcp")[1]
+        _, self.component_port = self.server.port("component", "tcp")
         accept = f'[[xmpp.accept]]\ndomain = "box.evil.test"\nsecret = "{PASSWORD}"\n'
         self.server.join(trust, peer("evil.test", "evil.test"), accept)
 
