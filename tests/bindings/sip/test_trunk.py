@@ -216,6 +216,17 @@ class TestOut:
         assert (entry.node, entry.in_protocol, entry.out_protocol) == ("a.test", "sip", "sip")
 
     @story
+    async def test_what_the_next_server_refused_for_a_recipient_it_is_not_offered_again(self) -> None:
+        """Issue 7, part 7: the text goes at once, and the sender is told where the object ended; one that needs it whole fails at once."""
+        world = await Joined().start()
+        outside = Outside(world)
+        outside.phone.answers = [415]
+        for kinds in (["message/cpim", "text/plain"], ["text/plain"]):
+            outside.requests.clear()
+            assert await sends(world) == 200
+            assert [request.content_type.partition(";")[0] for request in outside.requests] == kinds
+
+    @story
     async def test_what_was_wrapped_here_goes_as_an_object_too(self) -> None:
         """GW-1, GW-3: an object once made stays one."""
         world = await Joined().start()
