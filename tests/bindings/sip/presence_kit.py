@@ -14,6 +14,7 @@ from comity.bindings.sip.session import SipSession
 from comity.cpim.address import Address
 from comity.cpim.presence_rules import EVERYTHING, Permissions, SubHandling
 from comity.service.interfaces import Origin
+from comity.service.maps import LinkMaps
 from comity.service.peers import KnownPeers
 from comity.service.pipeline import Pipeline
 from comity.service.presence.interfaces import ContactItem, Decision
@@ -64,7 +65,8 @@ class PresenceWorld(World):
     def new_pipeline(self) -> Pipeline:
         """The service over the store as it is."""
         peers, routes = KnownPeers((self.domain,), self.peers), StaticRoutes(self.routes)
-        return Pipeline(self.store, self.accounts, self.clock, self.domain, peers=peers, routes=routes)
+        whole = (self.store, self.accounts, self.clock, self.domain)
+        return Pipeline(*whole, peers=peers, routes=routes, maps=LinkMaps(self.maps))
 
     async def start(self) -> Self:
         """Start, or start again after a crash: the store and the phones stay."""

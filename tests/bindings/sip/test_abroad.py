@@ -14,12 +14,13 @@ from comity.bindings.sip.config import TrunkConfig
 from comity.bindings.sip.message import SipResponse
 from comity.bindings.sip.subscriber import Send, Subscriber
 from comity.cpim.address import Address
+from comity.service.maps import Rule
 from comity.service.peers import Peer
 from comity.service.presence.interfaces import ContactItem
 from comity.service.routes import Route
 from tests.bindings.sip.far_kit import FAR, FarServer, romeo
 from tests.bindings.sip.kit import Phone, story
-from tests.bindings.sip.presence_kit import ALICE, PIDF, PresenceWorld, Watcher
+from tests.bindings.sip.presence_kit import ALICE, PIDF, PresenceWorld, Watcher, pidf
 
 ROMEO = "im:romeo@b.test"
 OTHER = ("198.51.100.9", 5060)
@@ -457,6 +458,19 @@ class TestTrouble:
         assert len({one.request.uri_text for one in far.taken()}) == 20
 
     @story
+    async def test_a_server_that_was_gone_may_have_forgotten_who_watches(self) -> None:
+        """Its keeper sees it back: all are asked about at once, and what it answers 481 is made anew."""
+        world, far, alice = await seen()
+        far.taken()
+        await keep_watching(world, alice, 60.0)
+        far.says = [(481, ())]
+        far.reply = "active;expires=3600", romeo("closed")
+        world.binding.abroad.back("b.test")
+        await pass_time(world, 6.0)
+        assert len({one.request.call_id for one in far.taken()}) == 2
+        assert alice.heard()[-1] == ("active", "closed")
+
+    @story
     async def test_a_day_of_a_trunk_that_drops_every_few_minutes(self) -> None:
         """Issue 7: 24 h compressed; the dialogs outlive every connection, and nothing is left behind."""
         world, far, alice = await seen()
@@ -486,6 +500,55 @@ class TestTrouble:
         assert world.clock.pending < 60
         await world.advance(6.0)
         assert alice.heard()[-1] == ("active", word)
+
+
+class Mapped(Joined):
+    """b.test is called pbx.test by its server, and Alice 1001@b.test is no name of hers but 1001@x.test."""
+
+    maps = (
+        Rule("sip", "b.test", "b.test", "pbx.test"),
+        Rule("sip", "b.test", Address.parse(ALICE), Address.parse("im:1001@x.test")),
+    )
+    peers = (Peer("pbx.test", (ip_network("198.51.100.7/32"),)),)
+
+
+class TestNames:
+    """What people are called on a link is turned at its edge, in both directions (GW-4, G-13)."""
+
+    @pytest.mark.parametrize("entity", ["pres:romeo@pbx.test", "pres:romeo@b.test"])
+    @story
+    async def test_we_watch_by_the_names_of_the_link(self, entity: str) -> None:
+        world = await Mapped().start()
+        alice, far = Alice(world, "alice"), FarServer(world)
+        await watch(alice)
+        [asked] = far.taken()
+        assert (asked.request.uri_text, asked.watcher) == ("sip:romeo@pbx.test", "sip:1001@x.test")
+        assert (await far.notify(asked, body=romeo("open", entity=entity))).status_code == 200
+        await world.advance(6.0)
+        [*_, told] = alice.notified()
+        assert b">open<" in told.body
+        assert b"romeo@b.test" in told.body
+        false = romeo("closed", entity="pres:tybalt@pbx.test")
+        assert (await far.notify(asked, "active;expires=3600", false)).status_code == 403
+
+    @story
+    async def test_they_watch_by_the_names_of_the_link(self) -> None:
+        world = await Mapped().start()
+        await world.grant(ALICE, ROMEO)
+        alice, far = Watcher(world, "alice"), FarServer(world)
+        await alice.publish(pidf("open", entity="pres:alice@a.test"))
+        headers = [
+            ("From", "<sip:romeo@pbx.test>;tag=t1"),
+            ("Event", "presence"),
+            ("Contact", f"<sip:romeo@{FAR[0]}:5060>"),
+        ]
+        sent = await far.send(far.request("SUBSCRIBE", "sip:1001@x.test", headers))
+        assert far.responses[sent].status_code == 200
+        [told] = [one for one in far.received if one.method == "NOTIFY"]
+        assert (str(told.to.uri), str(told.from_.uri)) == ("sip:romeo@pbx.test", "sip:1001@x.test")
+        assert b">open<" in told.body
+        [live] = world.presence.watchers(Address.parse(ALICE))
+        assert live.watcher.uri == ROMEO
 
 
 async def pass_time(world: PresenceWorld, seconds: float) -> None:

@@ -360,6 +360,7 @@ class SipAbroad:
         if lane is not None:
             lane.back()
         self._hurry(domain)
+        self._telling.doubted(domain)
         self._pump(domain)
 
     def _hurry(self, domain: str) -> None:

@@ -114,7 +114,10 @@ def read_notify(
     if isinstance(statement, Refusal) or statement is None:
         return statement
     document = statement.document
-    if document is not None and not (document.is_about(presentity) or document.is_about(wire)):
-        return Refusal(403, "About Somebody Else")
+    if document is not None and not document.is_about(presentity):
+        if not document.is_about(wire):
+            return Refusal(403, "About Somebody Else")
+        # The view says whom the link's name means; the octets stay as they are (GW-4).
+        statement = replace(statement, document=replace(document, presentity=presentity.with_scheme("pres")))
     # One statement is all there is of a person: its tuples may be called as they call themselves (RFC 8048 section 6.3).
     return replace(statement, keeps_ids=True)

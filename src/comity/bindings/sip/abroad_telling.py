@@ -99,6 +99,11 @@ class Telling:
         host = pair.targets[0].host if pair.targets else ""
         return Origin(pair.presentity, self._binding.name, host, pair.hop.is_protected, domains=domains)
 
+    def doubted(self, domain: str) -> None:
+        """Its server was gone, and may have forgotten who watches: a refresh tells (481), long before its time."""
+        if self._presence is not None:
+            self._presence.doubted(domain)
+
     def refused(self, pair: Pair) -> None:
         """The presentity does not want to be seen by the account (GW-13)."""
         self._binding.run(self._refuse(pair))
