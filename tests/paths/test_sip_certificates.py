@@ -6,7 +6,7 @@ import asyncio
 import ipaddress
 import ssl
 from collections.abc import Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -109,7 +109,14 @@ async def hands_in(world: World, certificate: Path, sender: str, number: int) ->
         line = await asyncio.wait_for(reader.readline(), PATIENCE)
         return int(line.split()[1])
     finally:
-        writer.close()
+        await closed(writer)
+
+
+async def closed(writer: asyncio.StreamWriter) -> None:
+    """Close it; the other end may have left before."""
+    writer.close()
+    with suppress(OSError):
+        await writer.wait_closed()
 
 
 DNS, URI = x509.DNSName, x509.UniformResourceIdentifier
@@ -161,8 +168,8 @@ async def test_a_next_hop_has_to_show_the_domain_itself(world: World) -> None:
                 heard[domain] = await reader.readline()
             except ConnectionError:  # the other end left
                 heard[domain] = b""
+            await closed(writer)
             met[domain].set()
-            writer.close()
 
         server = await asyncio.start_server(connected, "127.0.0.1", world.ports[domain], ssl=context)
         await servers.enter_async_context(server)
