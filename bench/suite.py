@@ -10,6 +10,7 @@ the markers of docs/reference/performance.md are written anew from it. --tables 
   S4  one presentity, 10, 100 and 1,000 watchers  Comity, Kamailio (SIP), Prosody and ejabberd (XMPP)
   S5  users signed in who do nothing              as S2 and S3
   S6  APEX to XMPP and back                         Comity, beside its own SIP/TCP to XMPP
+  component  S1 through a stock Prosody           Comity and Kamailio's xmpp module as its components
   floors     the promised rates and half of them  Comity
   overload   three times what it can carry        Comity
   signed     signed objects beside unsigned ones  Comity
@@ -43,7 +44,7 @@ from tests.load import relay  # noqa: E402  the tests stand beside this folder
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "suite.json"
 PROFILES = json.loads((HERE / "conf" / "profiles.json").read_text())
-PARTS = ("s1", "s2", "s3", "s4", "s5", "s6", "floors", "overload", "signed", "recovery")
+PARTS = ("s1", "s2", "s3", "s4", "s5", "s6", "component", "floors", "overload", "signed", "recovery")
 PACKAGES = {"kamailio": "kamailio", "prosody": "prosody", "ejabberd": "ejabberdctl"}
 PORTS = {"udp": 7100, "tcp": 7100}
 
@@ -96,7 +97,7 @@ def ends(scenario: str, profile: str, users: int) -> tuple[dict[str, object], di
         dst = sip(profile, "b", "udp", users, addr=p["addr_of_sip_user"])
         if sink == "sip-tcp":
             # Comity reaches a phone by the connection it registered on; Kamailio's gateway connects to it.
-            dst |= {"transport": "tcp", "conns": 4, "tcpmode": "reuse"} if profile == "comity" else {"transport": "tcp"}
+            dst |= {"transport": "tcp", "conns": 4, "tcpmode": "reuse"} if profile.startswith("comity") else {"transport": "tcp"}
         dst |= p["sip_sink"]
     else:
         dst = sip(profile, "b", sink.partition("-")[2], users, lport=7100)
@@ -130,6 +131,11 @@ SCENARIOS: dict[str, tuple[tuple[str, ...], int]] = {
     "s3 xmpp xmpp 20": (("comity", "prosody", "ejabberd"), 10),
     "s3 xmpp xmpp 200": (("comity", "prosody", "ejabberd"), 100),
 }
+BESIDE = {
+    # S1 through a stock Prosody, as its component: Comity beside Kamailio's gateway
+    "s1 sip-udp xmpp": ("comity-component", "kamailio-xmpp-prosody"),
+    "s1 xmpp sip-udp": ("comity-component", "kamailio-xmpp-prosody"),
+}
 WATCHED = {
     # protocol of the watchers: profiles
     "sip": ("comity-pres", "kamailio-presmem"),
@@ -157,6 +163,7 @@ class Suite:
             "presence": [],
             "idle": [],
             "apex": [],
+            "component": [],
         }
         self.found |= {"floors": [], "overload": [], "signed": [], "recovery": []}
 
@@ -193,6 +200,18 @@ class Suite:
                         )
                         repeats.append({"max": most, "half": half})
                     self.note("rows", {"scenario": scenario, "server": profile, "repeats": repeats})
+
+    def component(self) -> None:
+        """S1 through Prosody by a component: closed loop with 64 outstanding; the processor time is that of both programs."""
+        for scenario, profiles in BESIDE.items():
+            for profile in filter(available, profiles):
+                with Running(profile) as pids:
+                    self.message_run(scenario, profile, 10, pids, window=64, count=1000)
+                    count = int(1000 * self.seconds)
+                    repeats = [
+                        self.message_run(scenario, profile, 10, pids, window=64, count=count) for _ in range(self.repeats)
+                    ]
+                    self.note("component", {"scenario": scenario, "server": profile, "repeats": repeats})
 
     def offline(self) -> None:
         """S2 with recipients who are away: how fast messages are stored."""
@@ -407,7 +426,7 @@ def main() -> None:
             suite.messages(part)
         if part == "s2":
             suite.offline()
-        if part in ("s4", "s5", "s6", "floors", "overload", "signed", "recovery"):
+        if part in ("s4", "s5", "s6", "component", "floors", "overload", "signed", "recovery"):
             getattr(suite, {"s4": "presence", "s5": "idle", "s6": "apex"}.get(part, part))()
     print(tables.text(suite.found), flush=True)
     if options.publish:

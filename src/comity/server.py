@@ -297,15 +297,23 @@ def _routes(config: Config) -> StaticRoutes:
 
 def _component_routes(config: Config) -> list[Route]:
     """What components imply: the domains of a server that we are attached to, and those of what is attached to us."""
+    hosts = _hosts(config)
     routes: list[Route] = []
-    for component in config.xmpp.component:
-        next_hop = _url("tls" if component.tls else "tcp", component.host, component.port)
-        routes += [Route(domain, "xmpp", next_hop, frozenset({component.domain})) for domain in component.served]
+    for domain in dict.fromkeys(domain for host in hosts for domain in sorted(host.serves)):
+        there = [host for host in hosts if domain in host.serves]
+        routes.append(Route(domain, "xmpp", there[0].url, frozenset(host.domain for host in there)))
     is_protected = all(listener.transport == "tls" for listener in config.xmpp.component_listen)
     next_hop = "tls://attached" if is_protected else "tcp://attached"
     # What is attached to us is as much a part of this server as its accounts: whoever may write to us may write to it.
     routes += [Route(accept.domain, "xmpp", next_hop, frozenset({"*"})) for accept in config.xmpp.accept]
     return routes
+
+
+def _hosts(config: Config) -> tuple[HostConfig, ...]:
+    return tuple(
+        HostConfig(one.domain, one.host, one.port, one.secret, has_tls=one.tls, serves=frozenset(one.served))
+        for one in config.xmpp.component
+    )
 
 
 def _maps(config: Config) -> LinkMaps:
@@ -422,10 +430,7 @@ def _xmpp_config(config: Config) -> XmppConfig:
         dialback=config.policy.dialback,
         component=_addresses(config.xmpp.component_listen),
         accept={accept.domain: accept.secret for accept in config.xmpp.accept},
-        hosts=tuple(
-            HostConfig(one.domain, one.host, one.port, one.secret, has_tls=one.tls, serves=frozenset(one.served))
-            for one in config.xmpp.component
-        ),
+        hosts=_hosts(config),
         software_version=__version__,
         plaintext_from=tuple(str(network) for network in config.policy.plaintext_from),
         scram_sha1=config.policy.scram_sha1,

@@ -7,14 +7,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from comity.bindings.base import Link, Listener, Network
 from comity.bindings.xmpp import wire
 from comity.bindings.xmpp.neighbours import Neighbours
 from comity.bindings.xmpp.stream import XmppStream
+from comity.bindings.xmpp.subscriptions import FOREVER, stanza_to_subscription, subscription_to_stanza
 from comity.bindings.xmpp.ways import Flight, Hop
 from comity.cpim.address import from_jid
+from comity.cpim.operations import SubscribeOperation
+from comity.secure import LocalCa, ReplayCache, TrustStore, new_identity
+from comity.secure.operation import sign_operation, verify_operation
 from comity.service.interfaces import Origin
 from comity.service.presence.interfaces import Decision
 from comity.service.routes import Route
@@ -292,5 +298,34 @@ def test_a_decision_by_any_other_protocol_is_carried_the_same_way() -> None:
         await asyncio.sleep(0)
         await two.settle()
         assert romeo.heard()[:2] == ["subscribed juliet@example.com", "push: juliet@example.com to"]
+
+    run(story())
+
+
+def test_a_signed_request_crosses_as_it_was_signed() -> None:
+    """SEC-34: the far server judges what the watcher signed, octet for octet; one word changed on the way and it does not hold."""
+
+    async def story() -> None:
+        two = await Two().start()
+        romeo = await login(two.net, "romeo@example.net/orchard")
+        when = datetime.now(UTC)
+        authority = LocalCa.create("People", when=when)
+        pair = [from_jid(jid)[0].with_scheme("pres") for jid in ("romeo@example.net", "juliet@example.com")]
+        trust = TrustStore(anchors=(authority.certificate,))
+        identity = new_identity(pair[0].with_scheme("im"), ca=authority, when=when)
+        for duration in (FOREVER, 0):
+            two.heard(romeo)
+            asked = SubscribeOperation(pair[0], pair[1], f"subscription-{duration}", "t1", duration)
+            proof = sign_operation(asked, identity, when=when, message_id=f"op{duration}")
+            await romeo.send(subscription_to_stanza(replace(asked, proof=proof)))
+            await two.settle()
+            arrived = stanza_to_subscription(two.out.said[0], trans_id="t2")
+            assert isinstance(arrived, SubscribeOperation)
+            assert arrived.proof is not None
+            assert arrived.proof.entity == proof.entity
+            altered = replace(arrived, duration=60 if not duration else 61)
+            for operation, verdict in ((altered, "envelope-mismatch"), (arrived, "valid")):
+                judged = verify_operation(operation, trust, now=when, replay=ReplayCache())
+                assert judged.verdict == verdict, judged.reason
 
     run(story())

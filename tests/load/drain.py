@@ -24,6 +24,7 @@ from pathlib import Path
 from comity.client import Client, text_object
 from comity.cpim.address import Address
 from comity.cpim.operations import Status
+from tests.load.measure import cpu_seconds
 from tests.paths.kit import ServerProcess, Via
 from tests.paths.neighbours import Servers, Way
 
@@ -48,6 +49,8 @@ class Drained:
     before: Sequence[float]
     """Milliseconds of messages to the living server while nothing waits for the dead one."""
     meanwhile: Sequence[float]
+    cost: tuple[float, float]
+    """CPU milliseconds a message at a.test and at b.test."""
 
     @property
     def rate(self) -> float:
@@ -61,7 +64,7 @@ class Drained:
         )
         return (
             f"{self.messages} messages to {RECIPIENTS} people, accepted at {self.messages / self.queued_in:.0f}/s, drained in order in "
-            f"{self.drained_in:.1f} s: {self.rate:.0f}/s; to the living server {before} before, {meanwhile} beside the dead one's queue"
+            f"{self.drained_in:.1f} s: {self.rate:.0f}/s (CPU a message: {self.cost[0]:.2f} ms to send, {self.cost[1]:.2f} ms to take); to the living server {before} before, {meanwhile} beside the dead one's queue"
         )
 
 
@@ -155,12 +158,14 @@ async def _story(servers: Servers, messages: int) -> Drained:
         queued_in = time.monotonic() - began
         meanwhile = await _probe(prober, carol, PROBES)
     b.start()
-    began = time.monotonic()
+    began, spent = time.monotonic(), (cpu_seconds(a), cpu_seconds(b))
     a.run("queue", "retry", "-c", str(a.config))
     while left := waiting(a):
         assert time.monotonic() - began < SECONDS, f"{left} wait still"
         await asyncio.sleep(0.25)
-    return Drained(messages, queued_in, time.monotonic() - began, before, meanwhile)
+    drained_in = time.monotonic() - began
+    sent, taken = ((cpu_seconds(one) - before_) * 1000 / messages for one, before_ in zip((a, b), spent, strict=True))
+    return Drained(messages, queued_in, drained_in, before, meanwhile, (sent, taken))
 
 
 def measure(directory: Path, messages: int, via: Via = "sip") -> Drained:

@@ -15,7 +15,7 @@ import pytest
 from comity.client import Client, Received, text_object
 from comity.cpim.address import Address
 from comity.cpim.operations import MimeObject, Status
-from tests.paths.kit import PASSWORD, Via, free_ports
+from tests.paths.kit import PASSWORD, Via
 from tests.paths.neighbours import ALICE, Servers, Way
 from tests.paths.relays import Tap
 from tests.paths.test_neighbours import run
@@ -121,9 +121,8 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ring]:
         Way("a.test", "c.test", "c.test", "sip"),
     ]
     ring = Ring(tmp_path_factory.mktemp("three"), ways, {})
-    [port] = free_ports(1)
+    _, port = ring["a.test"].port("component", "tcp")
     ring.add("a.test", f'[[xmpp.accept]]\ndomain = "d.test"\nsecret = "{PASSWORD}"\n')
-    ring.add("a.test", f'component_listen = ["tcp://127.0.0.1:{port}"]\n', behind="[xmpp]\n")
     attached = f'domain = "d.test"\nport = {port}\nsecret = "{PASSWORD}"\nserves = ["a.test"]\n'
     ring.add("c.test", f"[[xmpp.component]]\n{attached}")
     with ring:

@@ -25,7 +25,7 @@ from comity.client import text_object
 from comity.cpim.operations import Status
 from comity.xml import parse_document
 from tests.interop.apex_peer_beep import Refused
-from tests.paths.kit import ALICE, BOB, PASSWORD, free_ports
+from tests.paths.kit import ALICE, BOB, PASSWORD
 from tests.paths.relays import peer, servers
 from tests.paths.xmpp_wire import Wire, run
 
@@ -162,11 +162,7 @@ class House:
 
     def __init__(self, directory: Path) -> None:
         (self.server, self.evil), trust = servers(directory, "a.test", "evil.test")
-        [self.component_port] = free_ports(1)
-        text = self.server.config.read_text("utf-8").replace(
-            "[xmpp]\n", f'[xmpp]\ncomponent_listen = ["tcp://127.0.0.1:{self.component_port}"]\n'
-        )
-        self.server.config.write_text(text, encoding="utf-8")
+        _, self.component_port = self.server.port("component", "tcp")
         accept = f'[[xmpp.accept]]\ndomain = "box.evil.test"\nsecret = "{PASSWORD}"\n'
         self.server.join(trust, peer("evil.test", "evil.test"), accept)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
+from itertools import count
 
+from comity.bindings.apex.own_ids import fingerprints_of, own_trans_id
 from comity.cpim.address import Address
-from comity.cpim.operations import Fate, MessageOperation, MimeObject, Reason, failure, indeterminant, success
+from comity.cpim.operations import Context, Fate, MessageOperation, MimeObject, Reason, failure, indeterminant, success
 from comity.service.interfaces import Accepted, Origin
 from comity.service.routes import Route
 from comity.testing.service import Bench, settle
@@ -124,3 +127,40 @@ async def test_message_for_one_of_us_is_a_repeat_with_any_number_of_hops() -> No
         assert isinstance(await bench.pipeline.submit(replace(operation, max_forwards=hops), origin), Accepted)
     await settle()
     assert len(phone.deliveries) == 1
+
+
+@in_loop
+async def test_of_two_messages_with_equal_31_bits_the_newest_is_told_of_and_nobody_elses() -> None:
+    """Which message a statusResponse means is 31 bits of its octets, its sender and its recipient (``own_ids.py``). Two of one sender
+    to one recipient that collide are looked for here on purpose: a word about one is told once, about that pair of people."""
+    first, second = collision()
+    bench = await Bench(routes=[B]).start()
+    phone = await bench.device("im:alice@a.test")
+    bench.hop("b.test")
+    for number, octets in enumerate((first, second)):
+        thing = MimeObject.of("application/pkcs7-mime; smime-type=enveloped-data", octets)
+        operation = MessageOperation(ALICE, BOB, f"{number}", thing, context=Context(native_id=f"{number}"))
+        accepted = await bench.pipeline.submit(operation, Origin(ALICE, "xmpp", "", True))
+        assert isinstance(accepted, Accepted)
+        accepted.outcome.cancel()
+    await settle()
+    names = fingerprints_of(own_trans_id(hashlib.sha256(first).hexdigest()))
+    assert not await bench.pipeline.settle(names, Address.parse("im:carol@a.test"), BOB, REFUSED)
+    for _ in range(2):
+        assert await bench.pipeline.settle(names, ALICE, BOB, REFUSED)
+        await settle()
+    [delivery] = phone.deliveries
+    report = delivery.operation.context.report
+    assert report is not None
+    assert (report.recipient, report.native_id) == (BOB, "1")
+
+
+def collision() -> tuple[bytes, bytes]:
+    """Two objects whose transaction-identifiers are equal; a hundred thousand tries find them."""
+    seen: dict[int, bytes] = {}
+    for number in count():
+        octets = b"0\x80%d" % number
+        known = seen.setdefault(own_trans_id(hashlib.sha256(octets).hexdigest()), octets)
+        if known is not octets:
+            return known, octets
+    raise AssertionError

@@ -10,6 +10,7 @@ stanzas is told of each that it may not send; the stream, by which its own peopl
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING
 
@@ -83,7 +84,8 @@ class ComponentWay:
         if former is not None:
             self._lose(former)
             former.end("conflict", "another connection of this component came")
-        self._ground.service.hop_returned(PROTOCOL, self.theirs)
+        # Not before the service has heard what was lost: it would wait for a second with just that.
+        asyncio.get_running_loop().call_soon(self._ground.service.hop_returned, PROTOCOL, self.theirs)
 
     def is_on(self, link: Link) -> bool:
         """True if that link's stream is the one that stands."""

@@ -19,11 +19,13 @@ from comity.bindings.xmpp import events
 from comity.bindings.xmpp.component_stream import AttachedSession, AttachingSession, ComponentOptions, ComponentStream
 from comity.bindings.xmpp.component_way import ComponentWay
 from comity.bindings.xmpp.config import HostConfig
+from comity.bindings.xmpp.extensions import PROTOCOL
 from comity.bindings.xmpp.ground import Ground
 from comity.bindings.xmpp.jid import prepare_domain
 from comity.bindings.xmpp.neighbours import Neighbours
 from comity.bindings.xmpp.ways import Flight, Hop, a_domain
 from comity.bindings.xmpp.wire import Element
+from comity.cpim.operations import Reason
 from comity.errors import DeliveryError
 from comity.xml import XmlLimits
 
@@ -47,6 +49,7 @@ class Components:
         self._ground = ground
         config = ground.config
         self._hosts = {f"{OURS}{host.domain}": host for host in config.hosts}
+        self._urls = {host.url for host in config.hosts}
         self._secrets = {prepare_domain(domain): secret for domain, secret in config.accept.items()}
         self._exempt = [ip_network(network) for network in config.plaintext_from]
         self._ours: dict[str, ComponentWay] = {}
@@ -86,8 +89,11 @@ class Components:
     # --- stanzas out ---------------------------------------------------------------------------------------------
 
     def carries(self, theirs: str, ours: str) -> bool:
-        """See ``Ways.carries``."""
-        return self._place(theirs, ours) is not None
+        """See ``Ways.carries``: what is attached here, and where the route is one that a place of ours implies."""
+        if theirs in self._attached:
+            return True
+        hop = self._ground.service.routes.hop(theirs) if self._hosts else None
+        return hop is not None and hop.binding == PROTOCOL and hop.data.decode() in self._urls
 
     def _place(self, theirs: str, ours: str) -> ComponentWay | None:
         if theirs in self._attached:
@@ -99,8 +105,10 @@ class Components:
     def send(self, stanza: Element, hop: Hop, flight: Flight | None = None) -> None:
         """See ``Ways.send``."""
         place = self._place(hop.theirs, a_domain(stanza.get("from")))
-        assert place is not None, "carries() was asked"
-        place.send(stanza, flight)
+        if place is not None:
+            place.send(stanza, flight)
+        elif flight is not None:
+            flight.lost(Reason.NO_ROUTE, "People of this domain cannot write to that domain.", is_unsent=True)
 
     # --- our places elsewhere ------------------------------------------------------------------------------------
 
@@ -124,9 +132,7 @@ class Components:
 
     async def _join(self, role: str, host: HostConfig) -> None:
         """Be a component until the stream ends. Raises DeliveryError if it never began."""
-        scheme = "tls" if host.has_tls else "tcp"
-        shown = f"[{host.host}]" if ":" in host.host else host.host
-        targets = await self._network.hop_targets("xmpp", host.domain, f"{scheme}://{shown}:{host.port}")
+        targets = await self._network.hop_targets(PROTOCOL, host.domain, host.url)
         target = replace(targets[0], server_name=host.host)
         self._check(target)
         link = await self._network.connect(self._neighbours.binding, target, role=role)

@@ -34,6 +34,12 @@ class HostConfig:
     serves: frozenset[str] = frozenset()
     """Domains it may speak for and carry to, A-labels; ``*``: every one but ours."""
 
+    @property
+    def url(self) -> str:
+        """The next hop of the routes that it implies."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'tls' if self.has_tls else 'tcp'}://{host}:{self.port}"
+
 
 @dataclass(frozen=True, slots=True)
 class XmppConfig:

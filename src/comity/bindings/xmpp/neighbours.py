@@ -134,6 +134,8 @@ class Neighbours:
             theirs, ours = a_domain(stanza.get("to")), a_domain(stanza.get("from"))
         except AddressError:
             return None
+        if self._ground.service.accounts.serves(theirs):
+            return None  # GW-11: what is for us never leaves
         kind = next((kind for kind in self._kinds if kind.carries(theirs, ours)), None)
         if kind is None:
             return None

@@ -72,13 +72,15 @@ class Decisions:
         watcher, target = _im(operation.watcher), _im(operation.target)
         if self._blocks.is_blocked(watcher, target):
             return failure(operation.trans_id, Reason.DENIED, "You block that person; unblock first.")
-        if len(terms.text.encode()) + len(terms.native) > MOST_ASK:
+        proof = len(operation.proof.entity) if operation.proof is not None else 0
+        if len(terms.text.encode()) + len(terms.native) + proof > MOST_ASK:
             return failure(operation.trans_id, Reason.SIZE, f"A request has at most {MOST_ASK} octets.")
         if not self._accounts.serves(watcher.domain):
             return await self._ask_from_abroad(watcher, target, self._asked(terms))
         if not self._accounts.serves(target.domain) and (no_way := self.no_way(target.domain)) is not None:
             return replace(no_way, trans_id=operation.trans_id)
-        done = await self._pairs.act(watcher, target, Act.SUBSCRIBE, ask=self._asked(terms))
+        ask = self._asked(terms) if self._accounts.serves(target.domain) else self._signed(operation, terms)
+        done = await self._pairs.act(watcher, target, Act.SUBSCRIBE, ask=ask)
         return replace(done, trans_id=operation.trans_id) if isinstance(done, Response) else None
 
     async def withdraw(self, operation: SubscribeOperation, origin: Origin) -> Response | None:
@@ -90,7 +92,8 @@ class Decisions:
         if not self._accounts.serves(watcher.domain):
             await self._pairs.came(target, watcher, Act.UNSUBSCRIBE)
             return None
-        done = await self._pairs.act(watcher, target, Act.UNSUBSCRIBE)
+        ask = self._signed(operation, Terms("")) if operation.proof is not None else None
+        done = await self._pairs.act(watcher, target, Act.UNSUBSCRIBE, ask=ask)
         return replace(done, trans_id=operation.trans_id) if isinstance(done, Response) else None
 
     async def _ask_from_abroad(self, watcher: Address, target: Address, ask: Ask) -> Response | None:
@@ -135,6 +138,18 @@ class Decisions:
 
     def _asked(self, terms: Terms) -> Ask:
         return Ask(self._relations.store.time(), terms.text, terms.native_protocol, terms.native)
+
+    def _signed(self, operation: SubscribeOperation, terms: Terms) -> Ask:
+        """With the watcher's proof, which is for the presentity's own server to look at (SEC-34)."""
+        asked = self._asked(terms)
+        if operation.proof is None:
+            return asked
+        return replace(
+            asked,
+            proof=operation.proof.entity,
+            subscript_id=operation.subscript_id,
+            duration=operation.duration,
+        )
 
     # --- the presentity's side -----------------------------------------------------------------------------------
 

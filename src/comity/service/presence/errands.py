@@ -18,6 +18,7 @@ from enum import Enum
 from typing import Final
 
 from comity.cpim.address import Address
+from comity.cpim.entity import split_entity
 from comity.cpim.operations import Reason, Response, SubscribeOperation, failure, success
 from comity.errors import DeliveryError, NoRouteError, StoreError
 from comity.service.ids import new_spine_id
@@ -268,9 +269,9 @@ class Errands:
         def give(abroad: Abroad, hop: Contact) -> asyncio.Future[Response]:
             match act:
                 case Act.SUBSCRIBE:
-                    return abroad.ask(self._operation(errand, FOREVER), ask, hop)
+                    return abroad.ask(self._operation(errand, FOREVER, ask), ask, hop)
                 case Act.UNSUBSCRIBE:
-                    return abroad.withdraw(self._operation(errand, 0), hop)
+                    return abroad.withdraw(self._operation(errand, 0, ask), hop)
                 case Act.SUBSCRIBED | Act.UNSUBSCRIBED:
                     return abroad.answer(account, other, act is Act.SUBSCRIBED, hop)
                 case Look.WATCH:
@@ -278,8 +279,11 @@ class Errands:
 
         return await self.carry(other.domain, give)
 
-    def _operation(self, errand: Errand, duration: int) -> SubscribeOperation:
+    def _operation(self, errand: Errand, duration: int, ask: Ask) -> SubscribeOperation:
         pair = errand.account.with_scheme("pres"), errand.other.with_scheme("pres")
+        if ask.proof and bool(ask.duration) is bool(duration):
+            proof = split_entity(ask.proof)  # as it was signed, octet for octet
+            return SubscribeOperation(*pair, ask.subscript_id, new_spine_id(), ask.duration, proof=proof)
         return SubscribeOperation(*pair, f"{errand.account.key} {errand.other.key}", new_spine_id(), duration)
 
     async def _within(self, given: asyncio.Future[Response]) -> Response:

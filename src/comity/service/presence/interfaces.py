@@ -72,6 +72,11 @@ class Ask:
     native_protocol: str = ""
     native: bytes = b""
     """The stanza as it came, serialised by that binding, to be handed to devices of the same protocol."""
+    proof: bytes = b""
+    """The operation signed by the watcher (``SubscribeOperation.proof``), as an entity, on its way to another domain (SEC-34)."""
+    subscript_id: str = ""
+    """What is signed; "" without a proof."""
+    duration: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,9 @@ class _StoredAsk(msgspec.Struct, array_like=True):
     text: str
     native_protocol: str
     native: bytes
+    proof: bytes = b""
+    subscript_id: str = ""
+    duration: int = 0
 
 
 class _Stored(msgspec.Struct, array_like=True):
@@ -318,7 +321,10 @@ def settle_key(account: Address) -> str:
 
 def stored_ask(ask: Ask | None) -> _StoredAsk | None:
     """A request as a row holds it."""
-    return None if ask is None else _StoredAsk(ask.when, ask.text, ask.native_protocol, ask.native)
+    if ask is None:
+        return None
+    signed = ask.proof, ask.subscript_id, ask.duration
+    return _StoredAsk(ask.when, ask.text, ask.native_protocol, ask.native, *signed)
 
 
 def pack_ask(ask: Ask) -> bytes:
@@ -335,7 +341,8 @@ def unpack_ask(octets: bytes) -> Ask:
 
 
 def _ask(kept: _StoredAsk) -> Ask:
-    return Ask(kept.when, kept.text, kept.native_protocol, kept.native)
+    signed = kept.proof, kept.subscript_id, kept.duration
+    return Ask(kept.when, kept.text, kept.native_protocol, kept.native, *signed)
 
 
 def _head(book: Book, default: Default | None, floor: int) -> Put:
