@@ -14,6 +14,7 @@ from comity.bindings.sip.config import TrunkConfig
 from comity.bindings.sip.message import SipResponse
 from comity.bindings.sip.subscriber import Send, Subscriber
 from comity.cpim.address import Address
+from comity.cpim.operations import Status
 from comity.service.maps import Rule
 from comity.service.peers import Peer
 from comity.service.presence.interfaces import ContactItem
@@ -456,6 +457,28 @@ class TestTrouble:
         far = FarServer(world)
         await world.advance(310.0)
         assert len({one.request.uri_text for one in far.taken()}) == 20
+
+    @story
+    async def test_one_person_who_is_away_holds_up_nobody_else_of_the_domain(self) -> None:
+        """480 is about that one: an errand about another is carried at once, and the first is tried again in its time."""
+        world, far, alice = await joined()
+        hop = world.pipeline.routes.hop("b.test")
+        assert hop is not None
+        far.says = [(480, ())] * 3
+        abroad = world.binding.abroad
+        watcher, away = Address.parse(ALICE), Address.parse("im:tybalt@b.test")
+        assert alice.user == watcher.local
+        for _ in range(2):
+            errand = abroad.watch(watcher, away, hop)
+            await world.settle()
+            assert errand.done()
+            assert errand.result().status is Status.SUCCESS
+        other = abroad.watch(watcher, Address.parse(ROMEO), hop)
+        await world.settle()
+        assert other.done()
+        assert len(far.taken()) == 2
+        await pass_time(world, 120.0)
+        assert {one.request.uri_text for one in far.taken()} == {"sip:tybalt@b.test", "sip:romeo@b.test"}
 
     @story
     async def test_a_server_that_was_gone_may_have_forgotten_who_watches(self) -> None:

@@ -176,6 +176,11 @@ class SipAbroad:
             if is_fresh:
                 self._telling.tell(pair)
             return future
+        if machine.state is State.TERMINATED and machine.end is not None:
+            if machine.end.cause not in _SILENT:  # its server answered, and is asked again in its time
+                pair.settle(success(""))
+                return future
+            machine.hurry(self._now())
         pair.is_due = True
         self._want(pair)
         return future
