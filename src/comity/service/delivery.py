@@ -224,8 +224,8 @@ class Inbox:
             if response.form in TEXT_FORMS and not response.at:
                 response = replace(response, at=self.engine.node)
             outcome = self.engine.outcome_of(channel.contact, response, pending.via)
-            context = pending.operation.context
-            is_asked = context.wants_receipt or (context.asks and channel.contact.confirms)
+            context, is_ours = pending.operation.context, pending.envelope.is_made_here
+            is_asked = context.wants_receipt or (context.asks and is_ours and channel.contact.confirms)
             receipt = self.engine.receipt(pending, response) if is_asked else None
             answer = handed_over(pending.operation.trans_id, response.form, response.at)
             self.end(pending, outcome, answer, receipt)

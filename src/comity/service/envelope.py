@@ -69,6 +69,8 @@ class Envelope(msgspec.Struct, array_like=True):
     """What this node says of the message in its history entry."""
     date_time: str = ""
     """The object's own, where its sender asks to be told what becomes of it."""
+    is_made_here: bool = False
+    """The object was made here of a native message: what its sender wants to be told is for us to say, not for who gets it whole."""
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -124,6 +126,7 @@ def pack(
             sorted(requirement.value for requirement in operation.requirements),
             note,
             date_time,
+            operation.is_wrapped,
         )
     )
 
