@@ -189,6 +189,6 @@ def test_an_address_of_one_device_without_such_a_device(target: Target, bob: Inb
 def test_what_the_server_supports_is_said(target: Target) -> None:
     with target.row("OPTIONS"), Agent(target, "tcp") as agent:
         answer = agent.ask(agent.build("OPTIONS", "sip:a.test"))
-        assert (sip_status(answer), header(answer, "Supported")) == (200, "outbound, comity-protection")
+        assert (sip_status(answer), header(answer, "Supported")) == (200, "outbound, path, comity-protection")
         assert sip_status(agent.ask(agent.build("OPTIONS", "sip:a.test", "Require: outbound"))) == 200
         assert sip_status(agent.ask(agent.build("OPTIONS", "sip:a.test", "Require: gruu"))) == 420

@@ -49,7 +49,7 @@ def why(name: str = "presence") -> str:
     ("pattern", "name"),
     [
         ("rfc3863/*.xml", "presence"),
-        ("rfc8048/*.xml", "presence"),
+        ("rfc8048/[56].*.xml", "presence"),
         ("rfc4745/*.xml", "rules"),
         ("rfc5025/*.xml", "rules"),
         ("rfc3858/*.xml", "watcherinfo"),
