@@ -136,7 +136,10 @@ def test_an_outage_loses_nothing_and_keeps_the_order(tmp_path_factory: pytest.Te
     async def after(both: Neighbours) -> list[str | None]:
         async with both.b.client("xmpp", BOB) as bob:
             both.a.run("queue", "retry", "hop/xmpp:b.test", "-c", str(both.a.config))
-            return texts(await listening(bob, count))
+            got = texts(await listening(bob, count))
+            if got[0] == "before":  # killed before it had the word that Bob has it: then it comes again, and first
+                got = [*got[1:], *texts(await listening(bob, 1))]
+            return got
 
     with Neighbours(tmp_path_factory.mktemp("outage"), "xmpp") as both:
         run(outage(both))
